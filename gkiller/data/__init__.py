@@ -1,0 +1,1 @@
+"""The data room: sources become validated, deduplicated, split and fingerprinted data sets."""
