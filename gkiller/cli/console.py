@@ -1,0 +1,209 @@
+"""Where output goes: results on stdout, everything else on stderr.
+
+With ``--json`` a command prints exactly one JSON object on stdout, by :func:`emit_json`, and nothing
+else there. Progress bars appear only when stderr is a terminal. Colours follow rich: none when the
+stream is no terminal, or when NO_COLOR is set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+from contextlib import contextmanager
+from datetime import date
+from enum import Enum
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from rich.console import RenderableType
+    from rich.progress import Progress, TaskID
+    from rich.table import Table
+
+PIPED_WIDTH = 120
+
+
+class _Console(Console):
+    """A console that lets a broken pipe reach the caller, which owns the exit status."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass the broken pipe on."""
+        raise BrokenPipeError(errno.EPIPE, "broken pipe")
+
+
+def stdout() -> Console:
+    """Return a console for results."""
+    return _console(stderr=False)
+
+
+def stderr() -> Console:
+    """Return a console for progress, notes, warnings and errors."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = _Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in console._environ:
+        # Without a terminal rich assumes 80 columns, which folds tables that a file can hold.
+        console = _Console(
+            stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False, width=PIPED_WIDTH
+        )
+    return console
+
+
+def show(*renderables: RenderableType) -> None:
+    """Print results on stdout. Text is printed as it is: square brackets are no markup."""
+    console = stdout()
+    for renderable in renderables:
+        console.print(renderable)
+
+
+def note(text: str) -> None:
+    """Print one line of information on stderr."""
+    stderr().print(Text(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    stderr().print(Text.assemble(("warning: ", "bold yellow"), text), soft_wrap=True)
+
+
+def next_command(command: str, why: str = "next") -> None:
+    """Propose the next command to try, on stderr; nothing when nobody watches."""
+    console = stderr()
+    if console.is_terminal or stdout().is_terminal:
+        console.print(Text.assemble((f"{why}: ", "dim"), (command, "bold cyan")), soft_wrap=True)
+
+
+def results_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str | None = None
+) -> Table:
+    """Return a table for :func:`show`.
+
+    Columns whose every cell is a number (or empty) are aligned right; floats show four digits, None is
+    an empty cell. Long cells fold, nothing is cut off.
+    """
+    from rich import box
+    from rich.table import Table
+
+    cells = [list(row) for row in rows]
+    table = Table(
+        title=title or None, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE
+    )
+    for index, column in enumerate(columns):
+        numeric = all(isinstance(row[index], int | float | None) for row in cells)
+        table.add_column(Text(column), justify="right" if numeric and cells else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _cell(value: object) -> RenderableType:
+    if isinstance(value, Text):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return Text(f"{value:.4f}")
+    return Text(str(value))
+
+
+def emit_json(value: object) -> None:
+    """Print ``value`` as the one JSON object of a command: one line when piped, indented on a terminal.
+
+    NaN and infinities become null; numpy values, paths, dates, enums, dataclasses and settings become
+    plain. Keys keep their order.
+    """
+    console = stdout()
+    text = json.dumps(
+        plain(value), ensure_ascii=False, allow_nan=False, indent=2 if console.is_terminal else None
+    )
+    # Not through console.print: it would wrap long lines.
+    console.file.write(text + "\n")
+    console.file.flush()
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as JSON can hold it.
+
+    Raises:
+        TypeError: it holds something with no plain form.
+    """
+    if value is None or (isinstance(value, bool | str | int) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    return _plain_container(value)
+
+
+def _plain_container(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump())
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((plain(item) for item in value), key=str)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return plain(value.tolist())
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a bar for counted work while the block runs; yields ``callback(done, total)``.
+
+    Without a terminal the callback does nothing.
+    """
+    with stages() as callback:
+        yield lambda done, total=None: callback(description, done, total)
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a bar per stage; yields ``callback(stage, done, total)``, total None when unknown.
+
+    Without a terminal the callback does nothing.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = stderr()
+    if not console.is_terminal:
+        yield lambda stage, done, total=None: None
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True) as bars:
+        yield lambda stage, done, total=None: _advance(bars, tasks, stage, done, total)
+
+
+def _advance(bars: Progress, tasks: dict[str, TaskID], stage: str, done: int, total: int | None) -> None:
+    if stage not in tasks:
+        tasks[stage] = bars.add_task(stage, total=total)
+    bars.update(tasks[stage], completed=done, total=total)
+
+
+def key_values(title: str, values: Mapping[str, object]) -> Table:
+    """Return a two-column table of named values."""
+    return results_table(title, ("", ""), [(key, value) for key, value in values.items()])

@@ -1,0 +1,112 @@
+"""How a running training looks: bars on a terminal, one line per epoch elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from gkiller.cli.console import stderr
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from gkiller.training.events import TrainingEvent
+
+
+class TrainingDisplay:
+    """Draws training events on stderr; use it as a context manager and pass it as the callback.
+
+    On a terminal: a bar per phase with epoch, loss, score, time left and rows per second. Elsewhere:
+    one plain line per phase, epoch and note.
+
+    Args:
+        console: where to draw; stderr by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or stderr()
+        self._bars: Progress | None = None
+        self._tasks: dict[int, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bars = _bars(self._console)
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def __call__(self, event: TrainingEvent) -> None:
+        """Draw one event."""
+        if event.kind != "step":
+            self._line(event)
+        if self._bars is not None and event.kind != "note":
+            self._update(self._bars, event)
+
+    def _line(self, event: TrainingEvent) -> None:
+        if event.kind == "phase" and self._bars is not None and not event.message:
+            return  # its bar says so
+        self._console.print(event_line(event), soft_wrap=True)
+
+    def _update(self, bars: Progress, event: TrainingEvent) -> None:
+        """Move the phase's bar: its length is the most steps the phase may take."""
+        total = event.epochs * event.steps or None
+        if event.phase_index not in self._tasks:
+            self._tasks[event.phase_index] = bars.add_task(
+                event.phase, total=total, epoch="", loss="", score="", speed=""
+            )
+        done = (
+            event.epoch * event.steps
+            if event.kind == "epoch"
+            else (event.epoch - 1) * event.steps + event.step
+        )
+        fields = {"epoch": f"epoch {event.epoch}/{event.epochs}"}
+        if event.loss is not None:
+            fields["loss"] = f"loss {event.loss:.4f}"
+        if event.score is not None:
+            fields["score"] = f"{event.metric} {event.score:.4f}"
+        if event.rows_per_second is not None:
+            fields["speed"] = f"{event.rows_per_second:,.0f} rows/s"
+        bars.update(self._tasks[event.phase_index], completed=max(done, 0), total=total, **fields)
+
+
+def event_line(event: TrainingEvent) -> str:
+    """Return an event as one plain line."""
+    if event.kind == "note":
+        return event.message
+    parts = [f"{event.phase} phase"]
+    if event.kind == "phase":
+        parts[0] = f"phase {event.phase_index}: {event.phase}, up to {event.epochs} epochs"
+    else:
+        parts.append(f"epoch {event.epoch}/{event.epochs}")
+    if event.loss is not None:
+        parts.append(f"loss {event.loss:.4f}")
+    if event.score is not None:
+        parts.append(f"{event.metric} {event.score:.4f}")
+    if event.rows_per_second is not None:
+        parts.append(f"{event.rows_per_second:,.0f} rows/s")
+    if event.message:
+        parts.append(event.message)
+    return ", ".join(parts)
+
+
+def _bars(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[epoch]}", markup=False),
+        TextColumn("{task.fields[loss]}", markup=False),
+        TextColumn("{task.fields[score]}", markup=False),
+        TextColumn("{task.fields[speed]}", style="dim", markup=False),
+        TimeRemainingColumn(),
+        console=console,
+    )
