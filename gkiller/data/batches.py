@@ -1,0 +1,87 @@
+"""From comments to padded token batches, with numpy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TokenArray = npt.NDArray[np.int64]
+
+_CHUNK = 4096
+_BUCKET = 50  # batches sorted by length together: long enough to pad little, short enough to stay random
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of n comments, end to end.
+
+    Attributes:
+        ids: int32 of shape (total tokens,).
+        starts: int64 of shape (n + 1,): comment i is ``ids[starts[i]:starts[i + 1]]``.
+        pad: the padding id.
+    """
+
+    ids: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens in each comment, shape (n,)."""
+        return np.diff(self.starts)
+
+    def pad_batch(self, rows: npt.NDArray[np.int64]) -> tuple[TokenArray, TokenArray]:
+        """Return ids and mask of these comments, each (rows, longest), padded on the right."""
+        lengths = self.lengths[rows]
+        mask = np.arange(int(lengths.max(initial=1))) < lengths[:, None]
+        batch = np.full(mask.shape, self.pad, dtype=np.int64)
+        batch[mask] = np.concatenate([self.ids[self.starts[r] : self.starts[r + 1]] for r in rows])
+        return batch, mask.astype(np.int64)
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
+    """Tokenize comments; truncation is the tokenizer's own setting."""
+    pieces: list[npt.NDArray[np.int32]] = []
+    for start in range(0, len(texts), _CHUNK):
+        encodings = tokenizer.encode_batch_fast(list(texts[start : start + _CHUNK]))
+        pieces.extend(np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings)
+    starts = np.zeros(len(pieces) + 1, dtype=np.int64)
+    np.cumsum([len(piece) for piece in pieces], out=starts[1:])
+    flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+    return Tokens(flat, starts, int(tokenizer.token_to_id("[PAD]")))
+
+
+def training_batches(
+    lengths: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int
+) -> list[npt.NDArray[np.int64]]:
+    """Return an epoch's batches as row numbers: random, yet of similar length within a batch.
+
+    Rows are shuffled, cut into buckets of `_BUCKET` batches, sorted by length inside each, cut into
+    batches, and the batches shuffled. The order depends on ``seed`` and ``epoch`` alone, so that a
+    resumed training sees the same one.
+    """
+    generator = np.random.default_rng((seed, epoch))
+    order = generator.permutation(len(lengths))
+    batches: list[npt.NDArray[np.int64]] = []
+    for start in range(0, len(order), batch_size * _BUCKET):
+        bucket = order[start : start + batch_size * _BUCKET]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        batches.extend(bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size))
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def scoring_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield batches in order of length, so that little is padded."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

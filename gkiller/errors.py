@@ -1,0 +1,261 @@
+"""Every error gkiller raises on purpose, as one tree.
+
+Each leaf has its own exit code (the process status of the command line) and carries a remedy::
+
+    GkillerError                     1   anything below, or a fault of gkiller itself
+    ├── SettingsError                2   unknown key, misspelt flag, value out of range
+    ├── DataError
+    │   ├── SourceNotFoundError     10   no such file, folder or split
+    │   ├── EmptyDataError          11   no rows, or none left after cleaning
+    │   ├── ColumnError             12   a named column is not there, or none can be guessed
+    │   ├── EncodingError           13   invalid UTF-8, or a NUL byte
+    │   ├── RowError                14   a missing text, an oversized field, a ragged row
+    │   ├── LabelValueError         15   a label outside 0/1 and outside 0..1, or a bad weight
+    │   ├── SingleClassError        16   only one class to learn from
+    │   ├── FormatError             17   unknown or broken file format, or a broken prepared directory
+    │   ├── HubUnavailableError     18   the Hugging Face hub cannot be reached or refused
+    │   └── OutputError             19   the output folder is not ours to replace, or cannot be written
+    ├── ModelError
+    │   ├── ModelNotFoundError      20   no model directory there
+    │   ├── ModelTamperedError      21   a file's SHA-256 is not the recorded one
+    │   └── ModelFormatError        22   unknown version, missing or extra tensors, wrong shapes
+    ├── DendriteError
+    │   ├── DendritesUnavailableError 30 perforatedai has no build for this platform
+    │   ├── DendritePatternError    31   the pattern names no Linear of the encoder
+    │   └── FoldMismatchError       32   the folded model does not compute the training model's logits
+    ├── RunError
+    │   ├── RunExistsError          40   the run directory is already there
+    │   ├── ResumeError             41   nothing to resume, or its settings differ
+    │   ├── DivergedError           42   the loss is not finite
+    │   └── RunLockedError          43   another process writes to this run
+    └── EvaluationError
+        ├── ThresholdTargetError    50   no threshold reaches the asked precision or recall
+        ├── LabelMismatchError      51   the data lack a label that the model predicts
+        └── ScoreRangeError         52   a score or a threshold is not in 0..1
+
+130 and 143 stand for an interrupt (Ctrl-C) and a termination, as shells have it.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def nearest(word: str, valid: Iterable[str], count: int = 3) -> list[str]:
+    """Return up to ``count`` of the ``valid`` words that look most like ``word``, best first."""
+    words = list(valid)
+    folded = {w.lower(): w for w in words}
+    hits = get_close_matches(word.lower(), list(folded), n=count, cutoff=0.5)
+    return [folded[hit] for hit in hits]
+
+
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
+    """Return a sentence that proposes the nearest valid words, or lists what is valid."""
+    words = list(valid)
+    hits = nearest(word, words)
+    if hits:
+        return "did you mean " + " or ".join(repr(hit) for hit in hits) + "?"
+    return "valid are: " + ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")
+
+
+class GkillerError(Exception):
+    """The root of the tree.
+
+    Args:
+        what: what is wrong, one sentence without a final full stop.
+        where: the place (file, row, column, key), or an empty string.
+        remedy: what the user can do about it.
+
+    Rows are counted from 1 and do not count a header line.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f" ({self.remedy})" if self.remedy else ""
+        return f"{place}{self.what}{advice}"
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Return the error as plain values, for ``--json``."""
+        return {
+            "error": type(self).__name__,
+            "exit_code": self.exit_code,
+            "what": self.what,
+            "where": self.where,
+            "remedy": self.remedy,
+        }
+
+
+class SettingsError(GkillerError):
+    """An unknown key, a misspelt flag or a value out of its range."""
+
+    exit_code = 2
+
+
+class DataError(GkillerError):
+    """Anything wrong with comments or labels."""
+
+
+class SourceNotFoundError(DataError):
+    """No such file, folder or split."""
+
+    exit_code = 10
+
+
+class EmptyDataError(DataError):
+    """No rows, or none left after cleaning."""
+
+    exit_code = 11
+
+
+class ColumnError(DataError):
+    """A named column is not there, or none can be guessed."""
+
+    exit_code = 12
+
+
+class EncodingError(DataError):
+    """Invalid UTF-8, or a NUL byte."""
+
+    exit_code = 13
+
+
+class RowError(DataError):
+    """A missing text, an oversized field or a ragged row."""
+
+    exit_code = 14
+
+
+class LabelValueError(DataError):
+    """A label outside 0/1 and outside 0..1, or a bad weight."""
+
+    exit_code = 15
+
+
+class SingleClassError(DataError):
+    """Only one class to learn from."""
+
+    exit_code = 16
+
+
+class FormatError(DataError):
+    """An unknown or broken file format, or a broken prepared directory."""
+
+    exit_code = 17
+
+
+class HubUnavailableError(DataError):
+    """The Hugging Face hub cannot be reached, or refused."""
+
+    exit_code = 18
+
+
+class OutputError(DataError):
+    """The output folder is not one of ours to replace, or cannot be written."""
+
+    exit_code = 19
+
+
+class ModelError(GkillerError):
+    """Anything wrong with a model directory."""
+
+
+class ModelNotFoundError(ModelError):
+    """No model directory there."""
+
+    exit_code = 20
+
+
+class ModelTamperedError(ModelError):
+    """A file's SHA-256 is not the recorded one."""
+
+    exit_code = 21
+
+
+class ModelFormatError(ModelError):
+    """Unknown version, missing or extra tensors, wrong shapes."""
+
+    exit_code = 22
+
+
+class DendriteError(GkillerError):
+    """Anything wrong with dendritic training."""
+
+
+class DendritesUnavailableError(DendriteError):
+    """``perforatedai`` has no build for this platform."""
+
+    exit_code = 30
+
+
+class DendritePatternError(DendriteError):
+    """The pattern names no Linear of the encoder."""
+
+    exit_code = 31
+
+
+class FoldMismatchError(DendriteError):
+    """The folded model does not compute the training model's logits."""
+
+    exit_code = 32
+
+
+class RunError(GkillerError):
+    """Anything wrong with a run directory or a training."""
+
+
+class RunExistsError(RunError):
+    """The run directory is already there."""
+
+    exit_code = 40
+
+
+class ResumeError(RunError):
+    """Nothing to resume, or its settings differ."""
+
+    exit_code = 41
+
+
+class DivergedError(RunError):
+    """The loss is not finite."""
+
+    exit_code = 42
+
+
+class RunLockedError(RunError):
+    """Another process writes to this run."""
+
+    exit_code = 43
+
+
+class EvaluationError(GkillerError):
+    """Anything wrong with an evaluation."""
+
+
+class ThresholdTargetError(EvaluationError):
+    """No threshold reaches the asked precision or recall."""
+
+    exit_code = 50
+
+
+class LabelMismatchError(EvaluationError):
+    """The data lack a label that the model predicts."""
+
+    exit_code = 51
+
+
+class ScoreRangeError(EvaluationError):
+    """A score or a threshold is not in 0..1."""
+
+    exit_code = 52

@@ -1,0 +1,209 @@
+"""The one definition of every setting: name, type, default, range, unit, flag and meaning.
+
+Defaults, presets, ``gkiller.toml``, ``GKILLER_*`` variables, command-line flags and the generated
+reference all come from the classes below. Add a setting here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "GKILLER_"
+ENV_DELIMITER = "__"
+
+
+def setting(
+    default: Any, description: str, *, unit: str = "", flag: str = "", **constraints: Any
+) -> Any:  # Any: the field's own annotation is the type
+    """Declare a setting.
+
+    Args:
+        default: its value when nothing else is said.
+        description: one sentence, shown by ``--help``, ``config show`` and the reference.
+        unit: what a number counts ("tokens", "rows", "epochs", "seconds").
+        flag: the command-line flag that sets it, such as ``--lr``, or an empty string.
+        constraints: pydantic's (``ge``, ``gt``, ``le``, ``lt``, ``min_length``...).
+    """
+    extra = {"unit": unit, "flag": flag}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+class _Section(BaseModel):
+    """A group of settings: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSettings(_Section):
+    """Where comments come from and how they become rows."""
+
+    source: str = setting(
+        "sample",
+        "Training data: 'sample', a prepared directory, a file or folder, or a hub data set.",
+        flag="--data",
+    )
+    revision: str | None = setting(None, "Revision of a hub data set: branch, tag or commit.", flag="--revision")
+    text_column: str | None = setting(
+        None, "Column that holds the comment; guessed from usual names when not set.", flag="--text-column"
+    )
+    label_columns: tuple[str, ...] = setting(
+        (), "Columns that hold labels, comma-separated; one column becomes 'toxicity'.", flag="--label-columns"
+    )
+    id_column: str | None = setting(None, "Column that identifies a comment.", flag="--id-column")
+    weight_column: str | None = setting(
+        None, "Column of sample weights, honoured by evaluation.", flag="--weight-column"
+    )
+    cutoff: float = setting(
+        0.5, "A score in 0..1 at or above this is a positive label.", flag="--cutoff", gt=0, le=1
+    )
+    valid_share: float = setting(
+        0.1, "Share of rows split off for validation.", flag="--valid-share", gt=0, lt=0.5
+    )
+    test_share: float = setting(0.1, "Share of rows split off for the test.", flag="--test-share", ge=0, lt=0.5)
+    split_seed: int = setting(0, "Seed of the split into train, valid and test.", flag="--split-seed", ge=0)
+    on_error: Literal["refuse", "skip"] = setting(
+        "refuse", "A bad row: refuse the source, or skip the row and count it.", flag="--on-error"
+    )
+    sample_size: int | None = setting(
+        None, "Train on at most this many rows, drawn stratified.", unit="rows", flag="--sample-size", ge=2
+    )
+
+
+class ModelSettings(_Section):
+    """The network: encoder, pooling and head."""
+
+    encoder: str = setting(
+        "fresh", "'fresh' (random weights), a local path, or a hub id of a BERT encoder.", flag="--encoder"
+    )
+    revision: str | None = setting(None, "Revision of a hub encoder: branch, tag or commit.")
+    tokenizer: str | None = setting(
+        None, "A tokenizer.json to use; else the encoder's own, or the one gkiller ships.", flag="--tokenizer"
+    )
+    layers: int = setting(2, "Layers of a fresh encoder.", ge=1, le=24)
+    hidden: int = setting(128, "Hidden size of a fresh encoder.", unit="features", ge=8, le=1024)
+    heads: int = setting(2, "Attention heads of a fresh encoder.", ge=1, le=16)
+    ffn: int = setting(512, "Feed-forward size of a fresh encoder.", unit="features", ge=8, le=4096)
+    max_length: int = setting(
+        128, "Longest comment the model reads; the rest is cut.", unit="tokens", flag="--max-length", ge=8, le=512
+    )
+    pooling: Literal["mean", "cls"] = setting(
+        "mean", "How token vectors become one: masked mean, or BERT's pooler on [CLS]."
+    )
+    dropout: float = setting(0.1, "Dropout in the encoder and before the head.", ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> ModelSettings:
+        if self.hidden % self.heads:
+            raise ValueError(f"model.hidden ({self.hidden}) must be a multiple of model.heads ({self.heads})")
+        return self
+
+
+class DendriteSettings(_Section):
+    """Artificial dendrites and the phases that train them."""
+
+    enabled: bool = setting(True, "Grow dendrites after the neuron phase.", flag="--dendrites/--no-dendrites")
+    patterns: tuple[str, ...] = setting(
+        ("*",),
+        "Which of the encoder's Linears grow dendrites: shell patterns on their names, "
+        "such as 'encoder.layer.1.*' or '*.output.dense', comma-separated.",
+    )
+    count: int = setting(1, "Dendrites grown per Linear, one dendrite phase for each.", ge=1, le=5)
+    activation: Literal["sigmoid", "tanh", "relu", "gelu"] = setting("sigmoid", "A dendrite's non-linearity.")
+    objective: Literal["gradient", "correlation"] = setting(
+        "gradient",
+        "What a dendrite phase maximises: the task itself, or the correlation with the neurons' error.",
+        flag="--dendrite-objective",
+    )
+    switch: Literal["fixed", "history"] = setting(
+        "fixed", "End the neuron phase after its epochs, or when the tracker sees no more gain."
+    )
+    switch_patience: int = setting(
+        2, "Epochs without gain before the history rule switches.", unit="epochs", ge=1
+    )
+    epochs: int = setting(
+        3, "Length of a dendrite phase; neurons are frozen.", unit="epochs", flag="--dendrite-epochs", ge=1
+    )
+    lr: float = setting(
+        1e-2, "Learning rate of the dendrites.", flag="--dendrite-lr", gt=0, le=1
+    )
+    joint_epochs: int = setting(
+        1, "Epochs of joint fine-tuning after the dendrite phase; 0 for none.", unit="epochs", ge=0
+    )
+    joint_lr: float = setting(1e-4, "Learning rate of everything in joint fine-tuning.", gt=0, le=1)
+    min_gain: float = setting(
+        0.0, "Gain of the validation metric below which dendrites are taken off again.", ge=0, le=1
+    )
+
+
+class TrainSettings(_Section):
+    """The training loop."""
+
+    epochs: int = setting(5, "Length of the neuron phase.", unit="epochs", flag="--epochs", ge=1)
+    batch_size: int = setting(32, "Comments per step.", unit="rows", flag="--batch-size", ge=1)
+    lr: float = setting(1e-3, "Peak learning rate of the neurons.", flag="--lr", gt=0, le=1)
+    weight_decay: float = setting(
+        0.01, "AdamW's decoupled weight decay; biases and LayerNorm get none.", ge=0, le=1
+    )
+    schedule: Literal["linear", "step"] = setting(
+        "linear", "Learning rate over a phase: warm-up then linear decay to 0, or StepLR per epoch."
+    )
+    warmup_share: float = setting(0.1, "Share of a phase's steps that warm up (linear schedule).", ge=0, lt=1)
+    step_size: int = setting(1, "Epochs between two decays (step schedule).", unit="epochs", ge=1)
+    step_gamma: float = setting(0.1, "Factor of each decay (step schedule).", gt=0, le=1)
+    clip_norm: float = setting(1.0, "Largest global gradient norm; 0 for no clipping.", ge=0)
+    patience: int = setting(
+        3, "Epochs without a better validation metric that end a phase.", unit="epochs", flag="--patience", ge=1
+    )
+    metric: Literal["ap", "f1"] = setting(
+        "ap", "Validation metric for early stopping and the best model (macro over labels).", flag="--metric"
+    )
+    class_weights: Literal["balanced", "none"] = setting(
+        "balanced", "Weight classes by inverse frequency (scikit-learn's 'balanced'), or not.", flag="--class-weights"
+    )
+    seed: int = setting(0, "Seed of weights, data order and dropout.", flag="--seed", ge=0, lt=2**32)
+    threads: int = setting(0, "CPU threads; 0 for one per core.", flag="--threads", ge=0, le=1024)
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train.", flag="--device")
+    keep_checkpoints: int = setting(2, "Epoch checkpoints kept beside the best one.", ge=1)
+
+
+class EvaluationSettings(_Section):
+    """Metrics, intervals and thresholds."""
+
+    resamples: int = setting(1000, "Bootstrap resamples of an interval.", flag="--resamples", ge=10, le=100_000)
+    confidence: float = setting(0.95, "Coverage of an interval.", gt=0, lt=1)
+    bootstrap_seed: int = setting(0, "Seed of the bootstrap.", ge=0)
+    batch_size: int = setting(256, "Comments per forward pass.", unit="rows", ge=1)
+    min_precision: float | None = setting(
+        None, "Tune the threshold for the best recall at this precision.", flag="--min-precision", gt=0, le=1
+    )
+    min_recall: float | None = setting(
+        None, "Tune the threshold for the best precision at this recall.", flag="--min-recall", gt=0, le=1
+    )
+    ece_bins: int = setting(15, "Equal-width bins of the expected calibration error.", ge=2, le=1000)
+
+    @model_validator(mode="after")
+    def _one_target(self) -> EvaluationSettings:
+        if self.min_precision is not None and self.min_recall is not None:
+            raise ValueError("set evaluation.min_precision or evaluation.min_recall, not both")
+        return self
+
+
+class Settings(BaseSettings):
+    """Everything a run depends on, resolved and frozen."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+        allow_inf_nan=False,
+    )
+
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    dendrites: DendriteSettings = DendriteSettings()
+    train: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
