@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
-    from rich.progress import Progress, TaskID
+    from rich.progress import TaskID
     from rich.table import Table
 
 PIPED_WIDTH = 120
@@ -172,7 +172,11 @@ def progress(description: str) -> Iterator[Callable[[int, int | None], None]]:
     Without a terminal the callback does nothing.
     """
     with stages() as callback:
-        yield lambda done, total=None: callback(description, done, total)
+
+        def advance(done: int, total: int | None = None) -> None:
+            callback(description, done, total)
+
+        yield advance
 
 
 @contextmanager
@@ -185,7 +189,7 @@ def stages() -> Iterator[Callable[[str, int, int | None], None]]:
 
     console = stderr()
     if not console.is_terminal:
-        yield lambda stage, done, total=None: None
+        yield _ignore
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -195,13 +199,17 @@ def stages() -> Iterator[Callable[[str, int, int | None], None]]:
     )
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, transient=True) as bars:
-        yield lambda stage, done, total=None: _advance(bars, tasks, stage, done, total)
+
+        def advance(stage: str, done: int, total: int | None = None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield advance
 
 
-def _advance(bars: Progress, tasks: dict[str, TaskID], stage: str, done: int, total: int | None) -> None:
-    if stage not in tasks:
-        tasks[stage] = bars.add_task(stage, total=total)
-    bars.update(tasks[stage], completed=done, total=total)
+def _ignore(stage: str, done: int, total: int | None = None) -> None:
+    """Take an advance that nobody sees."""
 
 
 def key_values(title: str, values: Mapping[str, object]) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gkiller.cli.console import stderr
 
@@ -67,7 +67,7 @@ class TrainingDisplay:
             if event.kind == "epoch"
             else (event.epoch - 1) * event.steps + event.step
         )
-        fields = {"epoch": f"epoch {event.epoch}/{event.epochs}"}
+        fields: dict[str, Any] = {"epoch": f"epoch {event.epoch}/{event.epochs}"}
         if event.loss is not None:
             fields["loss"] = f"loss {event.loss:.4f}"
         if event.score is not None:

@@ -1,0 +1,38 @@
+"""gkiller: trains, proves and ships a small toxicity classifier for plain CPUs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gkiller.errors import GkillerError
+    from gkiller.model.directory import load_model as load
+
+    __version__: str
+
+__all__ = ["GkillerError", "__version__", "load"]
+
+_LAZY = {
+    "GkillerError": ("gkiller.errors", "GkillerError"),
+    "load": ("gkiller.model.directory", "load_model"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: ``import gkiller`` itself costs nothing."""
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("gkiller")
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            return "0+unknown"
+    if name in _LAZY:
+        module, attribute = _LAZY[name]
+        return getattr(import_module(module), attribute)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,105 @@
+"""``gkiller config``: the settings, their values and where each comes from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gkiller.cli.console import emit_json, results_table, show
+from gkiller.cli.options import JsonFlag, with_settings
+
+if TYPE_CHECKING:
+    from gkiller.settings import Reference, Resolved
+
+app = typer.Typer(
+    help="Show the settings and where each value comes from.", no_args_is_help=True, rich_markup_mode="rich"
+)
+
+SectionArgument = Annotated[
+    str | None, typer.Argument(metavar="[SECTION]", help="Only this section, such as train, or this key.")
+]
+
+
+@app.command("show")
+@with_settings()
+def show_settings(
+    resolved: Resolved,
+    section: SectionArgument = None,
+    toml: Annotated[bool, typer.Option("--toml", help="Print a complete settings file instead.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Print every setting's value, unit and origin."""
+    from gkiller.settings import plain_text, settings_toml
+
+    entries = _entries(section)
+    if json:
+        values = {entry.key: _facts(entry, resolved) for entry in entries}
+        emit_json({"preset": resolved.preset, "settings": values})
+    elif toml:
+        typer.echo(settings_toml(resolved.settings, section=section), nl=False)
+    else:
+        rows = [
+            (entry.key, plain_text(_value(entry, resolved)), entry.unit, resolved.origins[entry.key])
+            for entry in entries
+        ]
+        show(results_table("", ("setting", "value", "unit", "origin"), rows))
+
+
+@app.command("keys")
+def list_keys(section: SectionArgument = None, json: JsonFlag = False) -> None:
+    """List every setting with its type, range, default, flag and variable."""
+    entries = _entries(section)
+    if json:
+        emit_json({"settings": {entry.key: _definition(entry) for entry in entries}})
+        return
+    rows = [
+        (
+            entry.key,
+            entry.type_text,
+            entry.range_text,
+            entry.default_text,
+            entry.unit,
+            entry.flag,
+            entry.description,
+        )
+        for entry in entries
+    ]
+    show(results_table("", ("setting", "type", "range", "default", "unit", "flag", "meaning"), rows))
+
+
+def _entries(section: str | None) -> list[Reference]:
+    """Return the settings of a section, or the one of a key, or all.
+
+    Raises:
+        SettingsError: neither a section nor a key.
+    """
+    from gkiller.errors import SettingsError, did_you_mean
+    from gkiller.settings import section_titles, settings_reference
+
+    entries = [entry for entry in settings_reference() if section in (None, entry.section, entry.key)]
+    if not entries:
+        valid = [*section_titles(), *(entry.key for entry in settings_reference())]
+        remedy = did_you_mean(str(section), valid)
+        raise SettingsError(f"no section or setting {section!r}", where="gkiller config", remedy=remedy)
+    return entries
+
+
+def _value(entry: Reference, resolved: Resolved) -> Any:
+    return getattr(getattr(resolved.settings, entry.section), entry.name)
+
+
+def _facts(entry: Reference, resolved: Resolved) -> dict[str, Any]:
+    return {"value": _value(entry, resolved), "unit": entry.unit, "origin": resolved.origins[entry.key]}
+
+
+def _definition(entry: Reference) -> dict[str, Any]:
+    return {
+        "type": entry.type_text,
+        "range": entry.range_text,
+        "default": entry.default,
+        "unit": entry.unit,
+        "flag": entry.flag,
+        "variable": entry.env,
+        "description": entry.description,
+    }

@@ -1,0 +1,98 @@
+"""A group whose commands are imported only when they are run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from gkiller.errors import SettingsError, did_you_mean
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+TERMINATED = 143
+
+
+class LazyCommand(NamedTuple):
+    """Where a command is, and the one line that ``gkiller --help`` shows without importing it."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: dict[str, LazyCommand] = {
+    "data": LazyCommand("gkiller.cli.data", "Prepare, inspect and list labelled comments."),
+    "train": LazyCommand("gkiller.cli.train", "Train a classifier: first its neurons, then its dendrites."),
+    "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
+    "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
+    "config": LazyCommand("gkiller.cli.config", "Show the settings and where each value comes from."),
+    "doctor": LazyCommand("gkiller.cli.doctor", "Check the set-up, down to a tiny training."),
+}
+
+
+def load_command(name: str) -> Any:
+    """Import a command and return it as typer's own object.
+
+    A module offers either a typer application named ``app`` or a function named like the command.
+    """
+    module = import_module(COMMANDS[name].module)
+    app = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        app.command(name)(getattr(module, name))
+    app._add_completion = False  # only the top level offers to install it
+    command = typer.main.get_command(app)
+    command.name = name
+    return command
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from a table, and imports one when it is run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a stand-in that knows the command's one line."""
+        if cmd_name not in COMMANDS:
+            return None
+        summary = COMMANDS[cmd_name].summary
+        return TyperCommand(cmd_name, help=summary, short_help=summary)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the command itself.
+
+        Raises:
+            SettingsError: there is no such command.
+        """
+        name = args[0]
+        if name not in COMMANDS:
+            if ctx.resilient_parsing:
+                return None, None, args[1:]
+            raise SettingsError(
+                f"no such command: {name}", where=ctx.command_path, remedy=did_you_mean(name, COMMANDS)
+            )
+        return name, load_command(name), args[1:]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an interrupt or a closed pipe ends it quietly with its own status."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted\n")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            _silence_stdout()
+            raise typer.Exit(BROKEN_PIPE) from None
+
+
+def _silence_stdout() -> None:
+    """Point stdout at nothing, so that flushing it at exit cannot complain again."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)

@@ -1,0 +1,136 @@
+"""The entry point: finds the command, runs it, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from itertools import takewhile
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gkiller.cli.lazy import INTERRUPTED, TERMINATED, LazyGroup
+from gkiller.cli.usage import UsageError, explain
+from gkiller.errors import GkillerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+ISSUES = "please report it with the output of 'gkiller --debug ...' and 'gkiller doctor'"
+
+app = typer.Typer(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from gkiller import __version__
+
+        typer.echo(f"gkiller {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Train, prove and ship a small toxicity classifier that runs on a plain CPU."""
+    if context.invoked_subcommand is None:
+        context.get_help()
+        raise typer.Exit
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: the arguments; the process's own by default.
+
+    Returns:
+        0, the code of the error's class (see ``docs/cli.md``), 1 for a fault of gkiller itself, 130
+        after an interrupt. A termination signal ends the process with 143.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
+    if argv is None and not debug:
+        sys.excepthook = _Unexpected(as_json)
+    with _termination():
+        try:
+            status = typer.main.get_command(app).main(
+                args=arguments, prog_name="gkiller", standalone_mode=False
+            )
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except (GkillerError, UsageError) as error:
+            if debug:
+                raise
+            return _refuse(error, as_json)
+    return status if isinstance(status, int) else 0
+
+
+def _refuse(error: Any, as_json: bool) -> int:
+    """Report an error on purpose and return its exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # its help is printed already
+        return int(error.exit_code)
+    known = error if isinstance(error, GkillerError) else explain(error)
+    _report(known, as_json)
+    return known.exit_code
+
+
+def _report(error: GkillerError, as_json: bool) -> None:
+    """Print an error: a block on stderr, and with ``--json`` one object on stdout."""
+    from rich.text import Text
+
+    from gkiller.cli.console import emit_json, stderr
+
+    if as_json:
+        emit_json(error.as_dict())
+    lines = [Text.assemble(("error: ", "bold red"), (error.what, "red"))]
+    if error.where:
+        lines.append(Text.assemble(("  where: ", "dim"), error.where))
+    if error.remedy:
+        lines.append(Text.assemble(("  remedy: ", "dim"), error.remedy))
+    console = stderr()
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+class _Unexpected:
+    """What the interpreter calls for an exception that nobody expected; it then exits with 1."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        fault = GkillerError(f"gkiller failed unexpectedly: {kind.__name__}: {error}", remedy=ISSUES)
+        _report(fault, self._as_json)
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """Turn a termination signal into an orderly exit with 143 while the block runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

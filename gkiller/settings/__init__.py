@@ -1,0 +1,41 @@
+"""Settings: one definition, and the layers that fill it in."""
+
+from __future__ import annotations
+
+from gkiller.settings.definition import (
+    DataSettings,
+    DendriteSettings,
+    EvaluationSettings,
+    ModelSettings,
+    Settings,
+    TrainSettings,
+)
+from gkiller.settings.document import settings_toml
+from gkiller.settings.layers import Resolved, preset_names, resolve
+from gkiller.settings.reference import (
+    Reference,
+    plain_text,
+    section_titles,
+    settings_by_key,
+    settings_reference,
+)
+from gkiller.settings.values import nearest_keys
+
+__all__ = [
+    "DataSettings",
+    "DendriteSettings",
+    "EvaluationSettings",
+    "ModelSettings",
+    "Reference",
+    "Resolved",
+    "Settings",
+    "TrainSettings",
+    "nearest_keys",
+    "plain_text",
+    "preset_names",
+    "resolve",
+    "section_titles",
+    "settings_by_key",
+    "settings_reference",
+    "settings_toml",
+]

@@ -1,0 +1,200 @@
+"""Resolving settings: layers of rising precedence, each value with its origin.
+
+Definition < preset < ``gkiller.toml`` (or ``--config FILE`` instead) < ``GKILLER_*`` variables < flags
+< ``--set``. The preset is named by ``--preset``, else by ``GKILLER_PRESET``, else by ``preset = "..."``
+at the top of the settings file.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from gkiller.errors import nearest
+from gkiller.settings.definition import ENV_PREFIX, Settings
+from gkiller.settings.files import FILE_NAME, FileLayer, preset_names, read_file, read_preset
+from gkiller.settings.problems import Given, Problem, from_validation, refuse, unknown_key
+from gkiller.settings.reference import settings_by_key
+from gkiller.settings.values import from_text, from_value, key_advice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+__all__ = ["Resolved", "preset_names", "resolve"]
+
+DEFAULT_ORIGIN = "default"
+PRESET_VARIABLE = ENV_PREFIX + "PRESET"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings and where each came from.
+
+    Attributes:
+        settings: validated and frozen.
+        origins: for each dotted key ``default``, ``preset NAME``, the file, the variable, the flag or
+            ``--set``.
+        preset: the preset that was used.
+    """
+
+    settings: Settings
+    origins: dict[str, str]
+    preset: str = DEFAULT_ORIGIN
+
+
+class _Explicit(Settings):
+    """Settings made of what they are given, and of nothing in the environment."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the arguments only: the layers were read before, with their origins."""
+        return (init_settings,)
+
+
+def resolve(
+    preset: str | None = None,
+    config: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Resolved:
+    """Resolve the settings of a command.
+
+    Args:
+        preset: a preset's name, as ``--preset`` gives it.
+        config: a settings file that is read instead of ``gkiller.toml``.
+        flags: values by dotted key, as flags gave them: text, or already typed.
+        overrides: ``KEY=VALUE`` texts, the later the stronger.
+        environ: variables; the process's own by default.
+        directory: where ``gkiller.toml`` is looked for; the current directory by default.
+
+    Raises:
+        SettingsError: an unknown key, a value out of its type or range, a bad file or preset. One
+            error names everything that is wrong.
+    """
+    variables, variable_preset, problems = _from_environment(os.environ if environ is None else environ)
+    file = _from_file(config, directory or Path.cwd())
+    chosen = Given(preset, "--preset", "--preset") if preset is not None else variable_preset or file.preset
+    base = read_preset(chosen.value, chosen.where) if chosen else read_preset("default", "")
+    flagged, flag_problems = _from_flags(flags or {})
+    overridden, override_problems = _from_overrides(overrides)
+    problems = [*base.problems, *file.problems, *problems, *flag_problems, *override_problems]
+    given = {**base.given, **file.given, **variables, **flagged, **overridden}
+    settings, found = _validate(given)
+    problems += found
+    refuse(problems)
+    assert settings is not None  # no problem was found
+    origins = {key: given[key].origin if key in given else DEFAULT_ORIGIN for key in settings_by_key()}
+    return Resolved(settings, origins, chosen.value if chosen else DEFAULT_ORIGIN)
+
+
+def _from_file(config: str | Path | None, directory: Path) -> FileLayer:
+    """Return the layer of ``--config``, or of ``gkiller.toml`` where there is one."""
+    if config is not None:
+        return read_file(directory / config, str(config))
+    path = directory / FILE_NAME
+    return read_file(path, FILE_NAME) if path.exists() else FileLayer()
+
+
+def _from_environment(
+    environ: Mapping[str, str],
+) -> tuple[dict[str, Given], Given | None, list[Problem]]:
+    """Return the values that ``GKILLER_*`` variables give, the preset they name, and their faults."""
+    by_variable = {entry.env: entry for entry in settings_by_key().values()}
+    given: dict[str, Given] = {}
+    preset: Given | None = None
+    problems: list[Problem] = []
+    for name, text in sorted(environ.items()):
+        entry = by_variable.get(name.upper())
+        if entry is not None:
+            given[entry.key] = Given(from_text(entry, text), name, name)
+        elif name.upper() == PRESET_VARIABLE:
+            preset = Given(text, name, name) if text else None
+        elif name.upper().startswith(ENV_PREFIX):
+            problems.append(
+                _unknown_variable(name, {entry.env: key for key, entry in settings_by_key().items()})
+            )
+    return given, preset, problems
+
+
+def _unknown_variable(name: str, keys: Mapping[str, str]) -> Problem:
+    hits = nearest(name.upper(), [*keys, PRESET_VARIABLE], 2)
+    proposals = [f"{hit} ({keys[hit]})" if hit in keys else hit for hit in hits]
+    remedy = f"did you mean {' or '.join(proposals)}?" if proposals else "unset it"
+    return Problem(f"no setting has the variable {name}", name, remedy)
+
+
+def _from_flags(flags: Mapping[str, Any]) -> tuple[dict[str, Given], list[Problem]]:
+    """Return the values that flags give."""
+    given: dict[str, Given] = {}
+    problems: list[Problem] = []
+    for key, value in flags.items():
+        entry = settings_by_key().get(key)
+        if entry is None:
+            problems.append(unknown_key(key, "flags"))
+            continue
+        on, _, off = entry.flag.partition("/")
+        origin = (off if value is False and off else on) or "--" + key.rpartition(".")[2].replace("_", "-")
+        converted = from_text(entry, value) if isinstance(value, str) else from_value(entry, value)
+        given[key] = Given(converted, origin, origin)
+    return given, problems
+
+
+def _from_overrides(overrides: Sequence[str]) -> tuple[dict[str, Given], list[Problem]]:
+    """Return the values that ``--set KEY=VALUE`` gives."""
+    given: dict[str, Given] = {}
+    problems: list[Problem] = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        entry = settings_by_key().get(key)
+        where = f"--set {key}"
+        if entry is None:
+            problems.append(Problem(f"unknown setting {key!r}", where, key_advice(key)))
+        elif not equals:
+            problems.append(
+                Problem(f"no value for {key}", where, f"write --set {key}={entry.default_text or 'VALUE'}")
+            )
+        else:
+            given[key] = Given(from_text(entry, value, quotes=True), "--set", where)
+    return given, problems
+
+
+def _validate(given: Mapping[str, Given]) -> tuple[Settings | None, list[Problem]]:
+    """Return the settings, or None and what is wrong with them.
+
+    Sections are checked strictly, one by one: a file that says ``epochs = "5"`` is wrong, as the
+    reading of flags and variables has turned text into numbers already.
+    """
+    sections: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for section, field in Settings.model_fields.items():
+        prefix = section + "."
+        values = {
+            key.removeprefix(prefix): leaf.value for key, leaf in given.items() if key.startswith(prefix)
+        }
+        try:
+            sections[section] = type(field.default).model_validate(values, strict=True)
+        except ValidationError as error:
+            problems += from_validation(error.errors(include_url=False), section, given)
+    if problems:
+        return None, problems
+    try:
+        checked = _Explicit(**sections)
+    except ValidationError as error:
+        return None, from_validation(error.errors(include_url=False), "", given)
+    return Settings.model_construct(**{name: getattr(checked, name) for name in sections}), []

@@ -1,0 +1,186 @@
+"""What every setting is, read off the definition: the source of flags, documents and messages."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
+
+from gkiller.settings.definition import ENV_DELIMITER, ENV_PREFIX, Settings
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+Kind = Literal["bool", "int", "float", "str", "choice", "list"]
+
+_NOUNS: dict[Kind, str] = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "choice": "one of",
+    "list": "a list of texts",
+}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One setting, as documents and messages name it.
+
+    Attributes:
+        key: the dotted name, ``train.lr``.
+        kind: what its value is.
+        optional: whether it may be unset (None).
+        default: its value when nothing else is said.
+        choices: the allowed texts of a ``choice``, else empty.
+        lower: the lower bound and whether it belongs to the range, or None.
+        upper: the upper bound and whether it belongs to the range, or None.
+        unit: what a number counts, or an empty string.
+        flag: its command-line flag, or an empty string.
+        env: its environment variable.
+        description: one sentence.
+    """
+
+    key: str
+    kind: Kind
+    optional: bool
+    default: Any
+    choices: tuple[str, ...]
+    lower: tuple[float, bool] | None
+    upper: tuple[float, bool] | None
+    unit: str
+    flag: str
+    env: str
+    description: str
+
+    @property
+    def section(self) -> str:
+        """The first part of the key."""
+        return self.key.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return self.key.partition(".")[2]
+
+    @property
+    def type_text(self) -> str:
+        """The type in one word, such as ``float`` or ``ap|f1``; ``?`` marks one that may be unset."""
+        word = "|".join(self.choices) if self.kind == "choice" else self.kind
+        return word + ("?" if self.optional else "")
+
+    @property
+    def range_text(self) -> str:
+        """The range, such as ``> 0, <= 1``, or an empty string."""
+        return ", ".join(self._bounds())
+
+    @property
+    def default_text(self) -> str:
+        """The default as one would type it on the command line; ``none`` when it is unset."""
+        return plain_text(self.default)
+
+    @property
+    def allowed(self) -> str:
+        """What a value may be, in words: type, range and unit."""
+        noun = _NOUNS[self.kind] + (" " + ", ".join(self.choices) if self.choices else "")
+        bounds = " and ".join(self._bounds())
+        unit = f" ({self.unit})" if self.unit else ""
+        return (
+            " ".join(part for part in (noun, bounds) if part) + unit + (" or none" if self.optional else "")
+        )
+
+    def _bounds(self) -> list[str]:
+        bounds = []
+        if self.lower is not None:
+            bounds.append((">= " if self.lower[1] else "> ") + plain_text(self.lower[0]))
+        if self.upper is not None:
+            bounds.append(("<= " if self.upper[1] else "< ") + plain_text(self.upper[0]))
+        return bounds
+
+
+def plain_text(value: Any) -> str:
+    """Return a settings value as one would type it: ``none``, ``true``, ``a,b``, ``0.001``."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value)
+
+
+@cache
+def settings_reference() -> tuple[Reference, ...]:
+    """Return every setting in the order of the definition."""
+    entries = []
+    for section, field in Settings.model_fields.items():
+        model: type[BaseModel] = type(field.default)
+        for name, leaf in model.model_fields.items():
+            entries.append(_reference(f"{section}.{name}", leaf))
+    return tuple(entries)
+
+
+@cache
+def settings_by_key() -> types.MappingProxyType[str, Reference]:
+    """Return the settings by their dotted keys, read-only."""
+    return types.MappingProxyType({entry.key: entry for entry in settings_reference()})
+
+
+def section_titles() -> dict[str, str]:
+    """Return each section's name and the first line of its class's docstring."""
+    titles = {}
+    for section, field in Settings.model_fields.items():
+        titles[section] = (type(field.default).__doc__ or section).strip().splitlines()[0]
+    return titles
+
+
+def _reference(key: str, field: FieldInfo) -> Reference:
+    kind, optional, choices = _kind(field.annotation)
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict), key  # every leaf is declared with setting()
+    lower, upper = _range(field.metadata)
+    return Reference(
+        key=key,
+        kind=kind,
+        optional=optional,
+        default=field.default,
+        choices=choices,
+        lower=lower,
+        upper=upper,
+        unit=str(extra["unit"]),
+        flag=str(extra["flag"]),
+        env=ENV_PREFIX + key.upper().replace(".", ENV_DELIMITER),
+        description=field.description or "",
+    )
+
+
+def _kind(annotation: Any) -> tuple[Kind, bool, tuple[str, ...]]:
+    """Return a leaf's kind, whether it may be None, and its choices."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        (inner,) = [part for part in get_args(annotation) if part is not type(None)]
+        kind, _, choices = _kind(inner)
+        return kind, True, choices
+    if get_origin(annotation) is Literal:
+        return "choice", False, get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return "list", False, ()
+    kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str"}
+    return kinds[annotation], False, ()
+
+
+def _range(metadata: list[Any]) -> tuple[tuple[float, bool] | None, tuple[float, bool] | None]:
+    """Return the lower and upper bound among a field's constraints."""
+    lower: tuple[float, bool] | None = None
+    upper: tuple[float, bool] | None = None
+    for rule in metadata:
+        if hasattr(rule, "ge"):
+            lower = (rule.ge, True)
+        if hasattr(rule, "gt"):
+            lower = (rule.gt, False)
+        if hasattr(rule, "le"):
+            upper = (rule.le, True)
+        if hasattr(rule, "lt"):
+            upper = (rule.lt, False)
+    return lower, upper
