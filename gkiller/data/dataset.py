@@ -26,6 +26,7 @@ class Split:
         texts: n comments, as they stood in the source.
         labels: float32 of shape (n, L): 0, 1, or NaN where unknown.
         weights: float64 of shape (n,): sample weights, 1.0 when the source had none.
+
     """
 
     ids: list[str]
@@ -54,7 +55,7 @@ class Split:
         return positive
 
     def take(self, indices: Iterable[int]) -> Split:
-        """The rows at these positions, in the order given."""
+        """Return the rows at these positions, in the order given."""
         chosen = np.fromiter(indices, dtype=np.int64)
         return Split(
             ids=[self.ids[i] for i in chosen],
@@ -75,6 +76,7 @@ class Split:
 
         Raises:
             ValueError: ``size`` is below 1.
+
         """
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
@@ -102,6 +104,7 @@ class Dataset:
         labels: L label names, in the order of the labels' columns.
         splits: by name, among ``train``, ``valid`` and ``test``.
         manifest: what ``prepare`` wrote: source, licence note, counts, fingerprints and so on.
+
     """
 
     labels: tuple[str, ...]
@@ -121,15 +124,16 @@ class Dataset:
                 )
 
     def split(self, name: str) -> Split:
-        """The split of that name.
+        """Return the split of that name.
 
         Raises:
             SourceNotFoundError: there is none; the message names those there are.
+
         """
         if name in self.splits:
             return self.splits[name]
         there = ", ".join(s for s in SPLIT_NAMES if s in self.splits) or "none"
-        source = self.manifest.get("directory") or self.manifest.get("source") or "this data set"
+        source = self.manifest.get("source") or "this data set"
         raise SourceNotFoundError(
             f"there is no split {name!r}",
             where=str(source),

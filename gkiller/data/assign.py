@@ -1,0 +1,87 @@
+"""Which row goes to which split: stratified, seeded, and blind to the order of the rows.
+
+Each row's rank comes from a seeded mix of its text's digest, so the same comments are split the same way
+whatever the batch size or the order of the files.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gkiller.data.dataset import SPLIT_NAMES
+from gkiller.data.labels import UNKNOWN
+
+TRAIN, VALID, TEST = range(len(SPLIT_NAMES))
+
+_MIN_STRATUM = 3
+"""From this size on a stratum gives at least one row to each split that is split off."""
+
+
+class Shares(NamedTuple):
+    """Shares of the rows to split off; 0 where the split is given or not wanted."""
+
+    valid: float
+    test: float
+
+
+def split_rows(
+    folded: npt.NDArray[np.uint64], labels: npt.NDArray[np.int8], shares: Shares, seed: int
+) -> npt.NDArray[np.int8]:
+    """Assign rows without duplicates to train, valid and test.
+
+    A stratum is a value of the first label (0, 1, unknown) with "some label is positive" or not. Each gives
+    its share, rounded; within it, rows are drawn evenly over the combinations of all labels.
+
+    Args:
+        folded: shape (n, 2), digests of the folded texts, all different.
+        labels: shape (n, L), with -1 for unknown.
+        shares: what to split off.
+        seed: another seed draws other rows.
+
+    Returns:
+        int8 of shape (n,): positions in ``SPLIT_NAMES``.
+
+    """
+    splits = np.full(len(folded), TRAIN, dtype=np.int8)
+    priority = _mix(folded[:, 0] ^ _mix(folded[:, 1] + np.uint64(seed & 0xFFFFFFFFFFFFFFFF)))
+    combination = _combination(labels)
+    stratum = (labels[:, 0] - UNKNOWN) * 2 + (labels == 1).any(axis=1)
+    for code in np.unique(stratum):
+        rows = np.flatnonzero(stratum == code)
+        rows = rows[np.lexsort((priority[rows], combination[rows]))]
+        tested, rest = _draw(rows, len(rows), shares.test)
+        validated, _ = _draw(rest, len(rows), shares.valid)
+        splits[tested] = TEST
+        splits[validated] = VALID
+    return splits
+
+
+def _draw(
+    rows: npt.NDArray[np.int64], of: int, share: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Take ``share`` of ``of`` rows, evenly spaced in ``rows``; return them and the rest."""
+    count = int(of * share + 0.5)
+    if share > 0 and of >= _MIN_STRATUM:
+        count = max(count, 1)
+    count = min(count, max(len(rows) - 1, 0))
+    chosen = np.zeros(len(rows), dtype=bool)
+    if count:
+        chosen[(2 * np.arange(count) + 1) * len(rows) // (2 * count)] = True
+    return rows[chosen], rows[~chosen]
+
+
+def _combination(labels: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
+    """Return a number for each row's combination of labels, equal only for equal combinations."""
+    _, inverse = np.unique(labels, axis=0, return_inverse=True)
+    return inverse.reshape(-1).astype(np.int64)
+
+
+def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Scramble 64-bit numbers: the output function of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)

@@ -1,0 +1,288 @@
+"""Raw rows become canonical ones, or are refused or counted: nothing is mended silently."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gkiller.data.columns import ColumnPlan, PartColumns
+from gkiller.data.labels import UNKNOWN, LabelReader
+from gkiller.data.parts import Part
+from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, place
+from gkiller.data.textfile import encoding_error
+from gkiller.errors import EmptyDataError, LabelValueError, RowError
+from gkiller.settings import DataSettings
+
+EXAMPLES_KEPT = 5
+_SKIP = "or skip such rows with --on-error skip"
+
+Progress = Callable[[str, int, int | None], None]
+"""``progress(stage, done, total)``; total is None while unknown."""
+
+
+def fold_text(text: str) -> str:
+    """Return the text without differences of case and white space: what duplicates are judged by."""
+    return " ".join(text.casefold().split())
+
+
+def folded_hash(text: str) -> bytes:
+    """Return the 16-byte BLAKE2b digest of the folded text."""
+    return blake2b(fold_text(text).encode(), digest_size=16).digest()
+
+
+def exact_hash(text: str) -> bytes:
+    """Return the 8-byte BLAKE2b digest of the text as it stands."""
+    return blake2b(text.encode(), digest_size=8).digest()
+
+
+@dataclass(frozen=True)
+class CleanBatch:
+    """Canonical rows of one part.
+
+    Attributes:
+        part: the part's position.
+        ids: n identifiers.
+        texts: n comments.
+        labels: int8 of shape (n, L): 0, 1 or -1 where unknown.
+        weights: float64 of shape (n,).
+        folded: uint64 of shape (n, 2): digest of the folded text.
+        exact: uint64 of shape (n,): digest of the text.
+
+    """
+
+    part: int
+    ids: list[str]
+    texts: list[str]
+    labels: npt.NDArray[np.int8]
+    weights: npt.NDArray[np.float64]
+    folded: npt.NDArray[np.uint64]
+    exact: npt.NDArray[np.uint64]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass
+class Tally:
+    """What was read and what was left out.
+
+    Attributes:
+        read: rows read, per part.
+        bad: rows left out, by kind.
+        examples: messages of the first bad rows.
+        readers: what each label's values looked like.
+
+    """
+
+    read: list[int]
+    readers: dict[str, LabelReader]
+    bad: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+
+def clean_rows(
+    parts: Sequence[Part],
+    plan: ColumnPlan,
+    settings: DataSettings,
+    tally: Tally,
+    progress: Progress | None = None,
+) -> Iterator[CleanBatch]:
+    """Yield all parts' canonical rows, in order, and keep the tally.
+
+    Args:
+        parts: what to read.
+        plan: its columns.
+        settings: ``on_error`` decides whether a bad row is raised or counted.
+        tally: from :func:`new_tally`; filled on the way.
+        progress: called after every batch.
+
+    Raises:
+        DataError: a source is broken, a part is empty, or a row is bad and bad rows are refused.
+
+    """
+    totals = [part.reader.total for part in parts]
+    total = sum(n for n in totals if n is not None) if None not in totals else None
+    for index, (part, columns) in enumerate(zip(parts, plan.parts, strict=True)):
+        cleaner = _Cleaner(index, part, columns, plan, settings, tally)
+        for raw in part.reader.batches(columns.wanted()):
+            tally.read[index] += len(raw)
+            batch = cleaner.clean(raw)
+            if len(batch):
+                yield batch
+            if progress is not None:
+                progress("reading", sum(tally.read), total)
+        if not tally.read[index]:
+            raise EmptyDataError(
+                "there are no rows below the header", where=part.reader.name, remedy="give a file with rows"
+            )
+
+
+def new_tally(parts: Sequence[Part], plan: ColumnPlan, settings: DataSettings) -> Tally:
+    """Return an empty tally for :func:`clean_rows`."""
+    return Tally(
+        read=[0] * len(parts), readers={label: LabelReader(settings.cutoff) for label in plan.labels}
+    )
+
+
+class _Cleaner:
+    """Cleans the batches of one part."""
+
+    def __init__(
+        self,
+        index: int,
+        part: Part,
+        columns: PartColumns,
+        plan: ColumnPlan,
+        settings: DataSettings,
+        tally: Tally,
+    ) -> None:
+        self.index = index
+        self.name = part.reader.name
+        self.stem = part.stem
+        self.columns = columns
+        self.labels = [(columns.labels.get(label), tally.readers[label]) for label in plan.labels]
+        self.refuse = settings.on_error == "refuse"
+        self.tally = tally
+        # Spreadsheet tools write a missing text as NaN; JSON and Parquet have their own null.
+        self.nan_is_missing = part.info.get("format") in ("CSV", "TSV")
+
+    def clean(self, raw: RawBatch) -> CleanBatch:
+        """Return the batch's good rows."""
+        ids: list[str] = []
+        texts: list[str] = []
+        codes: list[list[int]] = []
+        weights: list[float] = []
+        folded, exact = bytearray(), bytearray()
+        for i in range(len(raw)):
+            try:
+                if i in raw.bad:
+                    raise raw.bad[i]
+                text = self._text(raw, i)
+                identifier = self._id(raw, i)
+                row_codes = self._labels(raw, i)
+                weight = self._weight(raw, i)
+            except BadRowError as bad:
+                self._reject(bad)
+                continue
+            ids.append(identifier)
+            texts.append(text)
+            codes.append(row_codes)
+            weights.append(weight)
+            folded += folded_hash(text)
+            exact += exact_hash(text)
+        return CleanBatch(
+            part=self.index,
+            ids=ids,
+            texts=texts,
+            labels=np.array(codes, dtype=np.int8).reshape(len(texts), len(self.labels)),
+            weights=np.array(weights, dtype=np.float64),
+            folded=np.frombuffer(bytes(folded), dtype="<u8").reshape(-1, 2),
+            exact=np.frombuffer(bytes(exact), dtype="<u8"),
+        )
+
+    def _reject(self, bad: BadRowError) -> None:
+        if self.refuse:
+            raise bad.error from bad
+        self.tally.bad[bad.kind] += 1
+        if len(self.tally.examples) < EXAMPLES_KEPT:
+            self.tally.examples.append(f"{bad.error.where}: {bad.error.what}")
+
+    def _where(self, raw: RawBatch, i: int, column: str) -> str:
+        return place(self.name, raw.rows[i], raw.lines[i] if raw.lines else None, column)
+
+    def _text(self, raw: RawBatch, i: int) -> str:
+        column = self.columns.text
+        text = raw.columns[column][i]
+        missing = text is None or (isinstance(text, float) and math.isnan(text))
+        if not missing and not isinstance(text, str):
+            raise self._row_error("not_text", f"the comment is a {type(text).__name__}, not text", raw, i)
+        if missing or text.isspace() or not text or (self.nan_is_missing and text in ("NaN", "nan")):
+            raise self._row_error("missing_text", "the comment is empty or missing", raw, i)
+        if len(text) > MAX_FIELD_CHARACTERS:
+            what = f"the comment has over {MAX_FIELD_CHARACTERS:,} characters"
+            raise self._row_error("oversized", what, raw, i)
+        self._check_encoding(text, raw, i, column)
+        return str(text)
+
+    def _row_error(self, kind: str, what: str, raw: RawBatch, i: int) -> BadRowError:
+        where = self._where(raw, i, self.columns.text)
+        return BadRowError(kind, RowError(what, where=where, remedy=f"mend the row, {_SKIP}"))
+
+    def _check_encoding(self, text: str, raw: RawBatch, i: int, column: str) -> None:
+        if text.isascii() and "\0" not in text:
+            return
+        error = encoding_error(text, self._where(raw, i, column))
+        if error is not None:
+            raise BadRowError("encoding", error)
+
+    def _id(self, raw: RawBatch, i: int) -> str:
+        column = self.columns.id
+        value = raw.columns[column][i] if column is not None else None
+        if value is None or value == "":
+            return f"{self.stem}:{raw.rows[i]}"
+        identifier = str(value)
+        self._check_encoding(identifier, raw, i, column or "")
+        return identifier
+
+    def _labels(self, raw: RawBatch, i: int) -> list[int]:
+        codes = []
+        for column, reader in self.labels:
+            if column is None:
+                codes.append(UNKNOWN)
+                continue
+            value = raw.columns[column][i]
+            try:
+                codes.append(reader.read(value))
+            except ValueError as error:
+                raise self._bad_label(value, raw, i, column) from error
+        if all(code == UNKNOWN for code in codes):
+            columns = ", ".join(column for column, _ in self.labels if column is not None)
+            unlabelled = LabelValueError(
+                "no label of the row is known (empty, NaN, null and -1 mean unknown)",
+                where=self._where(raw, i, columns),
+                remedy=f"fill in a label, {_SKIP}",
+            )
+            raise BadRowError("unlabelled", unlabelled)
+        return codes
+
+    def _bad_label(self, value: Any, raw: RawBatch, i: int, column: str) -> BadRowError:
+        if isinstance(value, str):
+            encoding = encoding_error(value, self._where(raw, i, column))
+            if encoding is not None:
+                return BadRowError("encoding", encoding)
+        error = LabelValueError(
+            f"the label {_short(value)} is neither 0 or 1, nor a score in 0..1, nor a known class name",
+            where=self._where(raw, i, column),
+            remedy=f"classes may be toxic/non-toxic, true/false or yes/no; mend the row, {_SKIP}",
+        )
+        return BadRowError("bad_label", error)
+
+    def _weight(self, raw: RawBatch, i: int) -> float:
+        column = self.columns.weight
+        if column is None:
+            return 1.0
+        value = raw.columns[column][i]
+        try:
+            weight = float(value)
+        except (TypeError, ValueError):
+            weight = math.nan
+        if not (math.isfinite(weight) and weight >= 0):
+            error = LabelValueError(
+                f"the weight {_short(value)} is not a number of 0 or more",
+                where=self._where(raw, i, column),
+                remedy=f"mend the row, {_SKIP}",
+            )
+            raise BadRowError("bad_weight", error)
+        return weight
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,200 @@
+"""Prepared directories, and anything that can be prepared, as data sets in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gkiller.data.clean import Progress
+from gkiller.data.dataset import SPLIT_NAMES, Dataset, Split
+from gkiller.data.labels import UNKNOWN, canonical_name
+from gkiller.data.prepare import prepare
+from gkiller.data.sources import resolve_sources
+from gkiller.data.store import (
+    FORMAT,
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    Fingerprint,
+    file_sha256,
+    manifest_digest,
+    table_codes,
+)
+from gkiller.errors import ColumnError, FormatError, SourceNotFoundError, did_you_mean, nearest
+from gkiller.settings import DataSettings
+
+_AGAIN = "run 'gkiller data prepare' again, with --force to replace it"
+
+
+def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | None = None) -> Dataset:
+    """Return the data set that ``settings.source`` names.
+
+    The embedded sample and prepared directories are read as they are. Anything else is prepared into a
+    folder of ``cache`` first, named by the digest of its files and the settings, and read from there the
+    next time. Labels named in the settings are selected; ``settings.sample_size`` shortens the train split.
+
+    Args:
+        settings: the source and how to read it.
+        cache: folder for prepared sources; made when needed.
+        progress: passed on to :func:`gkiller.data.prepare.prepare`.
+
+    Raises:
+        DataError: as ``prepare`` and :func:`read_prepared` raise.
+
+    """
+    path = Path(settings.source).expanduser()
+    if settings.source == "sample":
+        from gkiller.data.embedded import SAMPLE_SEED
+        from gkiller.data.sample import sample_dataset
+
+        dataset = select_labels(sample_dataset(SAMPLE_SEED), settings.label_columns)
+    elif (path / MANIFEST_NAME).is_file():
+        dataset = select_labels(read_prepared(path), settings.label_columns)
+    else:
+        dataset = _load_cached(settings, Path(cache), progress)
+    if settings.sample_size is not None and "train" in dataset.splits:
+        train = dataset.split("train").sample(settings.sample_size, settings.split_seed)
+        dataset = Dataset(dataset.labels, {**dataset.splits, "train": train}, dataset.manifest)
+    return dataset
+
+
+def _load_cached(settings: DataSettings, cache: Path, progress: Progress | None) -> Dataset:
+    folder = cache / _cache_key(settings)
+    if (folder / MANIFEST_NAME).is_file():
+        try:
+            return read_prepared(folder)
+        except FormatError:
+            pass  # a broken cache is written anew
+    prepare(settings, folder, overwrite=True, progress=progress)
+    return read_prepared(folder)
+
+
+def _cache_key(settings: DataSettings) -> str:
+    """Return a folder name that changes with the files' content and the settings."""
+    values = settings.model_dump(mode="json", exclude={"sample_size"})
+    path = Path(settings.source).expanduser()
+    if path.exists():
+        parts = resolve_sources([settings.source]).parts
+        values["files"] = [[part.split, file_sha256(part.path)] for part in parts if part.path is not None]
+    text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
+    return f"{path.name.split('.')[0] or 'data'}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def read_prepared(directory: Path) -> Dataset:
+    """Read a prepared directory into memory, after checking every file's SHA-256.
+
+    Raises:
+        SourceNotFoundError: there is no such directory.
+        FormatError: it was not prepared by gkiller, is of an unknown version, or a byte has changed.
+
+    """
+    directory = Path(directory)
+    manifest = read_manifest(directory)
+    labels = tuple(str(label) for label in manifest["labels"])
+    splits = {}
+    for name in SPLIT_NAMES:
+        entry = manifest["splits"].get(name)
+        if entry is not None:
+            splits[name] = _read_split(directory / str(entry["file"]), labels, entry)
+    return Dataset(labels, splits, manifest)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Read and check a prepared directory's manifest.
+
+    Raises:
+        SourceNotFoundError: there is no such directory.
+        FormatError: there is no manifest of ours, or it has changed.
+
+    """
+    path = directory / MANIFEST_NAME
+    if not directory.is_dir():
+        there = [entry.name for entry in directory.parent.iterdir()] if directory.parent.is_dir() else []
+        close = nearest(directory.name, there, count=1)
+        remedy = f"did you mean {str(directory.parent / close[0])!r}?" if close else "check the path"
+        raise SourceNotFoundError("no such directory", where=str(directory), remedy=remedy)
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FormatError(
+            f"the directory has no {MANIFEST_NAME}: it is not prepared data",
+            where=str(directory),
+            remedy="make one with 'gkiller data prepare SOURCE --out DIR'",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise FormatError(f"the manifest cannot be read: {error}", where=str(path), remedy=_AGAIN) from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise FormatError("this is not the manifest of prepared data", where=str(path), remedy=_AGAIN)
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise FormatError(
+            f"unknown format version {manifest.get('format_version')!r}; this gkiller reads {FORMAT_VERSION}",
+            where=str(path),
+            remedy="use the gkiller that wrote it, or prepare the data again",
+        )
+    if manifest.get("digest") != manifest_digest(manifest):
+        raise FormatError("the manifest was changed after it was written", where=str(path), remedy=_AGAIN)
+    return manifest
+
+
+def _read_split(path: Path, labels: tuple[str, ...], entry: dict[str, Any]) -> Split:
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise FormatError("a file named in the manifest is missing", where=str(path), remedy=_AGAIN)
+    if file_sha256(path) != entry["sha256"]:
+        raise FormatError(
+            "the file is not the one that was prepared: its SHA-256 differs", where=str(path), remedy=_AGAIN
+        )
+    table = pq.read_table(path)
+    codes = table_codes(table, labels)
+    values = codes.astype(np.float32)
+    values[codes == UNKNOWN] = np.nan
+    weighted = "weight" in table.column_names
+    weights = table.column("weight").to_numpy() if weighted else np.ones(table.num_rows)
+    return Split(
+        ids=table.column("id").to_pylist(),
+        texts=table.column("text").to_pylist(),
+        labels=values,
+        weights=np.array(weights, dtype=np.float64),
+    )
+
+
+def split_fingerprint(split: Split, labels: tuple[str, ...]) -> str:
+    """Return the fingerprint of a split in memory: that of the manifest when nothing has changed."""
+    codes = np.where(np.isnan(split.labels), UNKNOWN, split.labels).astype(np.int8)
+    fingerprint = Fingerprint(labels)
+    fingerprint.update(split.ids, split.texts, codes, split.weights)
+    return fingerprint.hexdigest()
+
+
+def select_labels(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
+    """Return the data set with these labels only, by name or alias; with all when none is named.
+
+    Rows of which none of the labels is known are left out.
+
+    Raises:
+        ColumnError: the data set has no such label.
+
+    """
+    if not names:
+        return dataset
+    chosen = list(dict.fromkeys(name if name in dataset.labels else canonical_name(name) for name in names))
+    for name, label in zip(names, chosen, strict=False):
+        if label not in dataset.labels:
+            raise ColumnError(
+                f"the data set has no label {name!r}",
+                where=str(dataset.manifest.get("source", "")),
+                remedy=did_you_mean(name, dataset.labels),
+            )
+    if tuple(chosen) == dataset.labels:
+        return dataset
+    slots = [dataset.labels.index(label) for label in chosen]
+    splits = {}
+    for name, split in dataset.splits.items():
+        labels = split.labels[:, slots]
+        known = np.flatnonzero(~np.isnan(labels).all(axis=1))
+        splits[name] = Split(split.ids, split.texts, labels, split.weights).take(known)
+    return Dataset(tuple(chosen), splits, dataset.manifest)

@@ -1,0 +1,153 @@
+"""Parquet files and Arrow tables as batches of rows."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gkiller.data.rows import BATCH_BYTES, BATCH_ROWS, RawBatch
+from gkiller.data.textfile import readable
+from gkiller.errors import ColumnError, EmptyDataError, FormatError
+
+
+def arrow_values(column: Any) -> list[Any]:
+    """Return a column's values; binary and badly encoded text come as text with lone surrogates.
+
+    Args:
+        column: a pyarrow ``Array`` or ``ChunkedArray``.
+
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    if _is_binary(kind):
+        return [_decode(value) for value in column.to_pylist()]
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        binary = column.cast(pa.large_binary() if pa.types.is_large_string(kind) else pa.binary())
+        return [_decode(value) for value in binary.to_pylist()]
+    return values
+
+
+def _is_binary(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _decode(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", errors="surrogateescape")
+
+
+def arrow_batch(table: Any, wanted: Sequence[str], first_row: int) -> RawBatch:
+    """Return a pyarrow table or record batch as raw rows numbered from ``first_row``."""
+    columns = {name: arrow_values(table.column(name)) for name in wanted}
+    return RawBatch(rows=list(range(first_row, first_row + table.num_rows)), columns=columns)
+
+
+class ParquetReader:
+    """Reads one Parquet file, plain or ``.gz`` (which is unpacked beside the system's temporary files).
+
+    Args:
+        path: the file.
+        name: how messages name it.
+
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        self.total: int | None = None
+        self.notes: list[str] = []
+        self._columns: list[str] = []
+        self._batch_rows = BATCH_ROWS
+
+    def columns(self) -> list[str]:
+        """Return the column names, and learn the number of rows.
+
+        Raises:
+            DataError: the file cannot be read, is not Parquet, or has no rows.
+
+        """
+        if self._columns:
+            return self._columns
+        with self._file() as file:
+            names = list(file.schema_arrow.names)
+            self.total = file.metadata.num_rows
+            self._batch_rows = _batch_rows(file.metadata)
+        if not self.total:
+            raise EmptyDataError("the file has no rows", where=self.name, remedy="give a file with rows")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ColumnError(
+                f"the file names {', '.join(map(repr, twice))} more than once",
+                where=self.name,
+                remedy="give every column its own name",
+            )
+        self._columns = names
+        return names
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
+        """Yield the wanted columns of all rows, in order.
+
+        Raises:
+            DataError: the file cannot be read or is broken.
+
+        """
+        self.columns()
+        row = 1
+        with self._file() as file:
+            for table in file.iter_batches(batch_size=self._batch_rows, columns=list(wanted)):
+                yield arrow_batch(table, wanted, row)
+                row += table.num_rows
+
+    @contextmanager
+    def _file(self) -> Iterator[Any]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with readable(self.name), _unpacked(self.path) as path:
+            if path.stat().st_size == 0:
+                raise EmptyDataError("the file is empty", where=self.name, remedy="give a file with rows")
+            try:
+                with pq.ParquetFile(path) as file:
+                    yield file
+            except (pa.ArrowException, OSError) as error:
+                raise FormatError(
+                    f"this is not a whole Parquet file: {_first_line(error)}",
+                    where=self.name,
+                    remedy="write or fetch the file again",
+                ) from error
+
+
+def _batch_rows(metadata: Any) -> int:
+    """Return how many rows to decode at once so that a batch stays near ``BATCH_BYTES``."""
+    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    per_row = max(1, size // max(1, metadata.num_rows))
+    return int(min(BATCH_ROWS, max(1, BATCH_BYTES // per_row)))
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """Yield a path whose content is not compressed as a whole."""
+    if path.suffix.lower() != ".gz":
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="gkiller-") as folder:
+        plain = Path(folder) / "unpacked.parquet"
+        with gzip.open(path, "rb") as packed, plain.open("wb") as target:
+            shutil.copyfileobj(packed, target, 1 << 20)
+        yield plain
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,181 @@
+"""From sources to a prepared directory, in two passes and in bounded memory.
+
+The first pass validates, writes canonical rows to a temporary file, and keeps of each row only digests and
+labels (about 50 bytes). Duplicates and splits are decided on those; the second pass copies the rows into
+the files of their splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gkiller.data.assign import TRAIN, Shares, split_rows
+from gkiller.data.clean import Progress, Tally, clean_rows, new_tally
+from gkiller.data.columns import ColumnPlan, plan_columns
+from gkiller.data.dataset import SPLIT_NAMES
+from gkiller.data.duplicates import Duplicates, find_duplicates
+from gkiller.data.manifest import build_manifest, check_classes
+from gkiller.data.sources import Plan, resolve_sources
+from gkiller.data.store import (
+    RowWriter,
+    check_output,
+    read_row_groups,
+    rows_table,
+    whole_directory,
+    write_manifest,
+)
+from gkiller.errors import EmptyDataError
+from gkiller.settings import DataSettings
+
+DROPPED = -1
+
+
+def prepare(
+    settings: DataSettings,
+    out: Path,
+    *,
+    sources: Sequence[str] | None = None,
+    valid: Sequence[str] = (),
+    test: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Validate, deduplicate and split sources into ``out``.
+
+    Written are ``train.parquet``, ``valid.parquet`` and ``test.parquet`` (those that have rows) and
+    ``manifest.json``, all at once: ``out`` is whole or not there. Splits that the sources have, or that
+    ``valid`` and ``test`` give, are kept; missing ones are split off the train rows.
+
+    Args:
+        settings: columns, cutoff, shares, seed, and what to do with bad rows.
+        out: the directory to write.
+        sources: files, folders, hub data sets or ``sample``; ``settings.source`` when None.
+        valid: sources of validation rows.
+        test: sources of test rows.
+        overwrite: replace ``out`` when it is a prepared directory.
+        progress: called as ``progress(stage, done, total)``; stages are ``reading`` and ``writing``, in rows.
+
+    Returns:
+        The manifest, as written.
+
+    Raises:
+        DataError: one of its leaves for each thing that can be wrong with sources, rows or ``out``.
+
+    """
+    out = Path(out)
+    check_output(out, overwrite=overwrite)
+    plan = resolve_sources(list(sources) if sources else [settings.source], valid, test, settings.revision)
+    columns = plan_columns(plan.parts, settings)
+    tally = new_tally(plan.parts, columns, settings)
+    with whole_directory(out, overwrite=overwrite) as folder:
+        spill = folder / "spill.parquet"
+        keys = _spill(plan, columns, settings, tally, spill, progress)
+        duplicates, assigned = _decide(plan, keys, settings)
+        where = plan.parts[0].reader.name + (" and others" if len(plan.parts) > 1 else "")
+        check_classes(columns.labels, keys.codes[assigned == TRAIN], where)
+        writers = _write_splits(spill, folder, columns, assigned, progress)
+        spill.unlink()
+        manifest = build_manifest(plan, columns, settings, tally, duplicates, assigned, keys.codes, writers)
+        repeated = _repeated_ids(keys.ids[assigned != DROPPED])
+        if repeated:
+            manifest["warnings"].append(f"{repeated:,} rows share their id with another row")
+        write_manifest(folder, manifest)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """What is kept of each of n rows in memory: its part, digests, and labels of shape (n, L)."""
+
+    parts: npt.NDArray[np.int16]
+    folded: npt.NDArray[np.uint64]
+    exact: npt.NDArray[np.uint64]
+    codes: npt.NDArray[np.int8]
+    ids: npt.NDArray[np.int64]
+
+
+def _spill(
+    plan: Plan,
+    columns: ColumnPlan,
+    settings: DataSettings,
+    tally: Tally,
+    path: Path,
+    progress: Progress | None,
+) -> _Keys:
+    """Run the first pass: write all good rows to ``path`` and return their keys."""
+    writer = RowWriter(path, columns.labels, fingerprint=False)
+    parts, folded, exact, codes, ids = [], [], [], [], []
+    for batch in clean_rows(plan.parts, columns, settings, tally, progress):
+        weights = batch.weights if columns.weighted else None
+        writer.add(rows_table(columns.labels, batch.ids, batch.texts, batch.labels, weights))
+        parts.append(np.full(len(batch), batch.part, dtype=np.int16))
+        folded.append(batch.folded)
+        exact.append(batch.exact)
+        codes.append(batch.labels)
+        ids.append(np.fromiter(map(hash, batch.ids), dtype=np.int64, count=len(batch)))
+    writer.close()
+    if not parts:
+        raise EmptyDataError(
+            f"all {sum(tally.read):,} rows are bad: " + ", ".join(f"{n:,} {k}" for k, n in tally.bad.items()),
+            where=plan.parts[0].reader.name,
+            remedy="run with --on-error refuse to see the first one",
+        )
+    return _Keys(
+        parts=np.concatenate(parts),
+        folded=np.concatenate(folded),
+        exact=np.concatenate(exact),
+        codes=np.concatenate(codes),
+        ids=np.concatenate(ids),
+    )
+
+
+def _decide(plan: Plan, keys: _Keys, settings: DataSettings) -> tuple[Duplicates, npt.NDArray[np.int8]]:
+    """Return the duplicates, and each row's split (``DROPPED`` where it goes)."""
+    of_part = np.array([SPLIT_NAMES.index(part.split) for part in plan.parts], dtype=np.int8)
+    given = of_part[keys.parts]
+    duplicates = find_duplicates(keys.folded, keys.exact, given, keys.codes)
+    assigned = np.where(duplicates.keep, given, np.int8(DROPPED))
+    splits = {part.split for part in plan.parts}
+    shares = Shares(
+        valid=0.0 if "valid" in splits else settings.valid_share,
+        test=0.0 if "test" in splits else settings.test_share,
+    )
+    train = np.flatnonzero(assigned == TRAIN)
+    if len(train):
+        assigned[train] = split_rows(keys.folded[train], keys.codes[train], shares, settings.split_seed)
+    return duplicates, assigned
+
+
+def _write_splits(
+    spill: Path,
+    folder: Path,
+    columns: ColumnPlan,
+    assigned: npt.NDArray[np.int8],
+    progress: Progress | None,
+) -> dict[str, RowWriter]:
+    """Run the second pass; return the closed writers of the splits that have rows."""
+    import pyarrow as pa
+
+    writers = {name: RowWriter(folder / f"{name}.parquet", columns.labels) for name in SPLIT_NAMES}
+    done = 0
+    for table in read_row_groups(spill):
+        here = assigned[done : done + table.num_rows]
+        for index, writer in enumerate(writers.values()):
+            writer.add(table.filter(pa.array(here == index)))
+        done += table.num_rows
+        if progress is not None:
+            progress("writing", done, len(assigned))
+    for writer in writers.values():
+        writer.close()
+    return {name: writer for name, writer in writers.items() if writer.rows}
+
+
+def _repeated_ids(ids: npt.NDArray[np.int64]) -> int:
+    """Count the rows whose id stood before."""
+    return len(ids) - len(np.unique(ids))

@@ -1,0 +1,206 @@
+"""From what the user names to readers: files, folders of splits, hub data sets, the embedded sample."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gkiller.data.catalogue import KnownSource, find_known, known_names
+from gkiller.data.delimited import DelimitedReader
+from gkiller.data.embedded import sample_parts
+from gkiller.data.hub import hub_parts
+from gkiller.data.jsonl import JsonLinesReader
+from gkiller.data.parquet import ParquetReader
+from gkiller.data.parts import SPLIT_ALIASES, Part
+from gkiller.errors import FormatError, SourceNotFoundError, did_you_mean, nearest
+
+_FORMATS = {
+    ".csv": "CSV",
+    ".tsv": "TSV",
+    ".jsonl": "JSON Lines",
+    ".ndjson": "JSON Lines",
+    ".json": "JSON Lines",
+    ".parquet": "Parquet",
+}
+FORMAT_NAMES = ".csv, .tsv, .jsonl, .parquet, each also with .gz"
+_HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w.-]+)?")
+_SPLIT_STEM = re.compile(r"([A-Za-z]+)(?:[-_.]\d[\w.-]*)?")
+
+
+@dataclass
+class Plan:
+    """What is to be read.
+
+    Attributes:
+        parts: every file or hub split, train parts first.
+        notes: what was decided on the way and should be told.
+
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def data_suffix(path: Path) -> str:
+    """Return the format suffix of a file name in lower case, without ``.gz``; empty when unknown."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in _FORMATS else ""
+
+
+def resolve_sources(
+    sources: Sequence[str], valid: Sequence[str] = (), test: Sequence[str] = (), revision: str | None = None
+) -> Plan:
+    """Find everything that is named and say which split it belongs to.
+
+    Args:
+        sources: files, folders of splits, hub data sets or ``sample``. A file's rows are train rows.
+        valid: sources whose rows are validation rows; of a folder or hub data set, that split alone.
+        test: likewise for the test split.
+        revision: revision of the hub data sets.
+
+    Raises:
+        SourceNotFoundError: something named is not there.
+        FormatError: a file of an unknown format, or a folder without split files.
+        HubUnavailableError: a hub data set cannot be had.
+
+    """
+    plan = Plan()
+    for source in sources:
+        plan.parts += _resolve(source, revision, plan.notes)
+    if not any(part.split == "train" for part in plan.parts):
+        raise SourceNotFoundError(
+            "there is nothing to train on",
+            where=", ".join(sources),
+            remedy="name a file or a folder with train.*",
+        )
+    for split, named in (("valid", valid), ("test", test)):
+        for source in named:
+            plan.parts += _resolve_split(source, split, revision, plan.notes)
+    order = {"train": 0, "valid": 1, "test": 2}
+    plan.parts.sort(key=lambda part: order[part.split])
+    return plan
+
+
+def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:
+    if source == "sample":
+        return sample_parts()
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _folder_parts(path, source, notes)
+    if path.exists():
+        return [_file_part(path, source, "train")]
+    known = find_known(source)
+    if known is not None:
+        return hub_parts(known.repository, None, revision, known, notes)
+    if _is_hub_name(source, path):
+        repository, _, config = source.partition(":")
+        return hub_parts(repository, config or None, revision, find_known(repository), notes)
+    raise _missing(source, path)
+
+
+def _resolve_split(source: str, split: str, revision: str | None, notes: list[str]) -> list[Part]:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [_file_part(path, source, split)]
+    parts = [part for part in _resolve(source, revision, notes) if part.split == split]
+    if not parts:
+        raise SourceNotFoundError(
+            f"it has no {split} split", where=source, remedy="name a file, or a source that has that split"
+        )
+    return parts
+
+
+def _is_hub_name(source: str, path: Path) -> bool:
+    """Tell whether a name that is no path here can be a hub data set."""
+    if not _HUB_NAME.fullmatch(source) or data_suffix(path):
+        return False
+    return not path.parent.is_dir()
+
+
+def _file_part(path: Path, name: str, split: str) -> Part:
+    suffix = data_suffix(path)
+    if not path.is_file():
+        raise FormatError("this is not a regular file", where=name, remedy="write it to a file first")
+    reader: DelimitedReader | JsonLinesReader | ParquetReader
+    if suffix in (".csv", ".tsv"):
+        reader = DelimitedReader(path, name, suffix)
+    elif suffix in (".jsonl", ".ndjson", ".json"):
+        reader = JsonLinesReader(path, name)
+    elif suffix == ".parquet":
+        reader = ParquetReader(path, name)
+    else:
+        raise FormatError(
+            f"unknown file format {''.join(path.suffixes[-2:]) or '(no suffix)'}",
+            where=name,
+            remedy=f"gkiller reads {FORMAT_NAMES}",
+        )
+    info: dict[str, Any] = {"kind": "file", "format": _FORMATS[suffix]}
+    stem = path.name.split(".")[0] or "row"
+    return Part(split=split, reader=reader, stem=stem, path=path, info=info)
+
+
+def _folder_parts(folder: Path, name: str, notes: list[str]) -> list[Part]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    parts = []
+    left = []
+    for path in files:
+        split = _split_of(path)
+        if split:
+            parts.append(_file_part(path, str(Path(name) / path.name), split))
+        elif data_suffix(path):
+            left.append(path.name)
+    if not any(part.split == "train" for part in parts):
+        there = ", ".join(path.name for path in files[:10]) or "nothing"
+        raise FormatError(
+            f"the folder has no train file; it holds: {there}",
+            where=name,
+            remedy=f"name its files train.*, valid.* and test.* ({FORMAT_NAMES}), or name files one by one",
+        )
+    if left:
+        notes.append(f"{name}: not read, as no split has that name: {', '.join(left)}")
+    return parts
+
+
+def _split_of(path: Path) -> str:
+    """Return the split a file of a folder belongs to, or an empty string."""
+    if not data_suffix(path):
+        return ""
+    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    match = _SPLIT_STEM.fullmatch(stem)
+    return SPLIT_ALIASES.get(match[1].lower(), "") if match else ""
+
+
+def _missing(source: str, path: Path) -> SourceNotFoundError:
+    """Return the error for something that is not there, with the nearest thing that is."""
+    parent = path.parent
+    looks_like_path = (
+        bool(data_suffix(path)) or "/" in source or "\\" in source or source.startswith((".", "~"))
+    )
+    if parent.is_dir():
+        there = [entry.name for entry in parent.iterdir()]
+        close = nearest(path.name, there, count=1)
+        if close:
+            remedy = f"did you mean {str(parent / close[0])!r}?"
+            return SourceNotFoundError("no such file or folder", where=source, remedy=remedy)
+        if looks_like_path:
+            what = f"no such file or folder in {str(parent)!r}"
+            return SourceNotFoundError(what, where=source, remedy="check the path")
+    elif looks_like_path:
+        what = f"no such file: the folder {str(parent)!r} is not there"
+        return SourceNotFoundError(what, where=source, remedy="check the path")
+    return SourceNotFoundError(
+        "no file, folder or known data set has that name",
+        where=source,
+        remedy=did_you_mean(source, known_names()) + "; a hub data set is named org/name",
+    )
+
+
+def known_of(parts: Sequence[Part]) -> list[KnownSource]:
+    """Return the known sources among the parts, each once."""
+    found: dict[str, KnownSource] = {part.known.name: part.known for part in parts if part.known is not None}
+    return list(found.values())
