@@ -1,0 +1,138 @@
+"""What an evaluation returns: frozen values, and the same as plain ones for JSON."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value.
+
+    Attributes:
+        value: the figure on the data as they are, or None where it is undefined.
+        low: lower end of its bootstrap interval, or None.
+        high: upper end, or None.
+        defined: resamples in which the figure was defined.
+        note: why something is None, or what else to know; else empty.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    defined: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """True and false, positives and negatives: rows, or their weights."""
+
+    tp: float
+    fp: float
+    fn: float
+    tn: float
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The figures at one threshold; a score at or above it is positive.
+
+    Attributes:
+        threshold: None in the macro row, where every label has its own.
+        confusion: weights, None in the macro row.
+        counts: rows (whole numbers, rows of weight 0 among them), None in the macro row.
+    """
+
+    threshold: float | None
+    f1: Figure
+    precision: Figure
+    recall: Figure
+    accuracy: Figure
+    mcc: Figure
+    confusion: Confusion | None = None
+    counts: Confusion | None = None
+
+
+@dataclass(frozen=True)
+class LabelResult:
+    """Everything measured for one label.
+
+    Attributes:
+        label: its name.
+        n: rows where it is known.
+        unknown: rows where it is not; they are left out.
+        positives: known rows that are positive.
+        prior: weighted share of positives, None when no known row has weight.
+        stored: at the label's own threshold.
+        half: at 0.5.
+    """
+
+    label: str
+    n: int
+    unknown: int
+    positives: int
+    prior: float | None
+    roc_auc: Figure
+    ap: Figure
+    brier: Figure
+    ece: Figure
+    stored: OperatingPoint
+    half: OperatingPoint
+
+
+@dataclass(frozen=True)
+class MacroResult:
+    """Plain means over the labels in which a figure is defined; each note says over how many."""
+
+    roc_auc: Figure
+    ap: Figure
+    brier: Figure
+    ece: Figure
+    stored: OperatingPoint
+    half: OperatingPoint
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's figures on one set of rows.
+
+    Attributes:
+        labels: a result per label.
+        macro: means over labels.
+        rows: n, rows of the data.
+        weighted: whether the sample weights differ from each other.
+        confidence: coverage of the intervals.
+        resamples: bootstrap resamples.
+        bootstrap_seed: seed of the bootstrap.
+        ece_bins: equal-width bins of the calibration error.
+    """
+
+    labels: tuple[LabelResult, ...]
+    macro: MacroResult
+    rows: int
+    weighted: bool
+    confidence: float
+    resamples: int
+    bootstrap_seed: int
+    ece_bins: int
+
+    def label(self, name: str) -> LabelResult:
+        """Return the result of a label; KeyError when it was not evaluated."""
+        for result in self.labels:
+            if result.label == name:
+                return result
+        raise KeyError(name)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values: no NaN, so strict JSON takes them; labels by name."""
+        plain = asdict(self)
+        plain["labels"] = {row.pop("label"): row for row in plain["labels"]}
+        return plain
+
+
+def number(value: float) -> float | None:
+    """Return a Python float, or None for NaN."""
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,199 @@
+"""Tune a threshold per label, on validation rows only.
+
+Every threshold lies halfway between two neighbouring distinct scores, so that a difference in the last
+digits of a score (another runtime, another batch size) cannot turn a decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gkiller.errors import SettingsError, ThresholdTargetError
+from gkiller.evaluation.checks import FloatArray, checked_tables
+from gkiller.evaluation.metrics import HALF, confusion_figures, ratio
+from gkiller.evaluation.ranking import Ranking, cuts_of, rank
+from gkiller.evaluation.results import number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SLACK = 1e-12  # a target of 0.9 is reached by 9 of 10, whatever the last bit of the sum
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A label's threshold and what it reaches on the rows it was tuned on (weighted).
+
+    Attributes:
+        value: a score at or above it is positive; strictly between 0 and 1.
+        precision: None without positives, or where nothing is called positive.
+        recall: None without positives.
+        f1: None without positives.
+        target: what it was tuned for: "max f1", "precision >= 0.9", "recall >= 0.8", or "none".
+        positives: known rows of positive weight that are positive.
+        n: known rows of positive weight.
+        note: why the label was not tuned, or empty.
+    """
+
+    value: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    target: str
+    positives: int
+    n: int
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Cuts by descending threshold: their values, precisions and recalls, each (C,)."""
+
+    values: FloatArray
+    precision: FloatArray
+    recall: FloatArray
+    f1: FloatArray
+
+
+def tune_thresholds(
+    labels: Sequence[str],
+    truth: Any,
+    scores: Any,
+    weights: Any | None = None,
+    *,
+    min_precision: float | None = None,
+    min_recall: float | None = None,
+) -> dict[str, Threshold]:
+    """Return the best threshold of each label.
+
+    Without a target it is the one of greatest F1; with ``min_precision`` the one of greatest recall that
+    reaches it, with ``min_recall`` the one of greatest precision. Ties go to the higher threshold. A label
+    whose known rows are of one class keeps 0.5, and its note says so.
+
+    Args:
+        labels: the L label names.
+        truth: (n, L) 0, 1, or NaN where unknown.
+        scores: (n, L) probabilities.
+        weights: (n,) sample weights, or None for ones.
+        min_precision: least weighted precision, in (0, 1].
+        min_recall: least weighted recall, in (0, 1].
+
+    Raises:
+        SettingsError: both targets are given, or one is outside (0, 1].
+        ThresholdTargetError: no threshold of a label reaches the target; the best reachable one is named.
+        DataError, EvaluationError: see ``checked_tables``.
+    """
+    _check_targets(min_precision, min_recall)
+    table, probabilities, mass = checked_tables(labels, truth, scores, weights)
+    tuned = {}
+    for i, label in enumerate(labels):
+        ranking = rank(table[:, i], probabilities[:, i], mass)
+        if ranking.one_class:
+            tuned[label] = _kept(ranking, ranking.one_class)
+            continue
+        candidates = _candidates(ranking)
+        if not len(candidates.values):
+            tuned[label] = _kept(ranking, "all scores are the same extreme value")
+            continue
+        best, target = _choose(label, candidates, min_precision, min_recall)
+        tuned[label] = Threshold(
+            value=float(candidates.values[best]),
+            precision=float(candidates.precision[best]),
+            recall=float(candidates.recall[best]),
+            f1=float(candidates.f1[best]),
+            target=target,
+            positives=len(ranking.positives.rows),
+            n=len(ranking.positives.rows) + len(ranking.negatives.rows),
+        )
+    return tuned
+
+
+def _check_targets(min_precision: float | None, min_recall: float | None) -> None:
+    if min_precision is not None and min_recall is not None:
+        raise SettingsError(
+            "a least precision and a least recall cannot both be asked for",
+            where="evaluation.min_precision, evaluation.min_recall",
+            remedy="set one of them",
+        )
+    for name, value in (("min_precision", min_precision), ("min_recall", min_recall)):
+        if value is not None and not 0 < value <= 1:
+            raise SettingsError(
+                f"{value:g} is out of range", where=f"evaluation.{name}", remedy="give a number in (0, 1]"
+            )
+
+
+def _candidates(ranking: Ranking) -> _Candidates:
+    """Return every cut whose threshold lies strictly between 0 and 1."""
+    cuts = cuts_of(ranking)
+    lower = np.append(cuts.scores[1:], 0.0)
+    middle = lower + (cuts.scores - lower) / 2
+    # Between neighbouring floats the middle rounds to one of them; the lower one would let it in.
+    values = np.where(middle > lower, middle, cuts.scores)
+    inside = (values > 0) & (values < 1)
+    tp, fp = cuts.tp[inside], cuts.fp[inside]
+    precision = ratio(tp, tp + fp)
+    recall = tp / cuts.positives
+    f1 = 2 * tp / (tp + fp + cuts.positives)
+    return _Candidates(values=values[inside], precision=precision, recall=recall, f1=f1)
+
+
+def _choose(
+    label: str, candidates: _Candidates, min_precision: float | None, min_recall: float | None
+) -> tuple[int, str]:
+    """Return the place of the best candidate and the name of the target."""
+    if min_precision is not None:
+        _require(label, "precision", candidates.precision, candidates.recall, min_precision)
+        fits = candidates.precision >= min_precision - SLACK
+        return _best(candidates.recall, candidates.precision, fits), f"precision >= {min_precision:g}"
+    if min_recall is not None:
+        _require(label, "recall", candidates.recall, candidates.precision, min_recall)
+        fits = candidates.recall >= min_recall - SLACK
+        return _best(candidates.precision, candidates.recall, fits), f"recall >= {min_recall:g}"
+    everywhere = np.ones(len(candidates.values), dtype=bool)
+    return _best(candidates.f1, candidates.precision, everywhere), "max f1"
+
+
+def _best(first: FloatArray, second: FloatArray, fits: Any) -> int:
+    """Return the place of the greatest ``first`` among those that fit; ties go by ``second``, then order."""
+    top = fits & (first >= np.max(first[fits]) - SLACK)
+    top &= second >= np.max(second[top]) - SLACK
+    return int(np.argmax(top))
+
+
+def _require(label: str, name: str, reached: FloatArray, other: FloatArray, target: float) -> None:
+    best = int(np.argmax(reached))
+    if reached[best] >= target - SLACK:
+        return
+    opposite = "recall" if name == "precision" else "precision"
+    raise ThresholdTargetError(
+        f"no threshold reaches a {name} of {target:g}; "
+        f"the best is {reached[best]:.4f}, at a {opposite} of {other[best]:.4f}",
+        where=f"label {label!r}",
+        remedy=f"ask for a lower {name}, or drop the target to tune for F1",
+    )
+
+
+def _kept(ranking: Ranking, reason: str) -> Threshold:
+    """Return 0.5 with what it reaches."""
+    pos, neg = ranking.positives, ranking.negatives
+    at = pos.scores >= HALF, neg.scores >= HALF
+    tp, fp = pos.weights[at[0]].sum(), neg.weights[at[1]].sum()
+    fn, tn = pos.weights[~at[0]].sum(), neg.weights[~at[1]].sum()
+    f1, precision, recall = confusion_figures(*(np.array([cell]) for cell in (tp, fp, fn, tn)))[0, :3]
+    return Threshold(
+        value=HALF,
+        precision=number(precision),
+        recall=number(recall),
+        f1=number(f1),
+        target="none",
+        positives=len(pos.rows),
+        n=len(pos.rows) + len(neg.rows),
+        note=f"kept at 0.5: {reason}",
+    )
