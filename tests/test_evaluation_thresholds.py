@@ -1,0 +1,158 @@
+"""Thresholds reach what they say, and nothing better was there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gkiller.errors import SettingsError, ThresholdTargetError
+from gkiller.evaluation.metrics import label_figures
+from gkiller.evaluation.thresholds import tune_thresholds
+
+QUICK = settings(max_examples=40, deadline=None)
+SCORES = st.one_of(
+    st.integers(0, 8).map(lambda k: k / 8),
+    st.floats(0, 1),
+    st.sampled_from([5e-324, np.nextafter(1.0, 0), np.nextafter(0.5, 0), 0.5]),
+)
+
+
+@st.composite
+def columns(draw):
+    n = draw(st.integers(2, 30))
+    truth = np.array(draw(st.lists(st.sampled_from([0.0, 1.0, np.nan]), min_size=n, max_size=n)))
+    truth[0], truth[1] = 0.0, 1.0
+    scores = np.array(draw(st.lists(SCORES, min_size=n, max_size=n)))
+    weights = np.array(draw(st.lists(st.floats(0.1, 10), min_size=n, max_size=n)))
+    return truth, scores, weights
+
+
+def tune(column, **target):
+    truth, scores, weights = column
+    return tune_thresholds(("toxicity",), truth[:, None], scores[:, None], weights, **target)["toxicity"]
+
+
+def reachable(column):
+    """Precision, recall and F1 of every cut strictly between 0 and 1, by brute force."""
+    truth, scores, weights = column
+    known = ~np.isnan(truth)
+    cuts = [s for s in np.unique(scores[known]) if s > 0]
+    found = [label_figures(truth, scores, weights, threshold=cut) for cut in cuts]
+    return [(f["precision"], f["recall"], f["f1"]) for f in found]
+
+
+@QUICK
+@given(columns())
+def test_the_default_reaches_the_greatest_f1(column):
+    assume(np.nanmax(np.where(np.isnan(column[0]), np.nan, column[1])) < 1.0)
+    options = reachable(column)
+    tuned = tune(column)
+    if not options:
+        assert tuned.note
+        return
+    assert tuned.f1 == pytest.approx(max(f1 for _, _, f1 in options), abs=1e-9)
+
+
+@QUICK
+@given(columns())
+def test_a_threshold_attains_what_it_says(column):
+    tuned = tune(column)
+    assert 0 < tuned.value < 1
+    figures = label_figures(*column, threshold=tuned.value)
+    assert tuned.recall == pytest.approx(figures["recall"], abs=1e-9)
+    assert tuned.f1 == pytest.approx(figures["f1"], abs=1e-9)
+    if tuned.precision is not None:
+        assert tuned.precision == pytest.approx(figures["precision"], abs=1e-9)
+    known = ~np.isnan(column[0])
+    assert tuned.n == known.sum()
+    assert tuned.positives == (column[0] == 1).sum()
+
+
+@QUICK
+@given(columns(), st.floats(0.05, 1.0))
+def test_a_least_precision_gives_the_greatest_recall(column, target):
+    assume(np.nanmax(np.where(np.isnan(column[0]), np.nan, column[1])) < 1.0)
+    options = reachable(column)
+    assume(options)
+    fits = [recall for precision, recall, _ in options if precision >= target - 1e-12]
+    if fits:
+        tuned = tune(column, min_precision=target)
+        assert tuned.precision >= target - 1e-9
+        assert tuned.recall == pytest.approx(max(fits), abs=1e-9)
+    else:
+        best = max(precision for precision, _, _ in options)
+        with pytest.raises(ThresholdTargetError, match=f"the best is {best:.4f}"):
+            tune(column, min_precision=target)
+
+
+@QUICK
+@given(columns(), st.floats(0.05, 1.0))
+def test_a_least_recall_gives_the_greatest_precision(column, target):
+    assume(np.nanmax(np.where(np.isnan(column[0]), np.nan, column[1])) < 1.0)
+    options = reachable(column)
+    assume(options)
+    fits = [precision for precision, recall, _ in options if recall >= target - 1e-12]
+    if fits:
+        tuned = tune(column, min_recall=target)
+        assert tuned.recall >= target - 1e-9
+        assert tuned.precision == pytest.approx(max(fits), abs=1e-9)
+    else:
+        with pytest.raises(ThresholdTargetError, match="recall"):
+            tune(column, min_recall=target)
+
+
+def test_the_cut_lies_halfway():
+    truth, scores = np.array([1.0, 1.0, 0.0, 0.0]), np.array([0.9, 0.6, 0.2, 0.1])
+    assert tune((truth, scores, None)).value == pytest.approx(0.4)
+
+
+def test_the_lowest_cut_lies_halfway_to_zero():
+    tuned = tune((np.array([1.0, 0.0, 1.0]), np.array([0.4, 0.3, 0.2]), None), min_recall=1.0)
+    assert tuned.value == pytest.approx(0.1)
+    assert tuned.target == "recall >= 1"
+
+
+def test_unweighted_rows_do_not_move_the_cut():
+    truth, scores = np.array([1.0, 0.0, 0.0]), np.array([0.8, 0.2, 0.6])
+    assert tune((truth, scores, np.array([1.0, 1.0, 0.0]))).value == pytest.approx(0.5)
+
+
+def test_weights_decide():
+    truth, scores = np.array([1.0, 0.0, 0.0, 1.0]), np.array([0.9, 0.6, 0.5, 0.3])
+    assert tune((truth, scores, np.array([1.0, 50.0, 50.0, 1.0]))).value == pytest.approx(0.75)
+    assert tune((truth, scores, np.array([1.0, 0.1, 0.1, 9.0]))).value == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(
+    ("truth", "reason"),
+    [([0.0, 0.0], "only negatives"), ([1.0, 1.0], "only positives"), ([np.nan, np.nan], "no row")],
+)
+def test_one_class_keeps_half_and_says_so(truth, reason):
+    tuned = tune((np.array(truth), np.array([0.1, 0.9]), None), min_precision=0.9)
+    assert tuned.value == 0.5
+    assert tuned.target == "none"
+    assert reason in tuned.note
+    assert tuned.as_dict()["value"] == 0.5
+
+
+def test_scores_of_zero_cannot_be_cut():
+    tuned = tune((np.array([0.0, 1.0]), np.zeros(2), None))
+    assert (tuned.value, tuned.f1) == (0.5, 0.0)
+    assert "same extreme" in tuned.note
+
+
+def test_labels_are_tuned_apart():
+    truth = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    scores = np.array([[0.9, 0.1], [0.1, 0.3], [0.1, 0.1]])
+    tuned = tune_thresholds(("threat", "insult"), truth, scores)
+    assert (tuned["threat"].value, tuned["insult"].value) == pytest.approx((0.5, 0.2))
+
+
+@pytest.mark.parametrize(
+    "target", [{"min_precision": 0.5, "min_recall": 0.5}, {"min_precision": 0.0}, {"min_recall": 1.5}]
+)
+def test_impossible_targets_are_refused(target):
+    with pytest.raises(SettingsError):
+        tune((np.array([0.0, 1.0]), np.array([0.1, 0.9]), None), **target)
