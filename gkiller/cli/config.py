@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 
 SectionArgument = Annotated[
-    str | None, typer.Argument(metavar="[SECTION]", help="Only this section, such as train, or this key.")
+    str | None, typer.Argument(metavar="SECTION", help="Only this section, such as train, or this key.")
 ]
 
 
@@ -75,11 +75,11 @@ def _entries(section: str | None) -> list[Reference]:
         SettingsError: neither a section nor a key.
     """
     from gkiller.errors import SettingsError, did_you_mean
-    from gkiller.settings import section_titles, settings_reference
+    from gkiller.settings import nearest_keys, section_titles, settings_reference
 
     entries = [entry for entry in settings_reference() if section in (None, entry.section, entry.key)]
     if not entries:
-        valid = [*section_titles(), *(entry.key for entry in settings_reference())]
+        valid = nearest_keys(str(section)) if "." in str(section) else section_titles()
         remedy = did_you_mean(str(section), valid)
         raise SettingsError(f"no section or setting {section!r}", where="gkiller config", remedy=remedy)
     return entries

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from inspect import cleandoc
 from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from gkiller.cli.usage import UsageError
 from gkiller.errors import SettingsError, did_you_mean
 
 INTERRUPTED = 130
@@ -47,7 +49,23 @@ def load_command(name: str) -> Any:
     app._add_completion = False  # only the top level offers to install it
     command = typer.main.get_command(app)
     command.name = name
+    _unwrap_help(command)
     return command
+
+
+def _unwrap_help(command: Any) -> None:
+    """Join the lines of each paragraph of a help, so that the terminal's width alone breaks them."""
+    paragraphs = cleandoc(command.help or "").split("\n\n")
+    joined = [
+        paragraph
+        if any(line.startswith((" ", "-")) for line in paragraph.splitlines())
+        # Lists and examples keep their lines.
+        else " ".join(paragraph.splitlines())
+        for paragraph in paragraphs
+    ]
+    command.help = "\n\n".join(joined)
+    for child in getattr(command, "commands", {}).values():
+        _unwrap_help(child)
 
 
 class LazyGroup(TyperGroup):
@@ -86,6 +104,10 @@ class LazyGroup(TyperGroup):
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             raise typer.Exit(INTERRUPTED) from None
+        except UsageError as error:
+            # Some of typer's errors do not know the command that they are about.
+            error.command_path = " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))
+            raise
         except BrokenPipeError:
             _silence_stdout()
             raise typer.Exit(BROKEN_PIPE) from None

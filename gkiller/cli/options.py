@@ -170,7 +170,7 @@ def _layer_parameters() -> list[inspect.Parameter]:
         "--set",
         metavar="KEY=VALUE",
         help="Set any setting by its dotted key, such as train.lr=3e-5; repeatable, and stronger than "
-        "flags, GKILLER_* variables and files. 'gkiller config show' lists the keys.",
+        "flags, GKILLER_* variables and files. 'gkiller config keys' lists the keys.",
         rich_help_panel=PANEL,
     )
     return [

@@ -89,7 +89,7 @@ def refuse(problems: Sequence[Problem]) -> None:
     lines = [f"{problem.where}: {problem.what} ({problem.remedy})" for problem in problems]
     raise SettingsError(
         f"{len(problems)} settings are wrong\n" + "\n".join("- " + line for line in lines),
-        remedy="'gkiller config show' lists every setting, its range and where its value comes from",
+        remedy="'gkiller config keys' lists every setting and its range",
     )
 
 

@@ -89,7 +89,7 @@ def key_advice(key: str) -> str:
     hits = nearest_keys(key)
     if hits:
         return "did you mean " + " or ".join(repr(hit) for hit in hits) + "?"
-    return "'gkiller config show' lists every key"
+    return "'gkiller config keys' lists every key"
 
 
 def _toml_value(text: str) -> Any:

@@ -1,0 +1,221 @@
+"""What ``gkiller doctor`` checks. Each check returns its findings; none raises for a broken set-up."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from gkiller.errors import GkillerError
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "datasets",
+    "numpy",
+    "pyarrow",
+    "scikit-learn",
+    "matplotlib",
+    "typer",
+    "rich",
+    "pydantic",
+    "pydantic-settings",
+    "tomlkit",
+)
+PERFORATEDAI = "3.2.9"
+ASSETS = ("assets/tokenizer.json", "assets/sample", "settings/presets/default.toml")
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
+HUB_TIMEOUT = 4.0  # seconds
+ROOM = 10**9  # bytes of free disk below which a run may not fit
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, how it is, and what to do if it is not well."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+
+def check_versions() -> list[Check]:
+    """Return the versions of Python, gkiller and what it stands on."""
+    found = [
+        Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    ]
+    remedy = "install gkiller again: pip install ."
+    for name in ("gkiller", *PACKAGES):
+        try:
+            found.append(Check(name, "ok", version(name)))
+        except PackageNotFoundError:
+            found.append(Check(name, "failed", "not installed", remedy))
+    return found
+
+
+def check_cpu() -> list[Check]:
+    """Return the processor, the threads this process may use, and the vector instructions."""
+    model, flags = read_cpu(Path("/proc/cpuinfo"))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    vectors = ", ".join(flag for flag in CPU_FLAGS if flag in flags) or "no vector instructions known"
+    return [Check("cpu", "ok", f"{model}; {usable} of {os.cpu_count()} threads; {vectors}")]
+
+
+def read_cpu(path: Path) -> tuple[str, frozenset[str]]:
+    """Return the model name and the flags of the first processor that ``path`` lists, where it exists."""
+    model, flags = platform.processor() or platform.machine(), frozenset[str]()
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                model = value.strip()
+            elif name.strip() in ("flags", "Features"):
+                flags = frozenset(value.split())
+                break
+    return model, flags
+
+
+def check_device() -> list[Check]:
+    """Return what torch can train on."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return [Check("device", "failed", f"torch cannot be imported: {error}", "install torch again")]
+    if torch.cuda.is_available():
+        return [Check("device", "ok", f"cuda: {torch.cuda.get_device_name(0)}")]
+    if torch.backends.mps.is_available():
+        return [Check("device", "ok", "mps")]
+    return [Check("device", "ok", "cpu")]
+
+
+def check_perforatedai() -> list[Check]:
+    """Return whether dendrites can grow here."""
+    found = [_perforatedai()]
+    if find_spec("perforatedbp") is not None:
+        remedy = "pip uninstall perforatedbp"
+        detail = "installed: it silently changes how perforatedai trains, so that results differ"
+        found.append(Check("perforatedbp", "warning", detail, remedy))
+    return found
+
+
+def _perforatedai() -> Check:
+    if find_spec("perforatedai") is None:
+        remedy = (
+            f"pip install perforatedai=={PERFORATEDAI} (Linux x86-64 and Windows with Python below 3.13, "
+            "macOS below 3.14), or train with --no-dendrites"
+        )
+        return Check("perforatedai", "warning", "not installed: no dendrites", remedy)
+    try:
+        found = version("perforatedai")
+    except PackageNotFoundError:
+        found = "of unknown version"
+    if found != PERFORATEDAI:
+        remedy = f"pip install perforatedai=={PERFORATEDAI}"
+        return Check("perforatedai", "warning", f"{found}; gkiller is tested with {PERFORATEDAI}", remedy)
+    return Check("perforatedai", "ok", found)
+
+
+def check_hub(*, offline: bool, timeout: float = HUB_TIMEOUT) -> list[Check]:
+    """Return whether the Hugging Face hub answers; only hub data sets and hub encoders need it."""
+    if offline:
+        return [Check("hub", "skipped", "not asked: --offline")]
+    try:
+        from huggingface_hub import constants
+    except ImportError as error:
+        return [Check("hub", "warning", f"huggingface_hub cannot be imported: {error}", "install it again")]
+    if constants.HF_HUB_OFFLINE:
+        return [Check("hub", "skipped", "not asked: HF_HUB_OFFLINE is set")]
+    return [_ask(constants.ENDPOINT, timeout)]
+
+
+def _ask(endpoint: str, timeout: float) -> Check:
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    remedy = "only hub data sets and hub encoders need it; check the network, a proxy, or HF_ENDPOINT"
+    try:
+        with urlopen(Request(endpoint, method="HEAD"), timeout=timeout) as answer:
+            return Check("hub", "ok", f"{endpoint} answers ({answer.status})")
+    except HTTPError as error:
+        if error.code < 500:  # it is there, whatever it thinks of the question
+            return Check("hub", "ok", f"{endpoint} answers ({error.code})")
+        return Check("hub", "warning", f"{endpoint} answers with an error ({error.code})", remedy)
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        return Check("hub", "warning", f"{endpoint} is not reachable: {reason}", remedy)
+
+
+def check_settings() -> list[Check]:
+    """Return whether the settings that a command would use here are valid."""
+    from gkiller.settings import resolve
+
+    try:
+        resolved = resolve()
+    except GkillerError as error:
+        return [Check("settings", "failed", f"{error.where}: {error.what}", error.remedy)]
+    changed = sum(origin != "default" for origin in resolved.origins.values())
+    return [Check("settings", "ok", f"preset {resolved.preset}, {changed} values not from the definition")]
+
+
+def check_runs(directory: Path) -> list[Check]:
+    """Return whether runs can be written below ``directory``, and whether the disk has room."""
+    place = directory / "runs"
+    place = place if place.is_dir() else directory
+    try:
+        with tempfile.NamedTemporaryFile(dir=place) as file:
+            file.write(b"gkiller")
+            file.flush()
+    except OSError as error:
+        detail = f"{place} is not writable: {error.strerror or error}"
+        return [Check("run directory", "failed", detail, "go to another directory, or train with --out")]
+    free = shutil.disk_usage(place).free
+    detail = f"{place} is writable, {free / 1e9:.1f} GB free"
+    if free < ROOM:
+        return [Check("run directory", "warning", detail, "free some space, or train with --out elsewhere")]
+    return [Check("run directory", "ok", detail)]
+
+
+def check_assets() -> list[Check]:
+    """Return whether the files that gkiller ships are there."""
+    root = files("gkiller")
+    missing = []
+    for name in ASSETS:
+        item = root.joinpath(*name.split("/"))
+        if not (item.is_file() or item.is_dir()):
+            missing.append(name)
+    if missing:
+        return [Check("assets", "failed", "missing: " + ", ".join(missing), "install gkiller again")]
+    return [Check("assets", "ok", f"{len(ASSETS)} present")]
+
+
+def check_round_trip() -> list[Check]:
+    """Train, save, load and predict with a tiny model."""
+    remedy = "see the checks above; 'gkiller --debug train --preset fast' shows the traceback"
+    try:
+        from gkiller.training.selftest import round_trip
+
+        result: dict[str, Any] = round_trip()
+    except GkillerError as error:
+        return [Check("round trip", "failed", f"{error.where}: {error.what}".lstrip(": "), error.remedy)]
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        return [Check("round trip", "failed", f"{type(error).__name__}: {error}", remedy)]
+    facts = [
+        f"{name} {_short(value)}" for name, value in result.items() if isinstance(value, int | float | str)
+    ]
+    return [Check("round trip", "ok", "; ".join(facts) or "trained, saved, loaded, predicted")]
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
