@@ -1,0 +1,176 @@
+"""The checks of gkiller doctor, and the generated documents."""
+
+import importlib.util
+import json
+import socket
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from gkiller.cli import checks, lazy
+from gkiller.cli.checks import Check
+from gkiller.cli.main import main
+from gkiller.errors import FoldMismatchError
+from gkiller.settings import settings_reference
+
+
+@pytest.fixture(autouse=True)
+def empty_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def round_trip(monkeypatch):
+    """Put a function in the place of the round trip, which has tests of its own."""
+
+    def replace(function):
+        module = types.ModuleType("gkiller.training.selftest")
+        module.round_trip = function
+        monkeypatch.setitem(sys.modules, "gkiller.training.selftest", module)
+
+    return replace
+
+
+def statuses(found):
+    return [check.status for check in found]
+
+
+def test_versions_name_a_missing_package(monkeypatch):
+    monkeypatch.setattr(checks, "PACKAGES", ("typer", "no-such-package-here"))
+    found = {check.name: check for check in checks.check_versions()}
+    assert found["typer"].status == "ok"
+    assert found["no-such-package-here"].status == "failed"
+    assert found["no-such-package-here"].remedy
+
+
+def test_cpu_is_read_from_the_first_processor(tmp_path):
+    listing = tmp_path / "cpuinfo"
+    listing.write_text("model name\t: Chip 1\nflags\t\t: fpu avx2 amx_tile\n\nmodel name\t: Chip 2\n")
+    assert checks.read_cpu(listing) == ("Chip 1", frozenset({"fpu", "avx2", "amx_tile"}))
+    assert checks.read_cpu(tmp_path / "absent")[1] == frozenset()
+    assert statuses(checks.check_cpu()) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("present", "version", "expected"),
+    [
+        (set(), "", [("perforatedai", "warning")]),
+        ({"perforatedai"}, "3.2.9", [("perforatedai", "ok")]),
+        ({"perforatedai"}, "3.3.0", [("perforatedai", "warning")]),
+        ({"perforatedai", "perforatedbp"}, "3.2.9", [("perforatedai", "ok"), ("perforatedbp", "warning")]),
+    ],
+)
+def test_perforatedai(monkeypatch, present, version, expected):
+    monkeypatch.setattr(checks, "find_spec", lambda name: name if name in present else None)
+    monkeypatch.setattr(checks, "version", lambda name: version)
+    found = checks.check_perforatedai()
+    assert [(check.name, check.status) for check in found] == expected
+    assert all(check.remedy for check in found if check.status == "warning")
+
+
+def test_hub_is_not_asked_offline(monkeypatch):
+    monkeypatch.setattr(checks, "_ask", lambda *_: pytest.fail("asked"))
+    assert statuses(checks.check_hub(offline=True)) == ["skipped"]
+
+
+def test_unreachable_hub_is_a_warning():
+    with socket.socket() as server:  # bound and not listening: refuses at once
+        server.bind(("127.0.0.1", 0))
+        found = checks._ask(f"http://127.0.0.1:{server.getsockname()[1]}", 2.0)
+    assert found.status == "warning"
+    assert found.remedy
+    assert checks._ask("not an address", 2.0).status == "warning"
+
+
+def test_settings_and_run_directory(tmp_path):
+    assert statuses(checks.check_settings()) == ["ok"]
+    (tmp_path / "gkiller.toml").write_text("[train]\nlrr = 1\n", encoding="utf-8")
+    [broken] = checks.check_settings()
+    assert (broken.status, "train.lr" in broken.remedy) == ("failed", True)
+    assert checks.check_runs(tmp_path)[0].status in ("ok", "warning")
+    assert statuses(checks.check_runs(tmp_path / "absent")) == ["failed"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "gkiller.toml"]  # leaves nothing behind
+
+
+def test_little_disk_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "ROOM", 10**30)
+    assert statuses(checks.check_runs(tmp_path)) == ["warning"]
+
+
+def test_assets(monkeypatch):
+    monkeypatch.setattr(checks, "ASSETS", ("settings/presets/seed.toml", "settings/presets/absent.toml"))
+    [found] = checks.check_assets()
+    assert (found.status, found.detail) == ("failed", "missing: settings/presets/absent.toml")
+
+
+def test_round_trip(round_trip):
+    round_trip(lambda: {"seconds": 1.23456, "rows": 8, "nested": {}})
+    assert checks.check_round_trip() == [Check("round trip", "ok", "seconds 1.23; rows 8")]
+
+    def broken():
+        raise FoldMismatchError("logits differ", where="layer 1", remedy="report it")
+
+    round_trip(broken)
+    assert checks.check_round_trip() == [Check("round trip", "failed", "layer 1: logits differ", "report it")]
+
+    def crash():
+        raise RuntimeError("no memory")
+
+    round_trip(crash)
+    assert "RuntimeError: no memory" in checks.check_round_trip()[0].detail
+
+
+def test_doctor_ends_with_1_only_when_a_check_failed(capsys, monkeypatch, round_trip):
+    monkeypatch.setattr(checks, "check_device", lambda: [Check("device", "ok", "cpu")])
+    monkeypatch.setattr(checks, "check_assets", lambda: [Check("assets", "warning", "odd", "look")])
+    round_trip(dict)
+    assert main(["doctor", "--offline", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["ok"] is True
+    assert {"name": "assets", "status": "warning", "detail": "odd", "remedy": "look"} in shown["checks"]
+    monkeypatch.setattr(checks, "check_assets", lambda: [Check("assets", "failed", "gone", "look")])
+    assert main(["doctor", "--offline"]) == 1
+    assert "1 failed" in capsys.readouterr().out
+
+
+@pytest.fixture
+def make_docs(monkeypatch, tmp_path):
+    path = Path(__file__).parent.parent / "tools" / "make_docs.py"
+    spec = importlib.util.spec_from_file_location("make_docs", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "_plain_terminal", lambda: None)
+    monkeypatch.setattr(lazy, "COMMANDS", {name: lazy.COMMANDS[name] for name in ("config", "doctor")})
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["make_docs.py", *arguments])
+        return module.main()
+
+    return call
+
+
+def test_documents_are_complete_and_staleness_is_noticed(make_docs, tmp_path, capsys):
+    assert make_docs("--check") == 1
+    assert make_docs() == 0
+    assert make_docs("--check") == 0
+    cli, settings = tmp_path / "docs" / "cli.md", tmp_path / "docs" / "settings.md"
+    for heading in (
+        "## `gkiller`",
+        "## `gkiller config`",
+        "### `gkiller config show`",
+        "## `gkiller doctor`",
+    ):
+        assert heading in cli.read_text(encoding="utf-8")
+    assert "| 21 | `ModelTamperedError` |" in cli.read_text(encoding="utf-8")
+    assert all(f"`{entry.env}`" in settings.read_text(encoding="utf-8") for entry in settings_reference())
+    settings.write_text(
+        settings.read_text(encoding="utf-8").replace("train.lr", "train.rl"), encoding="utf-8"
+    )
+    capsys.readouterr()
+    assert make_docs("--check") == 1
+    report = capsys.readouterr().out
+    assert "docs/settings.md is stale" in report
+    assert "train.rl" in report
