@@ -38,19 +38,21 @@ def statuses(found):
 
 
 def test_versions_name_a_missing_package(monkeypatch):
-    monkeypatch.setattr(checks, "PACKAGES", ("typer", "no-such-package-here"))
+    versions = {"typer": "0.29.2", "no-such-package-here": None, "perforatedai": None}
+    monkeypatch.setattr(checks, "package_versions", lambda: versions)
     found = {check.name: check for check in checks.check_versions()}
     assert found["typer"].status == "ok"
     assert found["no-such-package-here"].status == "failed"
     assert found["no-such-package-here"].remedy
+    assert "perforatedai" not in found  # it has a check of its own
 
 
-def test_cpu_is_read_from_the_first_processor(tmp_path):
-    listing = tmp_path / "cpuinfo"
-    listing.write_text("model name\t: Chip 1\nflags\t\t: fpu avx2 amx_tile\n\nmodel name\t: Chip 2\n")
-    assert checks.read_cpu(listing) == ("Chip 1", frozenset({"fpu", "avx2", "amx_tile"}))
-    assert checks.read_cpu(tmp_path / "absent")[1] == frozenset()
-    assert statuses(checks.check_cpu()) == ["ok"]
+def test_cpu_names_only_the_vector_instructions(monkeypatch):
+    monkeypatch.setattr(checks, "read_cpu", lambda: ("Chip 1", frozenset({"fpu", "avx2", "amx_tile"})))
+    [found] = checks.check_cpu()
+    assert found.status == "ok"
+    assert found.detail.startswith("Chip 1; ")
+    assert found.detail.endswith("; avx2, amx_tile")
 
 
 @pytest.mark.parametrize(

@@ -14,28 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gkiller.errors import GkillerError
+from gkiller.report.environment import CPU_FLAGS, package_versions, read_cpu
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "datasets",
-    "numpy",
-    "pyarrow",
-    "scikit-learn",
-    "matplotlib",
-    "typer",
-    "rich",
-    "pydantic",
-    "pydantic-settings",
-    "tomlkit",
-)
 PERFORATEDAI = "3.2.9"
 ASSETS = ("assets/tokenizer.json", "assets/sample", "settings/presets/default.toml")
-CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
 HUB_TIMEOUT = 4.0  # seconds
 ROOM = 10**9  # bytes of free disk below which a run may not fit
 
@@ -56,34 +40,22 @@ def check_versions() -> list[Check]:
         Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     ]
     remedy = "install gkiller again: pip install ."
-    for name in ("gkiller", *PACKAGES):
-        try:
-            found.append(Check(name, "ok", version(name)))
-        except PackageNotFoundError:
+    for name, number in package_versions().items():
+        if name == "perforatedai":
+            continue  # not needed everywhere: it has a check of its own
+        if number is None:
             found.append(Check(name, "failed", "not installed", remedy))
+        else:
+            found.append(Check(name, "ok", number))
     return found
 
 
 def check_cpu() -> list[Check]:
     """Return the processor, the threads this process may use, and the vector instructions."""
-    model, flags = read_cpu(Path("/proc/cpuinfo"))
+    model, flags = read_cpu()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     vectors = ", ".join(flag for flag in CPU_FLAGS if flag in flags) or "no vector instructions known"
     return [Check("cpu", "ok", f"{model}; {usable} of {os.cpu_count()} threads; {vectors}")]
-
-
-def read_cpu(path: Path) -> tuple[str, frozenset[str]]:
-    """Return the model name and the flags of the first processor that ``path`` lists, where it exists."""
-    model, flags = platform.processor() or platform.machine(), frozenset[str]()
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                model = value.strip()
-            elif name.strip() in ("flags", "Features"):
-                flags = frozenset(value.split())
-                break
-    return model, flags
 
 
 def check_device() -> list[Check]:
