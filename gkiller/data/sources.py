@@ -181,23 +181,27 @@ def _missing(source: str, path: Path) -> SourceNotFoundError:
     looks_like_path = (
         bool(data_suffix(path)) or "/" in source or "\\" in source or source.startswith((".", "~"))
     )
-    if parent.is_dir():
-        there = [entry.name for entry in parent.iterdir()]
-        close = nearest(path.name, there, count=1)
-        if close:
-            remedy = f"did you mean {str(parent / close[0])!r}?"
-            return SourceNotFoundError("no such file or folder", where=source, remedy=remedy)
-        if looks_like_path:
-            what = f"no such file or folder in {str(parent)!r}"
-            return SourceNotFoundError(what, where=source, remedy="check the path")
-    elif looks_like_path:
+    entries = list(parent.iterdir()) if parent.is_dir() else []
+    files = [e.name for e in entries if data_suffix(e) or (e.is_dir() and not data_suffix(path))]
+    names = files if looks_like_path else [*known_names(), *files]
+    close = nearest(path.name, names, count=1)
+    if not looks_like_path:
+        return SourceNotFoundError(
+            "no file, folder or known data set has that name",
+            where=source,
+            remedy=did_you_mean(source, close or known_names()) + " A hub data set is named org/name",
+        )
+    if not parent.is_dir():
         what = f"no such file: the folder {str(parent)!r} is not there"
         return SourceNotFoundError(what, where=source, remedy="check the path")
-    return SourceNotFoundError(
-        "no file, folder or known data set has that name",
-        where=source,
-        remedy=did_you_mean(source, known_names()) + "; a hub data set is named org/name",
-    )
+    remedy = f"did you mean {str(parent / close[0])!r}?" if close else f"check the path; {_listing(files)}"
+    return SourceNotFoundError("no such file or folder", where=source, remedy=remedy)
+
+
+def _listing(names: list[str]) -> str:
+    if not names:
+        return "no data file is in that folder"
+    return "there are: " + ", ".join(sorted(names)[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def known_of(parts: Sequence[Part]) -> list[KnownSource]:

@@ -1,0 +1,218 @@
+"""``gkiller data``: prepare, inspect and list labelled comments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages, warn
+from gkiller.cli.options import JsonFlag, with_settings
+
+if TYPE_CHECKING:
+    from gkiller.settings import Resolved
+
+app = typer.Typer(
+    help="Prepare, inspect and list labelled comments.", no_args_is_help=True, rich_markup_mode="rich"
+)
+
+SourcesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SOURCES...",
+        help="Files (CSV, TSV, JSONL, Parquet, also .gz), folders of train.*/valid.*/test.* files, hub data "
+        "sets as org/name:config, or 'sample'. Without any: the setting data.source.",
+    ),
+]
+ValidOption = Annotated[
+    list[str] | None, typer.Option("--valid", metavar="FILE", help="Validation rows; repeatable.")
+]
+TestOption = Annotated[
+    list[str] | None, typer.Option("--test", metavar="FILE", help="Test rows; repeatable.")
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The directory to write.")]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a directory of prepared data.")]
+SourceArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A prepared directory, or anything that 'prepare' reads. Without it: the setting data.source.",
+    ),
+]
+PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw a PNG file.")]
+
+
+@app.command("prepare")
+@with_settings("data", without=("data.source", "data.sample_size"))
+def prepare_data(
+    resolved: Resolved,
+    out: OutOption,
+    sources: SourcesArgument = None,
+    valid: ValidOption = None,
+    test: TestOption = None,
+    force: ForceFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Validate, deduplicate and split comments into a directory to train on."""
+    from gkiller.data.prepare import prepare
+
+    with stages() as progress:
+        manifest = prepare(
+            resolved.settings.data,
+            out,
+            sources=sources,
+            valid=valid or (),
+            test=test or (),
+            overwrite=force,
+            progress=progress,
+        )
+    if json:
+        emit_json({"directory": str(out), **manifest})
+        return
+    _tell(manifest)
+    show(
+        results_table(f"Prepared in {out}", ("split", "rows", "label", "positive", "%"), _rate_rows(manifest))
+    )
+    next_command(f"gkiller train --data {out}")
+
+
+def _tell(manifest: dict[str, Any]) -> None:
+    """Report on stderr everything that was decided, renamed or dropped."""
+    for line in [*manifest["guesses"], *manifest["notes"]]:
+        note(line)
+    for old, new in manifest["renames"].items():
+        note(f"column {old!r} is the label {new!r}")
+    for label, kind in manifest["label_kinds"].items():
+        if kind == "score":
+            note(f"{label}: scores of {manifest['cutoff']} and above are positive")
+    if manifest["class_names"]:
+        pairs = ", ".join(f"{name!r} is {code}" for name, code in manifest["class_names"].items())
+        note(f"class names: {pairs}")
+    dropped = manifest["dropped"]
+    counts = {"exact duplicates": dropped["exact_duplicates"]}
+    counts["duplicates but for case and white space"] = dropped["folded_duplicates"]
+    counts |= {f"{pair} as well": count for pair, count in dropped["overlap"].items()}
+    counts |= {f"bad rows ({kind})": count for kind, count in dropped["bad"].items()}
+    told = [f"{count:,} {what}" for what, count in counts.items() if count]
+    note(f"rows read: {manifest['rows_read']:,}; dropped: " + (", ".join(told) or "none"))
+    if manifest["conflicts"]:
+        warn(f"{manifest['conflicts']:,} dropped duplicates had other labels than the row that was kept")
+    for line in manifest["bad_row_examples"]:
+        note(f"bad row: {line}")
+    if manifest["synthetic"]:
+        warn("these comments are synthetic: good for trying gkiller out, not for use")
+    for line in manifest["warnings"]:
+        warn(line)
+
+
+def _rate_rows(manifest: dict[str, Any]) -> list[tuple[object, ...]]:
+    """Return the rows of a table: each split's labels with positives and their share of the known."""
+    rows: list[tuple[object, ...]] = []
+    for name, split in manifest["splits"].items():
+        for position, (label, count) in enumerate(split["labels"].items()):
+            first = (name, split["rows"]) if position == 0 else ("", None)
+            rows.append((*first, label, count["positive"], _percent(count["rate"])))
+    return rows
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f}"
+
+
+@app.command("inspect")
+@with_settings(
+    "data",
+    "model.tokenizer",
+    "model.max_length",
+    without=("data.source", "data.sample_size", "data.on_error"),
+)
+def inspect_data(
+    resolved: Resolved, source: SourceArgument = None, plot: PlotOption = None, json: JsonFlag = False
+) -> None:
+    """Show label rates, lengths, duplicates, label conflicts and overlap of splits."""
+    from gkiller.data.inspect import inspect, shipped_tokenizer
+    from gkiller.data.inspect_plot import plot_inspection
+
+    settings = resolved.settings
+    named = settings.model.tokenizer
+    tokenizer = Path(named).expanduser() if named else shipped_tokenizer()
+    wanted = source or settings.data.source
+    with stages() as progress:
+        result = inspect(
+            wanted, tokenizer, settings.model.max_length, settings=settings.data, progress=progress
+        )
+    if plot is not None:
+        plot_inspection(result, plot)
+    if json:
+        emit_json({**result, "plot": str(plot) if plot is not None else None})
+        return
+    _show_inspection(result)
+    if plot is not None:
+        note(f"plot: {plot}")
+    next_command(f"gkiller data prepare {wanted} --out prepared")
+
+
+def _show_inspection(result: dict[str, Any]) -> None:
+    for line in result["notes"]:
+        note(line)
+    for kind, count in result["bad_rows"].items():
+        warn(f"{count:,} bad rows ({kind}) are left out here; 'prepare' refuses them unless --on-error skip")
+    if result["unit"] == "words":
+        warn("no tokenizer: lengths are words, not tokens")
+    splits, unit = result["splits"], result["unit"]
+    show(
+        results_table(
+            f"Labels of {result['source']}", ("split", "rows", "label", "positive", "%"), _rate_rows(result)
+        ),
+        results_table(
+            f"Lengths in {unit}",
+            ("split", "p5", "p50", "p95", "p99", "max", f"% over {result['max_length']}"),
+            [
+                (name, *(int(s["lengths"][key]) for key in ("p5", "p50", "p95", "p99", "max")), _truncated(s))
+                for name, s in splits.items()
+            ],
+        ),
+        results_table(
+            "Duplicates within a split",
+            ("split", "exact", "case or white space", "texts with conflicting labels"),
+            [(name, *s["duplicates"].values()) for name, s in splits.items()],
+        ),
+    )
+    if result["overlap"]:
+        pairs = [(pair, count) for pair, count in result["overlap"].items()]
+        show(results_table("Rows whose text stands in another split", ("rows of", "count"), pairs))
+    show(f"texts with conflicting labels anywhere: {result['conflicting_texts']:,}")
+
+
+def _truncated(split: dict[str, Any]) -> str:
+    return _percent(split["lengths"]["truncated_share"])
+
+
+@app.command("list")
+def list_sources(json: JsonFlag = False) -> None:
+    """List the data sets that gkiller knows by name."""
+    from gkiller.data.catalogue import KNOWN_SOURCES
+
+    if json:
+        emit_json({"sources": [source.as_dict() for source in KNOWN_SOURCES]})
+        return
+    rows = [
+        (
+            source.name,
+            source.access,
+            source.rows,
+            ", ".join(source.label_columns),
+            source.licence,
+            source.description,
+        )
+        for source in KNOWN_SOURCES
+    ]
+    show(
+        results_table("Known data sets", ("name", "access", "rows", "labels", "licence", "what it is"), rows)
+    )
+    for source in KNOWN_SOURCES:
+        if source.remedy:
+            note(f"{source.name}: {source.remedy}")
+    note("Besides: any file or folder, and any hub data set as org/name or org/name:config")
+    next_command("gkiller data prepare sample --out prepared")

@@ -1,0 +1,68 @@
+"""The picture of an inspection: label rates and lengths, per split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gkiller.errors import OutputError
+
+
+def plot_inspection(result: dict[str, Any], path: Path) -> None:
+    """Draw the result of :func:`gkiller.data.inspect.inspect` as a PNG file.
+
+    Left: the share of positive rows per label and split. Right: how long the comments are, as shares of
+    their split, with the model's cut marked; the last bar holds everything longer.
+
+    Raises:
+        OutputError: the file cannot be written.
+
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    rates, lengths = figure.subplots(1, 2)
+    _draw_rates(rates, result)
+    _draw_lengths(lengths, result)
+    figure.suptitle(Path(str(result["source"])).name or str(result["source"]), fontsize=11)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120, format="png", metadata={"Software": "gkiller"})
+    except OSError as error:
+        raise OutputError(
+            f"the plot cannot be written: {error.strerror}", where=str(path), remedy="choose another --plot"
+        ) from error
+
+
+def _draw_rates(axes: Any, result: dict[str, Any]) -> None:
+    labels, splits = result["labels"], result["splits"]
+    width = 0.8 / len(splits)
+    for position, (name, split) in enumerate(splits.items()):
+        places = [index + (position - (len(splits) - 1) / 2) * width for index in range(len(labels))]
+        shares = [100 * (split["labels"][label]["rate"] or 0.0) for label in labels]
+        bars = axes.bar(places, shares, width=width, label=f"{name} ({split['rows']:,} rows)")
+        axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right")
+    axes.set_ylabel("positive rows, % of known")
+    axes.set_title("Label rates", fontsize=10)
+    axes.margins(y=0.12)
+    axes.legend(fontsize=8)
+
+
+def _draw_lengths(axes: Any, result: dict[str, Any]) -> None:
+    unit, cut = result["unit"], result["max_length"]
+    for name, split in result["splits"].items():
+        counts = [100 * count / split["rows"] for count in split["histogram"]["counts"]]
+        share = 100 * split["lengths"]["truncated_share"]
+        axes.stairs(counts, split["histogram"]["edges"], label=f"{name} ({share:.1f} % over {cut})")
+    axes.axvline(cut, color="black", linestyle="--", linewidth=1)
+    axes.annotate(
+        f"cut at {cut}", (cut, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
+        textcoords="offset points", fontsize=8, va="top",
+    )  # fmt: skip
+    axes.set_xlabel(f"{unit} per comment (the last bar holds all longer ones)")
+    axes.set_ylabel("rows, % of the split")
+    axes.set_title("Lengths", fontsize=10)
+    axes.legend(fontsize=8, loc="center right")
