@@ -26,6 +26,7 @@ class Tokens:
         ids: int32 of shape (total tokens,).
         starts: int64 of shape (n + 1,): comment i is ``ids[starts[i]:starts[i + 1]]``.
         pad: the padding id.
+
     """
 
     ids: npt.NDArray[np.int32]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gkiller.settings.definition import ModelSettings
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "mean_max", "cls"]
 
 
 class ToxicityClassifier(nn.Module):
@@ -28,7 +28,8 @@ class ToxicityClassifier(nn.Module):
     Args:
         bert: the encoder; it has a pooler only when ``pooling`` is "cls".
         labels: how many labels the head scores.
-        pooling: "mean" averages the token vectors under the mask, "cls" is BERT's pooler on [CLS].
+        pooling: "mean" averages the token vectors under the mask, "mean_max" puts their maximum beside the
+            mean, "cls" is BERT's pooler on [CLS].
     """
 
     def __init__(self, bert: BertModel, labels: int, pooling: Pooling) -> None:
@@ -37,19 +38,24 @@ class ToxicityClassifier(nn.Module):
         self.pooling = pooling
         self.labels = labels
         self.dropout = nn.Dropout(bert.config.hidden_dropout_prob)
-        self.classifier = nn.Linear(bert.config.hidden_size, 2 if labels == 1 else labels)
+        width = bert.config.hidden_size * (2 if pooling == "mean_max" else 1)
+        self.classifier = nn.Linear(width, 2 if labels == 1 else labels)
         nn.init.normal_(self.classifier.weight, std=bert.config.initializer_range)
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Map token ids and mask, both int64 of shape (rows, tokens), to logits (rows, outputs)."""
         encoded = self.bert(input_ids=input_ids, attention_mask=attention_mask)
-        if self.pooling == "cls":
-            pooled = encoded.pooler_output
-        else:
-            mask = attention_mask.unsqueeze(-1).to(encoded.last_hidden_state.dtype)
-            pooled = (encoded.last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1)
+        pooled = encoded.pooler_output if self.pooling == "cls" else self._pool(encoded[0], attention_mask)
         return cast(Tensor, self.classifier(self.dropout(pooled)))
+
+    def _pool(self, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+        """Pool token vectors (rows, tokens, hidden) over the real tokens, at least one a row."""
+        mask = attention_mask.unsqueeze(-1)
+        mean = (tokens * mask).sum(1) / mask.sum(1).clamp(min=1)
+        if self.pooling == "mean":
+            return mean
+        return torch.cat([mean, tokens.masked_fill(mask == 0, -torch.inf).amax(1)], dim=-1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn logits into scores of shape (rows, labels)."""

@@ -32,7 +32,7 @@ def parse_tokenizer(text: str, where: str, max_length: int) -> Tokenizer:
     """
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exception for bad JSON
+    except Exception as error:
         raise ModelFormatError(f"not a tokenizer: {error}", where=where) from error
     missing = [token for token in REQUIRED_TOKENS if tokenizer.token_to_id(token) is None]
     if missing:

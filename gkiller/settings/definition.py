@@ -27,7 +27,7 @@ def setting(
         flag: the command-line flag that sets it, such as ``--lr``, or an empty string.
         constraints: pydantic's (``ge``, ``gt``, ``le``, ``lt``, ``min_length``...).
     """
-    extra = {"unit": unit, "flag": flag}
+    extra: dict[str, Any] = {"unit": unit, "flag": flag}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -45,12 +45,16 @@ class DataSettings(_Section):
         "Training data: 'sample', a prepared directory, a file or folder, or a hub data set.",
         flag="--data",
     )
-    revision: str | None = setting(None, "Revision of a hub data set: branch, tag or commit.", flag="--revision")
+    revision: str | None = setting(
+        None, "Revision of a hub data set: branch, tag or commit.", flag="--revision"
+    )
     text_column: str | None = setting(
         None, "Column that holds the comment; guessed from usual names when not set.", flag="--text-column"
     )
     label_columns: tuple[str, ...] = setting(
-        (), "Columns that hold labels, comma-separated; one column becomes 'toxicity'.", flag="--label-columns"
+        (),
+        "Columns that hold labels, comma-separated; one column becomes 'toxicity'.",
+        flag="--label-columns",
     )
     id_column: str | None = setting(None, "Column that identifies a comment.", flag="--id-column")
     weight_column: str | None = setting(
@@ -62,7 +66,9 @@ class DataSettings(_Section):
     valid_share: float = setting(
         0.1, "Share of rows split off for validation.", flag="--valid-share", gt=0, lt=0.5
     )
-    test_share: float = setting(0.1, "Share of rows split off for the test.", flag="--test-share", ge=0, lt=0.5)
+    test_share: float = setting(
+        0.1, "Share of rows split off for the test.", flag="--test-share", ge=0, lt=0.5
+    )
     split_seed: int = setting(0, "Seed of the split into train, valid and test.", flag="--split-seed", ge=0)
     on_error: Literal["refuse", "skip"] = setting(
         "refuse", "A bad row: refuse the source, or skip the row and count it.", flag="--on-error"
@@ -87,12 +93,17 @@ class ModelSettings(_Section):
     heads: int = setting(2, "Attention heads of a fresh encoder.", ge=1, le=16)
     ffn: int = setting(512, "Feed-forward size of a fresh encoder.", unit="features", ge=8, le=4096)
     max_length: int = setting(
-        128, "Longest comment the model reads; the rest is cut.", unit="tokens", flag="--max-length", ge=8, le=512
+        128,
+        "Longest comment the model reads; the rest is cut.",
+        unit="tokens",
+        flag="--max-length",
+        ge=8,
+        le=512,
     )
-    pooling: Literal["mean", "cls"] = setting(
-        "mean", "How token vectors become one: masked mean, or BERT's pooler on [CLS]."
+    pooling: Literal["mean", "mean_max", "cls"] = setting(
+        "mean_max", "How token vectors become one: mean, mean beside maximum, or BERT's pooler on [CLS]."
     )
-    dropout: float = setting(0.1, "Dropout in the encoder and before the head.", ge=0, lt=1)
+    dropout: float = setting(0.2, "Dropout in the encoder and before the head.", ge=0, lt=1)
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> ModelSettings:
@@ -117,6 +128,15 @@ class DendriteSettings(_Section):
         "What a dendrite phase maximises: the task itself, or the correlation with the neurons' error.",
         flag="--dendrite-objective",
     )
+    init_std: float = setting(
+        0.01, "Standard deviation of a new dendrite's weights (perforatedai's own is 0.01).", gt=0, le=1
+    )
+    top_epochs: int = setting(
+        1,
+        "The part of a correlation phase that trains the top weights alone, after the dendrites' own part.",
+        unit="epochs",
+        ge=1,
+    )
     switch: Literal["fixed", "history"] = setting(
         "fixed", "End the neuron phase after its epochs, or when the tracker sees no more gain."
     )
@@ -126,9 +146,7 @@ class DendriteSettings(_Section):
     epochs: int = setting(
         3, "Length of a dendrite phase; neurons are frozen.", unit="epochs", flag="--dendrite-epochs", ge=1
     )
-    lr: float = setting(
-        1e-2, "Learning rate of the dendrites.", flag="--dendrite-lr", gt=0, le=1
-    )
+    lr: float = setting(1e-2, "Learning rate of the dendrites.", flag="--dendrite-lr", gt=0, le=1)
     joint_epochs: int = setting(
         1, "Epochs of joint fine-tuning after the dendrite phase; 0 for none.", unit="epochs", ge=0
     )
@@ -136,6 +154,15 @@ class DendriteSettings(_Section):
     min_gain: float = setting(
         0.0, "Gain of the validation metric below which dendrites are taken off again.", ge=0, le=1
     )
+
+    @model_validator(mode="after")
+    def _room_for_correlation(self) -> DendriteSettings:
+        if self.objective == "correlation" and self.epochs <= self.top_epochs:
+            raise ValueError(
+                f"dendrites.epochs ({self.epochs}) must exceed dendrites.top_epochs ({self.top_epochs}) "
+                "when dendrites.objective is 'correlation'"
+            )
+        return self
 
 
 class TrainSettings(_Section):
@@ -153,15 +180,24 @@ class TrainSettings(_Section):
     warmup_share: float = setting(0.1, "Share of a phase's steps that warm up (linear schedule).", ge=0, lt=1)
     step_size: int = setting(1, "Epochs between two decays (step schedule).", unit="epochs", ge=1)
     step_gamma: float = setting(0.1, "Factor of each decay (step schedule).", gt=0, le=1)
+    token_dropout: float = setting(
+        0.15, "Share of tokens hidden behind [MASK] in training, drawn anew each time.", ge=0, lt=1
+    )
     clip_norm: float = setting(1.0, "Largest global gradient norm; 0 for no clipping.", ge=0)
     patience: int = setting(
-        3, "Epochs without a better validation metric that end a phase.", unit="epochs", flag="--patience", ge=1
+        3,
+        "Epochs without a better validation metric that end a phase.",
+        unit="epochs",
+        flag="--patience",
+        ge=1,
     )
     metric: Literal["ap", "f1"] = setting(
         "ap", "Validation metric for early stopping and the best model (macro over labels).", flag="--metric"
     )
     class_weights: Literal["balanced", "none"] = setting(
-        "balanced", "Weight classes by inverse frequency (scikit-learn's 'balanced'), or not.", flag="--class-weights"
+        "balanced",
+        "Weight classes by inverse frequency (scikit-learn's 'balanced'), or not.",
+        flag="--class-weights",
     )
     seed: int = setting(0, "Seed of weights, data order and dropout.", flag="--seed", ge=0, lt=2**32)
     threads: int = setting(0, "CPU threads; 0 for one per core.", flag="--threads", ge=0, le=1024)
@@ -172,7 +208,9 @@ class TrainSettings(_Section):
 class EvaluationSettings(_Section):
     """Metrics, intervals and thresholds."""
 
-    resamples: int = setting(1000, "Bootstrap resamples of an interval.", flag="--resamples", ge=10, le=100_000)
+    resamples: int = setting(
+        1000, "Bootstrap resamples of an interval.", flag="--resamples", ge=10, le=100_000
+    )
     confidence: float = setting(0.95, "Coverage of an interval.", gt=0, lt=1)
     bootstrap_seed: int = setting(0, "Seed of the bootstrap.", ge=0)
     batch_size: int = setting(256, "Comments per forward pass.", unit="rows", ge=1)

@@ -1,0 +1,158 @@
+"""A run directory: one execution's settings, manifest, metrics and results."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from gkiller.errors import ResumeError, RunExistsError, RunLockedError, SettingsError
+from gkiller.files import json_text, write_text
+
+if TYPE_CHECKING:
+    from gkiller.settings.definition import Settings
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DEFAULT = "train"
+
+
+class RunDirectory:
+    """The files of a run.
+
+    Args:
+        path: the directory; it exists.
+
+    Attributes:
+        checkpoints: directory of checkpoints.
+        model: the model directory.
+        plots: directory of plots.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.plots = path / "plots"
+        self._lock = FileLock(path / ".lock")
+
+    @classmethod
+    def create(cls, out: Path, name: str | None) -> RunDirectory:
+        """Make a new run directory ``out/name``; without a name, the first free ``train-N``.
+
+        Raises:
+            RunExistsError: a run of that name is there.
+            SettingsError: the name is not a plain file name.
+        """
+        if name is not None and not _NAME.fullmatch(name):
+            raise SettingsError(
+                f"{name!r} cannot name a run",
+                where="--name",
+                remedy="use letters, digits, '.', '_' and '-', beginning with a letter or digit",
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            return cls._make(out / name)
+        number = 1
+        while True:
+            try:
+                return cls._make(out / f"{_DEFAULT}-{number}")
+            except RunExistsError:
+                number += 1
+
+    @classmethod
+    def _make(cls, path: Path) -> RunDirectory:
+        try:
+            path.mkdir()
+        except FileExistsError as error:
+            raise RunExistsError(
+                "a run of that name is there",
+                where=str(path),
+                remedy=f"choose another --name, or go on with --resume {path}",
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Return an existing run directory.
+
+        Raises:
+            ResumeError: it is not one.
+        """
+        if not (path / "settings.toml").is_file():
+            raise ResumeError(
+                "not a run: settings.toml is missing", where=str(path), remedy="name a directory under runs/"
+            )
+        return cls(path)
+
+    @classmethod
+    def newest(cls, out: Path) -> RunDirectory:
+        """Return the run under ``out`` that was written last.
+
+        Raises:
+            ResumeError: there is none.
+        """
+        runs = [settings.parent for settings in out.glob("*/settings.toml")]
+        if not runs:
+            raise ResumeError("there is no run", where=str(out), remedy="start one with 'gkiller train'")
+        return cls.open(max(runs, key=lambda run: (run / "settings.toml").stat().st_mtime_ns))
+
+    def lock(self) -> FileLock:
+        """Return the run's lock, held; use it as a context manager. A dead process does not keep it.
+
+        Raises:
+            RunLockedError: another process writes to this run.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunLockedError(
+                "another process writes to this run", where=str(self.path), remedy="wait for it to end"
+            ) from error
+        return self._lock
+
+    def write_settings(self, settings: Settings) -> None:
+        """Write ``settings.toml``: complete, so that ``--config`` on it repeats the run."""
+        from gkiller.settings import settings_toml
+
+        write_text(self.path / "settings.toml", settings_toml(settings))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run."""
+        write_text(self.path / name, json_text(value))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the run.
+
+        Raises:
+            ResumeError: it is missing or damaged.
+        """
+        try:
+            value: dict[str, Any] = json.loads((self.path / name).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ResumeError(f"not readable: {error}", where=str(self.path / name)) from error
+        return value
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file of the run."""
+        write_text(self.path / name, text)
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add a line to ``metrics.jsonl``."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of ``metrics.jsonl``; none when it is not there."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+    def cut_metrics(self, epoch: int) -> None:
+        """Keep the rows up to an epoch: a resumed training writes the later ones again."""
+        kept = [row for row in self.read_metrics() if row["epoch"] <= epoch]
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept)
+        write_text(self.path / "metrics.jsonl", text)

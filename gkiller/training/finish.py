@@ -1,0 +1,212 @@
+"""What follows the last epoch: choose, fold, check, tune thresholds, save, report."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from gkiller.evaluation.evaluate import evaluate
+from gkiller.evaluation.metrics import macro_score
+from gkiller.evaluation.results import Evaluation
+from gkiller.evaluation.thresholds import Threshold, tune_thresholds
+from gkiller.files import json_text
+from gkiller.model.ablation import ablated_scores, top_weight_mean
+from gkiller.model.classifier import parameter_count
+from gkiller.model.directory import LoadedModel, save_model
+from gkiller.model.growth import check_fold, dendrite_counts, folded
+from gkiller.model.scoring import score_texts
+from gkiller.model.tokenizer import parse_tokenizer
+from gkiller.report.card import CardFacts, model_card
+from gkiller.report.evaluation_plots import write_evaluation_plots
+from gkiller.report.evaluation_text import evaluation_text
+from gkiller.report.training_plots import write_training_plots
+from gkiller.training.phases import kept_dendrites
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from gkiller.data.dataset import Dataset, Split
+    from gkiller.model.growth import Growth
+    from gkiller.report.run import RunDirectory
+    from gkiller.settings.definition import Settings
+    from gkiller.training.checkpoint import CheckpointStore, Progress
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A saved model.
+
+    Attributes:
+        dendrites: dendrites per chosen Linear in the saved model; 0 when none helped.
+        parameters: numbers that inference uses.
+        fold_difference: largest difference between the folded and the training model's logits.
+        evaluation: on the validation split, at the tuned thresholds.
+        thresholds: by label.
+        dendrite_report: strength and ablations of the dendrites on the validation split.
+    """
+
+    dendrites: int
+    parameters: int
+    fold_difference: float
+    evaluation: Evaluation
+    thresholds: dict[str, Threshold]
+    dendrite_report: dict[str, Any]
+
+
+def finish(
+    settings: Settings,
+    run: RunDirectory,
+    dataset: Dataset,
+    tokenizer_json: str,
+    growth: Growth,
+    store: CheckpointStore,
+    progress: Progress,
+    manifest: dict[str, Any],
+) -> Finished:
+    """Turn a finished training into a model directory and the run's reports.
+
+    Raises:
+        FoldMismatchError: the folded model does not compute the training model's logits.
+    """
+    count = kept_dendrites(progress.best, settings.dendrites.min_gain)
+    loaded, difference = _fold(settings, dataset, tokenizer_json, growth, store, count)
+    valid = dataset.split("valid")
+    scores = score_texts(loaded, valid.texts, settings.evaluation.batch_size)
+    thresholds = tune_thresholds(
+        dataset.labels,
+        valid.labels,
+        scores,
+        valid.weights,
+        min_precision=settings.evaluation.min_precision,
+        min_recall=settings.evaluation.min_recall,
+    )
+    cuts = {label: threshold.value for label, threshold in thresholds.items()}
+    evaluation = evaluate(dataset.labels, valid.labels, scores, valid.weights, cuts, settings.evaluation)
+    finished = Finished(
+        dendrites=count,
+        parameters=parameter_count(loaded.model),
+        fold_difference=difference,
+        evaluation=evaluation,
+        thresholds=thresholds,
+        dendrite_report=dendrite_report(loaded, valid, settings.evaluation.batch_size),
+    )
+    _close_manifest(run, manifest, progress, finished)
+    _save(settings, run, loaded, tokenizer_json, finished, manifest)
+    _report(settings, run, dataset, scores, cuts, finished)
+    return finished
+
+
+def _fold(
+    settings: Settings,
+    dataset: Dataset,
+    tokenizer_json: str,
+    growth: Growth,
+    store: CheckpointStore,
+    count: int,
+) -> tuple[LoadedModel, float]:
+    state = store.load_best(count)
+    growth.load(state)
+    plain = folded(growth.model, state, settings.dendrites.activation)
+    difference = check_fold(growth, plain)
+    length = settings.model.max_length
+    tokenizer = parse_tokenizer(tokenizer_json, "the run's tokenizer", length)
+    return LoadedModel(plain, tokenizer, dataset.labels, {}, length), difference
+
+
+def dendrite_report(loaded: LoadedModel, split: Split, batch_size: int) -> dict[str, Any]:
+    """Return how strong a model's dendrites are and what it scores without them; empty without dendrites.
+
+    Returns:
+        "top_weight_mean": mean magnitude of the top weights; "ap" and "f1" (macro, at 0.5), each as they are
+        ("whole"), with the dendrites' output zeroed, and replaced by its mean over the split's tokens.
+    """
+    if not top_weight_mean(loaded):
+        return {}
+    scores = ablated_scores(loaded, split.texts, batch_size)
+    report: dict[str, Any] = {"top_weight_mean": top_weight_mean(loaded)}
+    report["ap"] = {k: macro_score("ap", split.labels, s, split.weights) for k, s in scores.items()}
+    report["f1"] = {k: macro_score("f1", split.labels, s, split.weights) for k, s in scores.items()}
+    return report
+
+
+def _close_manifest(
+    run: RunDirectory, manifest: dict[str, Any], progress: Progress, finished: Finished
+) -> None:
+    manifest["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest["training_seconds"] = round(progress.seconds, 3)
+    manifest["epochs"] = progress.epoch
+    manifest["stopped_early"] = progress.stopped_early
+    manifest["best"] = {
+        str(count): {"score": score, "epoch": progress.best_epoch[count]}
+        for count, score in progress.best.items()
+    }
+    manifest["dendrites_kept"] = finished.dendrites
+    manifest["dendrites"] = finished.dendrite_report
+    manifest["parameters"] = finished.parameters
+    manifest["fold_difference"] = finished.fold_difference
+    run.write_json("manifest.json", manifest)
+
+
+def _save(
+    settings: Settings,
+    run: RunDirectory,
+    loaded: LoadedModel,
+    tokenizer_json: str,
+    finished: Finished,
+    manifest: dict[str, Any],
+) -> None:
+    thresholds = {label: threshold.as_dict() for label, threshold in finished.thresholds.items()}
+    facts = CardFacts(
+        labels=loaded.labels,
+        parameters=finished.parameters,
+        dendrites=dendrite_counts(dict(loaded.model.named_parameters())),
+        max_length=loaded.max_length,
+        manifest=manifest,
+        thresholds=thresholds,
+        evaluation=evaluation_text(finished.evaluation),
+        confidence=settings.evaluation.confidence,
+    )
+    card = model_card(facts)
+    save_model(
+        run.model,
+        loaded.model,
+        tokenizer_json,
+        labels=loaded.labels,
+        thresholds=thresholds,
+        max_length=loaded.max_length,
+        card=card,
+        training={
+            "source": manifest["data"]["source"],
+            "synthetic": manifest["data"]["synthetic"],
+            "manifest_sha256": hashlib.sha256(json_text(manifest).encode()).hexdigest(),
+        },
+    )
+    run.write_text("README.md", card)
+
+
+def _report(
+    settings: Settings,
+    run: RunDirectory,
+    dataset: Dataset,
+    scores: npt.NDArray[np.float64],
+    cuts: dict[str, float],
+    finished: Finished,
+) -> None:
+    valid = dataset.split("valid")
+    write_training_plots(run.read_metrics(), run.plots)
+    report = {"split": "valid", **finished.evaluation.as_dict()}
+    run.write_json("validation.json", report)
+    heading = "validation split (the thresholds were tuned on these rows)"
+    run.write_text("validation.txt", evaluation_text(finished.evaluation, heading=heading))
+    write_evaluation_plots(
+        dataset.labels,
+        valid.labels,
+        scores,
+        valid.weights,
+        cuts,
+        run.plots / "valid",
+        ece_bins=settings.evaluation.ece_bins,
+    )

@@ -1,0 +1,71 @@
+"""Class weights and the task loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gkiller.errors import SingleClassError
+
+
+def class_weights(
+    labels: npt.NDArray[np.float32], names: Sequence[str], mode: Literal["balanced", "none"]
+) -> Tensor:
+    """Return the weight of a negative and of a positive, per label.
+
+    "balanced" is scikit-learn's: known rows / (2 * rows of the class).
+
+    Args:
+        labels: (n, L) of 0, 1 or NaN where unknown.
+        names: the L labels.
+        mode: "balanced", or "none" for ones.
+
+    Returns:
+        float32 tensor of shape (L, 2). A label with one class only gets ones.
+
+    Raises:
+        SingleClassError: no label has both classes.
+    """
+    counts = np.stack([(labels == 0).sum(0), (labels == 1).sum(0)], axis=1).astype(np.float64)
+    both = (counts > 0).all(axis=1)
+    if not both.any():
+        raise SingleClassError(
+            "the training split has only one class of " + ", ".join(names),
+            where="train",
+            remedy="add comments of the other class, or check the label column and data.cutoff",
+        )
+    weights = np.ones_like(counts)
+    if mode == "balanced":
+        weights[both] = counts[both].sum(1, keepdims=True) / (2 * counts[both])
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+def task_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean weighted loss of a batch.
+
+    One label: two-class cross-entropy, averaged by weight as torch's ``cross_entropy`` does. Several:
+    binary cross-entropy per label, weighted, averaged over the known labels. Unknown labels do not count.
+
+    Args:
+        logits: (rows, 2) for one label, (rows, L) for several.
+        targets: (rows, L) of 0, 1 or NaN.
+        weights: (L, 2), as `class_weights` returns.
+    """
+    logits = logits.float()
+    if targets.shape[1] == 1:
+        column = targets[:, 0]
+        classes = torch.where(column.isnan(), -100, column.nan_to_num().long())
+        if not bool((classes >= 0).any()):
+            return logits.sum() * 0
+        return functional.cross_entropy(logits, classes, weight=weights[0], ignore_index=-100)
+    known = ~targets.isnan()
+    clean = targets.nan_to_num()
+    each = functional.binary_cross_entropy_with_logits(logits, clean, reduction="none")
+    weight = torch.where(clean > 0.5, weights[:, 1], weights[:, 0]) * known
+    return (each * weight).sum() / known.sum().clamp(min=1)

@@ -1,0 +1,53 @@
+"""Device, threads and determinism: set for a training, and put back after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from gkiller.errors import SettingsError
+
+if TYPE_CHECKING:
+    from gkiller.settings.definition import TrainSettings
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        SettingsError: this machine has no such device.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, found in there.items() if found))
+    if not there[name]:
+        raise SettingsError(f"there is no {name} device here", where="train.device", remedy="use auto or cpu")
+    return torch.device(name)
+
+
+def cpu_count() -> int:
+    """Return the CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def runtime(settings: TrainSettings, device: torch.device) -> Iterator[None]:
+    """Fix threads, seed and deterministic kernels for the block, and restore what was there before."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    try:
+        torch.set_num_threads(settings.threads or cpu_count())
+        torch.use_deterministic_algorithms(device.type == "cpu")
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(settings.seed)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
