@@ -239,7 +239,7 @@ def test_missing_text_in_csv(tmp_path, out, text):
 
 @pytest.mark.parametrize("text", ["null", "NaN", '""', '" "'])
 def test_missing_text_in_jsonl(tmp_path, out, text):
-    source = raw(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n{"text": %s, "label": 0}\n' % text)
+    source = raw(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n{"text": ' + text + ', "label": 0}\n')
     assert "row 2" in refused(errors.RowError, source, out).where
 
 

@@ -29,12 +29,9 @@ def test_unknown_spellings(value):
 
 
 @pytest.mark.parametrize(
-    "value", [2, -0.1, 1.0001, "2", "maybe", "1_0", "0x1", math.inf, "inf", [1], {"a": 1}, 10**400, b"1"]
+    "value", [2, -0.1, 1.0001, "2", "maybe", "1_0", "0x1", math.inf, "inf", [1], {"a": 1}, 10**400]
 )
 def test_other_values_are_refused(value):
-    if value == b"1":
-        assert LabelReader(0.5).read(value) == 1  # float() reads bytes, as it reads text
-        return
     with pytest.raises(ValueError):  # noqa: PT011
         LabelReader(0.5).read(value)
 

@@ -33,7 +33,7 @@ def split_rows(
     """Assign rows without duplicates to train, valid and test.
 
     A stratum is a value of the first label (0, 1, unknown) with "some label is positive" or not. Each gives
-    its share, rounded; within it, rows are drawn evenly over the combinations of all labels.
+    its share, to one row; within it, rows are drawn evenly over the combinations of all labels.
 
     Args:
         folded: shape (n, 2), digests of the folded texts, all different.
@@ -49,23 +49,26 @@ def split_rows(
     priority = _mix(folded[:, 0] ^ _mix(folded[:, 1] + np.uint64(seed & 0xFFFFFFFFFFFFFFFF)))
     combination = _combination(labels)
     stratum = (labels[:, 0] - UNKNOWN) * 2 + (labels == 1).any(axis=1)
+    seen = 0
     for code in np.unique(stratum):
         rows = np.flatnonzero(stratum == code)
         rows = rows[np.lexsort((priority[rows], combination[rows]))]
-        tested, rest = _draw(rows, len(rows), shares.test)
-        validated, _ = _draw(rest, len(rows), shares.valid)
+        tested, rest = _draw(rows, _quota(seen, len(rows), shares.test))
+        validated, _ = _draw(rest, _quota(seen, len(rows), shares.valid))
         splits[tested] = TEST
         splits[validated] = VALID
+        seen += len(rows)
     return splits
 
 
-def _draw(
-    rows: npt.NDArray[np.int64], of: int, share: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Take ``share`` of ``of`` rows, evenly spaced in ``rows``; return them and the rest."""
-    count = int(of * share + 0.5)
-    if share > 0 and of >= _MIN_STRATUM:
-        count = max(count, 1)
+def _quota(seen: int, size: int, share: float) -> int:
+    """Return how many of a stratum's rows to draw, so that the strata's sum is the share of all rows."""
+    count = int((seen + size) * share + 0.5) - int(seen * share + 0.5)
+    return max(count, 1) if share > 0 and size >= _MIN_STRATUM else count
+
+
+def _draw(rows: npt.NDArray[np.int64], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Take ``count`` rows, evenly spaced in ``rows``, but never all; return them and the rest."""
     count = min(count, max(len(rows) - 1, 0))
     chosen = np.zeros(len(rows), dtype=bool)
     if count:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gkiller.data.catalogue import find_known
 from gkiller.data.dataset import SPLIT_NAMES
@@ -11,7 +11,24 @@ from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.data.parts import Part
 from gkiller.data.rows import BATCH_ROWS, RawBatch
 
+if TYPE_CHECKING:
+    from gkiller.data.sample import SampleRow
+
 SAMPLE_SEED = 0
+
+
+class _Sample:
+    """The sample's rows, generated when first asked for."""
+
+    def __init__(self) -> None:
+        self._rows: list[SampleRow] | None = None
+
+    def rows(self, split: str) -> list[SampleRow]:
+        if self._rows is None:
+            from gkiller.data.sample import sample_rows
+
+            self._rows = sample_rows(SAMPLE_SEED)
+        return [row for row in self._rows if row.split == split]
 
 
 class SampleReader:
@@ -19,14 +36,16 @@ class SampleReader:
 
     Args:
         split: ``train``, ``valid`` or ``test``: the sample's own, disjoint by frame.
+        sample: the rows, shared by the readers of all splits.
 
     """
 
-    def __init__(self, split: str) -> None:
+    def __init__(self, split: str, sample: _Sample) -> None:
         self.name = f"sample ({split})"
         self.total: int | None = None
         self.notes: list[str] = []
         self._split = split
+        self._sample = sample
 
     def columns(self) -> list[str]:
         """Return the column names."""
@@ -34,9 +53,7 @@ class SampleReader:
 
     def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
         """Yield the wanted columns of the split's rows."""
-        from gkiller.data.sample import sample_rows
-
-        rows = [row for row in sample_rows(SAMPLE_SEED) if row.split == self._split]
+        rows = self._sample.rows(self._split)
         self.total = len(rows)
         for start in range(0, len(rows), BATCH_ROWS):
             chunk = rows[start : start + BATCH_ROWS]
@@ -56,7 +73,8 @@ def sample_parts() -> list[Part]:
     """Return the sample's three splits."""
     known = find_known("sample")
     info = {"kind": "sample", "synthetic": True, "seed": SAMPLE_SEED}
+    sample = _Sample()
     return [
-        Part(split=split, reader=SampleReader(split), stem="sample", known=known, info=dict(info))
+        Part(split=split, reader=SampleReader(split, sample), stem="sample", known=known, info=dict(info))
         for split in SPLIT_NAMES
     ]

@@ -55,7 +55,7 @@ class HubReader:
             with hub_faults(self.name):
                 names = self._dataset.column_names
                 if not names:
-                    names = list(next(iter(self._dataset.take(1)), {}))
+                    names = [name for row in self._dataset.take(1) for name in row]
             self._columns = list(names)
         return self._columns
 

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from data_helpers import many, write_csv
+
+from gkiller.cli.main import main
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_prepare_prints_a_table_and_its_decisions(call, tmp_path):
+    rows = [(f"t {i}", i % 2, int(i % 3 == 0)) for i in range(60)]
+    write_csv(tmp_path / "a.csv", [*rows, ("T  0", 1, 1)], header=("comment_text", "toxic", "threat"))
+    code, out, err = call("data", "prepare", "a.csv", "--label-columns", "toxic,threat", "--out", "prepared")
+    assert code == 0, err
+    assert "toxicity" in out
+    assert "column 'toxic' is the label 'toxicity'" in err
+    assert "'comment_text' is taken as the comment column" in err
+    assert "1 duplicates but for case and white space" in err
+    assert "had other labels" in err
+
+
+def test_prepare_json_is_the_manifest(call, tmp_path):
+    write_csv(tmp_path / "a.csv", many(40))
+    write_csv(tmp_path / "v.csv", [("v", 1), ("w", 0)])
+    code, out, _ = call(
+        "data", "prepare", "a.csv", "--valid", "v.csv", "--out", "p", "--split-seed", 3, "--json"
+    )
+    assert code == 0
+    printed = json.loads(out)
+    assert printed.pop("directory") == "p"
+    assert printed == json.loads((tmp_path / "p" / "manifest.json").read_text(encoding="utf-8"))
+    assert printed["splits"]["valid"]["origin"] == "given"
+    assert printed["settings"]["split_seed"] == 3
+
+
+def test_force(call, tmp_path):
+    write_csv(tmp_path / "a.csv", many(40))
+    assert call("data", "prepare", "a.csv", "--out", "p")[0] == 0
+    code, out, err = call("data", "prepare", "a.csv", "--out", "p")
+    assert (code, out) == (19, "")
+    assert "--force" in err
+    assert call("data", "prepare", "a.csv", "--out", "p", "--force")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "code", "said"),
+    [
+        (b"", (), 11, "the file is empty"),
+        (b"text,label\na,1\nb,0\n", ("--text-column", "txt"), 12, "'text'"),
+        (b"text,label\na\xff,1\n", (), 13, "row 1"),
+        (b"text,label\n,1\n", (), 14, "row 1"),
+        (b"text,label\na,3\n", (), 15, "'3'"),
+        (b"text,label\na,1\nb,1\n", (), 16, "one class"),
+        (b"\x1f\x8b\x08", (), 17, "gzip"),
+    ],
+)
+def test_errors_have_their_exit_codes(call, tmp_path, content, arguments, code, said):
+    (tmp_path / "a.csv").write_bytes(content)
+    found, out, err = call("data", "prepare", "a.csv", "--out", "p", *arguments)
+    assert found == code
+    assert not out
+    assert said in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "p").exists()
+
+
+def test_missing_file(call, tmp_path):
+    write_csv(tmp_path / "comments.csv", many(4))
+    code, _, err = call("data", "prepare", "coments.csv", "--out", "p")
+    assert code == 10
+    assert "comments.csv" in err
+
+
+def test_inspect(call, tmp_path):
+    write_csv(tmp_path / "a.csv", [*many(40), ("", 1)])
+    code, out, err = call("data", "inspect", "a.csv", "--plot", "a.png")
+    assert code == 0, err
+    assert "Labels of a.csv" in out
+    assert "1 bad rows (missing_text)" in err
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    code, out, _ = call("data", "inspect", "a.csv", "--json", "--max-length", 64)
+    result = json.loads(out)
+    assert (code, result["max_length"], result["splits"]["train"]["rows"]) == (0, 64, 40)
+
+
+def test_list(call):
+    code, out, _ = call("data", "list")
+    assert code == 0
+    assert "civil_comments" in out
+    code, out, _ = call("data", "list", "--json")
+    names = [source["name"] for source in json.loads(out)["sources"]]
+    assert names[:3] == ["sample", "civil_comments", "jigsaw"]
