@@ -59,7 +59,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     starts = np.zeros(len(pieces) + 1, dtype=np.int64)
     np.cumsum([len(piece) for piece in pieces], out=starts[1:])
     flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-    return Tokens(flat, starts, int(tokenizer.token_to_id("[PAD]")))
+    return Tokens(flat, starts, tokenizer.token_to_id("[PAD]") or 0)
 
 
 def training_batches(

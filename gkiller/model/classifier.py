@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ def _pretrained(settings: ModelSettings) -> BertModel:
         )
     reference = str(path) if local else where
     try:
-        config = AutoConfig.from_pretrained(reference, revision=settings.revision)
+        config = AutoConfig.from_pretrained(reference, revision=settings.revision or "main")
         if config.model_type != "bert":
             raise ModelFormatError(
                 f"the encoder is a {config.model_type!r} model, and gkiller trains 'bert' ones",
@@ -138,10 +138,10 @@ def _pretrained(settings: ModelSettings) -> BertModel:
             )
         config.hidden_dropout_prob = settings.dropout
         config.attention_probs_dropout_prob = settings.dropout
-        bert, report = BertModel.from_pretrained(
+        loaded: Any = BertModel.from_pretrained(
             reference,
             config=config,
-            revision=settings.revision,
+            revision=settings.revision or "main",
             add_pooling_layer=settings.pooling == "cls",
             use_safetensors=True,
             output_loading_info=True,
@@ -149,6 +149,7 @@ def _pretrained(settings: ModelSettings) -> BertModel:
         )
     except (OSError, ValueError, HFValidationError) as error:
         raise _load_error(where, local, error) from error
+    bert, report = loaded
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ModelFormatError(f"the encoder lacks weights, first {missing[0]}", where=where)

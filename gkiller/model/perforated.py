@@ -78,7 +78,7 @@ def _contained(directory: Path, seed: int) -> Iterator[None]:
     said = io.StringIO()
     numpy_state, python_state, before = np.random.get_state(), random.getstate(), Path.cwd()
     set_trace = pdb.set_trace
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count()))
     try:
         os.chdir(directory)
         pdb.set_trace = _refuse_debugger
@@ -172,7 +172,7 @@ class PerforatedGrowth:
         if self._closed:
             return
         self._closed = True
-        module = sys.modules.get(f"{_NAME}.globals_perforatedai")
+        module: Any = sys.modules.get(f"{_NAME}.globals_perforatedai")
         if module is not None:
             with _contained(Path(self._scratch.name), self._seed):
                 module.pc.__init__()

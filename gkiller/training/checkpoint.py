@@ -30,6 +30,7 @@ class Progress:
 
     Attributes:
         phase: the current phase, or the last one once ``finished``.
+        phase_number: which phase it is, counted from 1.
         phase_epoch: epochs done in it.
         epoch: epochs done in all.
         stale: epochs in this phase since its best score.
@@ -43,6 +44,7 @@ class Progress:
     """
 
     phase: Phase
+    phase_number: int = 1
     phase_epoch: int = 0
     epoch: int = 0
     stale: int = 0
@@ -53,6 +55,11 @@ class Progress:
     finished: bool = False
     stopped_early: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    def start(self, phase: Phase) -> None:
+        """Begin a phase."""
+        self.phase, self.phase_number = phase, self.phase_number + 1
+        self.phase_epoch, self.stale, self.phase_best = 0, 0, None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -63,7 +63,8 @@ def correlation(fired: Tensor, error: Tensor) -> Tensor:
     d = fired - fired.mean(0)
     e = error - error.mean(0)
     e = e / e.norm(dim=0).clamp(min=_TINY)  # errors of a mean loss are tiny: scale before multiplying
-    return (d * e).sum(0).abs() / d.norm(dim=0).clamp(min=_TINY)
+    found: Tensor = (d * e).sum(0).abs() / d.norm(dim=0).clamp(min=_TINY)
+    return found
 
 
 def newest_activation(x: Tensor, parameters: Mapping[str, Tensor], name: str, activation: str) -> Tensor:

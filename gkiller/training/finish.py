@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import macro_score
+from gkiller.evaluation.models import Measured
 from gkiller.evaluation.results import Evaluation
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
 from gkiller.files import json_text
@@ -19,7 +20,7 @@ from gkiller.model.growth import check_fold, dendrite_counts, folded
 from gkiller.model.scoring import score_texts
 from gkiller.model.tokenizer import parse_tokenizer
 from gkiller.report.card import CardFacts, model_card
-from gkiller.report.evaluation_plots import write_evaluation_plots
+from gkiller.report.evaluation import write_evaluation
 from gkiller.report.evaluation_text import evaluation_text
 from gkiller.report.training_plots import write_training_plots
 from gkiller.training.phases import kept_dendrites
@@ -197,16 +198,11 @@ def _report(
 ) -> None:
     valid = dataset.split("valid")
     write_training_plots(run.read_metrics(), run.plots)
-    report = {"split": "valid", **finished.evaluation.as_dict()}
-    run.write_json("validation.json", report)
-    heading = "validation split (the thresholds were tuned on these rows)"
-    run.write_text("validation.txt", evaluation_text(finished.evaluation, heading=heading))
-    write_evaluation_plots(
-        dataset.labels,
-        valid.labels,
-        scores,
-        valid.weights,
-        cuts,
-        run.plots / "valid",
-        ece_bins=settings.evaluation.ece_bins,
-    )
+    facts = {
+        "model": str(run.model),
+        "source": str(dataset.manifest.get("source", settings.data.source)),
+        "split": "valid",
+        "note": "the thresholds were tuned on these rows, and they chose the epoch and the dendrites",
+    }
+    measured = Measured(dataset.labels, (), valid.labels, scores, valid.weights, cuts)
+    write_evaluation(run.path, facts, measured, finished.evaluation, settings.evaluation, stem="validation")

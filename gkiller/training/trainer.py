@@ -144,7 +144,7 @@ class Trainer:
         if following.trains != "tops":  # top weights go on from the candidates just trained
             source = following.dendrites if following.name == "joint" else following.dendrites - 1
             self._start_from_best(source, following.dendrites)
-        progress.phase, progress.phase_epoch, progress.stale, progress.phase_best = following, 0, 0, None
+        progress.start(following)
 
     def _start_from_best(self, source: int, dendrites: int) -> None:
         best = self.store.load_best(source)
@@ -329,7 +329,7 @@ class Trainer:
         return TrainingEvent(
             kind=kind,
             phase=progress.phase.name,
-            phase_index=progress.phase.dendrites + 1,
+            phase_index=progress.phase_number,
             epoch=progress.phase_epoch + (kind == "step"),
             epochs=progress.phase.epochs,
             steps=self.steps,

@@ -1,0 +1,87 @@
+"""``gkiller evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gkiller.cli.console import emit_json, next_command, note, progress, show, stages, warn
+from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.tables import evaluation_table
+
+if TYPE_CHECKING:
+    from gkiller.settings import Resolved
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model directory, or a run that has one.")
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="SPLIT",
+        help="train, valid, test or all. [default: test; all for a single file]".replace("[", "\\["),
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where the reports and plots go; else the run, if it has one."),
+]
+
+
+@with_settings(
+    "data", "evaluation", without=("data.sample_size", "evaluation.min_precision", "evaluation.min_recall")
+)
+def evaluate(
+    resolved: Resolved,
+    model: ModelArgument,
+    split: SplitOption = None,
+    out: OutOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Measure a model on labelled comments.
+
+    F1, precision, recall, accuracy, ROC-AUC, average precision, MCC, Brier score, calibration error and
+    confusion matrix, per label, at 0.5 and at the stored threshold, with bootstrap intervals. Without
+    --data it reads the data of the model's own run.
+    """
+    from gkiller.data.labelled import load_labelled
+    from gkiller.evaluation.models import data_of, evaluate_measured, measure, run_of
+    from gkiller.model.directory import load_model
+    from gkiller.report.evaluation import write_evaluation
+
+    loaded = load_model(model)
+    assert loaded.path is not None  # it was just read from there
+    run, settings = run_of(loaded.path), resolved.settings
+    given = resolved.origins["data.source"] != "default"
+    data = settings.data if given else data_of(run, loaded.path)
+    with stages() as on_data:
+        found = load_labelled(data, split, on_data)
+    with progress("scoring") as advance:
+        measured = measure(loaded, found.dataset, found.rows, settings.evaluation.batch_size, advance)
+    with progress("resampling") as advance:
+        evaluation = evaluate_measured(measured, settings.evaluation, advance)
+    source = str(found.dataset.manifest.get("source", data.source))
+    facts = {
+        "model": str(loaded.path),
+        "source": source,
+        "split": found.name,
+        "missing_labels": measured.missing,
+    }
+    where = out or run
+    written = (
+        [] if where is None else write_evaluation(where, facts, measured, evaluation, settings.evaluation)
+    )
+    if measured.missing:
+        warn(f"not measured, as the data lack them: {', '.join(measured.missing)}")
+    if found.dataset.manifest.get("synthetic"):
+        warn("these comments are synthetic: the figures say nothing about real ones")
+    if json:
+        emit_json({**facts, **evaluation.as_dict(), "files": written})
+        return
+    show(evaluation_table(evaluation, f"{source}, {found.name}"))
+    if where is not None:
+        note(f"reports and plots: {where}")
+    next_command(f"gkiller threshold {model} --min-precision 0.9")

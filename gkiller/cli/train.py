@@ -1,0 +1,158 @@
+"""``gkiller train``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages, warn
+from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.tables import evaluation_table
+from gkiller.cli.training_display import TrainingDisplay
+
+if TYPE_CHECKING:
+    from gkiller.report.run import RunDirectory
+    from gkiller.settings import Resolved, Settings
+    from gkiller.training.train import TrainResult
+
+_HARMLESS = ("train.device", "train.keep_checkpoints")
+
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The directory that holds runs.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The run's name; else train-1, train-2, ...")
+]
+ResumeOption = Annotated[
+    str | None,
+    typer.Option("--resume", metavar="RUN", help="Go on with a stopped run: its directory, or 'last'."),
+]
+
+
+@with_settings("data", "model", "dendrites", "train", "evaluation")
+def train(
+    resolved: Resolved,
+    out: OutOption = Path("runs"),
+    name: NameOption = None,
+    resume: ResumeOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Train a classifier: first its neurons, then its dendrites.
+
+    Without any flag it trains on the embedded synthetic sample. The run directory holds the settings, the
+    metrics of each epoch, checkpoints, plots and the model.
+    """
+    from gkiller.training.train import train as run_training
+
+    settings, path = resolved.settings, None
+    if resume is not None:
+        path = _resumed(out, resume)
+        settings = _resumed_settings(path, resolved)
+    with stages() as on_data, TrainingDisplay() as display:
+        result = run_training(
+            settings,
+            out=path.parent if path else out,
+            name=name,
+            resume=path,
+            argv=sys.argv,
+            on_event=display,
+            on_data=on_data,
+        )
+    if json:
+        emit_json(_facts(result))
+        return
+    _show(result, settings)
+
+
+def _resumed(out: Path, resume: str) -> Path:
+    from gkiller.report.run import RunDirectory
+
+    run: RunDirectory
+    run = RunDirectory.newest(out) if resume == "last" else RunDirectory.open(Path(resume).expanduser())
+    return run.path
+
+
+def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
+    """Return the run's own settings; what was asked for beside them must not differ.
+
+    Raises:
+        ResumeError: a setting given now differs from the run's, and it is not a harmless one.
+    """
+    from gkiller.errors import ResumeError
+    from gkiller.settings import resolve, settings_by_key
+
+    kept = resolve(config=run / "settings.toml", environ={}).settings
+    changes: dict[str, Any] = {}
+    refused: list[str] = []
+    for key in settings_by_key():
+        if resolved.origins[key].startswith("-"):
+            section, field = key.split(".")
+            ours, theirs = (
+                getattr(getattr(kept, section), field),
+                getattr(getattr(resolved.settings, section), field),
+            )
+            if ours != theirs and key in _HARMLESS:
+                changes.setdefault(section, {})[field] = theirs
+            elif ours != theirs:
+                refused.append(f"{key} is {ours!r} in the run and {theirs!r} now")
+    if refused:
+        raise ResumeError(
+            "a resumed run keeps its settings: " + "; ".join(refused),
+            where=str(run),
+            remedy=f"leave these flags out, or start a new training; {', '.join(_HARMLESS)} may change",
+        )
+    sections = {name: getattr(kept, name).model_copy(update=fields) for name, fields in changes.items()}
+    return kept.model_copy(update=sections)
+
+
+def _facts(result: TrainResult) -> dict[str, Any]:
+    finished = result.finished
+    return {
+        "run": str(result.run.path),
+        "model": str(result.run.model),
+        "labels": result.manifest["data"]["labels"],
+        "synthetic": result.manifest["data"]["synthetic"],
+        "epochs": result.progress.epoch,
+        "training_seconds": result.progress.seconds,
+        "parameters": finished.parameters,
+        "best": result.manifest["best"],
+        "dendrites_kept": finished.dendrites,
+        "dendrites": finished.dendrite_report,
+        "fold_difference": finished.fold_difference,
+        "thresholds": {label: t.as_dict() for label, t in finished.thresholds.items()},
+        "validation": finished.evaluation.as_dict(),
+    }
+
+
+def _show(result: TrainResult, settings: Settings) -> None:
+    finished, run = result.finished, result.run
+    show(evaluation_table(finished.evaluation, "Validation split, at thresholds tuned on it"))
+    show(results_table("", ("", ""), _summary(result, settings)))
+    if result.manifest["data"]["synthetic"]:
+        warn("trained on the synthetic sample: a demonstration, not a model for real comments")
+    note(f"run directory: {run.path}")
+    next_command(f"gkiller evaluate {run.path}")
+
+
+def _summary(result: TrainResult, settings: Settings) -> list[tuple[str, str]]:
+    finished, progress = result.finished, result.progress
+    metric = settings.train.metric.upper()
+    rows = [("parameters", f"{finished.parameters:,}")]
+    rows += [
+        (
+            "neurons alone" if count == 0 else f"with {count} dendrite{'s' * (count > 1)} per Linear",
+            f"{metric} {score:.4f} (epoch {progress.best_epoch[count]})",
+        )
+        for count, score in sorted(progress.best.items())
+    ]
+    if settings.dendrites.enabled:
+        kept = f"kept, {finished.dendrites} per Linear" if finished.dendrites else "taken off: no gain"
+        rows.append(("dendrites", kept))
+    if finished.dendrite_report:
+        ap = finished.dendrite_report["ap"]
+        rows.append(("AP with dendrites zeroed / at their mean", f"{ap['zeroed']:.4f} / {ap['mean']:.4f}"))
+        rows.append(("mean |top weight|", f"{finished.dendrite_report['top_weight_mean']:.4f}"))
+    rows.append(("folded logits differ by at most", f"{finished.fold_difference:.1e}"))
+    rows.append(("training time", f"{progress.seconds:.0f} s in {progress.epoch} epochs"))
+    return rows

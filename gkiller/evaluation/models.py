@@ -1,0 +1,136 @@
+"""Measure a saved model, and tune its thresholds: where the model, the data and the metrics meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gkiller.data.dataset import Dataset, Split
+from gkiller.errors import LabelMismatchError, SettingsError
+from gkiller.evaluation.evaluate import evaluate
+from gkiller.evaluation.results import Evaluation
+from gkiller.evaluation.thresholds import Threshold, tune_thresholds
+from gkiller.model.scoring import score_texts
+
+if TYPE_CHECKING:
+    from gkiller.model.directory import LoadedModel
+    from gkiller.settings.definition import DataSettings, EvaluationSettings
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model's scores on a split.
+
+    Attributes:
+        labels: those that both the model and the data have, in the model's order.
+        missing: the model's labels that the data lack.
+        truth: (n, L) 0, 1 or NaN.
+        scores: (n, L) probabilities.
+        weights: (n,).
+        thresholds: the model's, by label.
+    """
+
+    labels: tuple[str, ...]
+    missing: tuple[str, ...]
+    truth: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+    thresholds: dict[str, float]
+
+
+def measure(
+    loaded: LoadedModel,
+    dataset: Dataset,
+    split: Split,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Measured:
+    """Score a split with a model.
+
+    Args:
+        loaded: the model.
+        dataset: names the labels of ``split``'s columns.
+        split: labelled comments.
+        batch_size: comments per forward pass.
+        progress: called with the comments done and their number.
+
+    Raises:
+        LabelMismatchError: the data have none of the model's labels.
+    """
+    shared = tuple(label for label in loaded.labels if label in dataset.labels)
+    if not shared:
+        raise LabelMismatchError(
+            f"the data have the labels {', '.join(dataset.labels)}, the model {', '.join(loaded.labels)}",
+            where=str(dataset.manifest.get("source", "")),
+            remedy="name the matching columns with --label-columns",
+        )
+    scores = score_texts(loaded, split.texts, batch_size, progress)
+    return Measured(
+        labels=shared,
+        missing=tuple(label for label in loaded.labels if label not in shared),
+        truth=split.labels[:, [dataset.labels.index(label) for label in shared]],
+        scores=scores[:, [loaded.labels.index(label) for label in shared]],
+        weights=split.weights,
+        thresholds={label: loaded.thresholds[label] for label in shared},
+    )
+
+
+def evaluate_measured(
+    measured: Measured, settings: EvaluationSettings, progress: Progress | None = None
+) -> Evaluation:
+    """Return the figures of a measured model at its stored thresholds."""
+    return evaluate(
+        measured.labels,
+        measured.truth,
+        measured.scores,
+        measured.weights,
+        measured.thresholds,
+        settings,
+        progress=progress,
+    )
+
+
+def tune_measured(measured: Measured, settings: EvaluationSettings) -> dict[str, Threshold]:
+    """Return new thresholds for the labels that were measured.
+
+    Raises:
+        ThresholdTargetError: no threshold reaches the asked precision or recall.
+    """
+    return tune_thresholds(
+        measured.labels,
+        measured.truth,
+        measured.scores,
+        measured.weights,
+        min_precision=settings.min_precision,
+        min_recall=settings.min_recall,
+    )
+
+
+def run_of(model: Path) -> Path | None:
+    """Return the run directory that a model directory belongs to, or None."""
+    parent = model.resolve().parent
+    return parent if (parent / "settings.toml").is_file() and model.name == "model" else None
+
+
+def data_of(run: Path | None, model: Path) -> DataSettings:
+    """Return the data settings of the run that made a model.
+
+    Raises:
+        SettingsError: the model is not in its run directory, so that its data are not known.
+    """
+    from gkiller.settings import resolve
+
+    if run is None:
+        raise SettingsError(
+            "this model is outside of its run, so its data are not known",
+            where=str(model),
+            remedy="name them with --data",
+        )
+    return resolve(config=run / "settings.toml", environ={}).settings.data
