@@ -20,7 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-WORDS = ["the", "town", "council", "road", "bridge", "plan", "vote", "paper", "silly", "idea", "nonsense", "agree", "fool", "budget", "school", "bus", "late", "rain", "train", "ticket", "price", "garden", "dog", "noise", "neighbour", "letter", "editor", "page", "source", "article", "wrong", "right", "never", "always"]
+WORDS = (
+    *("the", "town", "council", "road", "bridge", "plan", "vote", "paper", "silly", "idea", "nonsense"),
+    *("agree", "fool", "budget", "school", "bus", "late", "rain", "train", "ticket", "price", "garden"),
+    *("dog", "noise", "neighbour", "letter", "editor", "page", "source", "article", "wrong", "never"),
+)
 
 
 def write_comments(path: Path, rows: int, seed: int) -> None:

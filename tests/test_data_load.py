@@ -9,7 +9,7 @@ from data_helpers import many, settings, write_csv
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset, read_prepared, split_fingerprint
 from gkiller.data.prepare import prepare
-from gkiller.errors import ColumnError, FormatError, SourceNotFoundError
+from gkiller.errors import ColumnError, FormatError, SettingsError, SourceNotFoundError
 
 
 def small_split(labels):
@@ -116,6 +116,14 @@ def test_load_selects_labels(prepared, tmp_path):
     with pytest.raises(ColumnError, match="'thraet'") as caught:
         load_dataset(settings(source=str(prepared), label_columns=("thraet",)), cache=tmp_path / "cache")
     assert "'threat'" in caught.value.remedy
+
+
+def test_settings_that_prepared_data_cannot_follow(prepared, tmp_path):
+    same = settings(source=str(prepared), weight_column="w")
+    assert load_dataset(same, cache=tmp_path / "cache").split("train").weights.max() > 1
+    for other in ({"cutoff": 0.7}, {"weight_column": "v"}, {"text_column": "body"}):
+        with pytest.raises(SettingsError, match="were prepared with"):
+            load_dataset(settings(source=str(prepared), **other), cache=tmp_path / "cache")
 
 
 def test_load_prepares_into_the_cache_once(tmp_path):

@@ -43,7 +43,7 @@ def _draw_rates(axes: Any, result: dict[str, Any]) -> None:
         places = [index + (position - (len(splits) - 1) / 2) * width for index in range(len(labels))]
         shares = [100 * (split["labels"][label]["rate"] or 0.0) for label in labels]
         bars = axes.bar(places, shares, width=width, label=f"{name} ({split['rows']:,} rows)")
-        axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=1)
+        axes.bar_label(bars, fmt="%.3g", fontsize=6, padding=1)
     axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right")
     axes.set_ylabel("positive rows, % of known")
     axes.set_title("Label rates", fontsize=10)
@@ -59,10 +59,10 @@ def _draw_lengths(axes: Any, result: dict[str, Any]) -> None:
         axes.stairs(counts, split["histogram"]["edges"], label=f"{name} ({share:.1f} % over {cut})")
     axes.axvline(cut, color="black", linestyle="--", linewidth=1)
     axes.annotate(
-        f"cut at {cut}", (cut, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
+        f"cut at {cut}", (cut, 1), xycoords=("data", "axes fraction"), xytext=(4, -90),
         textcoords="offset points", fontsize=8, va="top",
     )  # fmt: skip
     axes.set_xlabel(f"{unit} per comment (the last bar holds all longer ones)")
     axes.set_ylabel("rows, % of the split")
     axes.set_title("Lengths", fontsize=10)
-    axes.legend(fontsize=8, loc="center right")
+    axes.legend(fontsize=8, loc="upper center")

@@ -23,7 +23,7 @@ from gkiller.data.store import (
     manifest_digest,
     table_codes,
 )
-from gkiller.errors import ColumnError, FormatError, SourceNotFoundError, did_you_mean, nearest
+from gkiller.errors import ColumnError, FormatError, SettingsError, SourceNotFoundError, did_you_mean, nearest
 from gkiller.settings import DataSettings
 
 _AGAIN = "run 'gkiller data prepare' again, with --force to replace it"
@@ -34,7 +34,8 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
 
     The embedded sample and prepared directories are read as they are. Anything else is prepared into a
     folder of ``cache`` first, named by the digest of its files and the settings, and read from there the
-    next time. Labels named in the settings are selected; ``settings.sample_size`` shortens the train split.
+    next time; a hub data set is not asked for again. Labels named in the settings are selected;
+    ``settings.sample_size`` shortens the train split.
 
     Args:
         settings: the source and how to read it.
@@ -43,6 +44,7 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
 
     Raises:
         DataError: as ``prepare`` and :func:`read_prepared` raise.
+        SettingsError: columns or cutoff are set to something else than a prepared directory was made with.
 
     """
     path = Path(settings.source).expanduser()
@@ -52,13 +54,28 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
 
         dataset = select_labels(sample_dataset(SAMPLE_SEED), settings.label_columns)
     elif (path / MANIFEST_NAME).is_file():
-        dataset = select_labels(read_prepared(path), settings.label_columns)
+        dataset = read_prepared(path)
+        _check_settings(settings, dataset.manifest)
+        dataset = select_labels(dataset, settings.label_columns)
     else:
         dataset = _load_cached(settings, Path(cache), progress)
     if settings.sample_size is not None and "train" in dataset.splits:
         train = dataset.split("train").sample(settings.sample_size, settings.split_seed)
         dataset = Dataset(dataset.labels, {**dataset.splits, "train": train}, dataset.manifest)
     return dataset
+
+
+def _check_settings(settings: DataSettings, manifest: dict[str, Any]) -> None:
+    """Refuse settings that ask for something else than was prepared, rather than ignore them."""
+    used = manifest.get("settings", {})
+    for name in ("text_column", "id_column", "weight_column", "cutoff"):
+        asked = getattr(settings, name)
+        if asked != DataSettings.model_fields[name].default and asked != used.get(name):
+            raise SettingsError(
+                f"data.{name} is {asked!r}, but the data were prepared with {used.get(name)!r}",
+                where=settings.source,
+                remedy=f"leave data.{name} out, or prepare the data again with it",
+            )
 
 
 def _load_cached(settings: DataSettings, cache: Path, progress: Progress | None) -> Dataset:

@@ -134,7 +134,6 @@ def build_manifest(
 
     """
     labels = columns.labels
-    given = {part.split for part in plan.parts}
     by_split = {name: codes[assigned == index] for index, name in enumerate(SPLIT_NAMES)}
     return {
         "format": FORMAT,
@@ -167,20 +166,29 @@ def build_manifest(
         },
         "bad_row_examples": tally.examples,
         "conflicts": duplicates.conflicts,
-        "splits": {
-            name: {
-                "file": writers[name].path.name,
-                "rows": writers[name].rows,
-                "origin": _origin(name, given),
-                "labels": label_counts(labels, by_split[name]),
-                "fingerprint": writers[name].fingerprint(),
-                "sha256": file_sha256(writers[name].path),
-            }
-            for name in SPLIT_NAMES
-            if name in writers
-        },
+        "splits": _split_entries(plan, labels, by_split, writers),
         "class_weights": class_weights(label_counts(labels, by_split[SPLIT_NAMES[TRAIN]])),
         "settings": settings.model_dump(mode="json", exclude={"sample_size", "source"}),
+    }
+
+
+def _split_entries(
+    plan: Plan,
+    labels: Sequence[str],
+    by_split: dict[str, npt.NDArray[np.int8]],
+    writers: dict[str, RowWriter],
+) -> dict[str, Any]:
+    given = {part.split for part in plan.parts}
+    return {
+        name: {
+            "file": writer.path.name,
+            "rows": writer.rows,
+            "origin": _origin(name, given),
+            "labels": label_counts(labels, by_split[name]),
+            "fingerprint": writer.fingerprint(),
+            "sha256": file_sha256(writer.path),
+        }
+        for name, writer in writers.items()
     }
 
 
