@@ -131,9 +131,9 @@ class DendriteSettings(_Section):
     init_std: float = setting(
         0.01, "Standard deviation of a new dendrite's weights (perforatedai's own is 0.01).", gt=0, le=1
     )
-    top_epochs: int = setting(
-        1,
-        "The part of a correlation phase that trains the top weights alone, after the dendrites' own part.",
+    top_epochs: int | None = setting(
+        None,
+        "The part of a correlation phase that trains the top weights alone; a third of it when not set.",
         unit="epochs",
         ge=1,
     )
@@ -143,12 +143,19 @@ class DendriteSettings(_Section):
     switch_patience: int = setting(
         2, "Epochs without gain before the history rule switches.", unit="epochs", ge=1
     )
-    epochs: int = setting(
-        3, "Length of a dendrite phase; neurons are frozen.", unit="epochs", flag="--dendrite-epochs", ge=1
+    epochs: int | None = setting(
+        None,
+        "Length of a dendrite phase, with the neurons frozen; as long as the neuron phase when not set.",
+        unit="epochs",
+        flag="--dendrite-epochs",
+        ge=1,
     )
     lr: float = setting(1e-2, "Learning rate of the dendrites.", flag="--dendrite-lr", gt=0, le=1)
-    joint_epochs: int = setting(
-        1, "Epochs of joint fine-tuning after the dendrite phase; 0 for none.", unit="epochs", ge=0
+    joint_epochs: int | None = setting(
+        None,
+        "Joint fine-tuning after a dendrite phase, 0 for none; a third of the neuron phase when not set.",
+        unit="epochs",
+        ge=0,
     )
     joint_lr: float = setting(1e-4, "Learning rate of everything in joint fine-tuning.", gt=0, le=1)
     min_gain: float = setting(
@@ -157,9 +164,10 @@ class DendriteSettings(_Section):
 
     @model_validator(mode="after")
     def _room_for_correlation(self) -> DendriteSettings:
-        if self.objective == "correlation" and self.epochs <= self.top_epochs:
+        least = self.top_epochs or 1
+        if self.objective == "correlation" and self.epochs is not None and self.epochs <= least:
             raise ValueError(
-                f"dendrites.epochs ({self.epochs}) must exceed dendrites.top_epochs ({self.top_epochs}) "
+                f"dendrites.epochs ({self.epochs}) must exceed dendrites.top_epochs ({least}) "
                 "when dendrites.objective is 'correlation'"
             )
         return self
@@ -168,7 +176,13 @@ class DendriteSettings(_Section):
 class TrainSettings(_Section):
     """The training loop."""
 
-    epochs: int = setting(5, "Length of the neuron phase.", unit="epochs", flag="--epochs", ge=1)
+    epochs: int | None = setting(
+        None,
+        "Length of the neuron phase; when not set, 3, or more on small data, for 1,500 steps.",
+        unit="epochs",
+        flag="--epochs",
+        ge=1,
+    )
     batch_size: int = setting(32, "Comments per step.", unit="rows", flag="--batch-size", ge=1)
     lr: float = setting(1e-3, "Peak learning rate of the neurons.", flag="--lr", gt=0, le=1)
     weight_decay: float = setting(

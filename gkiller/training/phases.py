@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
 
 PhaseName = Literal["neuron", "dendrite", "joint"]
 Part = Literal["neurons", "dendrites", "candidates", "tops", "everything"]
+
+LEAST_STEPS = 1500
+LEAST_EPOCHS = 3
+MOST_EPOCHS = 60
 
 
 @dataclass(frozen=True)
@@ -32,37 +37,64 @@ class Phase:
     lr: float
 
 
-def first_phase(settings: Settings) -> Phase:
+@dataclass(frozen=True)
+class Lengths:
+    """The most epochs of each phase: the neurons', a dendrite's (of which ``tops``), and the joint one."""
+
+    neuron: int
+    dendrite: int
+    tops: int
+    joint: int
+
+
+def lengths(settings: Settings, steps_per_epoch: int) -> Lengths:
+    """Return the phases' lengths: those set, and for the others what suits the data's size.
+
+    A network that starts from random weights needs steps more than epochs: on small data the neuron phase
+    is lengthened to about `LEAST_STEPS`, within 3 to `MOST_EPOCHS` epochs.
+    """
+    own = settings.dendrites
+    suited = min(MOST_EPOCHS, max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch)))
+    neuron = settings.train.epochs or suited
+    by_correlation = own.objective == "correlation"
+    dendrite = own.epochs or max(neuron, 2 if by_correlation else 1)
+    tops = own.top_epochs or max(1, dendrite // 3)
+    joint = own.joint_epochs if own.joint_epochs is not None else max(1, neuron // 3)
+    return Lengths(neuron, dendrite, min(tops, dendrite - 1) if by_correlation else 0, joint)
+
+
+def first_phase(settings: Settings, length: Lengths) -> Phase:
     """Return the neuron phase."""
-    return Phase("neuron", "neurons", 0, settings.train.epochs, settings.train.lr)
+    return Phase("neuron", "neurons", 0, length.neuron, settings.train.lr)
 
 
-def next_phase(settings: Settings, current: Phase, best: dict[int, float]) -> Phase | None:
+def next_phase(settings: Settings, length: Lengths, current: Phase, best: dict[int, float]) -> Phase | None:
     """Return the phase after ``current``, or None when training is over.
 
     Args:
         settings: of the run.
+        length: of the phases.
         current: the phase that has just ended.
         best: best validation score so far, by dendrites per Linear.
     """
     own, count = settings.dendrites, current.dendrites
     if current.name == "neuron":
-        return dendrite_phase(settings, 1) if own.enabled else None
+        return dendrite_phase(settings, length, 1) if own.enabled else None
     if current.trains == "candidates":
-        return Phase("dendrite", "tops", count, own.top_epochs, own.lr)
-    if current.name == "dendrite" and own.joint_epochs:
-        return Phase("joint", "everything", count, own.joint_epochs, own.joint_lr)
+        return Phase("dendrite", "tops", count, length.tops, own.lr)
+    if current.name == "dendrite" and length.joint:
+        return Phase("joint", "everything", count, length.joint, own.joint_lr)
     if count < own.count and improved(best, count, own.min_gain):
-        return dendrite_phase(settings, count + 1)
+        return dendrite_phase(settings, length, count + 1)
     return None
 
 
-def dendrite_phase(settings: Settings, count: int) -> Phase:
+def dendrite_phase(settings: Settings, length: Lengths, count: int) -> Phase:
     """Return the phase that trains the ``count``-th dendrite."""
     own = settings.dendrites
     if own.objective == "correlation":
-        return Phase("dendrite", "candidates", count, own.epochs - own.top_epochs, own.lr)
-    return Phase("dendrite", "dendrites", count, own.epochs, own.lr)
+        return Phase("dendrite", "candidates", count, length.dendrite - length.tops, own.lr)
+    return Phase("dendrite", "dendrites", count, length.dendrite, own.lr)
 
 
 def improved(best: dict[int, float], count: int, min_gain: float) -> bool:

@@ -27,7 +27,7 @@ from gkiller.training.correlation import capture, correlation_loss
 from gkiller.training.events import TrainingEvent
 from gkiller.training.losses import class_weights, task_loss
 from gkiller.training.optim import build_optimizer, rate, trained_parameters
-from gkiller.training.phases import first_phase, next_phase
+from gkiller.training.phases import first_phase, lengths, next_phase
 
 if TYPE_CHECKING:
     from gkiller.model.growth import Growth
@@ -102,8 +102,9 @@ class Trainer:
         self.weights = class_weights(train.labels, names, settings.train.class_weights).to(self.device)
         self.mask_token = mask_token
         self.special = torch.tensor(special_tokens, device=self.device)
-        self.progress = Progress(first_phase(settings))
         self.steps = math.ceil(len(train.tokens) / settings.train.batch_size)
+        self.lengths = lengths(settings, self.steps)
+        self.progress = Progress(first_phase(settings, self.lengths))
 
     # -- phases ---------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class Trainer:
     def _advance(self) -> None:
         """Move on to the next phase, or finish."""
         progress = self.progress
-        following = next_phase(self.settings, progress.phase, progress.best)
+        following = next_phase(self.settings, self.lengths, progress.phase, progress.best)
         if following is None:
             progress.finished = True
             self._save({})
