@@ -152,6 +152,7 @@ def answer(kind, text):
         (answer(errors.RepositoryNotFoundError, "gone"), HubUnavailableError, "knows no such data set"),
         (answer(errors.RevisionNotFoundError, "gone"), HubUnavailableError, "revision"),
         (errors.HFValidationError("bad name"), SourceNotFoundError, "bad name"),
+        (answer(errors.HfHubHTTPError, "not today"), HubUnavailableError, "refused: not today"),
         (ConnectionError("no route"), HubUnavailableError, "no route"),
         (httpx2.ReadTimeout("too slow"), HubUnavailableError, "too slow"),
         (ValueError("Config name is missing. Pick one of a, b"), SourceNotFoundError, "Pick one of"),
@@ -190,9 +191,17 @@ def test_data_sets_to_fetch_by_hand_say_how(tmp_path, name):
     assert "gkiller data prepare train.csv" in caught.value.remedy
 
 
-def test_offline_by_choice_asks_nobody(monkeypatch):
+def test_offline_by_choice_asks_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert hub.resolve_commit("any/thing", None) is None
+
+    def fail(*_):
+        raise ConnectionError("not cached")
+
+    monkeypatch.setattr(hub, "load_splits", fail)
+    with pytest.raises(HubUnavailableError, match="HF_HUB_OFFLINE is set") as caught:
+        prepare(settings(), tmp_path / "out", sources=["any/thing"])
+    assert "unset it" in caught.value.remedy
 
 
 def test_catalogue_is_sound():

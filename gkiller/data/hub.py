@@ -211,6 +211,8 @@ def _transport_errors() -> tuple[type[Exception], ...]:
 
 
 def _translate(error: Exception, name: str, host: str) -> DataError:
+    from huggingface_hub import constants, errors
+
     if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
         what = f"which configuration of the data set is meant? {_brief(error)}"
         return SourceNotFoundError(what, where=name, remedy="name it after a colon, as org/name:config")
@@ -218,6 +220,12 @@ def _translate(error: Exception, name: str, host: str) -> DataError:
         what = "the data set is a loading script, which is not run"
         remedy = "try --revision refs/convert/parquet, or download its files and name them"
         return FormatError(what, where=name, remedy=remedy)
+    if constants.HF_HUB_OFFLINE:
+        what = f"HF_HUB_OFFLINE is set, and the local cache does not hold the data set: {_brief(error)}"
+        return HubUnavailableError(what, where=name, remedy="unset it, or name local files")
+    if isinstance(error, errors.HfHubHTTPError):
+        what = f"{host} refused: {_brief(error)}"
+        return HubUnavailableError(what, where=name, remedy=_OTHER_WAYS)
     if isinstance(error, _transport_errors()):
         what = f"{host} cannot be reached: {_brief(error)}"
         return HubUnavailableError(what, where=name, remedy=_OTHER_WAYS)
