@@ -101,7 +101,7 @@ def build_classifier(settings: ModelSettings, labels: Sequence[str], vocab_size:
             intermediate_size=settings.ffn,
             max_position_embeddings=settings.max_length,
             hidden_dropout_prob=settings.dropout,
-            attention_probs_dropout_prob=settings.dropout,
+            attention_probs_dropout_prob=settings.attention_dropout,
         )
         return new_classifier(config, len(labels), settings.pooling)
     bert = _pretrained(settings)
@@ -137,7 +137,7 @@ def _pretrained(settings: ModelSettings) -> BertModel:
                 remedy="choose a BERT encoder, such as google/bert_uncased_L-2_H-128_A-2",
             )
         config.hidden_dropout_prob = settings.dropout
-        config.attention_probs_dropout_prob = settings.dropout
+        config.attention_probs_dropout_prob = settings.attention_dropout
         loaded: Any = BertModel.from_pretrained(
             reference,
             config=config,

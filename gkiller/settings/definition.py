@@ -103,7 +103,11 @@ class ModelSettings(_Section):
     pooling: Literal["mean", "mean_max", "cls"] = setting(
         "mean_max", "How token vectors become one: mean, mean beside maximum, or BERT's pooler on [CLS]."
     )
-    dropout: float = setting(0.2, "Dropout in the encoder and before the head.", ge=0, lt=1)
+    dropout: float = setting(0.2, "Dropout of hidden states, and before the head.", ge=0, lt=1)
+
+    attention_dropout: float = setting(
+        0.0, "Dropout of attention weights; above 0 the CPU's fast attention kernel is not used.", ge=0, lt=1
+    )
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> ModelSettings:
