@@ -163,7 +163,10 @@ class DendriteSettings(_Section):
     )
     joint_lr: float = setting(1e-4, "Learning rate of everything in joint fine-tuning.", gt=0, le=1)
     min_gain: float = setting(
-        0.0, "Gain of the validation metric below which dendrites are taken off again.", ge=0, le=1
+        0.0,
+        "Dendrites stay when the validation metric gains more than this; -1 keeps them always.",
+        ge=-1,
+        le=1,
     )
 
     @model_validator(mode="after")

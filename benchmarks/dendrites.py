@@ -1,0 +1,244 @@
+"""Do dendrites help? Equal budgets, several seeds, paired intervals, ablations.
+
+Trains every arm of `ARMS` on the same rows and seeds, selects epochs on the validation split alone, and
+measures on the test split. Each run's scores are kept in OUT, so that a stopped benchmark goes on where it
+was, and several processes can share the work (--arms). ``--report`` only writes the table.
+
+    python benchmarks/dendrites.py --data prepared/ --rows 12000 --seeds 3
+    python benchmarks/dendrites.py --data prepared/ --report docs/dendrites.md
+
+``prepared/`` is made by ``gkiller data prepare``; see docs/dendrites.md for the command that was used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gkiller.data.load import read_prepared
+from gkiller.evaluation.bootstrap import interval, resample
+from gkiller.evaluation.metrics import HALF, RANK_FIGURES, plan
+from gkiller.evaluation.ranking import rank
+from gkiller.files import json_text, write_text
+from gkiller.model.ablation import ablated_scores, top_weight_mean
+from gkiller.model.directory import load_model
+from gkiller.settings import resolve
+from gkiller.training.train import train
+
+NEURON, DENDRITE, JOINT = 3, 3, 1
+_SAME = [f"dendrites.joint_epochs={JOINT}", "dendrites.min_gain=-1", "train.patience=100"]
+_GROWN = [*_SAME, f"train.epochs={NEURON}", f"dendrites.epochs={DENDRITE}"]
+_PLAIN = [*_SAME, "dendrites.enabled=false", f"train.epochs={NEURON + DENDRITE + JOINT}"]
+_FFN = '["*.intermediate.dense", "encoder.layer.?.output.dense"]'
+_STRONG = ["dendrites.init_std=0.05", "dendrites.activation=tanh"]
+
+ARMS: dict[str, tuple[str, list[str]]] = {
+    "none": ("no dendrites, same total epochs", _PLAIN),
+    "wide": ("no dendrites, FFN 1286: the parameters of one dendrite", [*_PLAIN, "model.ffn=1286"]),
+    "gradient": ("dendrites by gradient", _GROWN),
+    "correlation": ("dendrites by correlation", [*_GROWN, "dendrites.objective=correlation"]),
+    "gradient-strong": ("dendrites by gradient, tanh, initial std 0.05", [*_GROWN, *_STRONG]),
+    "correlation-strong": (
+        "dendrites by correlation, tanh, initial std 0.05",
+        [*_GROWN, *_STRONG, "dendrites.objective=correlation"],
+    ),
+    "gradient-ffn": (
+        "dendrites by gradient on the FFN's first Linears only",
+        [*_GROWN, 'dendrites.patterns=["*.intermediate.dense"]'],
+    ),
+    "gradient-slow": ("dendrites by gradient, learning rate 1e-3", [*_GROWN, "dendrites.lr=1e-3"]),
+    "narrow": ("no dendrites, FFN 256, same total epochs", [*_PLAIN, "model.ffn=256"]),
+    "narrow-ffn": (
+        "FFN 256 with one dendrite on its two Linears (inference cost of FFN 512)",
+        [
+            *_GROWN,
+            "model.ffn=256",
+            'dendrites.patterns=["*.intermediate.dense", "encoder.layer.?.output.dense"]',
+        ],
+    ),
+}
+CORE = ("none", "wide", "gradient", "correlation")
+
+
+def settings_of(arm: str, arguments: argparse.Namespace, seed: int) -> list[str]:
+    """Return the overrides of one run."""
+    return [
+        *ARMS[arm][1],
+        f"data.source={arguments.data}",
+        f"data.sample_size={arguments.rows}",
+        f"train.seed={seed}",
+        f"train.threads={arguments.threads}",
+        f"evaluation.resamples={10}",
+    ]
+
+
+def run_one(arm: str, seed: int, arguments: argparse.Namespace) -> None:
+    """Train and score one arm with one seed, and keep what the report needs."""
+    target = arguments.out / f"{arm}-{seed}.json"
+    if target.is_file():
+        return
+    settings = resolve(overrides=settings_of(arm, arguments, seed), environ={}).settings
+    with tempfile.TemporaryDirectory(dir=arguments.out) as folder:
+        result = train(settings, out=Path(folder), name="run")
+        loaded = load_model(result.run.path)
+        test = read_prepared(Path(arguments.data)).split("test")
+        variants = ablated_scores(loaded, test.texts)
+        facts = {
+            "arm": arm,
+            "seed": seed,
+            "rows": result.manifest["data"]["rows"]["train"],
+            "parameters": result.finished.parameters,
+            "seconds": result.progress.seconds,
+            "epochs": result.progress.epoch,
+            "valid_ap": {str(count): best for count, best in result.progress.best.items()},
+            "threshold": result.finished.thresholds[loaded.labels[0]].value,
+            "top_weight_mean": top_weight_mean(loaded),
+            "metrics": result.run.read_metrics(),
+            "environment": result.manifest["environment"],
+            "threads": result.manifest["threads"],
+        }
+        shutil.rmtree(result.run.path)
+    np.savez_compressed(target.with_suffix(".npz"), **{k: v[:, 0] for k, v in variants.items()})
+    write_text(target, json_text(facts))
+    sys.stderr.write(f"{target.name}: valid AP {facts['valid_ap']}, {facts['seconds']:.0f} s\n")
+
+
+def load_results(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the finished runs by arm, in the order of `ARMS`, with their test scores."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for arm in ARMS:
+        for path in sorted(out.glob(f"{arm}-[0-9]*.json")):
+            facts = json.loads(path.read_text("utf-8"))
+            with np.load(path.with_suffix(".npz")) as scores:
+                facts["scores"] = {name: scores[name] for name in scores.files}
+            found.setdefault(arm, []).append(facts)
+    return found
+
+
+def figures(results: dict[str, list[dict[str, Any]]], data: Path) -> dict[str, dict[str, Any]]:
+    """Return, by arm and variant, the mean over seeds of AP and F1: point and bootstrap replicas.
+
+    All arms, seeds and variants see the same resamples of the test rows, so that differences are paired.
+    F1 is at the threshold tuned on the validation split.
+    """
+    test = read_prepared(data).split("test")
+    truth = test.labels[:, 0].astype(np.float64)
+    keys, plans = [], []
+    for arm, runs in results.items():
+        for facts in runs:
+            for variant, scores in facts["scores"].items():
+                keys.append((arm, variant))
+                plans.append(plan(rank(truth, scores, test.weights), (facts["threshold"], HALF), 15))
+    ones = np.stack([one.figures(np.ones((1, len(truth)))) for one in plans])[:, 0]
+    replicas = resample(plans, len(truth), 1000, 0)
+    ap, f1 = RANK_FIGURES.index("ap"), len(RANK_FIGURES)
+    table: dict[str, dict[str, Any]] = {}
+    for arm in results:
+        table[arm] = {}
+        for variant in ("whole", "zeroed", "mean"):
+            slots = [i for i, key in enumerate(keys) if key == (arm, variant)]
+            for name, column in (("ap", ap), ("f1", f1)):
+                table[arm][f"{variant}_{name}"] = {
+                    "point": float(ones[slots, column].mean()),
+                    "replicas": replicas[slots, :, column].mean(axis=0),
+                    "seeds": ones[slots, column].tolist(),
+                }
+    return table
+
+
+def _with_interval(value: dict[str, Any], base: dict[str, Any] | None = None) -> str:
+    point, replicas = value["point"], value["replicas"]
+    sign = ""
+    if base is not None:
+        point, replicas, sign = point - base["point"], replicas - base["replicas"], "+"
+    low, high, _ = interval(replicas, 0.95)
+    return f"{point:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})"
+
+
+def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
+    """Return the tables in Markdown."""
+    table = figures(results, data)
+    none = table["none"]
+    first = next(iter(results.values()))[0]
+    lines = [
+        f"{first['rows']:,} training rows, {len(results['none'])} seeds, {first['threads']} thread(s) a run; "
+        "test split, weighted to the natural prior; mean over seeds, 95 % bootstrap intervals over test "
+        "rows, paired for differences.",
+        "",
+        "| arm | parameters | test AP | minus none | test F1 | minus none | seeds' AP | s/run |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm, runs in results.items():
+        own = table[arm]
+        seeds = ", ".join(f"{value:.4f}" for value in own["whole_ap"]["seeds"])
+        seconds = np.mean([run["seconds"] for run in runs])
+        lines.append(
+            f"| {ARMS[arm][0]} | {runs[0]['parameters']:,} | {_with_interval(own['whole_ap'])} | "
+            f"{_with_interval(own['whole_ap'], none['whole_ap'])} | {_with_interval(own['whole_f1'])} | "
+            f"{_with_interval(own['whole_f1'], none['whole_f1'])} | {seeds} | {seconds:.0f} |"
+        )
+    lines += [
+        "",
+        "What the dendrites do. *Neurons* and *best* are validation AP before the dendrite phase and at "
+        "the end, mean over seeds, with how many seeds gained; *zeroed* and *at mean* are the change of "
+        "test AP when the trained dendrites' output is replaced by 0, or by its mean over the test tokens.",
+        "",
+        "| arm | valid AP: neurons → best | seeds that gained | mean \\|top weight\\| | zeroed | at mean |",
+        "|---|---|---|---|---|---|",
+    ]
+    for arm, runs in results.items():
+        if not any("1" in run["valid_ap"] for run in runs):
+            continue
+        before = [run["valid_ap"]["0"] for run in runs]
+        after = [run["valid_ap"]["1"] for run in runs]
+        own = table[arm]
+        gained = sum(b > a for a, b in zip(before, after, strict=True))
+        lines.append(
+            f"| {ARMS[arm][0]} | {np.mean(before):.4f} → {np.mean(after):.4f} | {gained} of {len(runs)} | "
+            f"{np.mean([run['top_weight_mean'] for run in runs]):.3f} | "
+            f"{_with_interval(own['zeroed_ap'], own['whole_ap'])} | "
+            f"{_with_interval(own['mean_ap'], own['whole_ap'])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def insert(document: Path, text: str) -> None:
+    """Put the tables between the document's two marks; make a document of them when it is not there."""
+    begin, end = "<!-- tables: begin -->", "<!-- tables: end -->"
+    before = document.read_text("utf-8") if document.is_file() else f"{begin}\n{end}\n"
+    head, _, rest = before.partition(begin)
+    _, _, tail = rest.partition(end)
+    write_text(document, f"{head}{begin}\n{text}{end}{tail}")
+
+
+def main() -> None:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
+    parser.add_argument("--rows", type=int, default=12_000, help="training rows")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--arms", default=",".join(CORE), help=f"comma-separated, of: {', '.join(ARMS)}")
+    parser.add_argument("--out", type=Path, default=Path("runs/dendrites"))
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the tables into FILE and stop")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.report:
+        insert(arguments.report, report(load_results(arguments.out), Path(arguments.data)))
+        return
+    for seed in range(arguments.seeds):
+        for arm in arguments.arms.split(","):
+            run_one(arm, seed, arguments)
+
+
+if __name__ == "__main__":
+    main()
