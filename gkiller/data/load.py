@@ -19,11 +19,11 @@ from gkiller.data.store import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     Fingerprint,
-    file_sha256,
     manifest_digest,
     table_codes,
 )
 from gkiller.errors import ColumnError, FormatError, SettingsError, SourceNotFoundError, did_you_mean, nearest
+from gkiller.files import sha256_file
 from gkiller.settings import DataSettings
 
 _AGAIN = "run 'gkiller data prepare' again, with --force to replace it"
@@ -95,7 +95,7 @@ def _cache_key(settings: DataSettings) -> str:
     path = Path(settings.source).expanduser()
     if path.exists():
         parts = resolve_sources([settings.source]).parts
-        values["files"] = [[part.split, file_sha256(part.path)] for part in parts if part.path is not None]
+        values["files"] = [[part.split, sha256_file(part.path)] for part in parts if part.path is not None]
     text = json.dumps([FORMAT_VERSION, values], sort_keys=True)
     return f"{path.name.split('.')[0] or 'data'}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
@@ -161,7 +161,7 @@ def _read_split(path: Path, labels: tuple[str, ...], entry: dict[str, Any]) -> S
 
     if not path.is_file():
         raise FormatError("a file named in the manifest is missing", where=str(path), remedy=_AGAIN)
-    if file_sha256(path) != entry["sha256"]:
+    if sha256_file(path) != entry["sha256"]:
         raise FormatError(
             "the file is not the one that was prepared: its SHA-256 differs", where=str(path), remedy=_AGAIN
         )

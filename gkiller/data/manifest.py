@@ -16,8 +16,9 @@ from gkiller.data.dataset import SPLIT_NAMES
 from gkiller.data.duplicates import Duplicates
 from gkiller.data.labels import UNKNOWN
 from gkiller.data.sources import Plan, known_of
-from gkiller.data.store import FORMAT, FORMAT_VERSION, RowWriter, file_sha256
+from gkiller.data.store import FORMAT, FORMAT_VERSION, RowWriter
 from gkiller.errors import EmptyDataError, SingleClassError
+from gkiller.files import sha256_file
 from gkiller.settings import DataSettings
 
 UNSTATED_LICENCE = "not stated: see where the file came from"
@@ -186,7 +187,7 @@ def _split_entries(
             "origin": _origin(name, given),
             "labels": label_counts(labels, by_split[name]),
             "fingerprint": writer.fingerprint(),
-            "sha256": file_sha256(writer.path),
+            "sha256": sha256_file(writer.path),
         }
         for name, writer in writers.items()
     }
@@ -212,6 +213,6 @@ def _source_entries(plan: Plan, columns: ColumnPlan, tally: Tally) -> list[dict[
         }
         if part.path is not None:
             entry["bytes"] = part.path.stat().st_size
-            entry["sha256"] = file_sha256(part.path)
+            entry["sha256"] = sha256_file(part.path)
         entries.append(entry)
     return entries

@@ -27,10 +27,10 @@ from gkiller.data.store import (
     check_output,
     read_row_groups,
     rows_table,
-    whole_directory,
     write_manifest,
 )
 from gkiller.errors import EmptyDataError
+from gkiller.files import atomic_directory
 from gkiller.settings import DataSettings
 
 DROPPED = -1
@@ -73,7 +73,7 @@ def prepare(
     plan = resolve_sources(list(sources) if sources else [settings.source], valid, test, settings.revision)
     columns = plan_columns(plan.parts, settings)
     tally = new_tally(plan.parts, columns, settings)
-    with whole_directory(out, overwrite=overwrite) as folder:
+    with atomic_directory(out) as folder:
         spill = folder / "spill.parquet"
         keys = _spill(plan, columns, settings, tally, spill, progress)
         duplicates, assigned = _decide(plan, keys, settings)
@@ -86,6 +86,7 @@ def prepare(
         if repeated:
             manifest["warnings"].append(f"{repeated:,} rows share their id with another row")
         write_manifest(folder, manifest)
+        check_output(out, overwrite=overwrite)  # something may have come there meanwhile
     return manifest
 
 

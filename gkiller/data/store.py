@@ -1,15 +1,11 @@
-"""Prepared files: canonical Parquet, row fingerprints, and directories that appear whole or not at all."""
+"""Prepared files: canonical Parquet, row fingerprints, manifests, and which folders may be replaced."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-import shutil
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ import numpy.typing as npt
 
 from gkiller.data.labels import UNKNOWN
 from gkiller.errors import OutputError
+from gkiller.files import json_text
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gkiller-data"
@@ -152,12 +149,11 @@ class RowWriter:
         self._waiting_rows = rest.num_rows
 
     def close(self) -> None:
-        """Write what is waiting and flush the file to disk; without rows there is no file."""
+        """Write what is waiting; without rows there is no file."""
         self._flush(everything=True)
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-            sync_file(self.path)
 
     def fingerprint(self) -> str:
         """Return the fingerprint of the rows added so far, or an empty string when none was wanted."""
@@ -173,12 +169,6 @@ def read_row_groups(path: Path) -> Iterator[Any]:
             yield file.read_row_group(index)
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def manifest_digest(manifest: dict[str, Any]) -> str:
     """Return the SHA-256 of a manifest's content, its own ``digest`` left out."""
     rest = {key: value for key, value in manifest.items() if key != "digest"}
@@ -187,22 +177,9 @@ def manifest_digest(manifest: dict[str, Any]) -> str:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write ``manifest.json``, with its digest, and flush it to disk."""
+    """Write ``manifest.json``, with its digest."""
     manifest["digest"] = manifest_digest(manifest)
-    path = folder / MANIFEST_NAME
-    path.write_text(
-        json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    sync_file(path)
-
-
-def sync_file(path: Path) -> None:
-    """Flush a file to disk."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    (folder / MANIFEST_NAME).write_text(json_text(manifest), encoding="utf-8", newline="\n")
 
 
 def is_prepared(folder: Path) -> bool:
@@ -239,44 +216,3 @@ def check_output(out: Path, *, overwrite: bool) -> None:
             where=str(out),
             remedy="choose another --out, or replace it with --force",
         )
-
-
-@contextmanager
-def whole_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yield a temporary sibling of ``out`` that takes its place when the block ends well.
-
-    Raises:
-        OutputError: ``out`` may not be replaced, or cannot be written.
-
-    """
-    out = out.absolute()
-    check_output(out, overwrite=overwrite)
-    fresh = out.parent / f".{out.name}.{secrets.token_hex(4)}.new"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        fresh.mkdir()
-    except OSError as error:
-        raise OutputError(
-            f"cannot write there: {error.strerror}", where=str(out), remedy="choose another --out"
-        ) from error
-    try:
-        yield fresh
-        _replace(out, fresh, overwrite=overwrite)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _replace(out: Path, fresh: Path, *, overwrite: bool) -> None:
-    """Move ``fresh`` to ``out``, keeping an older ``out`` until that is done."""
-    check_output(out, overwrite=overwrite)
-    if not out.exists():
-        fresh.rename(out)
-        return
-    old = fresh.with_suffix(".old")
-    out.rename(old)
-    try:
-        fresh.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old)

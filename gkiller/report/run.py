@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from gkiller.errors import ResumeError, RunExistsError, RunLockedError, SettingsError
-from gkiller.files import json_text, write_text
+from gkiller.files import json_text, write_text, writing
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
@@ -43,6 +43,7 @@ class RunDirectory:
         """Make a new run directory ``out/name``; without a name, the first free ``train-N``.
 
         Raises:
+            OutputError: it cannot be written there.
             RunExistsError: a run of that name is there.
             SettingsError: the name is not a plain file name.
         """
@@ -52,7 +53,8 @@ class RunDirectory:
                 where="--name",
                 remedy="use letters, digits, '.', '_' and '-', beginning with a letter or digit",
             )
-        out.mkdir(parents=True, exist_ok=True)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
         if name is not None:
             return cls._make(out / name)
         number = 1
@@ -64,14 +66,15 @@ class RunDirectory:
 
     @classmethod
     def _make(cls, path: Path) -> RunDirectory:
-        try:
-            path.mkdir()
-        except FileExistsError as error:
-            raise RunExistsError(
-                "a run of that name is there",
-                where=str(path),
-                remedy=f"choose another --name, or go on with --resume {path}",
-            ) from error
+        with writing(path):
+            try:
+                path.mkdir()
+            except FileExistsError as error:
+                raise RunExistsError(
+                    "a run of that name is there",
+                    where=str(path),
+                    remedy=f"choose another --name, or go on with --resume {path}",
+                ) from error
         return cls(path)
 
     @classmethod
