@@ -27,7 +27,11 @@ SplitOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Where the reports and plots go; else the run, if it has one."),
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Where reports and plots go; without it the model's run, for the run's own data.",
+    ),
 ]
 
 
@@ -68,12 +72,13 @@ def evaluate(
         "model": str(loaded.path),
         "source": source,
         "split": found.name,
-        "missing_labels": measured.missing,
+        "missing_labels": list(measured.missing),
     }
-    where = out or run
-    written = (
-        [] if where is None else write_evaluation(where, facts, measured, evaluation, settings.evaluation)
-    )
+    where = out or (None if given else run)  # other data's reports do not belong in the run
+    written: list[str] = []
+    if where is not None:
+        stem = "evaluation" if found.name == "test" else f"evaluation-{found.name}"
+        written = write_evaluation(where, facts, measured, evaluation, settings.evaluation, stem=stem)
     if measured.missing:
         warn(f"not measured, as the data lack them: {', '.join(measured.missing)}")
     if found.dataset.manifest.get("synthetic"):
