@@ -4,6 +4,7 @@ import importlib.util
 import json
 import socket
 import sys
+import tomllib
 import types
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from gkiller.cli.checks import Check
 from gkiller.cli.main import main
 from gkiller.errors import FoldMismatchError
 from gkiller.settings import settings_reference
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +75,12 @@ def test_perforatedai(monkeypatch, present, version, expected):
     assert all(check.remedy for check in found if check.status == "warning")
 
 
+def test_perforatedai_is_the_pinned_version():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    [pinned] = [d for d in pyproject["project"]["dependencies"] if d.startswith("perforatedai")]
+    assert pinned.startswith(f"perforatedai=={checks.PERFORATEDAI};")
+
+
 def test_hub_is_not_asked_offline(monkeypatch):
     monkeypatch.setattr(checks, "_ask", lambda *_: pytest.fail("asked"))
     assert statuses(checks.check_hub(offline=True)) == ["skipped"]
@@ -108,8 +117,16 @@ def test_assets(monkeypatch):
 
 
 def test_round_trip(round_trip):
-    round_trip(lambda: {"seconds": 1.23456, "rows": 8, "nested": {}})
-    assert checks.check_round_trip() == [Check("round trip", "ok", "seconds 1.23; rows 8")]
+    well = {"ok": True, "dendrites": True, "fold_difference": 1.5e-8, "scores": {"toxicity": 0.25}}
+    round_trip(lambda: well)
+    [found] = checks.check_round_trip()
+    assert (found.status, "with dendrites" in found.detail) == ("ok", True)
+    assert "1.5e-08" in found.detail
+    round_trip(lambda: {**well, "dendrites": False})
+    assert "without dendrites" in checks.check_round_trip()[0].detail
+    round_trip(lambda: {**well, "ok": False, "scores": {"toxicity": float("nan")}})
+    [found] = checks.check_round_trip()
+    assert (found.status, "nan" in found.detail, bool(found.remedy)) == ("failed", True, True)
 
     def broken():
         raise FoldMismatchError("logits differ", where="layer 1", remedy="report it")
@@ -127,7 +144,7 @@ def test_round_trip(round_trip):
 def test_doctor_ends_with_1_only_when_a_check_failed(capsys, monkeypatch, round_trip):
     monkeypatch.setattr(checks, "check_device", lambda: [Check("device", "ok", "cpu")])
     monkeypatch.setattr(checks, "check_assets", lambda: [Check("assets", "warning", "odd", "look")])
-    round_trip(dict)
+    round_trip(lambda: {"ok": True, "dendrites": False, "fold_difference": 0.0, "scores": {}})
     assert main(["doctor", "--offline", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["ok"] is True
@@ -139,7 +156,7 @@ def test_doctor_ends_with_1_only_when_a_check_failed(capsys, monkeypatch, round_
 
 @pytest.fixture
 def make_docs(monkeypatch, tmp_path):
-    path = Path(__file__).parent.parent / "tools" / "make_docs.py"
+    path = ROOT / "tools" / "make_docs.py"
     spec = importlib.util.spec_from_file_location("make_docs", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -7,8 +7,9 @@ import pytest
 from data_helpers import many, settings, write_csv
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from gkiller.assets import tokenizer_path
 from gkiller.data.dataset import Dataset, Split
-from gkiller.data.inspect import inspect, shipped_tokenizer
+from gkiller.data.inspect import inspect
 from gkiller.data.inspect_plot import plot_inspection
 from gkiller.data.prepare import prepare
 from gkiller.errors import EmptyDataError, FormatError, OutputError, SourceNotFoundError
@@ -85,11 +86,8 @@ def test_inspection_of_prepared_data_and_of_a_dataset(tmp_path):
 
 
 def test_shipped_tokenizer_counts_more_than_words(tmp_path):
-    path = shipped_tokenizer()
-    if path is None:
-        pytest.skip("no tokenizer is shipped yet")
     source = write_csv(tmp_path / "a.csv", [("unbelievably shortsighted!", 1), ("[SEP]", 0)])
-    result = inspect(str(source), path)
+    result = inspect(str(source), tokenizer_path())
     assert result["splits"]["train"]["lengths"]["max"] > 4
 
 

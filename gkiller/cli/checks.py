@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gkiller.errors import GkillerError
+from gkiller.model.platforms import PERFORATEDAI, SUPPORTED
 from gkiller.report.environment import CPU_FLAGS, package_versions, read_cpu
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
-PERFORATEDAI = "3.2.9"
 ASSETS = ("assets/tokenizer.json", "assets/sample", "settings/presets/default.toml")
 HUB_TIMEOUT = 4.0  # seconds
 ROOM = 10**9  # bytes of free disk below which a run may not fit
@@ -84,8 +84,8 @@ def check_perforatedai() -> list[Check]:
 def _perforatedai() -> Check:
     if find_spec("perforatedai") is None:
         remedy = (
-            f"pip install perforatedai=={PERFORATEDAI} (Linux x86-64 and Windows with Python below 3.13, "
-            "macOS below 3.14), or train with --no-dendrites"
+            f"it supports {SUPPORTED}; there: pip install perforatedai=={PERFORATEDAI}; "
+            "elsewhere train with --no-dendrites"
         )
         return Check("perforatedai", "warning", "not installed: no dendrites", remedy)
     try:
@@ -183,11 +183,9 @@ def check_round_trip() -> list[Check]:
         return [Check("round trip", "failed", f"{error.where}: {error.what}".lstrip(": "), error.remedy)]
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         return [Check("round trip", "failed", f"{type(error).__name__}: {error}", remedy)]
-    facts = [
-        f"{name} {_short(value)}" for name, value in result.items() if isinstance(value, int | float | str)
-    ]
-    return [Check("round trip", "ok", "; ".join(facts) or "trained, saved, loaded, predicted")]
-
-
-def _short(value: float | str) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not result["ok"]:
+        detail = f"two loads of one model do not give the same finite scores: {result['scores']}"
+        return [Check("round trip", "failed", detail, remedy)]
+    dendrites = "with dendrites" if result["dendrites"] else "without dendrites"
+    detail = f"trained {dendrites}, saved, loaded, predicted; fold difference {result['fold_difference']:.1e}"
+    return [Check("round trip", "ok", detail)]

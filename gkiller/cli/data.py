@@ -131,12 +131,13 @@ def inspect_data(
     resolved: Resolved, source: SourceArgument = None, plot: PlotOption = None, json: JsonFlag = False
 ) -> None:
     """Show label rates, lengths, duplicates, label conflicts and overlap of splits."""
-    from gkiller.data.inspect import inspect, shipped_tokenizer
+    from gkiller.assets import tokenizer_path
+    from gkiller.data.inspect import inspect
     from gkiller.data.inspect_plot import plot_inspection
 
     settings = resolved.settings
     named = settings.model.tokenizer
-    tokenizer = Path(named).expanduser() if named else shipped_tokenizer()
+    tokenizer = Path(named).expanduser() if named else tokenizer_path()
     wanted = source or settings.data.source
     with stages() as progress:
         result = inspect(

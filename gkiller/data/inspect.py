@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import resources
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -54,12 +53,6 @@ class _Rows:
     weights: npt.NDArray[np.float64]
     folded: npt.NDArray[np.uint64]
     exact: npt.NDArray[np.uint64]
-
-
-def shipped_tokenizer() -> Path | None:
-    """Return the tokenizer that gkiller ships, or None where there is none."""
-    found = resources.files("gkiller.assets") / "tokenizer.json"
-    return Path(str(found)) if found.is_file() else None
 
 
 def inspect(

@@ -31,8 +31,8 @@ from gkiller.errors import DendriteError, DendritesUnavailableError
 from gkiller.model.classifier import ToxicityClassifier
 from gkiller.model.dendritic import ACTIVATIONS
 from gkiller.model.growth import State
+from gkiller.model.platforms import SUPPORTED
 
-SUPPORTED: Final = "CPython 3.11 or 3.12 on Linux x86-64 or Windows x86-64, and 3.11 to 3.13 on macOS"
 _NAME: Final = "perforatedai"
 _OWNER = threading.Lock()  # perforatedai's globals serve one training per process
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
+from gkiller.assets import tokenizer_path
 from gkiller.errors import HubUnavailableError, ModelFormatError, ModelNotFoundError
 from gkiller.model.classifier import is_local
 
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import ModelSettings
 
 REQUIRED_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-
-
-def shipped_tokenizer() -> str:
-    """Return the JSON text of the WordPiece tokenizer that comes with gkiller."""
-    return files("gkiller.assets").joinpath("tokenizer.json").read_text("utf-8")
 
 
 def parse_tokenizer(text: str, where: str, max_length: int) -> Tokenizer:
@@ -56,7 +51,7 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
     if settings.tokenizer is not None:
         return _read(Path(settings.tokenizer).expanduser(), settings.max_length)
     if settings.encoder == "fresh":
-        return parse_tokenizer(shipped_tokenizer(), "the shipped tokenizer", settings.max_length)
+        return _read(tokenizer_path(), settings.max_length)
     if is_local(settings.encoder):
         return _read(Path(settings.encoder).expanduser() / "tokenizer.json", settings.max_length)
     return _download(settings)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from string import Template
 from typing import Any
+
+from gkiller.assets import asset_path
 
 _SYNTHETIC = (
     "**Trained on the embedded sample, a synthetic corpus written for gkiller. It shows how training works; "
@@ -44,7 +45,7 @@ def model_card(facts: CardFacts) -> str:
     data = facts.manifest["data"]
     rows = ", ".join(f"{count:,} {split}" for split, count in data["rows"].items())
     grown = f"{sum(facts.dendrites.values())} groups on {len(facts.dendrites)} layers"
-    template = Template(files("gkiller.assets").joinpath("model_card.md").read_text("utf-8"))
+    template = Template(asset_path("model_card.md").read_text("utf-8"))
     return template.substitute(
         synthetic_note=_SYNTHETIC if data["synthetic"] else "Trained with `gkiller train`.",
         labels=", ".join(facts.labels),
