@@ -4,7 +4,7 @@ Trains every arm of `ARMS` on the same rows and seeds, selects epochs on the val
 measures on the test split. Each run's scores are kept in OUT, so that a stopped benchmark goes on where it
 was, and several processes can share the work (--arms). ``--report`` only writes the table.
 
-    python benchmarks/dendrites.py --data prepared/ --rows 12000 --seeds 3
+    python benchmarks/dendrites.py --data prepared/ --seeds 3
     python benchmarks/dendrites.py --data prepared/ --report docs/dendrites.md
 
 ``prepared/`` is made by ``gkiller data prepare``; see docs/dendrites.md for the command that was used.
@@ -75,7 +75,8 @@ def settings_of(arm: str, arguments: argparse.Namespace, seed: int) -> list[str]
         f"data.sample_size={arguments.rows}",
         f"train.seed={seed}",
         f"train.threads={arguments.threads}",
-        f"evaluation.resamples={10}",
+        f"model.max_length={arguments.max_length}",
+        "evaluation.resamples=10",
     ]
 
 
@@ -224,7 +225,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
-    parser.add_argument("--rows", type=int, default=12_000, help="training rows")
+    parser.add_argument("--rows", type=int, default=8_000, help="training rows")
+    parser.add_argument("--max-length", type=int, default=64, help="tokens read of a comment")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--arms", default=",".join(CORE), help=f"comma-separated, of: {', '.join(ARMS)}")
