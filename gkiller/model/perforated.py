@@ -1,34 +1,28 @@
 """The only module that touches perforatedai: it grows the dendrites and keeps the library contained.
 
 perforatedai 3.2.9 keeps its configuration and tracker in module globals, prints, opens a debugger or
-calls ``sys.exit`` on what it dislikes, draws from the global random generators, and writes files under
-the current directory. Every call into it therefore happens inside `_contained`, in a directory that is
-thrown away, and one `PerforatedGrowth` at a time owns the globals, until its ``close``.
+calls ``sys.exit`` on what it dislikes, asks questions, draws from the global random generators, chooses
+matplotlib's backend, and writes files under the current directory. Every call into it therefore happens
+inside `contained`, in a directory that is thrown away, and one `PerforatedGrowth` at a time owns the
+globals, until its ``close``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import os
-import pdb
 import platform
-import random
 import sys
 import tempfile
 import threading
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
-import numpy as np
 import torch
 from torch import nn
 
 from gkiller.errors import DendriteError, DendritesUnavailableError
 from gkiller.model.classifier import ToxicityClassifier
+from gkiller.model.containment import contained
 from gkiller.model.dendritic import ACTIVATIONS
 from gkiller.model.growth import State
 from gkiller.model.platforms import SUPPORTED
@@ -58,52 +52,6 @@ def require_available() -> None:
             where="dendrites",
             remedy=f"perforatedai supports {SUPPORTED}; elsewhere train with --no-dendrites",
         )
-
-
-class _DebuggerStopError(Exception):
-    """perforatedai called its debugger."""
-
-
-def _refuse_debugger(*_: Any, **__: Any) -> None:
-    raise _DebuggerStopError
-
-
-@contextlib.contextmanager
-def _contained(directory: Path, seed: int) -> Iterator[None]:
-    """Run perforatedai's code: seeded, quiet, in ``directory``, and unable to stop the process.
-
-    Raises:
-        DendriteError: it called its debugger or ``sys.exit``; the message carries what it printed last.
-    """
-    said = io.StringIO()
-    numpy_state, python_state, before = np.random.get_state(), random.getstate(), Path.cwd()
-    set_trace = pdb.set_trace
-    devices = list(range(torch.cuda.device_count()))
-    try:
-        os.chdir(directory)
-        pdb.set_trace = _refuse_debugger
-        with (
-            torch.random.fork_rng(devices=devices),
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(said),
-            contextlib.redirect_stderr(said),
-        ):
-            warnings.simplefilter("ignore")
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)
-            random.seed(seed)
-            yield
-    except (SystemExit, _DebuggerStopError) as error:
-        last = " ".join(said.getvalue().split())[-400:]
-        raise DendriteError(
-            f"perforatedai gave up: {last or type(error).__name__}",
-            remedy="check dendrites.patterns, or train with --no-dendrites",
-        ) from error
-    finally:
-        pdb.set_trace = set_trace
-        os.chdir(before)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
 class PerforatedGrowth:
@@ -173,12 +121,14 @@ class PerforatedGrowth:
             return
         self._closed = True
         module: Any = sys.modules.get(f"{_NAME}.globals_perforatedai")
-        if module is not None:
-            with _contained(Path(self._scratch.name), self._seed):
-                module.pc.__init__()
-                module.pai_tracker = []
-        self._scratch.cleanup()
-        _OWNER.release()
+        try:
+            if module is not None:
+                with contained(Path(self._scratch.name), self._seed):
+                    module.pc.__init__()
+                    module.pai_tracker = []
+        finally:
+            self._scratch.cleanup()
+            _OWNER.release()
 
     def observe(self, score: float) -> bool:
         """Tell the tracker's history rule a neuron epoch's score; True when it has grown a dendrite."""
@@ -249,7 +199,7 @@ class PerforatedGrowth:
         return importlib.import_module(f"{_NAME}.globals_perforatedai")
 
     def _wrap(self, activation: str, patience: int, most: int) -> None:
-        with _contained(Path(self._scratch.name), self._seed):
+        with contained(Path(self._scratch.name), self._seed):
             utils = importlib.import_module(f"{_NAME}.utils_perforatedai")
             shared = self._globals()
             _configure(shared.pc, self._names, activation, patience, most, str(self._device()))
@@ -294,7 +244,7 @@ class PerforatedGrowth:
     def _tell(self, score: float, switch_mode: int) -> bool:
         shared = self._globals()
         before = self.state()
-        with _contained(Path(self._scratch.name), self._seed + self.count):
+        with contained(Path(self._scratch.name), self._seed + self.count):
             self._prime()
             tracker = shared.pai_tracker
             shared.pc.set_switch_mode(switch_mode)

@@ -1,0 +1,59 @@
+"""Fixtures that several rooms' tests share. What takes long is made once per session."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from toy import tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
+
+from gkiller.data.prepare import prepare
+from gkiller.settings import DataSettings
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory):
+    """A tokenizer.json of about 150 pieces."""
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    path.write_text(toy_tokenizer().to_str(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A prepared directory of the toy corpus, one label."""
+    folder = tmp_path_factory.mktemp("toy")
+    prepare(DataSettings(), folder / "prepared", sources=[str(write_toy_csv(folder / "toy.csv"))])
+    return folder / "prepared"
+
+
+@pytest.fixture(scope="session")
+def prepared_six(tmp_path_factory):
+    """A prepared directory with six labels."""
+    folder = tmp_path_factory.mktemp("toy-six")
+    prepare(DataSettings(), folder / "prepared", sources=[str(write_six_label_csv(folder / "toy.csv"))])
+    return folder / "prepared"
+
+
+@pytest.fixture(scope="session")
+def tiny(prepared, tokenizer_file):
+    """Make settings of a tiny training on the toy corpus; takes dotted overrides."""
+
+    def make(*overrides):
+        return tiny_settings(f"data.source={prepared}", f"model.tokenizer={tokenizer_file}", *overrides)
+
+    return make
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Leave the plots out: they have tests of their own and take longer than a tiny training."""
+    monkeypatch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
+    monkeypatch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+
+
+@pytest.fixture
+def clean_environment(monkeypatch):
+    """No GKILLER_* variable of the caller reaches the test."""
+    for name in [name for name in os.environ if name.upper().startswith("GKILLER_")]:
+        monkeypatch.delenv(name)
