@@ -54,6 +54,14 @@ ARMS: dict[str, tuple[str, list[str]]] = {
         [*_GROWN, 'dendrites.patterns=["*.intermediate.dense"]'],
     ),
     "gradient-slow": ("dendrites by gradient, learning rate 1e-3", [*_GROWN, "dendrites.lr=1e-3"]),
+    "gradient-early": (
+        "dendrites by gradient, after 1 neuron epoch, for 5 epochs",
+        [*_GROWN, "train.epochs=1", "dendrites.epochs=5"],
+    ),
+    "gradient-joint": (
+        "1 frozen epoch, then neurons and dendrites together for 3 at 1e-3",
+        [*_GROWN, "dendrites.epochs=1", "dendrites.joint_epochs=3", "dendrites.joint_lr=1e-3"],
+    ),
     "narrow": ("no dendrites, FFN 256, same total epochs", [*_PLAIN, "model.ffn=256"]),
     "narrow-ffn": (
         "FFN 256 with one dendrite on its two Linears (inference cost of FFN 512)",
@@ -225,7 +233,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
-    parser.add_argument("--rows", type=int, default=8_000, help="training rows")
+    parser.add_argument("--rows", type=int, default=5_000, help="training rows")
     parser.add_argument("--max-length", type=int, default=64, help="tokens read of a comment")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
