@@ -149,7 +149,7 @@ class DendriteSettings(_Section):
     )
     epochs: int | None = setting(
         None,
-        "Length of a dendrite phase, with the neurons frozen; as long as the neuron phase when not set.",
+        "Length of a dendrite phase, neurons frozen; half of the neuron phase when not set.",
         unit="epochs",
         flag="--dendrite-epochs",
         ge=1,
@@ -157,7 +157,7 @@ class DendriteSettings(_Section):
     lr: float = setting(1e-2, "Learning rate of the dendrites.", flag="--dendrite-lr", gt=0, le=1)
     joint_epochs: int | None = setting(
         None,
-        "Joint fine-tuning after a dendrite phase, 0 for none; a third of the neuron phase when not set.",
+        "Joint fine-tuning after a dendrite phase, 0 for none; a sixth of the neuron phase when not set.",
         unit="epochs",
         ge=0,
     )
@@ -185,7 +185,7 @@ class TrainSettings(_Section):
 
     epochs: int | None = setting(
         None,
-        "Length of the neuron phase; when not set, 3, or more on small data, for 1,500 steps.",
+        "Length of the neuron phase; when not set, 3, or more on small data, for 1,100 steps.",
         unit="epochs",
         flag="--epochs",
         ge=1,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PhaseName = Literal["neuron", "dendrite", "joint"]
 Part = Literal["neurons", "dendrites", "candidates", "tops", "everything"]
 
-LEAST_STEPS = 1500
+LEAST_STEPS = 1100
 LEAST_EPOCHS = 3
 MOST_EPOCHS = 60
 
@@ -57,9 +57,9 @@ def lengths(settings: Settings, steps_per_epoch: int) -> Lengths:
     suited = min(MOST_EPOCHS, max(LEAST_EPOCHS, math.ceil(LEAST_STEPS / steps_per_epoch)))
     neuron = settings.train.epochs or suited
     by_correlation = own.objective == "correlation"
-    dendrite = own.epochs or max(neuron, 2 if by_correlation else 1)
+    dendrite = own.epochs or max(math.ceil(neuron / 2), 2 if by_correlation else 1)
     tops = own.top_epochs or max(1, dendrite // 3)
-    joint = own.joint_epochs if own.joint_epochs is not None else max(1, neuron // 3)
+    joint = own.joint_epochs if own.joint_epochs is not None else max(1, neuron // 6)
     return Lengths(neuron, dendrite, min(tops, dendrite - 1) if by_correlation else 0, joint)
 
 
