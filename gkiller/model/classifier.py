@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from gkiller.errors import HubUnavailableError, ModelFormatError, ModelNotFoundError
+from gkiller.model.pretrained import load_encoder
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertModel
@@ -104,84 +103,4 @@ def build_classifier(settings: ModelSettings, labels: Sequence[str], vocab_size:
             attention_probs_dropout_prob=settings.attention_dropout,
         )
         return new_classifier(config, len(labels), settings.pooling)
-    bert = _pretrained(settings)
-    _check_fits(bert.config, settings, vocab_size)
-    return ToxicityClassifier(bert, len(labels), settings.pooling)
-
-
-def is_local(reference: str) -> bool:
-    """Whether a model reference names a path rather than a hub repository (``org/name``)."""
-    return Path(reference).exists() or reference.startswith((".", "/", "~")) or reference.count("/") > 1
-
-
-def _pretrained(settings: ModelSettings) -> BertModel:
-    from huggingface_hub.errors import HFValidationError
-    from transformers import AutoConfig, BertModel
-
-    where = settings.encoder
-    path = Path(where).expanduser()
-    local = is_local(where)
-    if local and not (path / "config.json").is_file():
-        raise ModelNotFoundError(
-            "no encoder there: config.json is missing",
-            where=where,
-            remedy="name a directory with config.json and model.safetensors, a hub id, or 'fresh'",
-        )
-    reference = str(path) if local else where
-    try:
-        config = AutoConfig.from_pretrained(reference, revision=settings.revision or "main")
-        if config.model_type != "bert":
-            raise ModelFormatError(
-                f"the encoder is a {config.model_type!r} model, and gkiller trains 'bert' ones",
-                where=where,
-                remedy="choose a BERT encoder, such as google/bert_uncased_L-2_H-128_A-2",
-            )
-        config.hidden_dropout_prob = settings.dropout
-        config.attention_probs_dropout_prob = settings.attention_dropout
-        loaded: Any = BertModel.from_pretrained(
-            reference,
-            config=config,
-            revision=settings.revision or "main",
-            add_pooling_layer=settings.pooling == "cls",
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-        )
-    except (OSError, ValueError, HFValidationError) as error:
-        raise _load_error(where, local, error) from error
-    bert, report = loaded
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise ModelFormatError(f"the encoder lacks weights, first {missing[0]}", where=where)
-    return cast("BertModel", bert)
-
-
-def _load_error(where: str, local: bool, error: Exception) -> ModelFormatError | HubUnavailableError:
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if local:
-        return ModelFormatError(
-            f"the encoder cannot be read: {first_line}",
-            where=where,
-            remedy="gkiller reads safetensors only, never pickled .bin files",
-        )
-    return HubUnavailableError(
-        f"the hub gave no encoder: {first_line}",
-        where=where,
-        remedy="check the id and the connection, name a local directory, or use model.encoder=fresh",
-    )
-
-
-def _check_fits(config: BertConfig, settings: ModelSettings, vocab_size: int) -> None:
-    if vocab_size > config.vocab_size:
-        raise ModelFormatError(
-            f"the tokenizer has {vocab_size} pieces and the encoder knows {config.vocab_size}",
-            where=settings.encoder,
-            remedy="use the tokenizer that came with the encoder",
-        )
-    if settings.max_length > config.max_position_embeddings:
-        raise ModelFormatError(
-            f"model.max_length {settings.max_length} is more than the encoder's "
-            f"{config.max_position_embeddings} positions",
-            where=settings.encoder,
-            remedy=f"set model.max_length to {config.max_position_embeddings} or less",
-        )
+    return ToxicityClassifier(load_encoder(settings, vocab_size), len(labels), settings.pooling)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer
 
 from gkiller.assets import tokenizer_path
-from gkiller.errors import HubUnavailableError, ModelFormatError, ModelNotFoundError
-from gkiller.model.classifier import is_local
+from gkiller.errors import ModelFormatError, ModelNotFoundError
+from gkiller.model.pretrained import is_local, load_own_tokenizer, locate
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import ModelSettings
 
 REQUIRED_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_REMEDY = "name a tokenizer.json that was saved for a BERT model, or use the one gkiller ships"
 
 
 def parse_tokenizer(text: str, where: str, max_length: int) -> Tokenizer:
@@ -23,18 +24,22 @@ def parse_tokenizer(text: str, where: str, max_length: int) -> Tokenizer:
     Special tokens written out in a comment ("[SEP]") are read as ordinary text.
 
     Raises:
-        ModelFormatError: the text is not a tokenizer, or lacks BERT's special tokens.
+        ModelFormatError: the text is not a tokenizer, or lacks BERT's special tokens, or does not put them
+            around a comment.
     """
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:
-        raise ModelFormatError(f"not a tokenizer: {error}", where=where) from error
+        raise ModelFormatError(f"not a tokenizer: {error}", where=where, remedy=_REMEDY) from error
     missing = [token for token in REQUIRED_TOKENS if tokenizer.token_to_id(token) is None]
     if missing:
-        raise ModelFormatError(f"the tokenizer has no {', '.join(missing)}", where=where)
+        raise ModelFormatError(f"the tokenizer has no {', '.join(missing)}", where=where, remedy=_REMEDY)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     tokenizer.encode_special_tokens = True
+    if tokenizer.encode("").tokens != ["[CLS]", "[SEP]"]:
+        what = "the tokenizer does not put [CLS] before and [SEP] after a comment"
+        raise ModelFormatError(what, where=where, remedy=_REMEDY)
     return tokenizer
 
 
@@ -52,9 +57,10 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
         return _read(Path(settings.tokenizer).expanduser(), settings.max_length)
     if settings.encoder == "fresh":
         return _read(tokenizer_path(), settings.max_length)
-    if is_local(settings.encoder):
-        return _read(Path(settings.encoder).expanduser() / "tokenizer.json", settings.max_length)
-    return _download(settings)
+    folder = Path(locate(settings)[0])
+    if is_local(settings.encoder) and (folder / "tokenizer.json").is_file():
+        return _read(folder / "tokenizer.json", settings.max_length)
+    return _convert(settings)
 
 
 def _read(path: Path, max_length: int) -> Tokenizer:
@@ -67,20 +73,19 @@ def _read(path: Path, max_length: int) -> Tokenizer:
             "no such tokenizer", where=str(path), remedy="name a tokenizer.json file"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ModelFormatError(f"the tokenizer cannot be read: {error}", where=str(path)) from error
+        what = f"the tokenizer cannot be read: {error}"
+        raise ModelFormatError(what, where=str(path), remedy=_REMEDY) from error
     return parse_tokenizer(text, str(path), max_length)
 
 
-def _download(settings: ModelSettings) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    try:
-        wrapped = AutoTokenizer.from_pretrained(settings.encoder, revision=settings.revision)
-    except (OSError, ValueError) as error:
-        raise HubUnavailableError(
-            "the hub gave no tokenizer for this encoder",
+def _convert(settings: ModelSettings) -> Tokenizer:
+    """Let transformers find the encoder's tokenizer, which can be an older vocab.txt."""
+    own = getattr(load_own_tokenizer(settings), "backend_tokenizer", None)
+    # Where it finds no vocabulary, transformers makes a tokenizer that knows the special tokens alone.
+    if own is None or own.get_vocab_size() <= len(own.get_added_tokens_decoder()):
+        raise ModelFormatError(
+            "the encoder came without a tokenizer.json or vocab.txt",
             where=settings.encoder,
-            remedy="check the id and the connection, or set model.tokenizer to a tokenizer.json file",
-        ) from error
-    text: str = wrapped.backend_tokenizer.to_str()
-    return parse_tokenizer(text, settings.encoder, settings.max_length)
+            remedy="set model.tokenizer to the tokenizer.json that belongs to it",
+        )
+    return parse_tokenizer(own.to_str(), settings.encoder, settings.max_length)
