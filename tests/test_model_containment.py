@@ -153,14 +153,19 @@ def test_a_growth_that_does_not_happen_is_an_error(monkeypatch):
             growth.grow(0.5)
 
 
-def test_other_exceptions_put_everything_back(tmp_path):
+def misbehave():
+    print("hidden")  # noqa: T201
+    torch.rand(1), np.random.rand(), random.random()
+    warnings.simplefilter("always")
+    raise ZeroDivisionError
+
+
+def test_other_exceptions_put_everything_back(tmp_path, capfd):
     before = outside()
     with pytest.raises(ZeroDivisionError), contained(tmp_path, 3):
-        print("hidden")  # noqa: T201
-        torch.rand(1), np.random.rand(), random.random()
-        warnings.simplefilter("always")
-        raise ZeroDivisionError
+        misbehave()
     assert differences(before, outside()) == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_cell_is_seeded(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class LoadedModel:
         labels: in the order of the scores' columns.
         thresholds: by label; a score at or above it is positive.
         max_length: tokens read of a comment.
-        metadata: gkiller.json, without its list of files.
+        metadata: gkiller.json, without its list of files and its digest.
         path: where it was loaded from.
     """
 
@@ -128,7 +129,7 @@ def load_model(path: str | Path) -> LoadedModel:
 
     Raises:
         ModelNotFoundError: there is no model.
-        ModelTamperedError: a file differs from its recorded SHA-256.
+        ModelTamperedError: a file differs from its recorded SHA-256, or gkiller.json from its own digest.
         ModelFormatError: the format is unknown or inconsistent, or a weight is not finite.
     """
     directory = find_model(path)
@@ -142,18 +143,19 @@ def load_model(path: str | Path) -> LoadedModel:
     _verify(directory, metadata)
     try:
         labels = tuple(str(label) for label in metadata["labels"])
-        thresholds = {label: float(metadata["thresholds"][label]["value"]) for label in labels}
+        thresholds = {label: _threshold(metadata["thresholds"][label]["value"]) for label in labels}
         max_length = int(metadata["max_length"])
-        model = _build(directory, len(labels))
+        model = _build(directory, labels)
+        text = (directory / _TOKENIZER).read_text("utf-8")
+        tokenizer = parse_tokenizer(text, str(directory / _TOKENIZER), max_length)
+        _check_fits(model, tokenizer, max_length)
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, RuntimeError) as error:
         raise ModelFormatError(
-            f"the model directory is inconsistent: {_first_line(error)}",
+            f"the model directory is inconsistent: {_one_line(error)}",
             where=str(directory),
             remedy=_REMEDY_DAMAGED,
         ) from error
-    text = (directory / _TOKENIZER).read_text("utf-8")
-    tokenizer = parse_tokenizer(text, str(directory / _TOKENIZER), max_length)
-    kept = {key: value for key, value in metadata.items() if key != "files"}
+    kept = {key: value for key, value in metadata.items() if key not in ("files", "digest")}
     return LoadedModel(model, tokenizer, labels, thresholds, max_length, kept, directory)
 
 
@@ -192,7 +194,15 @@ def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, 
 def _write_metadata(directory: Path, metadata: dict[str, Any]) -> None:
     files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != _META)
     digests = {p.relative_to(directory).as_posix(): sha256_file(p) for p in files}
-    (directory / _META).write_text(json_text({**metadata, "files": digests}), "utf-8")
+    content = {**metadata, "files": digests}
+    (directory / _META).write_text(json_text({**content, "digest": _digest(content)}), "utf-8")
+
+
+def _digest(metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of gkiller.json's content, its own digest left out."""
+    rest = {key: value for key, value in metadata.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -200,7 +210,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ModelFormatError(
-            f"not readable as JSON: {_first_line(error)}", where=str(path), remedy=_REMEDY_DAMAGED
+            f"not readable as JSON: {_one_line(error)}", where=str(path), remedy=_REMEDY_DAMAGED
         ) from error
     if not isinstance(value, dict):
         raise ModelFormatError("not a JSON object", where=str(path), remedy=_REMEDY_DAMAGED)
@@ -209,12 +219,22 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _verify(directory: Path, metadata: Mapping[str, Any]) -> None:
     listed = metadata.get("files")
-    needed = {_CONFIG, _WEIGHTS, _TOKENIZER}
+    needed = {_CONFIG, _WEIGHTS, _TOKENIZER, _CARD}
     if not isinstance(listed, dict) or not needed <= listed.keys():
         raise ModelFormatError(
             "the list of files lacks " + ", ".join(sorted(needed - set(listed or ()))),
             where=str(directory / _META),
             remedy=_REMEDY_DAMAGED,
+        )
+    try:
+        digest = _digest(metadata)
+    except ValueError:  # a NaN is none of ours
+        digest = ""
+    if metadata.get("digest") != digest:
+        raise ModelTamperedError(
+            "the file was changed after it was written",
+            where=str(directory / _META),
+            remedy=f"{_REMEDY_DAMAGED}; 'gkiller threshold' is what changes thresholds",
         )
     root = directory.resolve()
     for name, digest in listed.items():
@@ -234,10 +254,29 @@ def _verify(directory: Path, metadata: Mapping[str, Any]) -> None:
             )
 
 
-def _build(directory: Path, labels: int) -> ToxicityClassifier:
+def _threshold(value: Any) -> float:
+    threshold = float(value)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"the threshold {value!r} is not in 0..1")
+    return threshold
+
+
+def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer, max_length: int) -> None:
+    config = model.bert.config
+    if not 2 <= max_length <= config.max_position_embeddings:
+        raise ValueError(f"max_length {max_length} is not in 2..{config.max_position_embeddings}")
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.get_vocab_size()} pieces, the network knows {config.vocab_size}"
+        )
+
+
+def _build(directory: Path, labels: tuple[str, ...]) -> ToxicityClassifier:
     config = _read_json(directory / _CONFIG)
     own = config.pop("gkiller")
-    model = _empty(config, own, labels)
+    if own["labels"] != list(labels):
+        raise ValueError(f"config.json has the labels {own['labels']}, gkiller.json {list(labels)}")
+    model = _empty(config, own, len(labels))
     model.load_state_dict(load_file(directory / _WEIGHTS))
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
@@ -254,14 +293,15 @@ def _empty(config: dict[str, Any], own: Mapping[str, Any], labels: int) -> Toxic
         raise ValueError(f"pooling {own['pooling']!r} is unknown")
     if own["dendrites"] and own["activation"] not in ACTIVATIONS:
         raise ValueError(f"activation {own['activation']!r} is unknown")
+    for name, count in own["dendrites"].items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} cannot have {count!r} dendrites")
     built: BertConfig = BertConfig.from_dict(config)
     with torch.random.fork_rng(devices=[]):
         model = new_classifier(built, labels, own["pooling"])
-        add_dendrites(
-            model, {name: int(n) for name, n in own["dendrites"].items()}, own["activation"] or "sigmoid"
-        )
+        add_dendrites(model, own["dendrites"], own["activation"] or "sigmoid")
     return model
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,378 @@
+"""The model directory: what is saved is what is loaded, and nothing else is."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toy import tiny_settings, toy_tokenizer, vocabulary
+
+from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError, OutputError
+from gkiller.files import atomic_directory, sha256_file
+from gkiller.model import directory as room
+from gkiller.model.classifier import build_classifier
+from gkiller.model.dendritic import add_dendrites
+from gkiller.model.directory import find_model, load_model, rewrite_model, save_model
+from gkiller.model.growth import chosen_linears, dendritic_modules
+from gkiller.model.scoring import score_texts
+
+LABELS = ("toxicity", "threat")
+TEXTS = ["good work on the map", "you idiot", "", "[SEP] [MASK]", "thank you " * 40, "ünïcode 🙂"]
+FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json")
+
+
+def network(labels=LABELS, dendrites=2, activation="tanh", pooling="mean_max"):
+    torch.manual_seed(0)
+    settings = tiny_settings(f"model.pooling={pooling}").model
+    model = build_classifier(settings, labels, len(vocabulary()))
+    names = chosen_linears(model, ("*.query", "*.output.dense"))
+    add_dendrites(model, dict.fromkeys(names, dendrites), activation)
+    with torch.no_grad():
+        for module in dendritic_modules(model).values():
+            module.dendrite_tops.normal_()
+            for link in module.dendrite_links:
+                link.normal_()
+    return model.eval()
+
+
+def save(folder, model=None, labels=LABELS, **changes):
+    values = {
+        "labels": labels,
+        "thresholds": {label: {"value": 0.25 + i / 10, "target": "max f1"} for i, label in enumerate(labels)},
+        "max_length": 16,
+        "card": "# Card\n\n## Thresholds\n\n- none\n",
+        "training": {"source": "a test", "synthetic": True},
+    }
+    save_model(folder, model or network(labels), toy_tokenizer().to_str(), **(values | changes))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("saved") / "model")
+
+
+@pytest.fixture
+def saved(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "model")
+
+
+def resign(folder, **changes):
+    """Change gkiller.json and make all digests right again, as a careful forger would."""
+    metadata = json.loads((folder / "gkiller.json").read_text())
+    metadata = {k: v for k, v in metadata.items() if k not in ("files", "digest")} | changes
+    (folder / "gkiller.json").unlink()
+    room._write_metadata(folder, metadata)
+
+
+# -- there and back -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dendrites", [0, 1, 3])
+@pytest.mark.parametrize("labels", [("toxicity",), LABELS])
+@pytest.mark.parametrize("pooling", ["mean", "mean_max", "cls"])
+def test_what_is_loaded_is_what_was_saved(tmp_path, dendrites, labels, pooling):
+    model = network(labels, dendrites, "gelu", pooling)
+    loaded = load_model(save(tmp_path / "model", model, labels))
+    before, after = dict(model.named_parameters()), dict(loaded.model.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert (loaded.labels, loaded.max_length, loaded.path) == (labels, 16, tmp_path / "model")
+    assert loaded.thresholds == {label: 0.25 + i / 10 for i, label in enumerate(labels)}
+    assert not loaded.model.training
+    ids = torch.tensor([[2, 9, 8, 3]])
+    with torch.inference_mode():
+        assert torch.equal(model(ids, torch.ones_like(ids)), loaded.model(ids, torch.ones_like(ids)))
+    assert loaded.model.pooling == pooling
+    found = {(len(m.dendrites), m.activation) for m in dendritic_modules(loaded.model).values()}
+    assert found == ({(dendrites, "gelu")} if dendrites else set())
+
+
+def test_a_new_process_gives_the_same_scores(saved):
+    here = score_texts(load_model(saved), TEXTS, batch_size=2)
+    code = (
+        "import sys, json; from gkiller.model.directory import load_model;"
+        "from gkiller.model.scoring import score_texts;"
+        "scores = score_texts(load_model(sys.argv[1]), json.loads(sys.argv[2]), batch_size=2);"
+        "print(json.dumps(scores.tolist()))"
+    )
+    command = [sys.executable, "-c", code, str(saved), json.dumps(TEXTS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(done.stdout) == here.tolist()
+
+
+def test_saving_the_same_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / name, network())
+    for name in (*FILES, "gkiller.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_the_files_and_their_digests(saved):
+    assert sorted(path.name for path in saved.iterdir()) == sorted((*FILES, "gkiller.json"))
+    metadata = json.loads((saved / "gkiller.json").read_text())
+    assert metadata["format_version"] == 1
+    assert metadata["files"] == {name: sha256_file(saved / name) for name in FILES}
+    assert metadata["training"] == {"source": "a test", "synthetic": True}
+    config = json.loads((saved / "config.json").read_text())
+    assert config["model_type"] == "bert"
+    assert config["gkiller"]["activation"] == "tanh"
+    assert set(config["gkiller"]["dendrites"].values()) == {2}
+
+
+def test_nothing_is_pickled_and_no_parameter_is_perforatedai_s(saved):
+    names = load_file(saved / "model.safetensors").keys()
+    assert not any("main_module" in name or "parent_module" in name for name in names)
+    assert {path.suffix for path in saved.iterdir()} == {".json", ".md", ".safetensors"}
+
+
+def test_loading_draws_nothing_from_the_generator(saved):
+    before = torch.get_rng_state()
+    load_model(saved)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_can_be_named(saved):
+    assert find_model(saved.parent) == saved
+    assert load_model(str(saved.parent)).path == saved
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_no_model_there(tmp_path, name):
+    with pytest.raises(ModelNotFoundError) as caught:
+        load_model(tmp_path / name)
+    assert "gkiller train" in caught.value.remedy
+
+
+# -- scores -------------------------------------------------------------------------------------
+
+
+def test_scores_do_not_depend_on_batches(saved):
+    loaded = load_model(saved)
+    alone = np.concatenate([score_texts(loaded, [text]) for text in TEXTS])
+    for size in (1, 2, 256):
+        np.testing.assert_allclose(score_texts(loaded, TEXTS, size), alone, rtol=0, atol=1e-6)
+
+
+def test_scores_tell_their_progress_and_may_be_none(saved):
+    loaded, told = load_model(saved), []
+    score_texts(loaded, TEXTS, 4, lambda done, total: told.append((done, total)))
+    assert told == [(4, 6), (6, 6)]
+    assert score_texts(loaded, []).shape == (0, 2)
+
+
+# -- tampering ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_byte_is_found(saved, name):
+    content = bytearray((saved / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (saved / name).write_bytes(content)
+    with pytest.raises(ModelTamperedError, match="SHA-256") as caught:
+        load_model(saved)
+    assert caught.value.where == str(saved / name)
+    assert caught.value.remedy
+
+
+def test_a_changed_threshold_is_found(saved):
+    path = saved / "gkiller.json"
+    text = path.read_text()
+    assert '"value": 0.25' in text
+    path.write_text(text.replace('"value": 0.25', '"value": 0.95'))
+    with pytest.raises(ModelTamperedError, match="changed after it was written") as caught:
+        load_model(saved)
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(ModelTamperedError, match="missing") as caught:
+        load_model(saved)
+    assert caught.value.where == str(saved / name)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": 1}'])
+def test_a_broken_description(saved, text):
+    (saved / "gkiller.json").write_text(text)
+    with pytest.raises(ModelFormatError) as caught:
+        load_model(saved)
+    assert caught.value.where == str(saved / "gkiller.json")
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_an_unknown_version(saved, version):
+    resign(saved, format_version=version)
+    with pytest.raises(ModelFormatError, match="unknown") as caught:
+        load_model(saved)
+    assert "format 1" in caught.value.remedy
+
+
+def test_a_link_out_of_the_directory(saved, tmp_path):
+    (saved / "model.safetensors").rename(tmp_path / "elsewhere")
+    (saved / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelFormatError, match="leads out"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../secret", "..\\secret"])
+def test_a_listed_path_out_of_the_directory(saved, name):
+    (saved.parent / "secret").write_text("s")
+    metadata = json.loads((saved / "gkiller.json").read_text())
+    metadata["files"][name] = sha256_file(saved.parent / "secret")
+    metadata["digest"] = room._digest(metadata)
+    (saved / "gkiller.json").write_text(json.dumps(metadata))
+    with pytest.raises(ModelFormatError, match="leads out"):
+        load_model(saved)
+
+
+def weights(change):
+    def spoil(folder):
+        found = load_file(folder / "model.safetensors")
+        save_file(change(found), folder / "model.safetensors")
+
+    return spoil
+
+
+def config(change):
+    def spoil(folder):
+        found = json.loads((folder / "config.json").read_text())
+        change(found)
+        (folder / "config.json").write_text(json.dumps(found))
+
+    return spoil
+
+
+QUERY = "bert.encoder.layer.0.attention.self.query"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (weights(lambda w: {**w, "classifier.bias": w["classifier.bias"] * float("nan")}), "not finite"),
+        (weights(lambda w: {**w, "classifier.bias": w["classifier.bias"] / 0}), "not finite"),
+        (weights(lambda w: {**w, "classifier.bias": torch.zeros(3)}), "classifier.bias"),
+        (weights(lambda w: {k: v for k, v in w.items() if k != "classifier.bias"}), "classifier.bias"),
+        (weights(lambda w: {**w, "extra": torch.zeros(1)}), "extra"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"nothing"), ""),
+        (config(lambda c: c.pop("gkiller")), "gkiller"),
+        (config(lambda c: c.update(model_type="gpt2")), "gpt2"),
+        (config(lambda c: c.update(hidden_size=24)), ""),
+        (config(lambda c: c.update(max_position_embeddings=8)), ""),
+        (config(lambda c: c["gkiller"].update(pooling="max")), "max"),
+        (config(lambda c: c["gkiller"].update(activation="softplus")), "softplus"),
+        (config(lambda c: c["gkiller"].update(labels=["threat", "toxicity"])), "labels"),
+        (config(lambda c: c["gkiller"]["dendrites"].update({QUERY: 1})), QUERY),
+        (config(lambda c: c["gkiller"]["dendrites"].update({QUERY: -1})), QUERY),
+        (config(lambda c: c["gkiller"]["dendrites"].update({"bert.nobody": 1})), "nobody"),
+        (config(lambda c: c["gkiller"]["dendrites"].update({"bert.embeddings": 1})), "not a Linear"),
+        (lambda f: resign(f, max_length=17), "max_length 17"),
+        (lambda f: resign(f, max_length=0), "max_length 0"),
+        (lambda f: resign(f, labels=["toxicity"]), "labels"),
+        (lambda f: resign(f, labels="toxicity"), ""),
+        (lambda f: resign(f, thresholds={}), "toxicity"),
+        (lambda f: resign(f, thresholds={label: {"value": 1.5} for label in LABELS}), "1.5"),
+        (lambda f: resign(f, thresholds={label: {"value": "high"} for label in LABELS}), "high"),
+    ],
+)
+def test_a_consistent_forgery_is_refused(saved, spoil, said):
+    spoil(saved)
+    resign(saved) if json.loads((saved / "gkiller.json").read_text())["labels"] == list(LABELS) else None
+    with pytest.raises(ModelFormatError) as caught:
+        load_model(saved)
+    assert said in caught.value.what
+    assert str(saved) in caught.value.where
+    assert caught.value.remedy
+
+
+def test_a_tokenizer_that_knows_more_pieces_than_the_network(saved):
+    tokenizer = toy_tokenizer()
+    tokenizer.add_tokens(["zebra"])
+    (saved / "tokenizer.json").write_text(tokenizer.to_str())
+    resign(saved)
+    with pytest.raises(ModelFormatError, match="pieces"):
+        load_model(saved)
+
+
+# -- writing ------------------------------------------------------------------------------------
+
+
+def test_new_thresholds_leave_everything_else(saved):
+    before = {name: (saved / name).read_bytes() for name in FILES}
+    loaded = load_model(saved)
+    metadata = dict(loaded.metadata)
+    rewrite_model(saved, loaded, thresholds={label: {"value": 0.75} for label in LABELS}, card="# New\n")
+    again = load_model(saved)
+    assert again.thresholds == dict.fromkeys(LABELS, 0.75)
+    assert (saved / "README.md").read_text() == "# New\n"
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (saved / name).read_bytes() == before[name]
+    assert {k: v for k, v in again.metadata.items() if k != "thresholds"} == {
+        k: v for k, v in metadata.items() if k != "thresholds"
+    }
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+def test_further_files_of_the_model_are_kept(saved):
+    (saved / "onnx").mkdir()
+    (saved / "onnx" / "model.onnx").write_bytes(b"graph")
+    resign(saved)
+    rewrite_model(saved, load_model(saved), thresholds={label: {"value": 0.5} for label in LABELS}, card="#")
+    assert (saved / "onnx" / "model.onnx").read_bytes() == b"graph"
+    load_model(saved)
+
+
+def test_an_earlier_model_is_replaced_whole(saved):
+    (saved / "left over").write_text("x")
+    save(saved, network(("threat",)), ("threat",))
+    assert load_model(saved).labels == ("threat",)
+    assert not (saved / "left over").exists()
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+def test_a_save_that_fails_leaves_the_old_one(saved, monkeypatch):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(room, "save_file", full)
+    with pytest.raises(OutputError, match="No space"):
+        save(saved, network())
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_atomic_directory_leaves_the_old_one_when_the_block_raises(tmp_path, error):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "old").write_text("old")
+
+    def replace():
+        with atomic_directory(place) as temporary:
+            (temporary / "new").write_text("new")
+            raise error
+
+    with pytest.raises(error):
+        replace()
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert (place / "old").read_text() == "old"
+
+
+def test_atomic_directory_replaces_and_makes_parents(tmp_path):
+    place = tmp_path / "deep" / "place"
+    for text in ("first", "second"):
+        with atomic_directory(place) as temporary:
+            assert not (place / text).exists()
+            (temporary / text).write_text(text)
+    assert [path.name for path in place.iterdir()] == ["second"]
+    assert [path.name for path in place.parent.iterdir()] == ["place"]
