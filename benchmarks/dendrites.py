@@ -4,7 +4,7 @@ Trains every arm of `ARMS` on the same rows and seeds, selects epochs on the val
 measures on the test split. Each run's scores are kept in OUT, so that a stopped benchmark goes on where it
 was, and several processes can share the work (--arms). ``--report`` only writes the table.
 
-    python benchmarks/dendrites.py --data prepared/ --seeds 3
+    python benchmarks/dendrites.py --data prepared/ --seeds 0,1,2
     python benchmarks/dendrites.py --data prepared/ --report docs/dendrites.md
 
 ``prepared/`` is made by ``gkiller data prepare``; see docs/dendrites.md for the command that was used.
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
     parser.add_argument("--rows", type=int, default=5_000, help="training rows")
     parser.add_argument("--max-length", type=int, default=64, help="tokens read of a comment")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--arms", default=",".join(CORE), help=f"comma-separated, of: {', '.join(ARMS)}")
     parser.add_argument("--out", type=Path, default=Path("runs/dendrites"))
@@ -245,7 +245,7 @@ def main() -> None:
     if arguments.report:
         insert(arguments.report, report(load_results(arguments.out), Path(arguments.data)))
         return
-    for seed in range(arguments.seeds):
+    for seed in map(int, arguments.seeds.split(",")):
         for arm in arguments.arms.split(","):
             run_one(arm, seed, arguments)
 
