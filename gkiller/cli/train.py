@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from gkiller.settings import Resolved, Settings
     from gkiller.training.train import TrainResult
 
-_HARMLESS = ("train.device", "train.keep_checkpoints")
-
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The directory that holds runs.")]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The run's name; else train-1, train-2, ...")
@@ -74,36 +72,23 @@ def _resumed(out: Path, resume: str) -> Path:
 
 
 def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
-    """Return the run's own settings; what was asked for beside them must not differ.
+    """Return the run's own settings; what the command line asks for beside them must not differ.
+
+    Variables and ``gkiller.toml`` are not asked: they may have changed since, and the run has its own file.
 
     Raises:
-        ResumeError: a setting given now differs from the run's, and it is not a harmless one.
+        ResumeError: a setting given on the command line differs from the run's, and it is not a harmless one.
     """
-    from gkiller.errors import ResumeError
-    from gkiller.settings import resolve, settings_by_key
+    from gkiller.settings import resolve
+    from gkiller.training.resume import resumed_settings
 
-    kept = resolve(config=run / "settings.toml", environ={}).settings
-    changes: dict[str, Any] = {}
-    refused: list[str] = []
-    for key in settings_by_key():
-        if resolved.origins[key].startswith("-"):
-            section, field = key.split(".")
-            ours, theirs = (
-                getattr(getattr(kept, section), field),
-                getattr(getattr(resolved.settings, section), field),
-            )
-            if ours != theirs and key in _HARMLESS:
-                changes.setdefault(section, {})[field] = theirs
-            elif ours != theirs:
-                refused.append(f"{key} is {ours!r} in the run and {theirs!r} now")
-    if refused:
-        raise ResumeError(
-            "a resumed run keeps its settings: " + "; ".join(refused),
-            where=str(run),
-            remedy=f"leave these flags out, or start a new training; {', '.join(_HARMLESS)} may change",
-        )
-    sections = {name: getattr(kept, name).model_copy(update=fields) for name, fields in changes.items()}
-    return kept.model_copy(update=sections)
+    around = resolve()  # what would be resolved without the command line
+    given = [
+        key
+        for key, origin in resolved.origins.items()
+        if origin.startswith("-") or origin not in ("default", around.origins[key])
+    ]
+    return resumed_settings(run, resolved.settings, given)
 
 
 def _facts(result: TrainResult) -> dict[str, Any]:

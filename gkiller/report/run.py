@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from gkiller.errors import ResumeError, RunExistsError, RunLockedError, SettingsError
+from gkiller.errors import GkillerError, ResumeError, RunExistsError, RunLockedError, SettingsError
 from gkiller.files import json_text, write_text, writing
 
 if TYPE_CHECKING:
@@ -102,8 +105,9 @@ class RunDirectory:
             raise ResumeError("there is no run", where=str(out), remedy="start one with 'gkiller train'")
         return cls.open(max(runs, key=lambda run: (run / "settings.toml").stat().st_mtime_ns))
 
-    def lock(self) -> FileLock:
-        """Return the run's lock, held; use it as a context manager. A dead process does not keep it.
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run's lock for the block. A dead process does not keep it.
 
         Raises:
             RunLockedError: another process writes to this run.
@@ -114,7 +118,23 @@ class RunDirectory:
             raise RunLockedError(
                 "another process writes to this run", where=str(self.path), remedy="wait for it to end"
             ) from error
-        return self._lock
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @contextlib.contextmanager
+    def discarded_when_refused(self) -> Iterator[None]:
+        """Remove the run when the block ends with an error of gkiller's before the first checkpoint.
+
+        A mistyped encoder or pattern then leaves nothing behind that would take the run's name.
+        """
+        try:
+            yield
+        except GkillerError:
+            if not self.checkpoints.exists():
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def write_settings(self, settings: Settings) -> None:
         """Write ``settings.toml``: complete, so that ``--config`` on it repeats the run."""
@@ -148,11 +168,25 @@ class RunDirectory:
             stream.write(json.dumps(row, allow_nan=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of ``metrics.jsonl``; none when it is not there."""
+        """Return the rows of ``metrics.jsonl``; none when it is not there.
+
+        A last line without its end is left out: its writer was killed, and the epoch will be trained again.
+
+        Raises:
+            ResumeError: another line is not JSON.
+        """
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        rows = []
+        for number, line in enumerate(path.read_text("utf-8").splitlines(keepends=True), start=1):
+            if not line.endswith("\n"):
+                break
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ResumeError(f"not JSON: {error}", where=f"{path}, line {number}") from error
+        return rows
 
     def cut_metrics(self, epoch: int) -> None:
         """Keep the rows up to an epoch: a resumed training writes the later ones again."""

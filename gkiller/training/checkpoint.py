@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from gkiller.training.phases import Phase
 FORMAT_VERSION = 1
 _STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
 _RNG = "rng.torch"
+_START_ANEW = "start a new training"
 
 
 @dataclass
@@ -117,12 +119,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
     with atomic_directory(directory) as temporary:
         save_file(checkpoint.weights, temporary / _WEIGHTS)
         save_file({**checkpoint.optimizer, _RNG: checkpoint.rng}, temporary / _OPTIMIZER)
-        state = {
-            "format_version": FORMAT_VERSION,
-            "progress": checkpoint.progress.as_dict(),
-            "files": {name: sha256_file(temporary / name) for name in (_WEIGHTS, _OPTIMIZER)},
-        }
-        (temporary / _STATE).write_text(json_text(state), "utf-8")
+        _write_state(temporary, {"progress": checkpoint.progress.as_dict()})
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
@@ -131,23 +128,44 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     Raises:
         ResumeError: it is incomplete, damaged, or of an unknown version.
     """
-    try:
-        state = json.loads((directory / _STATE).read_text("utf-8"))
-        if state["format_version"] != FORMAT_VERSION:
-            raise ResumeError(
-                f"checkpoint format {state['format_version']!r} is unknown",
-                where=str(directory),
-                remedy=f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it",
-            )
-        for name, digest in state["files"].items():
-            if sha256_file(directory / name) != digest:
-                raise ResumeError(f"{name} is damaged", where=str(directory))
+    with _readable(directory):
+        state = _read_state(directory)
         optimizer = load_file(directory / _OPTIMIZER)
         rng = optimizer.pop(_RNG)
         progress = Progress.from_dict(state["progress"])
         return Checkpoint(progress, load_file(directory / _WEIGHTS), optimizer, rng)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ResumeError(f"the checkpoint cannot be read: {error}", where=str(directory)) from error
+
+
+def _write_state(directory: Path, content: Mapping[str, Any]) -> None:
+    """Write ``state.json``: content, format version and the digests of the other files."""
+    files = {path.name: sha256_file(path) for path in sorted(directory.iterdir())}
+    state = {"format_version": FORMAT_VERSION, **content, "files": files}
+    (directory / _STATE).write_text(json_text(state), "utf-8")
+
+
+def _read_state(directory: Path) -> dict[str, Any]:
+    """Read ``state.json`` and check the digests in it."""
+    state: dict[str, Any] = json.loads((directory / _STATE).read_text("utf-8"))
+    if state["format_version"] != FORMAT_VERSION:
+        raise ResumeError(
+            f"checkpoint format {state['format_version']!r} is unknown",
+            where=str(directory),
+            remedy=f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it",
+        )
+    for name, digest in state["files"].items():
+        if sha256_file(directory / name) != digest:
+            raise ResumeError(f"{name} is damaged", where=str(directory), remedy=_START_ANEW)
+    return state
+
+
+@contextlib.contextmanager
+def _readable(directory: Path) -> Iterator[None]:
+    """Turn what an incomplete or damaged checkpoint raises into one error."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        what = f"the checkpoint cannot be read: {error}"
+        raise ResumeError(what, where=str(directory), remedy=_START_ANEW) from error
 
 
 class CheckpointStore:
@@ -176,6 +194,7 @@ class CheckpointStore:
         """Write the best weights with ``count`` dendrites per Linear."""
         with atomic_directory(self.directory / f"best-{count}") as temporary:
             save_file(weights, temporary / _WEIGHTS)
+            _write_state(temporary, {})
 
     def load_best(self, count: int) -> State:
         """Read the best weights with ``count`` dendrites per Linear.
@@ -183,11 +202,10 @@ class CheckpointStore:
         Raises:
             ResumeError: they are not there or damaged.
         """
-        path = self.directory / f"best-{count}" / _WEIGHTS
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise ResumeError(f"the best weights cannot be read: {error}", where=str(path)) from error
+        directory = self.directory / f"best-{count}"
+        with _readable(directory):
+            _read_state(directory)
+            return load_file(directory / _WEIGHTS)
 
     def newest(self) -> Checkpoint:
         """Read the newest epoch checkpoint that is whole.
@@ -204,5 +222,5 @@ class CheckpointStore:
         raise ResumeError(
             f"no usable checkpoint{f' ({first})' if first else ''}",
             where=str(self.directory),
-            remedy="start a new training",
+            remedy=_START_ANEW,
         )

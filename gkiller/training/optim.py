@@ -26,7 +26,7 @@ def trained_parameters(growth: Growth, phase: Phase) -> dict[str, nn.Parameter]:
         "dendrites": dendrites,
         "candidates": {name: p for name, p in dendrites.items() if name not in tops},
         "tops": tops,
-        "everything": {**neurons, **dendrites},
+        "everything": {**neurons, **growth.all_dendrites()},
     }[phase.trains]
     for parameter in growth.model.parameters():
         parameter.requires_grad_(False)

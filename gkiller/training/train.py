@@ -20,9 +20,11 @@ from gkiller.model.perforated import PerforatedGrowth, require_available
 from gkiller.model.tokenizer import load_tokenizer
 from gkiller.report.environment import environment
 from gkiller.report.run import RunDirectory
+from gkiller.settings import settings_by_key
 from gkiller.training.checkpoint import CheckpointStore, Progress
 from gkiller.training.events import TrainingEvent
 from gkiller.training.finish import Finished, finish
+from gkiller.training.resume import resumed_settings
 from gkiller.training.runtime import cpu_count, resolve_device, runtime
 from gkiller.training.trainer import Encoded, EventCallback, Trainer
 
@@ -84,11 +86,14 @@ def train(
         require_available()
     device = resolve_device(settings.train.device)
     run = RunDirectory.open(resume) if resume else None
+    if run is not None:
+        resumed_settings(run.path, settings, settings_by_key())
     dataset = load_dataset(settings.data, cache=out / ".data", progress=on_data)
     train_split, valid_split = dataset.split("train"), dataset.split("valid")
     tokenizer = load_tokenizer(settings.model)
     run = run or RunDirectory.create(out, name)
-    with run.lock(), runtime(settings.train, device):
+    tidy = run.discarded_when_refused() if resume is None else contextlib.nullcontext()
+    with tidy, run.lock(), runtime(settings.train, device):
         manifest = _manifest(settings, dataset, tokenizer, argv, device)
         _open_run(run, settings, manifest, resuming=resume is not None)
         model = build_classifier(settings.model, dataset.labels, tokenizer.get_vocab_size())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gkiller.data.batches import Tokens, scoring_batches, training_batches
-from gkiller.errors import DivergedError
+from gkiller.errors import DivergedError, SingleClassError
 from gkiller.evaluation.metrics import macro_score
 from gkiller.training.checkpoint import (
     Checkpoint,
@@ -75,6 +75,9 @@ class Trainer:
         special_tokens: ids that are never hidden.
         on_event: told of phases, steps and epochs.
         on_metrics: given a row of figures after each epoch.
+
+    Raises:
+        SingleClassError: no label has both classes in a split.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Trainer:
         self.on_event = on_event
         self.on_metrics = on_metrics
         self.device = next(growth.model.parameters()).device
+        _require_both_classes(valid.labels, names)
         self.weights = class_weights(train.labels, names, settings.train.class_weights).to(self.device)
         self.mask_token = mask_token
         self.special = torch.tensor(special_tokens, device=self.device)
@@ -118,7 +122,7 @@ class Trainer:
         while not self.progress.finished:
             if not self._phase_over():
                 self._run_phase(optimizer)
-                optimizer = None
+            optimizer = None  # what a checkpoint holds is for its own phase only
             self._advance()
         return self.progress
 
@@ -174,13 +178,14 @@ class Trainer:
         while not self._phase_over():
             loss, speed, seconds = self._train_epoch(optimizer)
             self._close_epoch(optimizer, loss, speed, seconds)
-            switched = self._switched()
-            self._save({} if switched else optimizer_tensors(optimizer, parameters))
+            switched, early = self._switched(), ""
             if self._phase_over() and self.progress.phase_epoch < phase.epochs:
                 why = "the history rule" if switched else "patience"
-                done = f"{phase.name} phase ended by {why} after epoch {self.progress.phase_epoch}"
-                self.progress.stopped_early.append(done)
-                self.on_event(self._event("note", message=done))
+                early = f"{phase.name} phase ended by {why} after epoch {self.progress.phase_epoch}"
+                self.progress.stopped_early.append(early)
+            self._save({} if switched else optimizer_tensors(optimizer, parameters))
+            if early:
+                self.on_event(self._event("note", message=early))
 
     # -- epochs ---------------------------------------------------------------------------------
 
@@ -213,10 +218,7 @@ class Trainer:
             loss = task_loss(self._logits(ids, mask), targets, self.weights)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise DivergedError(
-                f"the loss became {value} in epoch {self.progress.epoch + 1}",
-                remedy="lower train.lr or dendrites.lr, or set train.clip_norm",
-            )
+            raise _diverged(f"the loss became {value} in epoch {self.progress.epoch + 1}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.train.clip_norm:
@@ -258,6 +260,8 @@ class Trainer:
         with torch.inference_mode():
             for rows in scoring_batches(split.tokens.lengths, self.settings.evaluation.batch_size):
                 logits[torch.from_numpy(rows)] = self._logits(*self._batch(split.tokens, rows)).float().cpu()
+            if not bool(logits.isfinite().all()):
+                raise _diverged(f"the validation scores became NaN in epoch {self.progress.epoch + 1}")
             loss = float(task_loss(logits, torch.from_numpy(split.labels), self.weights.cpu()))
             scores = model.probabilities(logits).double().numpy()
         return Validation(
@@ -336,4 +340,18 @@ class Trainer:
             steps=self.steps,
             metric=self.settings.train.metric,
             **values,
+        )
+
+
+def _diverged(what: str) -> DivergedError:
+    return DivergedError(what, remedy="lower train.lr or dendrites.lr, or set train.clip_norm")
+
+
+def _require_both_classes(labels: Labels, names: tuple[str, ...]) -> None:
+    """Refuse, before an epoch is spent on it, a validation split that could measure nothing."""
+    if not any((column == 0).any() and (column == 1).any() for column in labels.T):
+        raise SingleClassError(
+            "the validation split has only one class of " + ", ".join(names),
+            where="valid",
+            remedy="use a larger validation split (data.valid_share), or data that hold both classes",
         )
