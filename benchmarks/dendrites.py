@@ -58,6 +58,10 @@ ARMS: dict[str, tuple[str, list[str]]] = {
         "dendrites by gradient, after 1 neuron epoch, for 5 epochs",
         [*_GROWN, "train.epochs=1", "dendrites.epochs=5"],
     ),
+    "correlation-early": (
+        "dendrites by correlation, after 1 neuron epoch, for 5 epochs",
+        [*_GROWN, "dendrites.objective=correlation", "train.epochs=1", "dendrites.epochs=5"],
+    ),
     "gradient-joint": (
         "1 frozen epoch, then neurons and dendrites together for 3 at 1e-3",
         [*_GROWN, "dendrites.epochs=1", "dendrites.joint_epochs=3", "dendrites.joint_lr=1e-3"],
@@ -177,7 +181,7 @@ def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
     none = table["none"]
     first = next(iter(results.values()))[0]
     lines = [
-        f"{first['rows']:,} training rows, {len(results['none'])} seeds, {first['threads']} thread(s) a run; "
+        f"{first['rows']:,} training rows, up to {len(results['none'])} seeds, {first['threads']} thread(s) a run; "
         "test split, weighted to the natural prior; mean over seeds, 95 % bootstrap intervals over test "
         "rows, paired for differences.",
         "",
