@@ -181,7 +181,8 @@ def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
     none = table["none"]
     first = next(iter(results.values()))[0]
     lines = [
-        f"{first['rows']:,} training rows, up to {len(results['none'])} seeds, {first['threads']} thread(s) a run; "
+        f"{first['rows']:,} training rows, up to {len(results['none'])} seeds, "
+        f"{first['threads']} thread(s) a run; "
         "test split, weighted to the natural prior; mean over seeds, 95 % bootstrap intervals over test "
         "rows, paired for differences.",
         "",
