@@ -111,6 +111,7 @@ def run_one(arm: str, seed: int, arguments: argparse.Namespace) -> None:
             "seconds": result.progress.seconds,
             "epochs": result.progress.epoch,
             "valid_ap": {str(count): best for count, best in result.progress.best.items()},
+            "max_length": settings.model.max_length,
             "threshold": result.finished.thresholds[loaded.labels[0]].value,
             "top_weight_mean": top_weight_mean(loaded),
             "metrics": result.run.read_metrics(),
@@ -135,8 +136,12 @@ def load_results(out: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def figures(results: dict[str, list[dict[str, Any]]], data: Path) -> dict[str, dict[str, Any]]:
-    """Return, by arm and variant, the mean over seeds of AP and F1: point and bootstrap replicas.
+Table = dict[tuple[str, str, str], dict[int, tuple[float, Any]]]
+"""(arm, variant, figure) to seed to the figure and its bootstrap replicas, (R,)."""
+
+
+def figures(results: dict[str, list[dict[str, Any]]], data: Path) -> Table:
+    """Return AP and F1 of every run and variant: point and bootstrap replicas.
 
     All arms, seeds and variants see the same resamples of the test rows, so that differences are paired.
     F1 is at the threshold tuned on the validation split.
@@ -147,78 +152,72 @@ def figures(results: dict[str, list[dict[str, Any]]], data: Path) -> dict[str, d
     for arm, runs in results.items():
         for facts in runs:
             for variant, scores in facts["scores"].items():
-                keys.append((arm, variant))
+                keys.append((arm, variant, facts["seed"]))
                 plans.append(plan(rank(truth, scores, test.weights), (facts["threshold"], HALF), 15))
     ones = np.stack([one.figures(np.ones((1, len(truth)))) for one in plans])[:, 0]
     replicas = resample(plans, len(truth), 1000, 0)
-    ap, f1 = RANK_FIGURES.index("ap"), len(RANK_FIGURES)
-    table: dict[str, dict[str, Any]] = {}
-    for arm in results:
-        table[arm] = {}
-        for variant in ("whole", "zeroed", "mean"):
-            slots = [i for i, key in enumerate(keys) if key == (arm, variant)]
-            for name, column in (("ap", ap), ("f1", f1)):
-                table[arm][f"{variant}_{name}"] = {
-                    "point": float(ones[slots, column].mean()),
-                    "replicas": replicas[slots, :, column].mean(axis=0),
-                    "seeds": ones[slots, column].tolist(),
-                }
+    table: Table = {}
+    for slot, (arm, variant, seed) in enumerate(keys):
+        for name, column in (("ap", RANK_FIGURES.index("ap")), ("f1", len(RANK_FIGURES))):
+            value = (float(ones[slot, column]), replicas[slot, :, column])
+            table.setdefault((arm, variant, name), {})[seed] = value
     return table
 
 
-def _with_interval(value: dict[str, Any], base: dict[str, Any] | None = None) -> str:
-    point, replicas = value["point"], value["replicas"]
-    sign = ""
-    if base is not None:
-        point, replicas, sign = point - base["point"], replicas - base["replicas"], "+"
+def cell(own: dict[int, tuple[float, Any]], base: dict[int, tuple[float, Any]] | None = None) -> str:
+    """Return a mean over seeds with its interval, or that of the difference to ``base`` on the same seeds."""
+    seeds = [seed for seed in own if base is None or seed in base]
+    point = float(np.mean([own[s][0] - (base[s][0] if base else 0.0) for s in seeds]))
+    replicas = np.mean([own[s][1] - (base[s][1] if base else 0.0) for s in seeds], axis=0)
     low, high, _ = interval(replicas, 0.95)
+    sign = "+" if base else ""
     return f"{point:{sign}.4f} ({low:{sign}.4f} to {high:{sign}.4f})"
 
 
 def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
     """Return the tables in Markdown."""
     table = figures(results, data)
-    none = table["none"]
     first = next(iter(results.values()))[0]
     lines = [
-        f"{first['rows']:,} training rows, up to {len(results['none'])} seeds, "
-        f"{first['threads']} thread(s) a run; "
-        "test split, weighted to the natural prior; mean over seeds, 95 % bootstrap intervals over test "
-        "rows, paired for differences.",
+        f"{first['rows']:,} training rows of up to {first['max_length']} tokens, {first['threads']} "
+        "thread(s) a run; test split, weighted to the natural prior; mean over seeds with 95 % bootstrap intervals "
+        "over test rows; differences are paired by row and by seed.",
         "",
-        "| arm | parameters | test AP | minus none | test F1 | minus none | seeds' AP | s/run |",
+        "| arm | parameters | test AP | minus none | test F1 | minus none | each seed's AP | s/run |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm, runs in results.items():
-        own = table[arm]
-        seeds = ", ".join(f"{value:.4f}" for value in own["whole_ap"]["seeds"])
-        seconds = np.mean([run["seconds"] for run in runs])
+        ap, f1 = table[arm, "whole", "ap"], table[arm, "whole", "f1"]
+        seeds = ", ".join(f"{ap[seed][0]:.4f}" for seed in sorted(ap))
+        none = arm == "none"
         lines.append(
-            f"| {ARMS[arm][0]} | {runs[0]['parameters']:,} | {_with_interval(own['whole_ap'])} | "
-            f"{_with_interval(own['whole_ap'], none['whole_ap'])} | {_with_interval(own['whole_f1'])} | "
-            f"{_with_interval(own['whole_f1'], none['whole_f1'])} | {seeds} | {seconds:.0f} |"
+            f"| {ARMS[arm][0]} | {runs[0]['parameters']:,} | {cell(ap)} | "
+            f"{'' if none else cell(ap, table['none', 'whole', 'ap'])} | {cell(f1)} | "
+            f"{'' if none else cell(f1, table['none', 'whole', 'f1'])} | {seeds} | "
+            f"{np.mean([run['seconds'] for run in runs]):.0f} |"
         )
     lines += [
         "",
         "What the dendrites do. *Neurons* and *best* are validation AP before the dendrite phase and at "
-        "the end, mean over seeds, with how many seeds gained; *zeroed* and *at mean* are the change of "
-        "test AP when the trained dendrites' output is replaced by 0, or by its mean over the test tokens.",
+        "the end, mean over seeds; *top weight* is the mean magnitude; *loss* is the mean training loss of the last "
+        "neuron epoch; *zeroed* and *at mean* are the change of test AP when the trained dendrites' output is "
+        "replaced by 0, or by its mean over the test tokens.",
         "",
-        "| arm | valid AP: neurons → best | seeds that gained | mean \\|top weight\\| | zeroed | at mean |",
-        "|---|---|---|---|---|---|",
+        "| arm | loss | valid AP: neurons → best | seeds that gained | mean top weight | zeroed | at mean |",
+        "|---|---|---|---|---|---|---|",
     ]
     for arm, runs in results.items():
         if not any("1" in run["valid_ap"] for run in runs):
             continue
         before = [run["valid_ap"]["0"] for run in runs]
         after = [run["valid_ap"]["1"] for run in runs]
-        own = table[arm]
+        losses = [[m["train_loss"] for m in run["metrics"] if m["phase"] == "neuron"][-1] for run in runs]
+        whole = table[arm, "whole", "ap"]
         gained = sum(b > a for a, b in zip(before, after, strict=True))
         lines.append(
-            f"| {ARMS[arm][0]} | {np.mean(before):.4f} → {np.mean(after):.4f} | {gained} of {len(runs)} | "
-            f"{np.mean([run['top_weight_mean'] for run in runs]):.3f} | "
-            f"{_with_interval(own['zeroed_ap'], own['whole_ap'])} | "
-            f"{_with_interval(own['mean_ap'], own['whole_ap'])} |"
+            f"| {ARMS[arm][0]} | {np.mean(losses):.2f} | {np.mean(before):.4f} → {np.mean(after):.4f} | "
+            f"{gained} of {len(runs)} | {np.mean([run['top_weight_mean'] for run in runs]):.3f} | "
+            f"{cell(table[arm, 'zeroed', 'ap'], whole)} | {cell(table[arm, 'mean', 'ap'], whole)} |"
         )
     return "\n".join(lines) + "\n"
 
