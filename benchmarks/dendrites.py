@@ -180,8 +180,8 @@ def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
     first = next(iter(results.values()))[0]
     lines = [
         f"{first['rows']:,} training rows of up to {first['max_length']} tokens, {first['threads']} "
-        "thread(s) a run; test split, weighted to the natural prior; mean over seeds with 95 % bootstrap intervals "
-        "over test rows; differences are paired by row and by seed.",
+        "thread(s) a run; test split, weighted to the natural prior; mean over seeds with 95 % bootstrap "
+        "intervals over test rows; differences are paired by row and by seed.",
         "",
         "| arm | parameters | test AP | minus none | test F1 | minus none | each seed's AP | s/run |",
         "|---|---|---|---|---|---|---|---|",
@@ -199,9 +199,9 @@ def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
     lines += [
         "",
         "What the dendrites do. *Neurons* and *best* are validation AP before the dendrite phase and at "
-        "the end, mean over seeds; *top weight* is the mean magnitude; *loss* is the mean training loss of the last "
-        "neuron epoch; *zeroed* and *at mean* are the change of test AP when the trained dendrites' output is "
-        "replaced by 0, or by its mean over the test tokens.",
+        "the end, mean over seeds, with how many seeds gained; *loss* is the mean training loss of the "
+        "last neuron epoch; *top weight* is the mean magnitude; *zeroed* and *at mean* are the change of "
+        "test AP when the trained dendrites' output is replaced by 0, or by its mean over the test tokens.",
         "",
         "| arm | loss | valid AP: neurons → best | seeds that gained | mean top weight | zeroed | at mean |",
         "|---|---|---|---|---|---|---|",
