@@ -169,7 +169,10 @@ def _readable(directory: Path) -> Iterator[None]:
 
 
 class CheckpointStore:
-    """A run's checkpoints: the newest few epochs, and the best weights for each number of dendrites.
+    """A run's checkpoints: the newest few epochs, and the best weights that they refer to.
+
+    The best weights are named by dendrites and epoch, not overwritten: a training that goes on from an
+    earlier epoch must find those that were the best at that time.
 
     Args:
         directory: the run's ``checkpoints`` directory.
@@ -185,24 +188,40 @@ class CheckpointStore:
         return sorted(self.directory.glob("epoch-*"), reverse=True)
 
     def save_epoch(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint for the current epoch and drop the oldest ones."""
+        """Write a checkpoint for the current epoch; drop the oldest ones and what they alone refer to."""
         save_checkpoint(self.directory / f"epoch-{checkpoint.progress.epoch:05d}", checkpoint)
         for old in self.epochs()[self.keep :]:
             shutil.rmtree(old)
+        needed = {path for epoch in self.epochs() for path in self._bests_of(epoch)}
+        for best in self.directory.glob("best-*"):
+            if best not in needed:
+                shutil.rmtree(best)
 
-    def save_best(self, weights: State, count: int) -> None:
-        """Write the best weights with ``count`` dendrites per Linear."""
-        with atomic_directory(self.directory / f"best-{count}") as temporary:
+    def _bests_of(self, epoch: Path) -> list[Path]:
+        """Return the best weights that an epoch checkpoint refers to; none when its state is damaged."""
+        try:
+            with _readable(epoch):
+                state = json.loads((epoch / _STATE).read_text("utf-8"))
+                return [self._best(int(c), at) for c, at in state["progress"]["best_epoch"].items()]
+        except ResumeError:
+            return []
+
+    def _best(self, count: int, epoch: int) -> Path:
+        return self.directory / f"best-{count}-epoch-{epoch:05d}"
+
+    def save_best(self, weights: State, count: int, epoch: int) -> None:
+        """Write the best weights with ``count`` dendrites per Linear, those of ``epoch``."""
+        with atomic_directory(self._best(count, epoch)) as temporary:
             save_file(weights, temporary / _WEIGHTS)
             _write_state(temporary, {})
 
-    def load_best(self, count: int) -> State:
-        """Read the best weights with ``count`` dendrites per Linear.
+    def load_best(self, count: int, epoch: int) -> State:
+        """Read what `save_best` wrote.
 
         Raises:
             ResumeError: they are not there or damaged.
         """
-        directory = self.directory / f"best-{count}"
+        directory = self._best(count, epoch)
         with _readable(directory):
             _read_state(directory)
             return load_file(directory / _WEIGHTS)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gkiller.data.dataset import Dataset, Split
-    from gkiller.model.growth import Growth
+    from gkiller.model.growth import Growth, State
     from gkiller.report.run import RunDirectory
     from gkiller.settings.definition import Settings
     from gkiller.training.checkpoint import CheckpointStore, Progress
@@ -73,7 +73,8 @@ def finish(
         FoldMismatchError: the folded model does not compute the training model's logits.
     """
     count = kept_dendrites(progress.best, settings.dendrites.min_gain)
-    loaded, difference = _fold(settings, dataset, tokenizer_json, growth, store, count)
+    state = store.load_best(count, progress.best_epoch[count])
+    loaded, difference = _fold(settings, dataset, tokenizer_json, growth, state)
     valid = dataset.split("valid")
     scores = score_texts(loaded, valid.texts, settings.evaluation.batch_size)
     thresholds = tune_thresholds(
@@ -105,10 +106,8 @@ def _fold(
     dataset: Dataset,
     tokenizer_json: str,
     growth: Growth,
-    store: CheckpointStore,
-    count: int,
+    state: State,
 ) -> tuple[LoadedModel, float]:
-    state = store.load_best(count)
     growth.load(state)
     plain = folded(growth.model, state, settings.dendrites.activation)
     difference = check_fold(growth, plain)

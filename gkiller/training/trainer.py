@@ -152,7 +152,7 @@ class Trainer:
         progress.start(following)
 
     def _start_from_best(self, source: int, dendrites: int) -> None:
-        best = self.store.load_best(source)
+        best = self.store.load_best(source, self.progress.best_epoch[source])
         while self.growth.count < dendrites:
             self.growth.grow(self.progress.best[source])
         self.growth.load(best)
@@ -313,7 +313,7 @@ class Trainer:
         if count in progress.best and score <= progress.best[count]:
             return False
         progress.best[count], progress.best_epoch[count] = score, progress.epoch
-        self.store.save_best(self.growth.state(), count)
+        self.store.save_best(self.growth.state(), count, progress.epoch)
         return True
 
     def _watch_history(self, ap: float) -> None:

@@ -1,0 +1,190 @@
+"""Checkpoints: what is written comes back, and what is damaged is noticed."""
+
+import json
+
+import pytest
+import torch
+
+from gkiller.errors import ResumeError
+from gkiller.training.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    Progress,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from gkiller.training.phases import Phase
+
+
+def checkpoint(epoch=3, value=1.0):
+    progress = Progress(
+        Phase("dendrite", "tops", 1, 4, 0.01),
+        phase_number=2,
+        phase_epoch=1,
+        epoch=epoch,
+        stale=1,
+        phase_best=0.25,
+        best={0: 0.5, 1: 0.625},
+        best_epoch={0: 2, 1: 3},
+        tracked=[0.1, 0.2],
+        stopped_early=["neuron phase ended by patience after epoch 2"],
+        seconds=1.5,
+    )
+    weights = {"classifier.bias": torch.full((2,), value)}
+    optimizer = {"classifier.bias/step": torch.tensor(7.0), "classifier.bias/exp_avg": torch.ones(2)}
+    return Checkpoint(progress, weights, optimizer, torch.get_rng_state())
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_there_and_back(tmp_path):
+    before = checkpoint()
+    save_checkpoint(tmp_path / "c", before)
+    after = load_checkpoint(tmp_path / "c")
+    assert after.progress == before.progress
+    assert same(after.weights, before.weights)
+    assert same(after.optimizer, before.optimizer)
+    assert torch.equal(after.rng, before.rng)
+    assert sorted(path.suffix for path in (tmp_path / "c").iterdir()) == [
+        ".json",
+        ".safetensors",
+        ".safetensors",
+    ]
+
+
+def test_a_phase_starts_anew():
+    progress = checkpoint().progress
+    progress.start(Phase("joint", "everything", 1, 2, 0.1))
+    assert (progress.phase.name, progress.phase_number, progress.phase_epoch) == ("joint", 3, 0)
+    assert (progress.stale, progress.phase_best, progress.epoch) == (0, None, 3)
+
+
+def test_an_optimizer_goes_on_as_if_nothing_had_been(tmp_path):
+    def parameter():
+        return {"w": torch.nn.Parameter(torch.ones(3)), "b": torch.nn.Parameter(torch.zeros(2))}
+
+    def step(optimizer, names, factor):
+        for own in names.values():
+            own.grad = torch.full_like(own, factor)
+        optimizer.step()
+
+    names = parameter()
+    optimizer = torch.optim.AdamW(names.values(), lr=0.1, fused=True)
+    step(optimizer, names, 0.5)
+    save_checkpoint(
+        tmp_path / "c",
+        Checkpoint(checkpoint().progress, {}, optimizer_tensors(optimizer, names), torch.get_rng_state()),
+    )
+    others = parameter()
+    with torch.no_grad():
+        for name, own in others.items():
+            own.copy_(names[name])
+    restored = torch.optim.AdamW(others.values(), lr=0.1, fused=True)
+    restore_optimizer(restored, others, load_checkpoint(tmp_path / "c").optimizer)
+    for factor in (-1.0, 2.0):
+        step(optimizer, names, factor)
+        step(restored, others, factor)
+    assert same(dict(names), dict(others))
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    save_checkpoint(tmp_path / "c", checkpoint())
+    damage(tmp_path / "c" / name)
+    with pytest.raises(ResumeError, match=f"{name} is damaged"):
+        load_checkpoint(tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", ["state.json", "weights.safetensors", "optimizer.safetensors"])
+def test_a_missing_file(tmp_path, name):
+    save_checkpoint(tmp_path / "c", checkpoint())
+    (tmp_path / "c" / name).unlink()
+    with pytest.raises(ResumeError) as caught:
+        load_checkpoint(tmp_path / "c")
+    assert caught.value.where == str(tmp_path / "c")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"format_version": 9}', '{"format_version": 1}'])
+def test_a_broken_state(tmp_path, text):
+    save_checkpoint(tmp_path / "c", checkpoint())
+    (tmp_path / "c" / "state.json").write_text(text)
+    with pytest.raises(ResumeError) as caught:
+        load_checkpoint(tmp_path / "c")
+    assert caught.value.remedy
+
+
+def test_an_unknown_progress(tmp_path):
+    save_checkpoint(tmp_path / "c", checkpoint())
+    path = tmp_path / "c" / "state.json"
+    state = json.loads(path.read_text())
+    state["progress"]["surprise"] = 1
+    path.write_text(json.dumps(state))
+    with pytest.raises(ResumeError, match="surprise"):
+        load_checkpoint(tmp_path / "c")
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_newest_few_are_kept(tmp_path, keep):
+    store = CheckpointStore(tmp_path, keep)
+    for epoch in (8, 9, 10, 11):
+        store.save_epoch(checkpoint(epoch, value=epoch))
+    assert [path.name for path in store.epochs()] == [f"epoch-{e:05d}" for e in (11, 10, 9)][:keep]
+    assert store.newest().progress.epoch == 11
+
+
+def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path):
+    store = CheckpointStore(tmp_path, 3)
+    for epoch in (1, 2, 3):
+        store.save_epoch(checkpoint(epoch, value=epoch))
+    damage(tmp_path / "epoch-00003" / "weights.safetensors")
+    assert store.newest().progress.epoch == 2
+    damage(tmp_path / "epoch-00002" / "optimizer.safetensors")
+    assert store.newest().weights["classifier.bias"].tolist() == [1, 1]
+    damage(tmp_path / "epoch-00001" / "weights.safetensors")
+    with pytest.raises(ResumeError, match=r"no usable checkpoint.*damaged"):
+        store.newest()
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(ResumeError, match="no usable checkpoint"):
+        CheckpointStore(tmp_path / "none", 2).newest()
+
+
+def test_best_weights(tmp_path):
+    store = CheckpointStore(tmp_path, 2)
+    for count, epoch in ((0, 1), (1, 3), (0, 2)):
+        store.save_best({"w": torch.full((2,), float(epoch))}, count, epoch)
+    assert store.load_best(1, 3)["w"].tolist() == [3, 3]
+    assert store.load_best(0, 1)["w"].tolist() == [1, 1]
+    with pytest.raises(ResumeError):
+        store.load_best(2, 3)
+
+
+def test_best_weights_stay_while_a_checkpoint_refers_to_them(tmp_path):
+    store = CheckpointStore(tmp_path, 2)
+    for epoch in (1, 2, 3, 4, 5):
+        saved = checkpoint(epoch)
+        saved.progress.best_epoch = {0: min(epoch, 3)}
+        if epoch <= 3:
+            store.save_best({"w": torch.ones(1)}, 0, epoch)
+        store.save_epoch(saved)
+        bests = sorted(int(path.name[-5:]) for path in tmp_path.glob("best-*"))
+        assert bests == sorted({min(e, 3) for e in (epoch - 1, epoch) if e})
+
+
+def test_damaged_best_weights_are_noticed(tmp_path):
+    store = CheckpointStore(tmp_path, 2)
+    store.save_best({"w": torch.ones(2)}, 0, 1)
+    damage(tmp_path / "best-0-epoch-00001" / "weights.safetensors")
+    with pytest.raises(ResumeError, match="damaged"):
+        store.load_best(0, 1)

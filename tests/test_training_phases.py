@@ -1,0 +1,140 @@
+"""Which phases a training has, how long they are, and how many dendrites stay."""
+
+import pytest
+from toy import tiny_settings
+
+from gkiller.training.phases import (
+    LEAST_EPOCHS,
+    LEAST_STEPS,
+    MOST_EPOCHS,
+    Phase,
+    first_phase,
+    improved,
+    kept_dendrites,
+    lengths,
+    next_phase,
+)
+
+
+def sequence(*overrides, best=None):
+    """The phases as (name, what they train, dendrites, epochs), when every dendrite helps by default."""
+    settings = tiny_settings("dendrites.epochs=4", *overrides)
+    length = lengths(settings, 10)
+    phase = first_phase(settings, length)
+    best = best or {count: 0.5 + count / 10 for count in range(9)}
+    found = []
+    while phase is not None:
+        found.append((phase.name, phase.trains, phase.dendrites, phase.epochs))
+        phase = next_phase(settings, length, phase, best)
+    return found
+
+
+NEURON = ("neuron", "neurons", 0, 2)
+
+
+def test_no_dendrites():
+    assert sequence("dendrites.enabled=false") == [NEURON]
+
+
+def test_one_dendrite_by_gradient():
+    assert sequence() == [NEURON, ("dendrite", "dendrites", 1, 4), ("joint", "everything", 1, 1)]
+
+
+def test_without_joint_fine_tuning():
+    assert sequence("dendrites.joint_epochs=0") == [NEURON, ("dendrite", "dendrites", 1, 4)]
+
+
+def test_one_dendrite_by_correlation():
+    assert sequence("dendrites.objective=correlation", "dendrites.top_epochs=1") == [
+        NEURON,
+        ("dendrite", "candidates", 1, 3),
+        ("dendrite", "tops", 1, 1),
+        ("joint", "everything", 1, 1),
+    ]
+
+
+def test_two_dendrites():
+    assert sequence("dendrites.count=2") == [
+        NEURON,
+        ("dendrite", "dendrites", 1, 4),
+        ("joint", "everything", 1, 1),
+        ("dendrite", "dendrites", 2, 4),
+        ("joint", "everything", 2, 1),
+    ]
+
+
+def test_two_dendrites_by_correlation_without_joint():
+    overrides = ("dendrites.count=2", "dendrites.objective=correlation", "dendrites.joint_epochs=0")
+    assert [found[1] for found in sequence(*overrides)] == ["neurons", *["candidates", "tops"] * 2]
+
+
+@pytest.mark.parametrize(("second", "phases"), [(0.6, 3), (0.5, 3), (0.61, 5)])
+def test_a_dendrite_that_does_not_help_is_the_last(second, phases):
+    best = {0: 0.5, 1: second, 2: 0.9}
+    assert len(sequence("dendrites.count=2", "dendrites.min_gain=0.1", best=best)) == phases
+
+
+def test_rates_are_those_set():
+    settings = tiny_settings("train.lr=0.1", "dendrites.lr=0.2", "dendrites.joint_lr=0.3")
+    length = lengths(settings, 10)
+    first = first_phase(settings, length)
+    second = next_phase(settings, length, first, {0: 0.5})
+    third = next_phase(settings, length, second, {0: 0.5, 1: 0.6})
+    assert (first.lr, second.lr, third.lr) == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("best", "gain", "count"),
+    [
+        ({0: 0.5}, 0.0, 0),
+        ({0: 0.5, 1: 0.5}, 0.0, 0),
+        ({0: 0.5, 1: 0.4}, 0.0, 0),
+        ({0: 0.5, 1: 0.51}, 0.0, 1),
+        ({0: 0.5, 1: 0.51}, 0.02, 0),
+        ({0: 0.5, 1: 0.6, 2: 0.7}, 0.05, 2),
+        ({0: 0.5, 1: 0.6, 2: 0.6}, 0.0, 1),
+        ({0: 0.5, 1: 0.4, 2: 0.9}, 0.0, 0),
+        ({0: 0.0, 1: 1.0}, 1.0, 0),
+    ],
+)
+def test_kept_dendrites(best, gain, count):
+    assert kept_dendrites(best, gain) == count
+
+
+def test_improved_needs_a_score():
+    assert not improved({0: 0.5}, 1, 0.0)
+
+
+# -- lengths ------------------------------------------------------------------------------------
+
+
+def free(*overrides):
+    unset = ("train.epochs=none", "dendrites.epochs=none", "dendrites.joint_epochs=none")
+    return tiny_settings(*unset, *overrides)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50, 400, 100_000])
+def test_unset_lengths_suit_the_data(steps):
+    found = lengths(free(), steps)
+    assert LEAST_EPOCHS <= found.neuron <= MOST_EPOCHS
+    if LEAST_EPOCHS < found.neuron < MOST_EPOCHS:
+        assert (found.neuron - 1) * steps < LEAST_STEPS <= found.neuron * steps
+    assert found.dendrite >= 1
+    assert found.joint >= 1
+    assert found.tops == 0
+
+
+@pytest.mark.parametrize("steps", [1, 50, 100_000])
+@pytest.mark.parametrize("extra", [(), ("dendrites.top_epochs=50",), ("train.epochs=1",)])
+def test_a_correlation_phase_always_has_both_parts(steps, extra):
+    found = lengths(free("dendrites.objective=correlation", *extra), steps)
+    assert 1 <= found.tops < found.dendrite
+
+
+def test_set_lengths_are_kept():
+    found = lengths(tiny_settings("train.epochs=7", "dendrites.epochs=5", "dendrites.joint_epochs=0"), 1)
+    assert (found.neuron, found.dendrite, found.joint) == (7, 5, 0)
+
+
+def test_a_phase_is_a_value():
+    assert Phase("joint", "everything", 1, 2, 0.1) == Phase("joint", "everything", 1, 2, 0.1)
