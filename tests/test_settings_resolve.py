@@ -205,13 +205,13 @@ def test_value_out_of_range_names_key_value_range_and_giver(here, arguments, whe
 @pytest.mark.parametrize(
     ("key", "text", "allowed"),
     [
-        ("train.epochs", "many", "a whole number >= 1 (epochs), not 'many'"),
-        ("train.epochs", "2.5", "a whole number >= 1 (epochs), not 2.5"),
+        ("train.patience", "many", "a whole number >= 1 (epochs), not 'many'"),
+        ("train.patience", "2.5", "a whole number >= 1 (epochs), not 2.5"),
         ("train.lr", "nan", "a number > 0 and <= 1, not nan"),
         ("dendrites.enabled", "perhaps", "true or false, not 'perhaps'"),
         ("train.device", "gpu", "one of auto, cpu, cuda, mps, not 'gpu'"),
         ("data.sample_size", "1", "a whole number >= 2 (rows) or none, not 1"),
-        ("train.epochs", "", "a whole number >= 1 (epochs), not ''"),
+        ("train.patience", "", "a whole number >= 1 (epochs), not ''"),
     ],
 )
 def test_message_of_a_bad_value(here, key, text, allowed):

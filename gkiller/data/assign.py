@@ -33,7 +33,8 @@ def split_rows(
     """Assign rows without duplicates to train, valid and test.
 
     A stratum is a value of the first label (0, 1, unknown) with "some label is positive" or not. Each gives
-    its share, to one row, but keeps one for train; within it, rows are drawn evenly over the combinations of all labels.
+    its share, to one row, but keeps one for train; within it, rows are drawn evenly over the combinations
+    of all labels.
 
     Args:
         folded: shape (n, 2), digests of the folded texts, all different.
