@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from toy import tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
+from toy import SIX, tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
 
 from gkiller.data.prepare import prepare
 from gkiller.settings import DataSettings
@@ -31,7 +31,8 @@ def prepared(tmp_path_factory):
 def prepared_six(tmp_path_factory):
     """A prepared directory with six labels."""
     folder = tmp_path_factory.mktemp("toy-six")
-    prepare(DataSettings(), folder / "prepared", sources=[str(write_six_label_csv(folder / "toy.csv"))])
+    settings = DataSettings(text_column="comment_text", label_columns=SIX)
+    prepare(settings, folder / "prepared", sources=[str(write_six_label_csv(folder / "toy.csv"))])
     return folder / "prepared"
 
 

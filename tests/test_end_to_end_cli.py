@@ -1,0 +1,161 @@
+"""The whole way, as a user walks it: real processes, a file in the Kaggle layout, six labels."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from toy import CANONICAL_SIX, SIX, TINY, write_six_label_csv
+from training_helpers import untimed
+
+from gkiller.cli.main import main
+from gkiller.data.load import load_dataset
+from gkiller.model.directory import load_model
+from gkiller.model.scoring import score_texts
+from gkiller.report.run import RunDirectory
+from gkiller.settings import resolve
+from gkiller.training.train import train
+
+SETTINGS = ("train.epochs=2", "dendrites.epochs=2", "dendrites.joint_epochs=1", "dendrites.count=1")
+
+
+def gkiller(folder, *arguments, expected=0):
+    """Run the command line in a process of its own; returns what it printed on stdout and stderr."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GKILLER_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "gkiller", *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == expected, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def flags(tokenizer_file):
+    overrides = (*TINY, *SETTINGS, f"model.tokenizer={tokenizer_file}")
+    return [part for override in overrides for part in ("--set", override)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, flags):
+    """A folder where a CSV was prepared and a model trained, by two processes."""
+    folder = tmp_path_factory.mktemp("place")
+    write_six_label_csv(folder / "comments.csv")
+    columns = ("--text-column", "comment_text", "--label-columns", ",".join(SIX))
+    gkiller(folder, "data", "prepare", "comments.csv", *columns, "--out", "prepared")
+    out, err = gkiller(folder, "train", "--data", "prepared", "--name", "first", "--json", *flags)
+    (folder / "printed.json").write_text(out)
+    (folder / "said.txt").write_text(err)
+    return folder
+
+
+def weights(run):
+    return (run / "model" / "model.safetensors").read_bytes()
+
+
+def test_what_was_printed(place):
+    out = (place / "printed.json").read_text()
+    found = json.loads(out)
+    assert out.count("\n") == 1
+    assert tuple(found["labels"]) == CANONICAL_SIX
+    assert found["run"] == "runs/first"
+    assert found["fold_difference"] <= 1e-5
+    said = (place / "said.txt").read_text()
+    assert "\x1b" not in said
+    assert len(said.splitlines()) < 20
+    assert not any(word in said for word in ("perforated", "Warning", "PAI"))
+
+
+def test_nothing_else_was_written(place):
+    names = {path.name for path in place.iterdir()}
+    assert names == {"comments.csv", "prepared", "runs", "printed.json", "said.txt"}
+
+
+def test_the_run_directory(place):
+    run = place / "runs" / "first"
+    names = {path.name for path in run.iterdir()}
+    assert names >= {
+        "settings.toml",
+        "manifest.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "model",
+        "plots",
+        "README.md",
+    }
+    assert list((run / "plots").glob("*.png"))
+    assert {path.name for path in (run / "model").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "gkiller.json",
+        "README.md",
+    }
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["argv"][1:5] == ["train", "--data", "prepared", "--name"]
+    assert [row["epoch"] for row in RunDirectory(run).read_metrics()] == [1, 2, 3, 4, 5]
+
+
+def test_its_settings_repeat_it_in_another_process(place):
+    gkiller(place, "train", "--config", "runs/first/settings.toml", "--name", "again")
+    assert weights(place / "runs" / "again") == weights(place / "runs" / "first")
+    rows = [RunDirectory(place / "runs" / name).read_metrics() for name in ("first", "again")]
+    assert untimed(rows[0]) == untimed(rows[1])
+
+
+def test_this_process_gives_the_same_bytes(place, monkeypatch, no_plots):
+    monkeypatch.chdir(place)
+    settings = resolve(config=place / "runs" / "first" / "settings.toml", environ={}).settings
+    result = train(settings, out=place / "runs", name="here")
+    assert weights(result.run.path) == weights(place / "runs" / "first")
+
+
+def test_a_run_stopped_here_goes_on_in_another_process(place, monkeypatch, no_plots):
+    monkeypatch.chdir(place)
+    settings = resolve(config=place / "runs" / "first" / "settings.toml", environ={}).settings
+
+    def stop(event):
+        if (event.kind, event.phase, event.epoch) == ("step", "dendrite", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, out=place / "runs", name="stopped", on_event=stop)
+    assert len(RunDirectory(place / "runs" / "stopped").read_metrics()) == 3
+    out, err = gkiller(place, "train", "--resume", "runs/stopped", "--json")
+    assert json.loads(out)["epochs"] == 5
+    assert "resumed after epoch 3" in err
+    assert weights(place / "runs" / "stopped") == weights(place / "runs" / "first")
+    rows = [RunDirectory(place / "runs" / name).read_metrics() for name in ("first", "stopped")]
+    assert untimed(rows[0]) == untimed(rows[1])
+
+
+def test_evaluate_threshold_evaluate(place, monkeypatch, capfd, no_plots, clean_environment):
+    def here(*arguments):
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capfd.readouterr().out)
+
+    monkeypatch.chdir(place)
+    out, err = gkiller(place, "evaluate", "runs/first", "--json", "--resamples", "10")
+    found = json.loads(out)
+    assert (found["split"], out.count("\n"), err) == ("test", 1, "")
+    assert tuple(found["labels"]) == CANONICAL_SIX
+    # The other process scored as this one does.
+    data = load_dataset(resolve(overrides=["data.source=prepared"], environ={}).settings.data, cache=place)
+    scores = score_texts(load_model("runs/first"), data.split("test").texts)
+    truth = data.split("test").labels[:, 0]
+    brier = ((scores[:, 0] - truth) ** 2).mean()
+    assert found["labels"]["toxicity"]["brier"]["value"] == pytest.approx(brier, abs=1e-12)
+
+    tuned = here("threshold", "runs/first", "--min-recall", "1")
+    after = load_model("runs/first")
+    assert after.thresholds == {label: t["value"] for label, t in tuned["thresholds"].items()}
+    assert after.metadata["thresholds"]["toxicity"]["target"] == "recall >= 1"
+    again = here("evaluate", "runs/first", "--resamples", "10")["labels"]["toxicity"]
+    assert again["stored"]["threshold"] == after.thresholds["toxicity"]
+    assert again["brier"] == found["labels"]["toxicity"]["brier"]
