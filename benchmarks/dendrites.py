@@ -41,6 +41,10 @@ _STRONG = ["dendrites.init_std=0.05", "dendrites.activation=tanh"]
 
 ARMS: dict[str, tuple[str, list[str]]] = {
     "none": ("no dendrites, same total epochs", _PLAIN),
+    "short": (
+        "no dendrites, the neuron phase alone (3 epochs)",
+        [*_SAME, "dendrites.enabled=false", f"train.epochs={NEURON}"],
+    ),
     "wide": ("no dendrites, FFN 1286: the parameters of one dendrite", [*_PLAIN, "model.ffn=1286"]),
     "gradient": ("dendrites by gradient", _GROWN),
     "correlation": ("dendrites by correlation", [*_GROWN, "dendrites.objective=correlation"]),
@@ -76,7 +80,7 @@ ARMS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
 }
-CORE = ("none", "wide", "gradient", "correlation")
+CORE = ("none", "short", "wide", "gradient", "correlation")
 
 
 def settings_of(arm: str, arguments: argparse.Namespace, seed: int) -> list[str]:
