@@ -302,7 +302,11 @@ class Trainer:
         )
 
     def _keep_best(self, score: float) -> bool:
-        """Record a score; write the weights when they are the best with this many dendrites."""
+        """Record a score; write the weights when they are the best with this many dendrites.
+
+        Returns:
+            Whether the score is the best of all so far, with any number of dendrites.
+        """
         progress, count = self.progress, self.progress.phase.dendrites
         if progress.phase_best is None or score > progress.phase_best:
             progress.phase_best, progress.stale = score, 0
@@ -314,7 +318,7 @@ class Trainer:
             return False
         progress.best[count], progress.best_epoch[count] = score, progress.epoch
         self.store.save_best(self.growth.state(), count, progress.epoch)
-        return True
+        return all(score > other for dendrites, other in progress.best.items() if dendrites != count)
 
     def _watch_history(self, ap: float) -> None:
         # Always AP: the tracker takes every score of exactly 0 for a gain, and F1 can be 0 for long.
