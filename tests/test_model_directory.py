@@ -1,10 +1,7 @@
 """The model directory: what is saved is what is loaded, and nothing else is."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -91,20 +88,6 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, dendrites, labels, pooling):
     assert loaded.model.pooling == pooling
     found = {(len(m.dendrites), m.activation) for m in dendritic_modules(loaded.model).values()}
     assert found == ({(dendrites, "gelu")} if dendrites else set())
-
-
-def test_a_new_process_gives_the_same_scores(saved):
-    here = score_texts(load_model(saved), TEXTS, batch_size=2)
-    code = (
-        "import sys, json; from gkiller.model.directory import load_model;"
-        "from gkiller.model.scoring import score_texts;"
-        "scores = score_texts(load_model(sys.argv[1]), json.loads(sys.argv[2]), batch_size=2);"
-        "print(json.dumps(scores.tolist()))"
-    )
-    command = [sys.executable, "-c", code, str(saved), json.dumps(TEXTS)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert json.loads(done.stdout) == here.tolist()
 
 
 def test_saving_the_same_gives_the_same_bytes(tmp_path):

@@ -1,6 +1,7 @@
 """A stopped training goes on as if nothing had been: the same bytes, wherever it was stopped."""
 
 import json
+import shutil
 
 import pytest
 from training_helpers import toy_trainer, untimed
@@ -34,38 +35,32 @@ CASES = {
 }
 
 
-class Stop(KeyboardInterrupt):
-    """Somebody pressed Ctrl-C."""
-
-
 class Session:
-    """Trains in a folder, once whole or in pieces."""
+    """A training in a folder, and what its folder looked like on the way."""
 
-    def __init__(self, settings, folder):
+    def __init__(self, settings, folder, rows=()):
         self.settings, self.folder = settings, folder
-        self.rows, self.events = [], []
+        self.rows = list(rows)
+        self.moments = []
 
-    def run(self, stop=None, resume=False):
-        """Train; ``stop`` is the number of the event (first steps, and all others) that raises."""
-        count = 0
+    def run(self, *, resume=False, photograph=False):
+        """Train; ``photograph`` keeps a copy of the folder at each epoch's first step and at its end."""
 
         def on_event(event):
-            nonlocal count
-            if event.kind == "step" and event.step != 1:
-                return
-            self.events.append((event.kind, event.phase, event.epoch))
-            if count == stop:
-                raise Stop
-            count += 1
+            checkpoints = self.folder / "checkpoints"
+            moment = event.kind == "epoch" or (event.kind == "step" and event.step == 1)
+            if photograph and moment and checkpoints.exists():
+                copy = self.folder.parent / f"{self.folder.name}-{len(self.moments)}"
+                shutil.copytree(checkpoints, copy / "checkpoints")
+                self.moments.append((copy, list(rows), (event.kind, event.phase, event.epoch)))
 
         with toy_trainer(self.settings, self.folder, on_event) as (trainer, rows):
             checkpoint = trainer.store.newest() if resume else None
             if checkpoint is not None:
                 self.rows = [row for row in self.rows if row["epoch"] <= checkpoint.progress.epoch]
-            try:
-                return trainer.run(checkpoint)
-            finally:
-                self.rows += rows
+            progress = trainer.run(checkpoint)
+            self.rows += rows
+        return progress
 
     def result(self):
         """Everything that is left on the disk, but for the clock."""
@@ -86,46 +81,39 @@ def script(monkeypatch, scores):
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_wherever_it_was_stopped(case, tiny, tmp_path, monkeypatch):
+def test_wherever_it_was_killed(case, tiny, tmp_path, monkeypatch):
     overrides, scores = CASES[case]
     settings = tiny(*SMALL, *overrides)
     script(monkeypatch, scores)
     whole = Session(settings, tmp_path / "whole")
-    progress = whole.run()
+    progress = whole.run(photograph=True)
     assert len(whole.rows) == len(scores)
     expected = whole.result()
-    first = next(i for i, event in enumerate(whole.events) if event[0] == "epoch")
-    stops = range(first + 1, len(whole.events))  # before, there is no checkpoint
-    assert len(stops) >= 2 * (len(scores) - 1)
-    for stop in stops:
-        pieces = Session(settings, tmp_path / f"stop-{stop}")
-        with pytest.raises(Stop):
-            pieces.run(stop)
-        again = pieces.run(resume=True)
-        where = whole.events[stop]
-        assert untimed(pieces.rows) == untimed(whole.rows), where
-        assert pieces.result() == expected, where
+    moments = [moment for moment in whole.moments if list(moment[0].rglob("epoch-*"))]
+    assert len(moments) == 2 * (len(scores) - 1)
+    for folder, rows, where in moments:
+        killed = Session(settings, folder, rows)
+        again = killed.run(resume=True)
+        assert untimed(killed.rows) == untimed(whole.rows), where
+        assert killed.result() == expected, where
         assert (again.best, again.best_epoch) == (progress.best, progress.best_epoch), where
         assert again.stopped_early == progress.stopped_early, where
         assert again.phase_number == progress.phase_number, where
 
 
-def test_stopped_twice_and_damaged_in_between(tiny, tmp_path, monkeypatch):
+def test_killed_and_damaged(tiny, tmp_path, monkeypatch):
     overrides, scores = CASES["two dendrites"]
     settings = tiny(*SMALL, *overrides)
     script(monkeypatch, scores)
     whole = Session(settings, tmp_path / "whole")
-    whole.run()
-    pieces = Session(settings, tmp_path / "pieces")
-    with pytest.raises(Stop):
-        pieces.run(9)
-    newest = max((tmp_path / "pieces" / "checkpoints").glob("epoch-*"))
+    whole.run(photograph=True)
+    folder, rows, _ = whole.moments[9]
+    newest = max((folder / "checkpoints").glob("epoch-*"))
     (newest / "optimizer.safetensors").write_bytes(b"torn")
-    with pytest.raises(Stop):
-        pieces.run(5, resume=True)
-    pieces.run(resume=True)
-    assert pieces.result() == whole.result()
-    assert untimed(pieces.rows) == untimed(whole.rows)
+    killed = Session(settings, folder, rows)
+    killed.run(resume=True)
+    assert killed.result() == whole.result()
+    assert untimed(killed.rows) == untimed(whole.rows)
 
 
 def test_a_finished_training_stays_as_it_is(tiny, tmp_path, monkeypatch):
@@ -134,7 +122,6 @@ def test_a_finished_training_stays_as_it_is(tiny, tmp_path, monkeypatch):
     session = Session(tiny(*SMALL, *overrides), tmp_path)
     session.run()
     before, rows = session.result(), list(session.rows)
-    progress = session.run(resume=True)
-    assert progress.finished
+    assert session.run(resume=True).finished
     assert session.result() == before
     assert session.rows == rows
