@@ -33,6 +33,7 @@ from gkiller.model.pretrained import loading
 from gkiller.model.scoring import score_texts
 from gkiller.report.run import RunDirectory
 from gkiller.settings import resolve
+from gkiller.training.selftest import round_trip
 from gkiller.training.train import train
 
 pytestmark = pytest.mark.usefixtures("no_plots")
@@ -377,3 +378,18 @@ def test_from_a_local_encoder(tiny, tmp_path, pooling):
     loaded = load_model(runs[0].path)
     assert loaded.model.bert.config.max_position_embeddings == 24
     assert np.isfinite(score_texts(loaded, TEXTS)).all()
+
+
+# -- the self-test of doctor ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dendrites", [True, False])
+def test_round_trip(monkeypatch, dendrites, capfd):
+    if not dendrites:
+        monkeypatch.setattr(perforated.importlib.util, "find_spec", lambda name: None)
+    found = round_trip()
+    assert found["ok"] is True
+    assert found["dendrites"] is dendrites
+    assert found["fold_difference"] <= 1e-5
+    assert set(found["scores"]) == set(CANONICAL_SIX)
+    assert capfd.readouterr() == ("", "")

@@ -168,6 +168,14 @@ def test_other_exceptions_put_everything_back(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_termination_is_no_fault_of_the_library(tmp_path):
+    before = outside()
+    with pytest.raises(SystemExit) as caught, contained(tmp_path, 3):
+        sys.exit(143)
+    assert caught.value.code == 143
+    assert differences(before, outside()) == []
+
+
 def test_the_cell_is_seeded(tmp_path):
     draws = []
     for seed in (4, 4, 5):

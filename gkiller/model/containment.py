@@ -7,6 +7,7 @@ import io
 import os
 import pdb
 import random
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 
 from gkiller.errors import DendriteError
+
+_TERMINATED = 128 + signal.SIGTERM
 
 
 class _DebuggerStopError(Exception):
@@ -78,6 +81,8 @@ def contained(directory: Path, seed: int) -> Iterator[None]:
             random.seed(seed)
             yield
     except (SystemExit, EOFError, _DebuggerStopError) as error:
+        if isinstance(error, SystemExit) and error.code == _TERMINATED:
+            raise  # a signal that came while perforatedai was running
         last = " ".join(said.getvalue().split())[-400:]
         raise DendriteError(
             f"perforatedai gave up: {last or type(error).__name__}",
