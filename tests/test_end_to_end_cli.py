@@ -21,6 +21,9 @@ SETTINGS = ("train.epochs=2", "dendrites.epochs=2", "dendrites.joint_epochs=1", 
 def gkiller(folder, *arguments, expected=0):
     """Run the command line in a process of its own; returns what it printed on stdout and stderr."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GKILLER_")}
+    if environment.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Where no bytecode may be kept beside the sources, these processes keep theirs together elsewhere.
+        environment["PYTHONPYCACHEPREFIX"] = f"{folder}-bytecode"
     done = subprocess.run(
         [sys.executable, "-m", "gkiller", *map(str, arguments)],
         cwd=folder,
