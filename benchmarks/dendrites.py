@@ -70,13 +70,23 @@ ARMS: dict[str, tuple[str, list[str]]] = {
         "1 frozen epoch, then neurons and dendrites together for 3 at 1e-3",
         [*_GROWN, "dendrites.epochs=1", "dendrites.joint_epochs=3", "dendrites.joint_lr=1e-3"],
     ),
+    "gradient-early-joint": (
+        "1 neuron epoch, 1 frozen, then neurons and dendrites together for 2 at 1e-3",
+        [
+            *_GROWN,
+            "train.epochs=1",
+            "dendrites.epochs=1",
+            "dendrites.joint_epochs=2",
+            "dendrites.joint_lr=1e-3",
+        ],
+    ),
     "narrow": ("no dendrites, FFN 256, same total epochs", [*_PLAIN, "model.ffn=256"]),
     "narrow-ffn": (
         "FFN 256 with one dendrite on its two Linears (inference cost of FFN 512)",
         [
             *_GROWN,
             "model.ffn=256",
-            'dendrites.patterns=["*.intermediate.dense", "encoder.layer.?.output.dense"]',
+            f"dendrites.patterns={_FFN}",
         ],
     ),
 }

@@ -7,6 +7,7 @@ import os
 import pytest
 from toy import SIX, tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
 
+from gkiller.cli.main import main
 from gkiller.data.prepare import prepare
 from gkiller.settings import DataSettings
 
@@ -58,3 +59,16 @@ def clean_environment(monkeypatch):
     """No GKILLER_* variable of the caller reaches the test."""
     for name in [name for name in os.environ if name.upper().startswith("GKILLER_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capfd):
+    """Run the command line in an empty folder; returns the exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return run

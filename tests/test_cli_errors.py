@@ -7,8 +7,6 @@ import sys
 import pytest
 from toy import TINY, write_toy_csv
 
-from gkiller.cli.main import main
-
 pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
 
 GOOD = "".join(f"comment number {i},{int(i % 4 == 0)}\n" for i in range(60))
@@ -131,20 +129,13 @@ BAD = {
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
+def no_hub_no_mps(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
 
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        printed = capfd.readouterr()
-        return code, printed.out, printed.err
 
-    return run
-
-
+@pytest.mark.usefixtures("no_hub_no_mps")
 @pytest.mark.parametrize("name", list(BAD))
 def test_bad_input(call, tmp_path, name):
     make, arguments, expected, words = BAD[name]

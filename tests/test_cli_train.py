@@ -14,19 +14,6 @@ from gkiller.training import train as training
 pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
 
 
-@pytest.fixture
-def call(tmp_path, monkeypatch, capfd):
-    """Run the command line in an empty folder; returns the exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        printed = capfd.readouterr()
-        return code, printed.out, printed.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def tiny_flags(prepared, tokenizer_file):
     overrides = (*TINY, "train.epochs=1", "dendrites.epochs=1", f"model.tokenizer={tokenizer_file}")

@@ -5,20 +5,6 @@ import json
 import pytest
 from data_helpers import many, write_csv
 
-from gkiller.cli.main import main
-
-
-@pytest.fixture
-def call(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
 
 def test_prepare_prints_a_table_and_its_decisions(call, tmp_path):
     rows = [(f"t {i}", i % 2, int(i % 3 == 0)) for i in range(60)]

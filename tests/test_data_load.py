@@ -142,12 +142,13 @@ def test_load_prepares_into_the_cache_once(tmp_path):
     assert len(list(cache.iterdir())) == 3
 
 
-def test_a_broken_cache_is_written_anew(tmp_path):
+@pytest.mark.parametrize("file", ["train.parquet", "manifest.json"])
+def test_a_broken_cache_is_written_anew(tmp_path, file):
     source, cache = write_csv(tmp_path / "a.csv", many(50)), tmp_path / "cache"
     chosen = settings(source=str(source))
     first = load_dataset(chosen, cache=cache)
     (folder,) = cache.iterdir()
-    (folder / "train.parquet").write_bytes(b"broken")
+    (folder / file).write_bytes(b"broken")
     assert load_dataset(chosen, cache=cache).manifest == first.manifest
 
 

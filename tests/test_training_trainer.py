@@ -1,12 +1,15 @@
 """The loop: what each phase moves, when it ends, what it keeps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from training_helpers import toy_trainer, untimed
 
+from gkiller.data.batches import Tokens
 from gkiller.errors import DivergedError, SingleClassError
-from gkiller.training.trainer import Trainer, Validation
+from gkiller.training.trainer import Encoded, Trainer, Validation
 
 SMALL = "data.sample_size=48"
 
@@ -212,6 +215,29 @@ def test_the_metric_is_the_one_that_is_asked_for(tiny, tmp_path, metric):
 # -- steps --------------------------------------------------------------------------------------
 
 
+def only(split, rows):
+    """Some rows of an encoded split."""
+    pieces = [split.tokens.ids[slice(*split.tokens.starts[row : row + 2])] for row in rows]
+    tokens = Tokens(np.concatenate(pieces), np.cumsum([0, *map(len, pieces)]), split.tokens.pad)
+    return Encoded(tokens, split.labels[rows], split.weights[rows])
+
+
+def test_sample_weights_count_in_the_validation_metric(tiny, tmp_path):
+    with toy_trainer(tiny(SMALL), tmp_path) as (trainer, _):
+        whole = trainer.valid_split
+        plain = trainer.validate()
+        kept = np.flatnonzero(np.arange(len(whole.labels)) % 3 > 0)
+        trainer.valid_split = only(whole, kept)
+        fewer = trainer.validate()
+        weights = np.zeros(len(whole.labels))
+        weights[kept] = 0.5
+        trainer.valid_split = replace(whole, weights=weights)
+        weighted = trainer.validate()
+    assert fewer.ap != plain.ap
+    assert (weighted.ap, weighted.f1) == pytest.approx((fewer.ap, fewer.f1))
+    assert weighted.loss == plain.loss
+
+
 def test_events_tell_the_whole_story(tiny, tmp_path):
     events = []
     with toy_trainer(tiny(SMALL), tmp_path, events.append) as (trainer, rows):
@@ -299,7 +325,7 @@ def test_scores_that_are_not_finite(tiny, tmp_path, monkeypatch):
     def spoil(trainer, *_):
         with torch.no_grad():
             trainer.growth.model.classifier.bias[0] = float("nan")
-        return 0.5, 1.0, 1.0
+        return 0.5, 1.0
 
     monkeypatch.setattr(Trainer, "_train_epoch", spoil)
     with toy_trainer(tiny(SMALL), tmp_path) as (trainer, _), pytest.raises(DivergedError, match="validation"):
@@ -310,9 +336,7 @@ def test_scores_that_are_not_finite(tiny, tmp_path, monkeypatch):
 def test_one_class_only_is_refused_before_an_epoch_is_spent(tiny, tmp_path, split):
     with toy_trainer(tiny(SMALL), tmp_path) as (trainer, _):
         encoded = {"train": trainer.train_split, "valid": trainer.valid_split}
-        encoded[split] = type(trainer.train_split)(
-            encoded[split].tokens, np.zeros_like(encoded[split].labels)
-        )
+        encoded[split] = replace(encoded[split], labels=np.zeros_like(encoded[split].labels))
         with pytest.raises(SingleClassError) as caught:
             Trainer(
                 trainer.settings,

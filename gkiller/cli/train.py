@@ -14,7 +14,6 @@ from gkiller.cli.tables import evaluation_table
 from gkiller.cli.training_display import TrainingDisplay
 
 if TYPE_CHECKING:
-    from gkiller.report.run import RunDirectory
     from gkiller.settings import Resolved, Settings
     from gkiller.training.train import TrainResult
 
@@ -66,9 +65,9 @@ def train(
 def _resumed(out: Path, resume: str) -> Path:
     from gkiller.report.run import RunDirectory
 
-    run: RunDirectory
-    run = RunDirectory.newest(out) if resume == "last" else RunDirectory.open(Path(resume).expanduser())
-    return run.path
+    if resume == "last":
+        return RunDirectory.newest(out).path
+    return RunDirectory.open(Path(resume).expanduser()).path
 
 
 def _resumed_settings(run: Path, resolved: Resolved) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _load_cached(settings: DataSettings, cache: Path, progress: Progress | None)
         try:
             return read_prepared(folder)
         except FormatError:
-            pass  # a broken cache is written anew
+            shutil.rmtree(folder)  # a broken cache is written anew
     prepare(settings, folder, overwrite=True, progress=progress)
     return read_prepared(folder)
 

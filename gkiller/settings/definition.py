@@ -58,7 +58,9 @@ class DataSettings(_Section):
     )
     id_column: str | None = setting(None, "Column that identifies a comment.", flag="--id-column")
     weight_column: str | None = setting(
-        None, "Column of sample weights, honoured by evaluation.", flag="--weight-column"
+        None,
+        "Column of sample weights, honoured wherever something is measured, not by the loss.",
+        flag="--weight-column",
     )
     cutoff: float = setting(
         0.5, "A score in 0..1 at or above this is a positive label.", flag="--cutoff", gt=0, le=1

@@ -145,7 +145,7 @@ def _run(trainer: Trainer, run: RunDirectory, *, resuming: bool) -> Progress:
 
 
 def _encode(tokenizer: Tokenizer, split: Split) -> Encoded:
-    return Encoded(tokenize(tokenizer, split.texts), split.labels)
+    return Encoded(tokenize(tokenizer, split.texts), split.labels, split.weights)
 
 
 def _token(tokenizer: Tokenizer, token: str) -> int:

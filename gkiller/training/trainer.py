@@ -42,10 +42,17 @@ _EPOCH_STRIDE = 1_000_003  # a prime: seeds of neighbouring runs and epochs do n
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split ready for the network: n comments as tokens, and (n, L) labels with NaN where unknown."""
+    """A split ready for the network.
+
+    Attributes:
+        tokens: n comments.
+        labels: (n, L) 0, 1, or NaN where unknown.
+        weights: (n,) sample weights; they count in the validation metric, not in the loss.
+    """
 
     tokens: Tokens
     labels: Labels
+    weights: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -176,8 +183,9 @@ class Trainer:
             restore_optimizer(optimizer, parameters, optimizer_state)
         self.on_event(self._event("phase"))
         while not self._phase_over():
-            loss, speed, seconds = self._train_epoch(optimizer)
-            self._close_epoch(optimizer, loss, speed, seconds)
+            started = time.perf_counter()
+            loss, speed = self._train_epoch(optimizer)
+            self._close_epoch(optimizer, loss, speed, started)
             switched, early = self._switched(), ""
             if self._phase_over() and self.progress.phase_epoch < phase.epochs:
                 why = "the history rule" if switched else "patience"
@@ -189,8 +197,8 @@ class Trainer:
 
     # -- epochs ---------------------------------------------------------------------------------
 
-    def _train_epoch(self, optimizer: torch.optim.Optimizer) -> tuple[float, float, float]:
-        """Train one epoch; return mean loss, rows per second and seconds."""
+    def _train_epoch(self, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+        """Train one epoch; return mean loss and rows per second."""
         settings, progress = self.settings.train, self.progress
         torch.manual_seed(settings.seed * _EPOCH_STRIDE + progress.epoch + 1)
         self.growth.model.train()
@@ -206,7 +214,7 @@ class Trainer:
             total, rows = total + loss * len(chosen), rows + len(chosen)
             speed = rows / (time.perf_counter() - started)
             self.on_event(self._event("step", step=step + 1, loss=loss, rows_per_second=speed))
-        return total / rows, speed, time.perf_counter() - started
+        return total / rows, speed
 
     def _step(self, optimizer: torch.optim.Optimizer, chosen: npt.NDArray[np.int64]) -> float:
         ids, mask = self._batch(self.train_split.tokens, chosen)
@@ -264,18 +272,20 @@ class Trainer:
                 raise _diverged(f"the validation scores became NaN in epoch {self.progress.epoch + 1}")
             loss = float(task_loss(logits, torch.from_numpy(split.labels), self.weights.cpu()))
             scores = model.probabilities(logits).double().numpy()
+        truth, mass = split.labels, split.weights
         return Validation(
-            loss, macro_score("ap", split.labels, scores), macro_score("f1", split.labels, scores)
+            loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass)
         )
 
     def _close_epoch(
-        self, optimizer: torch.optim.Optimizer, train_loss: float, speed: float, seconds: float
+        self, optimizer: torch.optim.Optimizer, train_loss: float, speed: float, started: float
     ) -> None:
-        """Validate, keep the best weights, and report."""
+        """Validate, keep the best weights, and report; the epoch's time includes the validation."""
         progress, phase = self.progress, self.progress.phase
         found = self.validate()
         score = found.score(self.settings.train.metric)
         progress.epoch, progress.phase_epoch = progress.epoch + 1, progress.phase_epoch + 1
+        seconds = time.perf_counter() - started
         progress.seconds += seconds
         best = self._keep_best(score)
         if phase.name == "neuron" and self.settings.dendrites.enabled:
