@@ -45,6 +45,15 @@ ARMS: dict[str, tuple[str, list[str]]] = {
         "no dendrites, the neuron phase alone (3 epochs)",
         [*_SAME, "dendrites.enabled=false", f"train.epochs={NEURON}"],
     ),
+    "plain-4": ("no dendrites, 4 epochs", [*_SAME, "dendrites.enabled=false", "train.epochs=4"]),
+    "restart-4": (
+        "no dendrites, 1 epoch, then a new schedule (and head) for 3",
+        [*_SAME, "dendrites.enabled=false", "train.epochs=3"],
+    ),
+    "wide-4": (
+        "no dendrites, 4 epochs, FFN 1286",
+        [*_SAME, "dendrites.enabled=false", "train.epochs=4", "model.ffn=1286"],
+    ),
     "wide": ("no dendrites, FFN 1286: the parameters of one dendrite", [*_PLAIN, "model.ffn=1286"]),
     "gradient": ("dendrites by gradient", _GROWN),
     "correlation": ("dendrites by correlation", [*_GROWN, "dendrites.objective=correlation"]),
@@ -90,6 +99,22 @@ ARMS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
 }
+RESTARTED = {"restart-4": ["train.epochs=1"]}
+"""Arms that go on from the encoder of an earlier training: what that training has of its own."""
+
+PAIRS = (
+    ("gradient", "short"),
+    ("gradient", "wide"),
+    ("correlation", "short"),
+    ("gradient-early", "none"),
+    ("gradient-early-joint", "plain-4"),
+    ("gradient-early-joint", "restart-4"),
+    ("gradient-early-joint", "wide-4"),
+    ("narrow-ffn", "narrow"),
+    ("narrow-ffn", "none"),
+)
+"""Arms with dendrites, and what to compare them with."""
+
 CORE = ("none", "short", "wide", "gradient", "correlation")
 
 
@@ -111,8 +136,11 @@ def run_one(arm: str, seed: int, arguments: argparse.Namespace) -> None:
     target = arguments.out / f"{arm}-{seed}.json"
     if target.is_file():
         return
-    settings = resolve(overrides=settings_of(arm, arguments, seed), environ={}).settings
+    overrides = settings_of(arm, arguments, seed)
     with tempfile.TemporaryDirectory(dir=arguments.out) as folder:
+        if arm in RESTARTED:
+            overrides += [f"model.encoder={first_encoder([*overrides, *RESTARTED[arm]], Path(folder))}"]
+        settings = resolve(overrides=overrides, environ={}).settings
         result = train(settings, out=Path(folder), name="run")
         loaded = load_model(result.run.path)
         test = read_prepared(Path(arguments.data)).split("test")
@@ -138,11 +166,22 @@ def run_one(arm: str, seed: int, arguments: argparse.Namespace) -> None:
     sys.stderr.write(f"{target.name}: valid AP {facts['valid_ap']}, {facts['seconds']:.0f} s\n")
 
 
+def first_encoder(overrides: list[str], folder: Path) -> Path:
+    """Train with these settings and return a directory with the encoder, as transformers reads it."""
+    first = train(resolve(overrides=overrides, environ={}).settings, out=folder, name="first")
+    loaded = load_model(first.run.path)
+    loaded.model.bert.save_pretrained(folder / "encoder")
+    shutil.copy(first.run.model / "tokenizer.json", folder / "encoder")
+    return folder / "encoder"
+
+
 def load_results(out: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the finished runs by arm, in the order of `ARMS`, with their test scores."""
     found: dict[str, list[dict[str, Any]]] = {}
     for arm in ARMS:
-        for path in sorted(out.glob(f"{arm}-[0-9]*.json")):
+        for path in sorted(out.glob(f"{arm}-*.json")):
+            if not path.stem.removeprefix(f"{arm}-").isdecimal():
+                continue  # of an arm whose name begins like this one
             facts = json.loads(path.read_text("utf-8"))
             with np.load(path.with_suffix(".npz")) as scores:
                 facts["scores"] = {name: scores[name] for name in scores.files}
@@ -197,18 +236,18 @@ def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
         "thread(s) a run; test split, weighted to the natural prior; mean over seeds with 95 % bootstrap "
         "intervals over test rows; differences are paired by row and by seed.",
         "",
-        "| arm | parameters | test AP | minus none | test F1 | minus none | each seed's AP | s/run |",
+        "| arm | parameters | valid AP | test AP | minus none | test F1 | minus none | each seed's test AP |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm, runs in results.items():
         ap, f1 = table[arm, "whole", "ap"], table[arm, "whole", "f1"]
         seeds = ", ".join(f"{ap[seed][0]:.4f}" for seed in sorted(ap))
+        valid = np.mean([max(run["valid_ap"].values()) for run in runs])
         none = arm == "none"
         lines.append(
-            f"| {ARMS[arm][0]} | {runs[0]['parameters']:,} | {cell(ap)} | "
+            f"| {ARMS[arm][0]} | {runs[0]['parameters']:,} | {valid:.4f} | {cell(ap)} | "
             f"{'' if none else cell(ap, table['none', 'whole', 'ap'])} | {cell(f1)} | "
-            f"{'' if none else cell(f1, table['none', 'whole', 'f1'])} | {seeds} | "
-            f"{np.mean([run['seconds'] for run in runs]):.0f} |"
+            f"{'' if none else cell(f1, table['none', 'whole', 'f1'])} | {seeds} |"
         )
     lines += [
         "",
@@ -232,6 +271,24 @@ def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
             f"| {ARMS[arm][0]} | {np.mean(losses):.2f} | {np.mean(before):.4f} → {np.mean(after):.4f} | "
             f"{gained} of {len(runs)} | {np.mean([run['top_weight_mean'] for run in runs]):.3f} | "
             f"{cell(table[arm, 'zeroed', 'ap'], whole)} | {cell(table[arm, 'mean', 'ap'], whole)} |"
+        )
+    lines += [
+        "",
+        "Differences between two arms, paired by test row and by seed; *valid AP* is the mean difference, "
+        "and in how many of the seeds the first arm is ahead.",
+        "",
+        "| arm | minus | valid AP | test AP | test F1 |",
+        "|---|---|---|---|---|",
+    ]
+    for arm, base in PAIRS:
+        if arm not in results or base not in results:
+            continue
+        best = [{run["seed"]: max(run["valid_ap"].values()) for run in results[name]} for name in (arm, base)]
+        gains = [best[0][seed] - best[1][seed] for seed in best[0] if seed in best[1]]
+        lines.append(
+            f"| {ARMS[arm][0]} | {ARMS[base][0]} | {np.mean(gains):+.4f}, {sum(g > 0 for g in gains)} of "
+            f"{len(gains)} | {cell(table[arm, 'whole', 'ap'], table[base, 'whole', 'ap'])} | "
+            f"{cell(table[arm, 'whole', 'f1'], table[base, 'whole', 'f1'])} |"
         )
     return "\n".join(lines) + "\n"
 
