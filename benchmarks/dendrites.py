@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from document import insert
 
 from gkiller.data.load import read_prepared
 from gkiller.evaluation.bootstrap import interval, resample
@@ -291,15 +292,6 @@ def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
             f"{cell(table[arm, 'whole', 'f1'], table[base, 'whole', 'f1'])} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def insert(document: Path, text: str) -> None:
-    """Put the tables between the document's two marks; make a document of them when it is not there."""
-    begin, end = "<!-- tables: begin -->", "<!-- tables: end -->"
-    before = document.read_text("utf-8") if document.is_file() else f"{begin}\n{end}\n"
-    head, _, rest = before.partition(begin)
-    _, _, tail = rest.partition(end)
-    write_text(document, f"{head}{begin}\n{text}{end}{tail}")
 
 
 def main() -> None:
