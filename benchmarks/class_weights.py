@@ -78,7 +78,7 @@ def report(results: Runs) -> str:
         f"{figures['prior']:.1%} positive by weight; label `{first['label']}`; {first['threads']} thread(s). "
         "In brackets 95 % bootstrap intervals over rows.",
         "",
-        "| learning rate | class weights | seed | epochs | F1 at 0.5 | recall at 0.5 | F1 at the tuned cut | AP |",
+        "| learning rate | class weights | seed | epochs | F1 at 0.5 | recall at 0.5 | tuned F1 | AP |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for (lr, weights), runs in results.items():
