@@ -75,7 +75,7 @@ def report(results: Runs) -> str:
     figures = first["figures"]
     lines = [
         f"{first['train_rows']:,} training rows; validation on {figures['n']:,} rows, of which "
-        f"{figures['prior']:.1%} positive by weight; label `{first['label']}`; {first['threads']} thread(s). "
+        f"{figures['prior']:.1%} positive by weight; label `{first['label']}`; {first['threads']} thread(s).",
         "In brackets 95 % bootstrap intervals over rows.",
         "",
         "| learning rate | class weights | seed | epochs | F1 at 0.5 | recall at 0.5 | tuned F1 | AP |",
