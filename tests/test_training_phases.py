@@ -7,6 +7,7 @@ from gkiller.training.phases import (
     LEAST_EPOCHS,
     LEAST_STEPS,
     MOST_EPOCHS,
+    Lengths,
     Phase,
     first_phase,
     improved,
@@ -122,6 +123,11 @@ def test_unset_lengths_suit_the_data(steps):
     assert found.dendrite >= 1
     assert found.joint >= 1
     assert found.tops == 0
+
+
+def test_large_data_take_one_epoch_and_the_sample_several():
+    assert lengths(free(), 1053) == Lengths(neuron=1, dendrite=1, tops=0, joint=1)
+    assert lengths(free(), 189).neuron == 6
 
 
 @pytest.mark.parametrize("steps", [1, 50, 100_000])
