@@ -187,7 +187,7 @@ class TrainSettings(_Section):
 
     epochs: int | None = setting(
         None,
-        "Length of the neuron phase; when not set, 3, or more on small data, for 1,100 steps.",
+        "Length of the neuron phase; when not set, 1, or more on small data, for about 1,000 steps.",
         unit="epochs",
         flag="--epochs",
         ge=1,
