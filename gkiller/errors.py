@@ -28,10 +28,14 @@ Each leaf has its own exit code (the process status of the command line) and car
     │   ├── ResumeError             41   nothing to resume, or its settings differ
     │   ├── DivergedError           42   the loss is not finite
     │   └── RunLockedError          43   another process writes to this run
-    └── EvaluationError
-        ├── ThresholdTargetError    50   no threshold reaches the asked precision or recall
-        ├── LabelMismatchError      51   the data lack a label that the model predicts
-        └── ScoreRangeError         52   a score or a threshold is not in 0..1
+    ├── EvaluationError
+    │   ├── ThresholdTargetError    50   no threshold reaches the asked precision or recall
+    │   ├── LabelMismatchError      51   the data lack a label that the model predicts
+    │   └── ScoreRangeError         52   a score or a threshold is not in 0..1
+    └── DeploymentError
+        ├── ParityError             60   the exported model does not score as the trained one does
+        ├── ExportError             61   no graph can be built of this network, or nothing was exported
+        └── WheelContentError       62   the inference code needs a package that a wheel must not need
 
 130 and 143 stand for an interrupt (Ctrl-C) and a termination, as shells have it.
 """
@@ -259,3 +263,25 @@ class ScoreRangeError(EvaluationError):
     """A score or a threshold is not in 0..1."""
 
     exit_code = 52
+
+
+class DeploymentError(GkillerError):
+    """Anything wrong with what is shipped."""
+
+
+class ParityError(DeploymentError):
+    """The exported model does not score as the trained one does."""
+
+    exit_code = 60
+
+
+class ExportError(DeploymentError):
+    """No graph can be built of this network, or nothing was exported yet."""
+
+    exit_code = 61
+
+
+class WheelContentError(DeploymentError):
+    """The inference code needs a package that a wheel must not need."""
+
+    exit_code = 62
