@@ -43,10 +43,10 @@ Each leaf has its own exit code (the process status of the command line) and car
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 def nearest(word: str, valid: Iterable[str], count: int = 3) -> list[str]:
@@ -90,7 +90,7 @@ class GkillerError(Exception):
         advice = f" ({self.remedy})" if self.remedy else ""
         return f"{place}{self.what}{advice}"
 
-    def as_dict(self) -> dict[str, str | int]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the error as plain values, for ``--json``."""
         return {
             "error": type(self).__name__,
@@ -270,9 +270,23 @@ class DeploymentError(GkillerError):
 
 
 class ParityError(DeploymentError):
-    """The exported model does not score as the trained one does."""
+    """The exported model does not score as the trained one does.
+
+    Args:
+        report: what was measured, as plain values; part of the ``--json`` answer.
+    """
 
     exit_code = 60
+
+    def __init__(
+        self, what: str, *, where: str = "", remedy: str = "", report: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.report = dict(report or {})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the error as plain values, with its report."""
+        return {**super().as_dict(), "report": self.report}
 
 
 class ExportError(DeploymentError):

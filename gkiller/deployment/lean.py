@@ -7,7 +7,7 @@ of the `Rewrites` leaves the function as it is; ``benchmarks/export_steps.py`` t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +42,7 @@ class Rewrites:
     join_qkv: bool = True
     join_dendrites: bool = False
     fuse_attention: bool = True
-    fuse_norms: bool = True
+    fuse_norms: bool = False
     fuse_gelu: bool = True
     pool_by_product: bool = True
     last_position: bool = True
@@ -74,7 +74,10 @@ def build(
     Raises:
         KeyError: a range is missing.
     """
-    writer = _Writer(network, scheme or Scheme(), rewrites or Rewrites(), ranges, expose)
+    chosen = rewrites or Rewrites()
+    if expose:
+        chosen = replace(chosen, last_position=False)  # every place sees every token
+    writer = _Writer(network, scheme or Scheme(), chosen, ranges, expose)
     writer.write()
     outputs: dict[str, tuple[int | str, ...]] = {"logits": ("rows", network.head.width)}
     outputs.update({site: ("tokens_in_all", "features") for site in writer.sites})

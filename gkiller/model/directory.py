@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, get_args
@@ -119,6 +119,33 @@ def rewrite_model(
         _write_metadata(
             temporary, {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}}
         )
+
+
+def add_files(
+    directory: Path,
+    loaded: LoadedModel,
+    files: Mapping[str, bytes],
+    *,
+    keep: Callable[[str], bool] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a loaded model with more files, whole or not at all; to its own place or another.
+
+    Args:
+        directory: where.
+        loaded: what `load_model` gave.
+        files: what is added or replaced, by its name in the directory, such as "onnx/model.onnx".
+        keep: says of each of the model's own files whether to take it over; all by default.
+        changes: to what gkiller.json says.
+    """
+    source = loaded.path or directory
+    kept = [name for name in _read_json(source / _META)["files"] if keep is None or keep(name)]
+    with atomic_directory(directory) as temporary:
+        for name, content in (*((n, (source / n).read_bytes()) for n in kept), *files.items()):
+            target = temporary / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        _write_metadata(temporary, {**loaded.metadata, **(changes or {})})
 
 
 def load_model(path: str | Path) -> LoadedModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gkiller.settings.definition import (
     DataSettings,
     DendriteSettings,
+    DeploymentSettings,
     EvaluationSettings,
     ModelSettings,
     Settings,
@@ -24,6 +25,7 @@ from gkiller.settings.values import nearest_keys
 __all__ = [
     "DataSettings",
     "DendriteSettings",
+    "DeploymentSettings",
     "EvaluationSettings",
     "ModelSettings",
     "Reference",

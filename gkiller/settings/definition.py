@@ -252,6 +252,37 @@ class EvaluationSettings(_Section):
         return self
 
 
+class DeploymentSettings(_Section):
+    """Exports: how far one may be from the trained model, and what it is measured on."""
+
+    parity_rows: int = setting(
+        5000, "Validation comments that an export is compared on.", unit="rows", flag="--parity-rows", ge=1
+    )
+    calibration_rows: int = setting(
+        1000, "Validation comments that the ranges of static int8 come from.", unit="rows", ge=1
+    )
+    float32_score_difference: float = setting(
+        1e-4, "Largest difference of a score that a float32 export may have.", ge=0, le=1
+    )
+    float32_flips: float = setting(0.0, "Share of decisions that a float32 export may flip.", ge=0, le=1)
+    float32_ap_loss: float = setting(
+        1e-4, "Average precision that a float32 export may lose on any label.", ge=0, le=1
+    )
+    float32_f1_loss: float = setting(1e-4, "F1 that a float32 export may lose on any label.", ge=0, le=1)
+    int8_score_difference: float = setting(
+        0.25, "Largest difference of a score that int8 weights or float16 storage may make.", ge=0, le=1
+    )
+    int8_flips: float = setting(
+        0.005, "Share of decisions that int8 weights or float16 storage may flip.", ge=0, le=1
+    )
+    int8_ap_loss: float = setting(
+        0.003, "Average precision that int8 weights or float16 storage may lose on any label.", ge=0, le=1
+    )
+    int8_f1_loss: float = setting(
+        0.01, "F1 that int8 weights or float16 storage may lose on any label.", ge=0, le=1
+    )
+
+
 class Settings(BaseSettings):
     """Everything a run depends on, resolved and frozen."""
 
@@ -268,3 +299,4 @@ class Settings(BaseSettings):
     dendrites: DendriteSettings = DendriteSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    deployment: DeploymentSettings = DeploymentSettings()

@@ -1,0 +1,233 @@
+"""The gate: an export must score as the trained model does, or nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gkiller.data.batches import Tokens, tokenize
+from gkiller.errors import ParityError
+from gkiller.evaluation.metrics import label_figures
+from gkiller.model.scoring import score_texts
+
+if TYPE_CHECKING:
+    from gkiller.data.labelled import Labelled
+    from gkiller.model.directory import LoadedModel
+    from gkiller.settings.definition import DeploymentSettings
+
+FloatArray = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far an export may be from the trained model; a value equal to a limit passes.
+
+    Attributes:
+        score_difference: largest absolute difference of a score.
+        flips: share of decisions, rows times labels, on the other side of the threshold.
+        ap_loss: average precision lost on any label.
+        f1_loss: F1 at the stored threshold lost on any label.
+    """
+
+    score_difference: float
+    flips: float
+    ap_loss: float
+    f1_loss: float
+
+
+@dataclass(frozen=True)
+class ParityRows:
+    """Comments that an export is compared on.
+
+    Attributes:
+        tokens: of the n comments.
+        truth: (n, L) 0, 1, or NaN where unknown.
+        weights: (n,).
+        expected: (n, L), the trained model's scores.
+        labels: the L labels of the model.
+        thresholds: (L,).
+        fingerprint: SHA-256 of comments, truth and weights.
+        source: where they are from.
+        split: which part.
+    """
+
+    tokens: Tokens
+    truth: FloatArray
+    weights: FloatArray
+    expected: FloatArray
+    labels: tuple[str, ...]
+    thresholds: FloatArray
+    fingerprint: str
+    source: str
+    split: str
+
+
+@dataclass(frozen=True)
+class LabelParity:
+    """One label's figures before and after; None where the data do not define them."""
+
+    label: str
+    flips: int
+    f1_before: float | None
+    f1_after: float | None
+    ap_before: float | None
+    ap_after: float | None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the gate measured.
+
+    Attributes:
+        rows: comments compared.
+        max_difference: largest absolute difference of a score; NaN scores count as 1.
+        flips: decisions on the other side of the threshold.
+        flip_share: the same as a share of rows times labels.
+        f1_loss: the most that a label lost, 0 when none lost.
+        ap_loss: the same for average precision.
+        labels: the figures of each label.
+        failures: which limits were exceeded, in words.
+    """
+
+    rows: int
+    max_difference: float
+    flips: int
+    flip_share: float
+    f1_loss: float
+    ap_loss: float
+    labels: tuple[LabelParity, ...]
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no limit was exceeded."""
+        return not self.failures
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def limits_of(settings: DeploymentSettings, precision: Literal["float32", "float16", "int8"]) -> Limits:
+    """Return the settings' limits for a precision; float16 storage has those of int8."""
+    if precision == "float32":
+        return Limits(
+            settings.float32_score_difference,
+            settings.float32_flips,
+            settings.float32_ap_loss,
+            settings.float32_f1_loss,
+        )
+    return Limits(
+        settings.int8_score_difference, settings.int8_flips, settings.int8_ap_loss, settings.int8_f1_loss
+    )
+
+
+def parity_rows(
+    loaded: LoadedModel, found: Labelled, most: int, progress: Progress | None = None
+) -> ParityRows:
+    """Score labelled comments with the trained model, for an export to be compared with.
+
+    Args:
+        loaded: the trained model.
+        found: the comments; labels that they lack are compared by score alone.
+        most: comments taken, drawn with a fixed seed.
+        progress: called with the comments scored and their number.
+    """
+    rows = np.arange(len(found.rows.texts))
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+    texts = [found.rows.texts[row] for row in rows]
+    truth = np.full((len(rows), len(loaded.labels)), np.nan)
+    for place, label in enumerate(loaded.labels):
+        if label in found.dataset.labels:
+            truth[:, place] = found.rows.labels[rows, found.dataset.labels.index(label)]
+    weights = np.asarray(found.rows.weights, dtype=np.float64)[rows]
+    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass"))
+    digest.update(truth.tobytes() + weights.tobytes())
+    return ParityRows(
+        tokens=tokenize(loaded.tokenizer, texts),
+        truth=truth,
+        weights=weights,
+        expected=score_texts(loaded, texts, 32, progress),
+        labels=loaded.labels,
+        thresholds=np.array([loaded.thresholds[label] for label in loaded.labels]),
+        fingerprint=digest.hexdigest(),
+        source=str(found.dataset.manifest.get("source", "")),
+        split=found.name,
+    )
+
+
+def compare(rows: ParityRows, scores: FloatArray, limits: Limits) -> Parity:
+    """Measure how far an export's scores, (n, L), are from the trained model's."""
+    sound = np.isfinite(scores)
+    found = np.where(sound, scores, 0.5)
+    difference = np.where(sound, np.abs(found - rows.expected), 1.0)
+    flipped = (found >= rows.thresholds) != (rows.expected >= rows.thresholds)
+    labels = tuple(
+        _label_parity(rows, found[:, place], int(flipped[:, place].sum()), place)
+        for place in range(len(rows.labels))
+    )
+    measured = {
+        "max_difference": float(difference.max(initial=0.0)),
+        "flip_share": float(flipped.mean()) if flipped.size else 0.0,
+        "ap_loss": max((_loss(one.ap_before, one.ap_after) for one in labels), default=0.0),
+        "f1_loss": max((_loss(one.f1_before, one.f1_after) for one in labels), default=0.0),
+    }
+    return Parity(
+        rows=len(scores),
+        flips=int(flipped.sum()),
+        labels=labels,
+        failures=_failures(measured, limits),
+        **measured,
+    )
+
+
+def require(parity: Parity, what: str, where: str) -> None:
+    """Let an export pass, or refuse it.
+
+    Args:
+        parity: what was measured.
+        what: the export, such as "the float32 graph".
+        where: its model.
+
+    Raises:
+        ParityError: a limit was exceeded.
+    """
+    if not parity.passed:
+        raise ParityError(
+            f"{what} does not score as the trained model does: {'; '.join(parity.failures)}",
+            where=where,
+            remedy="nothing was written; the limits are the deployment settings ('gkiller config keys')",
+            report=parity.as_dict(),
+        )
+
+
+def _label_parity(rows: ParityRows, found: FloatArray, flips: int, place: int) -> LabelParity:
+    truth, cut = rows.truth[:, place], float(rows.thresholds[place])
+    before = label_figures(truth, rows.expected[:, place], rows.weights, threshold=cut)
+    after = label_figures(truth, found, rows.weights, threshold=cut)
+    figures = [before["f1"], after["f1"], before["ap"], after["ap"]]
+    return LabelParity(rows.labels[place], flips, *(None if math.isnan(f) else float(f) for f in figures))
+
+
+def _loss(before: float | None, after: float | None) -> float:
+    return 0.0 if before is None or after is None else max(0.0, before - after)
+
+
+def _failures(measured: dict[str, float], limits: Limits) -> tuple[str, ...]:
+    checks = (
+        ("a score differs by", measured["max_difference"], limits.score_difference, ".2g"),
+        ("flipped decisions:", measured["flip_share"], limits.flips, ".3%"),
+        ("average precision lost:", measured["ap_loss"], limits.ap_loss, ".4f"),
+        ("F1 lost:", measured["f1_loss"], limits.f1_loss, ".4f"),
+    )
+    return tuple(
+        f"{name} {value:{form}} (limit {limit:{form}})" for name, value, limit, form in checks if value > limit
+    )
