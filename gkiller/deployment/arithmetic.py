@@ -139,9 +139,7 @@ def embedding_rows(nodes: Nodes, table: Array, ids: str, scheme: Scheme) -> str:
     return nodes.add("Mul", rows, nodes.add("Gather", nodes.constant(steps[:, None], "words.scale"), ids))
 
 
-def quantised_columns(
-    weight: Array, bits: int, *, per_column: bool
-) -> tuple[npt.NDArray[np.int8], Array]:
+def quantised_columns(weight: Array, bits: int, *, per_column: bool) -> tuple[npt.NDArray[np.int8], Array]:
     """Return int8 values (in, out) and their scales: one, or (out,)."""
     limit = float(2 ** (bits - 1) - 1)
     peak = np.abs(weight).max(axis=0) if per_column else np.array(np.abs(weight).max())

@@ -224,9 +224,7 @@ class _Writer:
         if self._rewrites.fuse_attention:
             return nodes.add("Cast", "attention_mask", to=6)
         hidden = nodes.add("Sub", nodes.number(1.0), nodes.add("Cast", "attention_mask", to=1))
-        return nodes.add(
-            "Mul", nodes.add("Unsqueeze", hidden, nodes.integers(1, 2)), nodes.number(LOWEST)
-        )
+        return nodes.add("Mul", nodes.add("Unsqueeze", hidden, nodes.integers(1, 2)), nodes.number(LOWEST))
 
     def _act(self, x: str) -> str:
         nodes, act = self.nodes, self._network.act

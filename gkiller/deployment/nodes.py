@@ -66,14 +66,10 @@ class Nodes:
         from onnx import helper
 
         names = [output] if output else [self._name(op) for _ in range(outputs)]
-        self._nodes.append(
-            helper.make_node(op, list(inputs), names, names[0], domain=domain, **attributes)
-        )
+        self._nodes.append(helper.make_node(op, list(inputs), names, names[0], domain=domain, **attributes))
         return names
 
-    def model(
-        self, inputs: dict[str, Shape], outputs: dict[str, Shape], description: str
-    ) -> onnx.ModelProto:
+    def model(self, inputs: dict[str, Shape], outputs: dict[str, Shape], description: str) -> onnx.ModelProto:
         """Return the whole: int64 inputs, float32 outputs, by name with their shapes."""
         from onnx import TensorProto, helper
 

@@ -229,5 +229,7 @@ def _failures(measured: dict[str, float], limits: Limits) -> tuple[str, ...]:
         ("F1 lost:", measured["f1_loss"], limits.f1_loss, ".4f"),
     )
     return tuple(
-        f"{name} {value:{form}} (limit {limit:{form}})" for name, value, limit, form in checks if value > limit
+        f"{name} {value:{form}} (limit {limit:{form}})"
+        for name, value, limit, form in checks
+        if value > limit
     )

@@ -108,14 +108,14 @@ def read_probes(text: str, where: str) -> Probes:
 
 def _draw(loaded: LoadedModel) -> tuple[tuple[int, ...], ...]:
     tokenizer = loaded.tokenizer
-    first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    special = {first, last, tokenizer.token_to_id("[PAD]"), tokenizer.token_to_id("[MASK]")}
+    ends = [int(tokenizer.token_to_id(token) or 0) for token in ("[CLS]", "[SEP]")]
+    special = {*ends, tokenizer.token_to_id("[PAD]"), tokenizer.token_to_id("[MASK]")}
     pieces = np.array([i for i in range(tokenizer.get_vocab_size()) if i not in special])
     random = np.random.default_rng(SEED)
     drawn = []
     for _ in range(COUNT):
         length = int(random.integers(0, loaded.max_length - 1))
-        drawn.append((first, *map(int, random.choice(pieces, length)), last))
+        drawn.append((ends[0], *map(int, random.choice(pieces, length)), ends[1]))
     return tuple(drawn)
 
 

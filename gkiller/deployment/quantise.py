@@ -130,7 +130,8 @@ def choose(tried: Sequence[Tried]) -> Tried | None:
         return None
     bar = max(one.rate for one in passed) * (1 - TIED)
     return min(
-        (one for one in passed if one.rate >= bar), key=lambda one: (one.parity.flips, one.parity.max_difference)
+        (one for one in passed if one.rate >= bar),
+        key=lambda one: (one.parity.flips, one.parity.max_difference),
     )
 
 

@@ -66,7 +66,7 @@ class Dense:
     @property
     def width(self) -> int:
         """Outputs."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Network:
     @property
     def hidden(self) -> int:
         """Width of a token's vector."""
-        return self.words.shape[1]
+        return int(self.words.shape[1])
 
 
 def network_of(model: ToxicityClassifier, max_length: int) -> Network:
@@ -204,7 +204,7 @@ def _dense(module: nn.Linear) -> Dense:
     for k, dendrite in enumerate(module.dendrites):
         links = _array(module.dendrite_links[k - 1]) if k else np.zeros((0, len(bias)), np.float32)
         # A ModuleList hands out plain modules.
-        branches.append(Branch(_array(dendrite.weight.T), _array(dendrite.bias), links, tops[k]))  # type: ignore[union-attr,operator,arg-type]
+        branches.append(Branch(_array(dendrite.weight.T), _array(dendrite.bias), links, tops[k]))  # type: ignore[arg-type]
     return Dense(weight, bias, tuple(branches), module.activation)
 
 

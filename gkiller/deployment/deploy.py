@@ -1,0 +1,254 @@
+"""Export and quantise a model directory: build, compare, and only then write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from gkiller.deployment.arithmetic import Scheme
+from gkiller.deployment.graph import export_plain
+from gkiller.deployment.lean import Rewrites, build
+from gkiller.deployment.nodes import OPSET
+from gkiller.deployment.parity import Limits, Parity, ParityRows, compare, limits_of, require
+from gkiller.deployment.probes import NAME as PROBES
+from gkiller.deployment.probes import new_probes, read_probes, score_probes
+from gkiller.deployment.quantise import CANDIDATES, Tried, choose, try_candidates
+from gkiller.deployment.runtime import score_tokens, session
+from gkiller.deployment.weights import network_of
+from gkiller.errors import ExportError, OutputError, ParityError
+from gkiller.model.directory import add_files
+from gkiller.report.environment import CPU_FLAGS, read_cpu
+
+if TYPE_CHECKING:
+    from gkiller.model.directory import LoadedModel
+    from gkiller.settings.definition import DeploymentSettings
+
+Progress = Callable[[str, int, int | None], None]
+Precision = Literal["float32", "float16", "int8"]
+
+GRAPHS: Final[dict[str, str]] = {
+    "float32": "onnx/model.onnx",
+    "float16": "onnx/model.fp16.onnx",
+    "int8": "onnx/model.int8.onnx",
+}
+"""Where the graph of each precision is in a model directory."""
+
+BESIDE: Final = ("config.json", "gkiller.json", "tokenizer.json")
+"""What a graph needs beside it to predict."""
+
+PLAIN_FILES: Final = ("README.md", "config.json", "model.safetensors", "tokenizer.json")
+BATCH: Final = 16
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        directory: the model directory.
+        file: the graph in it.
+        precision: "float32", "float16" or "int8".
+        graph_bytes: size of the graph.
+        total_bytes: of all files needed to predict.
+        parity: what the gate measured.
+        limits: what it allowed.
+    """
+
+    directory: Path
+    file: str
+    precision: Precision
+    graph_bytes: int
+    total_bytes: int
+    parity: Parity
+    limits: Limits
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            **asdict(self),
+            "directory": str(self.directory),
+            "parity": self.parity.as_dict(),
+        }
+
+
+def export_onnx(
+    loaded: LoadedModel,
+    rows: ParityRows,
+    settings: DeploymentSettings,
+    *,
+    out: Path | None = None,
+    plain: bool = False,
+    precision: Literal["float32", "float16"] = "float32",
+    progress: Progress | None = None,
+) -> Exported:
+    """Write a float32 graph, or one with weights stored as float16, into a model directory.
+
+    Args:
+        loaded: the model.
+        rows: what the gate compares on.
+        settings: its limits.
+        out: another directory to write to; the model's own by default.
+        plain: take the graph of torch's exporter instead of the lean one.
+        precision: how weights are stored.
+        progress: called with the stage, what is done of it and how much there is.
+
+    Raises:
+        ParityError: the graph does not score as the model does; nothing is written.
+        ExportError: no graph can be built of this network.
+        OutputError: ``out`` is not ours to replace, or cannot be written.
+    """
+    target = _target(loaded, out)
+    tell = progress or _silent
+    tell("building the graph", 0, None)
+    if plain and precision == "float32":
+        graph = export_plain(loaded.model, loaded.max_length).SerializeToString()
+    elif plain:
+        raise ExportError("float16 storage is a form of the lean graph", remedy="leave out --plain")
+    else:
+        scheme = Scheme(precision, precision)
+        graph = build(network_of(loaded.model, loaded.max_length), scheme).SerializeToString()
+    limits = limits_of(settings, precision)
+    scores = score_tokens(
+        session(graph), rows.tokens, BATCH, lambda done, total: tell("comparing", done, total)
+    )
+    parity = compare(rows, scores, limits)
+    require(parity, f"the {precision} graph", str(loaded.path or target))
+    facts = {"graph": "plain" if plain else "lean", **({} if plain else {"rewrites": asdict(Rewrites())})}
+    return _write(loaded, rows, target, graph, precision, parity, limits, facts)
+
+
+def quantise(
+    loaded: LoadedModel,
+    rows: ParityRows,
+    settings: DeploymentSettings,
+    *,
+    out: Path | None = None,
+    portable: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Exported, list[Tried]]:
+    """Write the best int8 graph into a model directory.
+
+    Args:
+        loaded: the model.
+        rows: what the gate compares on, and what static ranges come from.
+        settings: limits and calibration rows.
+        out: another directory to write to; the model's own by default.
+        portable: only 7-bit weights, whose sums fit the 16 bits of processors without VNNI.
+        progress: as in `export_onnx`.
+
+    Returns:
+        What was written, and every candidate as it was measured.
+
+    Raises:
+        ParityError: no candidate scores as the model does; nothing is written.
+        ExportError: no graph can be built of this network.
+        OutputError: ``out`` is not ours to replace, or cannot be written.
+    """
+    target = _target(loaded, out)
+    limits = limits_of(settings, "int8")
+    candidates = [one for one in CANDIDATES if not portable or one.scheme.bits < 8]
+    tried = try_candidates(
+        network_of(loaded.model, loaded.max_length),
+        rows,
+        limits,
+        settings.calibration_rows,
+        candidates=candidates,
+        progress=progress,
+    )
+    best = choose(tried)
+    if best is None:
+        nearest = min(tried, key=lambda one: (one.parity.flips, one.parity.max_difference))
+        raise ParityError(
+            f"no int8 graph scores as the trained model does; the nearest, {nearest.candidate.name}: "
+            + "; ".join(nearest.parity.failures),
+            where=str(loaded.path or target),
+            remedy="nothing was written; the limits are the deployment settings ('gkiller config keys')",
+            report={"candidates": [one.as_dict() for one in tried]},
+        )
+    facts = {
+        "graph": "lean",
+        "rewrites": asdict(Rewrites()),
+        "candidate": best.candidate.name,
+        "scheme": asdict(best.candidate.scheme),
+    }
+    written = _write(loaded, rows, target, best.graph, "int8", best.parity, limits, facts)
+    return written, tried
+
+
+def copy_plain(loaded: LoadedModel, out: Path) -> int:
+    """Write the interchange form alone: weights, configuration, tokenizer and card, without graphs.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        OutputError: ``out`` is not ours to replace, or cannot be written.
+    """
+    target = _target(loaded, out)
+    changes: dict[str, Any] = {"exports": {}} if "exports" in loaded.metadata else {}
+    add_files(target, loaded, {}, keep=lambda name: name in PLAIN_FILES, changes=changes)
+    return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def bytes_to_predict(directory: Path, file: str) -> int:
+    """Return the size of a graph and of everything it needs beside it."""
+    return sum((directory / name).stat().st_size for name in (file, *BESIDE))
+
+
+def _target(loaded: LoadedModel, out: Path | None) -> Path:
+    """Return where to write; only a model, an empty folder or nothing may be there."""
+    target = out if out is not None else loaded.path
+    if target is None:
+        raise OutputError("the model was not read from a directory", remedy="name one with --out")
+    ours = (target / "gkiller.json").is_file()
+    if target.exists() and not ours and (not target.is_dir() or any(target.iterdir())):
+        what = "there is something else than a model"
+        raise OutputError(what, where=str(target), remedy="choose another --out")
+    return target
+
+
+def _write(
+    loaded: LoadedModel,
+    rows: ParityRows,
+    target: Path,
+    graph: bytes,
+    precision: Precision,
+    parity: Parity,
+    limits: Limits,
+    facts: dict[str, Any],
+) -> Exported:
+    name = GRAPHS[precision]
+    known = loaded.path / PROBES if loaded.path is not None else None
+    if known is not None and known.is_file():
+        probes = read_probes(known.read_text("utf-8"), str(known))
+    else:
+        probes = new_probes(loaded)
+    probes = probes.with_scores(name, score_probes(probes, graph))
+    cpu, flags = read_cpu()
+    record = {
+        "precision": precision,
+        "opset": OPSET,
+        **facts,
+        "gate": {
+            "source": rows.source,
+            "split": rows.split,
+            "rows": parity.rows,
+            "fingerprint": rows.fingerprint,
+            "limits": asdict(limits),
+            "found": parity.as_dict(),
+        },
+        "cpu": cpu,
+        "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags],
+        "onnxruntime": version("onnxruntime"),
+    }
+    exports = {**loaded.metadata.get("exports", {}), name: record}
+    files = {name: graph, PROBES: probes.text().encode()}
+    add_files(target, loaded, files, changes={"exports": exports})
+    return Exported(target, name, precision, len(graph), bytes_to_predict(target, name), parity, limits)
+
+
+def _silent(stage: str, done: int, total: int | None) -> None:
+    """Take a report that nobody wants."""

@@ -1,0 +1,212 @@
+"""An inference-only wheel: the code that scores, and one model, for numpy, onnxruntime and tokenizers alone.
+
+The format is that of the Python packaging specification "Binary distribution format". The same model and
+the same gkiller give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from importlib.metadata import requires
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import gkiller
+from gkiller.deployment.deploy import GRAPHS
+from gkiller.deployment.imports import ALLOWED, needed_modules
+from gkiller.errors import ExportError, OutputError, SettingsError
+from gkiller.files import writing
+from gkiller.model.directory import add_files
+
+if TYPE_CHECKING:
+    from gkiller.model.directory import LoadedModel
+
+EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip file can hold, for every file: the bytes do not depend on a clock."""
+
+MODEL: Final = "gkiller/assets/model"
+PREFERRED: Final = ("int8", "float32", "float16")
+_PYTHON: Final = ">=3.11"
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
+
+_INIT = '''\
+"""gkiller, inference only: scores comments with the model that this package holds."""
+
+from __future__ import annotations
+
+from gkiller.errors import GkillerError
+from gkiller.inference import load
+
+__version__ = "{version}"
+__all__ = ["GkillerError", "__version__", "load"]
+'''
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """What was built.
+
+    Attributes:
+        path: the file.
+        size: in bytes.
+        name: of the distribution, for pip.
+        version: of the distribution.
+        graph: which of the model's graphs is inside.
+        modules: gkiller's modules inside.
+    """
+
+    path: Path
+    size: int
+    name: str
+    version: str
+    graph: str
+    modules: tuple[str, ...]
+
+
+def build_wheel(
+    loaded: LoadedModel,
+    out: Path,
+    *,
+    name: str = "gkiller-model",
+    version: str | None = None,
+    precision: str | None = None,
+) -> Wheel:
+    """Write a wheel into a directory.
+
+    Args:
+        loaded: an exported model.
+        out: the directory; it is made when it is not there.
+        name: of the distribution; the package in it is always imported as ``gkiller``.
+        version: of the distribution; gkiller's own by default.
+        precision: "int8", "float32" or "float16"; the first of these that was exported by default.
+
+    Raises:
+        SettingsError: a name or a version that pip would refuse, or the name of the full package.
+        ExportError: the model has no such graph.
+        WheelContentError: the inference code needs more than a wheel depends on.
+        OutputError: it cannot be written.
+    """
+    number = version or gkiller.__version__.replace("+unknown", "")
+    _check_names(name, number)
+    graph = _graph(loaded, precision)
+    package = Path(gkiller.__file__).parent
+    modules = needed_modules(package)
+    files: dict[str, bytes] = {"gkiller/__init__.py": _INIT.format(version=number).encode()}
+    for path in modules.values():
+        files[f"gkiller/{path.relative_to(package).as_posix()}"] = path.read_bytes()
+    files["gkiller/py.typed"] = b""
+    files.update({f"{MODEL}/{file}": content for file, content in _model_files(loaded, graph).items()})
+    stem = f"{re.sub(r'[-_.]+', '_', name).lower()}-{number}"
+    content = _zipped(files, stem, _metadata(name, number, loaded))
+    target = out / f"{stem}-py3-none-any.whl"
+    with writing(target):
+        out.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return Wheel(target, len(content), name, number, graph, ("gkiller", *modules))
+
+
+def _check_names(name: str, number: str) -> None:
+    if not _NAME.fullmatch(name) or re.sub(r"[-_.]+", "-", name).lower() == "gkiller":
+        raise SettingsError(
+            f"{name!r} cannot be the name of a wheel",
+            where="--package-name",
+            remedy="letters, digits, '-', '_' and '.', and not 'gkiller', which is the full package",
+        )
+    if not _VERSION.fullmatch(number):
+        raise SettingsError(f"{number!r} is no version", where="--package-version", remedy="such as 1.0.2")
+
+
+def _graph(loaded: LoadedModel, precision: str | None) -> str:
+    if loaded.path is None:
+        raise OutputError("the model was not read from a directory", remedy="save it first")
+    there = [kind for kind in PREFERRED if (loaded.path / GRAPHS[kind]).is_file()]
+    if precision is not None and precision not in there:
+        raise ExportError(
+            f"the model has no {precision} graph",
+            where=str(loaded.path),
+            remedy=f"it has {', '.join(there) or 'none'}; 'gkiller export' and 'gkiller quantize' make them",
+        )
+    if not there:
+        raise ExportError(
+            "the model has no graph yet",
+            where=str(loaded.path),
+            remedy=f"run: gkiller quantize {loaded.path}",
+        )
+    return GRAPHS[precision or there[0]]
+
+
+def _model_files(loaded: LoadedModel, graph: str) -> dict[str, bytes]:
+    """Return what is needed to predict, sealed again for these files alone."""
+    exports = {name: facts for name, facts in loaded.metadata.get("exports", {}).items() if name == graph}
+    wanted = {graph, "config.json", "tokenizer.json"}
+    with tempfile.TemporaryDirectory(prefix="gkiller-wheel-") as folder:
+        place = Path(folder) / "model"
+        add_files(place, loaded, {}, keep=lambda name: name in wanted, changes={"exports": exports})
+        return {
+            path.relative_to(place).as_posix(): path.read_bytes()
+            for path in sorted(place.rglob("*"))
+            if path.is_file()
+        }
+
+
+def _requirements() -> list[str]:
+    """Return the full package's own requirements on what the wheel depends on."""
+    own = requires("gkiller") or []
+    found = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower(): line for line in own}
+    return [found.get(name, name) for name in ALLOWED]
+
+
+def _metadata(name: str, number: str, loaded: LoadedModel) -> str:
+    lines = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {number}",
+        f"Summary: A toxicity classifier for plain CPUs: {', '.join(loaded.labels)}.",
+        "License: Apache-2.0",
+        f"Requires-Python: {_PYTHON}",
+        *(f"Requires-Dist: {line}" for line in _requirements()),
+        "Description-Content-Type: text/markdown",
+        "",
+        "Made by `gkiller export --format wheel`. It is imported as `gkiller` and cannot be installed beside",
+        "the full package of that name.",
+        "",
+        "```python",
+        "from gkiller import load",
+        "",
+        'load().predict("you are kind")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _zipped(files: dict[str, bytes], stem: str, metadata: str) -> bytes:
+    """Return the archive; its list of digests comes last, as the specification recommends."""
+    info = f"{stem}.dist-info"
+    tags = "Wheel-Version: 1.0\nGenerator: gkiller\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    whole = {
+        **dict(sorted(files.items())),
+        f"{info}/METADATA": metadata.encode(),
+        f"{info}/WHEEL": tags.encode(),
+    }
+    record = "".join(f"{path},{_digest(content)},{len(content)}\n" for path, content in whole.items())
+    whole[f"{info}/RECORD"] = (record + f"{info}/RECORD,,\n").encode()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for path, content in whole.items():
+            entry = zipfile.ZipInfo(path, EPOCH)
+            entry.external_attr = 0o100644 << 16
+            entry.create_system = 3  # the same on every system
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED, 9)
+    return stream.getvalue()
+
+
+def _digest(content: bytes) -> str:
+    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
