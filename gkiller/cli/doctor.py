@@ -13,12 +13,17 @@ from rich.text import Text
 from gkiller.cli import checks
 from gkiller.cli.checks import Check
 from gkiller.cli.console import emit_json, progress, results_table, show
+from gkiller.cli.model_checks import check_model
 from gkiller.cli.options import JsonFlag
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 
 
 def doctor(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="Also score an exported model's probes, as where it was made."),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -26,9 +31,10 @@ def doctor(
 
     Versions, processor, device, perforatedai, the hub, settings, the run directory, the shipped files,
     and a round trip: train, save, load, predict. Ends with 1 when a check failed; a hub that cannot be
-    reached is a warning.
+    reached is a warning. With MODEL, every graph of it must score as it did where it was exported: int8
+    arithmetic is not the same on every processor.
     """
-    found = _examine(offline=offline)
+    found = _examine(offline=offline, model=model)
     failed = [check for check in found if check.status == "failed"]
     if json:
         emit_json({"ok": not failed, "checks": found})
@@ -38,7 +44,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _examine(*, offline: bool) -> list[Check]:
+def _examine(*, offline: bool, model: str | None) -> list[Check]:
     """Run the checks one after the other."""
     examinations: list[Callable[[], list[Check]]] = [
         checks.check_versions,
@@ -51,6 +57,8 @@ def _examine(*, offline: bool) -> list[Check]:
         checks.check_assets,
         checks.check_round_trip,
     ]
+    if model is not None:
+        examinations.append(partial(check_model, model))
     found: list[Check] = []
     with progress("checking") as advance:
         for done, examination in enumerate(examinations):

@@ -25,7 +25,7 @@ Progress = Callable[[str, int, int | None], None]
 
 COVERED: Final = 0.9999
 """Share of the values that the narrower static ranges cover."""
-TIED: Final = 0.05
+TIED: Final = 0.1
 """Candidates whose speeds differ by less than this share are as fast as each other."""
 TIMED_ROWS: Final = 256
 BATCH: Final = 16

@@ -1,0 +1,82 @@
+"""What ``export`` and ``quantize`` share: rows for the gate, and how its figures look."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from gkiller.cli.console import progress, results_table, show, stages, warn
+from gkiller.errors import ParityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from gkiller.deployment.deploy import Exported
+    from gkiller.deployment.parity import ParityRows
+    from gkiller.model.directory import LoadedModel
+    from gkiller.settings import Resolved
+
+
+def gate_rows(resolved: Resolved, loaded: LoadedModel, split: str | None) -> ParityRows:
+    """Return validation comments with the trained model's scores: of --data, or of the model's own run."""
+    from gkiller.data.labelled import load_labelled
+    from gkiller.deployment.parity import parity_rows
+    from gkiller.evaluation.models import data_of, run_of
+
+    assert loaded.path is not None  # it was just read from there
+    given = resolved.origins["data.source"] != "default"
+    data = resolved.settings.data if given else data_of(run_of(loaded.path), loaded.path)
+    with stages() as on_data:
+        found = load_labelled(data, split, on_data, default="valid")
+    missing = [label for label in loaded.labels if label not in found.dataset.labels]
+    if missing:
+        warn(f"compared by score alone, as the data lack them: {', '.join(missing)}")
+    with progress("scoring") as advance:
+        return parity_rows(loaded, found, resolved.settings.deployment.parity_rows, advance)
+
+
+@contextmanager
+def reported(as_json: bool) -> Iterator[None]:
+    """Show what was measured before a refusal of the gate is reported."""
+    try:
+        yield
+    except ParityError as error:
+        if not as_json:
+            show(refusal_table(error))
+        raise
+
+
+def refusal_table(error: ParityError) -> Table:
+    """Return the figures of a refused export, or of every refused candidate."""
+    tried = error.report.get("candidates") or [{"name": "the export", "parity": error.report}]
+    rows = [
+        (one["name"], figures["max_difference"], flips_text(figures), figures["ap_loss"], figures["f1_loss"])
+        for one in tried
+        for figures in [one["parity"]]
+    ]
+    header = ("graph", "max |Δ score|", "flips", "AP lost", "F1 lost")
+    return results_table("Refused", header, rows)
+
+
+def flips_text(parity: dict[str, object]) -> str:
+    """Return flips with their share."""
+    return f"{parity['flips']} ({parity['flip_share']:.3%})"
+
+
+def exported_table(exported: Exported, rows: ParityRows) -> Table:
+    """Return what was written and how it compares, a row per label."""
+    parity, limits = exported.parity, exported.limits
+    lines = [
+        (one.label, one.flips, one.f1_before, one.f1_after, one.ap_before, one.ap_after)
+        for one in parity.labels
+    ]
+    caption = (
+        f"{parity.rows:,} rows of {rows.split}; max |Δ score| {parity.max_difference:.2g} "
+        f"(limit {limits.score_difference:g}), flips {parity.flip_share:.3%} (limit {limits.flips:.3%})\n"
+        f"{exported.graph_bytes / 1e6:.2f} MB; "
+        f"{exported.total_bytes / 1e6:.2f} MB with all files needed to predict"
+    )
+    header = ("label", "flips", "F1", "F1 exported", "AP", "AP exported")
+    return results_table(f"{exported.file} ({exported.precision})", header, lines, caption=caption)

@@ -1,0 +1,149 @@
+"""``gkiller export``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gkiller.cli.console import emit_json, key_values, next_command, show, stages
+from gkiller.cli.evaluate import ModelArgument, SplitOption
+from gkiller.cli.options import JsonFlag, with_settings
+
+if TYPE_CHECKING:
+    from gkiller.model.directory import LoadedModel
+    from gkiller.settings import Resolved
+
+
+class Format(StrEnum):
+    """What to make."""
+
+    ONNX = "onnx"
+    SAFETENSORS = "safetensors"
+    WHEEL = "wheel"
+
+
+class GraphPrecision(StrEnum):
+    """Which graph a wheel holds, by the names that ``predict`` has for them."""
+
+    INT8 = "int8"
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+_PRECISIONS = {"int8": "int8", "fp32": "float32", "fp16": "float16"}
+
+FormatOption = Annotated[Format, typer.Option("--format", help="What to make.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="onnx: write a copy of the model there instead of adding to it; safetensors: the new model "
+        "directory; wheel: the folder for the wheel [default: dist].".replace("[", "\\["),
+    ),
+]
+PlainFlag = Annotated[
+    bool, typer.Option("--plain", help="onnx: keep the graph of torch's exporter, not the lean one.")
+]
+NameOption = Annotated[
+    str, typer.Option("--package-name", metavar="NAME", help="wheel: the distribution's name, for pip.")
+]
+VersionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--package-version", metavar="VERSION", help="wheel: its version; gkiller's own if not set."
+    ),
+]
+PrecisionOption = Annotated[
+    GraphPrecision | None,
+    typer.Option("--precision", help="wheel: which graph goes in; int8 if there, else fp32, else fp16."),
+]
+
+
+@with_settings("data", "deployment", without=("data.sample_size",))
+def export(
+    resolved: Resolved,
+    model: ModelArgument,
+    format_: FormatOption = Format.ONNX,
+    out: OutOption = None,
+    split: SplitOption = None,
+    plain: PlainFlag = False,
+    package_name: NameOption = "gkiller-model",
+    package_version: VersionOption = None,
+    precision: PrecisionOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Export a model: an ONNX graph, plain weights, or a wheel for inference alone.
+
+    An ONNX graph must score validation comments as the model does (the deployment settings are the
+    limits), or nothing is written and the command ends with 60. The comments are those of the model's own
+    run, or of --data. The wheel holds the model and the code that scores with it, and needs numpy,
+    onnxruntime and tokenizers alone.
+    """
+    from gkiller.model.directory import load_model
+
+    loaded = load_model(model)
+    if format_ is Format.SAFETENSORS:
+        _safetensors(loaded, out, json)
+    elif format_ is Format.WHEEL:
+        wanted = _PRECISIONS[precision] if precision is not None else None
+        _wheel(loaded, out or Path("dist"), package_name, package_version, wanted, json)
+    else:
+        _onnx(resolved, loaded, out, split, plain, json)
+
+
+def _onnx(
+    resolved: Resolved, loaded: LoadedModel, out: Path | None, split: str | None, plain: bool, json: bool
+) -> None:
+    from gkiller.cli.deployment import exported_table, gate_rows, reported
+    from gkiller.deployment.deploy import export_onnx
+
+    rows = gate_rows(resolved, loaded, split)
+    with reported(json), stages() as advance:
+        exported = export_onnx(
+            loaded, rows, resolved.settings.deployment, out=out, plain=plain, progress=advance
+        )
+    if json:
+        emit_json(exported.as_dict())
+        return
+    show(exported_table(exported, rows))
+    next_command(f"gkiller quantize {exported.directory}")
+
+
+def _safetensors(loaded: LoadedModel, out: Path | None, json: bool) -> None:
+    from gkiller.deployment.deploy import copy_plain
+    from gkiller.errors import SettingsError
+
+    if out is None:
+        raise SettingsError(
+            "it needs a place", where="--format safetensors", remedy="name one with --out DIR"
+        )
+    size = copy_plain(loaded, out)
+    if json:
+        emit_json({"directory": out, "bytes": size})
+        return
+    show(key_values("Exported", {"directory": out, "MB": f"{size / 1e6:.2f}"}))
+    next_command(f"gkiller evaluate {out}")
+
+
+def _wheel(
+    loaded: LoadedModel, out: Path, name: str, version: str | None, precision: str | None, json: bool
+) -> None:
+    from gkiller.deployment.wheel import build_wheel
+
+    wheel = build_wheel(loaded, out, name=name, version=version, precision=precision)
+    if json:
+        emit_json(wheel)
+        return
+    facts: dict[str, Any] = {
+        "wheel": wheel.path,
+        "MB": f"{wheel.size / 1e6:.2f}",
+        "graph": wheel.graph,
+        "modules": len(wheel.modules),
+        "in Python": "from gkiller import load; load().predict('you are kind')",
+    }
+    show(key_values("Exported", facts))
+    next_command(f"pip install {wheel.path}", "next, in an environment without gkiller")

@@ -1,0 +1,102 @@
+"""``gkiller quantize``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gkiller.cli.console import emit_json, next_command, results_table, show, stages
+from gkiller.cli.evaluate import ModelArgument, SplitOption
+from gkiller.cli.options import JsonFlag, with_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from gkiller.deployment.quantise import Tried
+    from gkiller.settings import Resolved
+
+
+class Storage(StrEnum):
+    """How weights are stored."""
+
+    INT8 = "int8"
+    FLOAT16 = "float16"
+
+
+StorageOption = Annotated[
+    Storage,
+    typer.Option("--storage", help="int8 arithmetic, or weights kept as float16 and widened at load."),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Write a copy of the model there instead of adding to it."),
+]
+PortableFlag = Annotated[
+    bool,
+    typer.Option("--portable", help="7-bit weights alone: they score the same on processors without VNNI."),
+]
+
+
+@with_settings("data", "deployment", without=("data.sample_size",))
+def quantize(
+    resolved: Resolved,
+    model: ModelArgument,
+    storage: StorageOption = Storage.INT8,
+    out: OutOption = None,
+    split: SplitOption = None,
+    portable: PortableFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Make a model's int8 graph: several ways are measured, and the best is kept.
+
+    Every way must score validation comments as the model does (the deployment settings are the limits);
+    when none does, nothing is written and the command ends with 60. Of those as fast as the fastest, the one
+    that flips the fewest decisions is kept. The comments are those of the model's own run, or of --data.
+    """
+    from gkiller.cli.deployment import exported_table, gate_rows, reported
+    from gkiller.deployment.deploy import export_onnx, quantise
+    from gkiller.model.directory import load_model
+
+    loaded = load_model(model)
+    rows = gate_rows(resolved, loaded, split)
+    settings = resolved.settings.deployment
+    tried: list[Tried] = []
+    with reported(json), stages() as advance:
+        if storage is Storage.FLOAT16:
+            exported = export_onnx(loaded, rows, settings, out=out, precision="float16", progress=advance)
+        else:
+            exported, tried = quantise(loaded, rows, settings, out=out, portable=portable, progress=advance)
+    if json:
+        emit_json({**exported.as_dict(), "candidates": [one.as_dict() for one in tried]})
+        return
+    if tried:
+        show(_candidates(tried))
+    show(exported_table(exported, rows))
+    next_command(f"gkiller export {exported.directory} --format wheel")
+
+
+def _candidates(tried: Sequence[Tried]) -> Table:
+    from gkiller.deployment.quantise import choose
+
+    best = choose(tried)
+    rows = [
+        (
+            one.candidate.name,
+            f"{len(one.graph) / 1e6:.2f}",
+            f"{one.rate:,.0f}",
+            f"{one.parity.max_difference:.4f}",
+            f"{one.parity.flips} ({one.parity.flip_share:.3%})",
+            f"{one.parity.ap_loss:.4f}",
+            f"{one.parity.f1_loss:.4f}",
+            "kept" if one is best else ("" if one.parity.passed else "refused"),
+        )
+        for one in tried
+    ]
+    header = ("int8", "MB", "comments/s", "max |Δ score|", "flips", "AP lost", "F1 lost", "")
+    caption = "speed of the graph alone, one thread, measured in turns on this machine"
+    return results_table("Candidates", header, rows, caption=caption)
