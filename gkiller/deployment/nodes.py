@@ -37,7 +37,7 @@ class Nodes:
         from onnx import numpy_helper
 
         name = self._name(hint)
-        self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self._constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def number(self, value: float, hint: str = "number") -> str:

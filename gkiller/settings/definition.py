@@ -270,7 +270,7 @@ class DeploymentSettings(_Section):
     )
     float32_f1_loss: float = setting(1e-4, "F1 that a float32 export may lose on any label.", ge=0, le=1)
     int8_score_difference: float = setting(
-        0.25, "Largest difference of a score that int8 weights or float16 storage may make.", ge=0, le=1
+        0.1, "Largest difference of a score that int8 weights or float16 storage may make.", ge=0, le=1
     )
     int8_flips: float = setting(
         0.005, "Share of decisions that int8 weights or float16 storage may flip.", ge=0, le=1

@@ -1,0 +1,75 @@
+"""Small networks with every kind of weight set, saved models of them, and rows to compare on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from toy import comment, tiny_settings, toy_tokenizer, vocabulary
+
+from gkiller.data.dataset import Dataset, Split
+from gkiller.data.labelled import Labelled
+from gkiller.model.classifier import build_classifier
+from gkiller.model.dendritic import add_dendrites
+from gkiller.model.directory import load_model, save_model
+from gkiller.model.growth import chosen_linears, dendritic_modules
+
+ONE, SIX = ("toxicity",), ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack")
+LENGTH = 16
+
+
+def network(labels=ONE, dendrites=1, activation="sigmoid", pooling="mean_max", layers=2, patterns=("*",)):
+    """A classifier whose weights are large enough to make every part matter."""
+    torch.manual_seed(len(labels) + dendrites)
+    settings = tiny_settings(f"model.pooling={pooling}", f"model.layers={layers}").model
+    model = build_classifier(settings, labels, len(vocabulary()))
+    if dendrites:
+        names = chosen_linears(model, patterns)
+        add_dendrites(model, dict.fromkeys(names, dendrites), activation)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "LayerNorm" not in name:
+                parameter.normal_(std=0.3)
+        for module in dendritic_modules(model).values():
+            for link in module.dendrite_links:
+                link.normal_()
+    return model.eval()
+
+
+def save(folder: Path, model=None, labels=ONE):
+    """A saved model of the toy vocabulary, loaded again."""
+    save_model(
+        folder,
+        model or network(labels),
+        toy_tokenizer().to_str(),
+        labels=labels,
+        thresholds={label: {"value": 0.5} for label in labels},
+        max_length=LENGTH,
+        card="# Card\n",
+    )
+    return load_model(folder)
+
+
+def tokens(rows: int, length: int, seed: int = 0):
+    """Random ids and masks, int64 (rows, length); every row has at least one real token."""
+    random = np.random.default_rng(seed)
+    ids = random.integers(0, len(vocabulary()), (rows, length))
+    mask = np.arange(length) < random.integers(1, length + 1, (rows, 1))
+    return ids, mask.astype(np.int64)
+
+
+def torch_logits(model, ids, mask):
+    """The trained model's logits with one column per label."""
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+    return logits[:, 1:] - logits[:, :1] if model.labels == 1 else logits
+
+
+def labelled(labels=ONE, count: int = 80):
+    """Toy comments, every fourth positive in every label."""
+    rude = np.arange(count) % 4 == 0
+    texts = [comment(i, bool(rude[i])) for i in range(count)]
+    table = np.repeat(rude[:, None], len(labels), axis=1).astype(np.float32)
+    split = Split([str(i) for i in range(count)], texts, table, np.ones(count))
+    return Labelled(Dataset(tuple(labels), {"valid": split}, {"source": "toy"}), split, "valid")
