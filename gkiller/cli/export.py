@@ -76,7 +76,7 @@ def export(
     precision: PrecisionOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Export a model: an ONNX graph, plain weights, or a wheel for inference alone.
+    """Export a model: ONNX graph, plain weights, or a wheel to install.
 
     An ONNX graph must score validation comments as the model does (the deployment settings are the
     limits), or nothing is written and the command ends with 60. The comments are those of the model's own

@@ -32,11 +32,10 @@ COMMANDS: dict[str, LazyCommand] = {
     "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
     "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
     "export": LazyCommand(
-        "gkiller.cli.export", "Export a model: an ONNX graph, plain weights, or a wheel for inference alone."
+        "gkiller.cli.export", "Export a model: ONNX graph, plain weights, or a wheel to install."
     ),
     "quantize": LazyCommand(
-        "gkiller.cli.quantize",
-        "Make a model's int8 graph: several ways are measured, and the best is kept.",
+        "gkiller.cli.quantize", "Make a model's int8 graph: the best of several measured ways."
     ),
     "config": LazyCommand("gkiller.cli.config", "Show the settings and where each value comes from."),
     "doctor": LazyCommand("gkiller.cli.doctor", "Check the set-up, down to a tiny training."),

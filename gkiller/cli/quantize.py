@@ -52,7 +52,7 @@ def quantize(
     portable: PortableFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Make a model's int8 graph: several ways are measured, and the best is kept.
+    """Make a model's int8 graph: the best of several measured ways.
 
     Every way must score validation comments as the model does (the deployment settings are the limits);
     when none does, nothing is written and the command ends with 60. Of those as fast as the fastest, the one

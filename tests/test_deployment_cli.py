@@ -1,0 +1,147 @@
+"""gkiller export, gkiller quantize and gkiller doctor MODEL, on a trained run."""
+
+import json
+import shutil
+
+import pytest
+from deployment_helpers import save
+
+from gkiller.cli.model_checks import check_model
+from gkiller.model.directory import load_model
+from gkiller.training.train import train
+
+LOOSE = (
+    "--set=deployment.int8_flips=0.5",
+    "--set=deployment.int8_ap_loss=1",
+    "--set=deployment.int8_f1_loss=1",
+    "--set=deployment.int8_score_difference=1",
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
+        return train(tiny("dendrites.enabled=false"), out=tmp_path_factory.mktemp("runs")).run.path
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_export_adds_a_graph_and_says_what_was_compared(call, run):
+    code, out, _ = call("export", run)
+    assert code == 0
+    assert "onnx/model.onnx" in out
+    assert "max |Δ score|" in out
+    assert "onnx/model.onnx" in load_model(run).metadata["exports"]
+
+
+def test_export_json_is_one_object(call, run, tmp_path):
+    code, out, _ = call("export", run, "--out", tmp_path / "copy", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["directory"] == str(tmp_path / "copy")
+    assert found["parity"]["passed"] is True
+    assert not (run / "model" / "onnx").exists()
+
+
+def test_a_refused_export_ends_with_60_and_its_figures(call, run, monkeypatch):
+    from test_deployment_gate import broken_weights
+
+    broken_weights(monkeypatch)
+    code, out, err = call("export", run, "--json")
+    assert code == 60
+    found = json.loads(out)
+    assert found["error"] == "ParityError"
+    assert found["report"]["failures"]
+    assert "nothing was written" in err
+    assert not (run / "model" / "onnx").exists()
+    code, out, err = call("export", run)
+    assert code == 60
+    assert "Refused" in out
+
+
+def test_quantize_shows_every_way_and_keeps_one(call, run):
+    code, out, _ = call("quantize", run, *LOOSE)
+    assert code == 0
+    assert "dynamic" in out
+    assert out.count("kept") == 1
+    assert (run / "model/onnx/model.int8.onnx").is_file()
+
+
+def test_quantize_json_lists_the_candidates(call, run):
+    code, out, _ = call("quantize", run, "--portable", "--json", *LOOSE)
+    assert code == 0
+    assert all("7-bit" in one["name"] for one in json.loads(out)["candidates"])
+
+
+def test_quantize_refuses_when_no_way_is_near_enough(call, run):
+    code, out, _ = call("quantize", run, "--json", "--set=deployment.int8_score_difference=0")
+    assert code == 60
+    assert len(json.loads(out)["report"]["candidates"]) > 1
+    code, out, _ = call("quantize", run, "--set=deployment.int8_score_difference=0")
+    assert code == 60
+    assert "dynamic" in out
+
+
+def test_float16_storage(call, run):
+    code, out, _ = call("quantize", run, "--storage", "float16", "--json", *LOOSE)
+    assert code == 0
+    assert json.loads(out)["file"] == "onnx/model.fp16.onnx"
+
+
+def test_a_model_outside_of_its_run_needs_data(call, run, tmp_path, prepared):
+    moved = shutil.copytree(run / "model", tmp_path / "alone")
+    code, _, err = call("export", moved)
+    assert code == 2
+    assert "--data" in err
+    assert call("export", moved, "--data", prepared)[0] == 0
+
+
+def test_safetensors_needs_a_place(call, run, tmp_path):
+    assert call("export", run, "--format", "safetensors")[0] == 2
+    code, out, _ = call("export", run, "--format", "safetensors", "--out", tmp_path / "plain", "--json")
+    assert code == 0
+    assert json.loads(out)["bytes"] > 0
+    assert load_model(tmp_path / "plain").labels == ("toxicity",)
+
+
+def test_a_wheel_needs_a_graph(call, run):
+    code, _, err = call("export", run, "--format", "wheel")
+    assert code == 61
+    assert "gkiller quantize" in err
+
+
+def test_doctor_rechecks_every_graph(call, run):
+    call("export", run)
+    call("quantize", run, *LOOSE)
+    found = {check.name: check for check in check_model(str(run))}
+    assert {name: check.status for name, check in found.items()} == {
+        "model": "ok",
+        "onnx/model.onnx": "ok",
+        "onnx/model.int8.onnx": "ok",
+    }
+    assert "64 probes" in found["onnx/model.onnx"].detail
+
+
+def test_doctor_says_what_is_wrong_with_a_model(run, tmp_path):
+    assert [check.status for check in check_model(str(tmp_path / "none"))] == ["failed"]
+    assert [check.status for check in check_model(str(run))] == ["ok", "skipped"]
+    loaded = save(tmp_path / "model")
+    (loaded.path / "config.json").write_text("{}")
+    [found] = check_model(str(loaded.path))
+    assert found.status == "failed"
+    assert "SHA-256" in found.detail
+
+
+def test_doctor_takes_a_model(call, run, monkeypatch):
+    from gkiller.cli import checks
+
+    names = [name for name in vars(checks) if name.startswith("check_")]
+    for name in names:
+        monkeypatch.setattr(checks, name, lambda *given, **named: [])
+    code, out, _ = call("doctor", run, "--json")
+    assert code == 0
+    assert [check["name"] for check in json.loads(out)["checks"]] == ["model", "graphs"]
