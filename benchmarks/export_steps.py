@@ -1,0 +1,130 @@
+"""Which of the lean graph's rewrites make it faster? Each is timed alone, and left out of all.
+
+    python benchmarks/export_steps.py runs/NAME --data prepared/ --report docs/performance.md
+
+The rewrites are those of ``gkiller.deployment.lean.Rewrites``; a rewrite is on by default when it is faster
+here. Every graph's logits are compared with those of the network as it is written before it is timed. Batches
+of 16 comments of like length and single comments of 32 and 128 tokens are timed, graph alone, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from document import insert
+from timing import in_turns
+
+from gkiller.data.batches import Tokens, scoring_batches, tokenize
+from gkiller.data.load import read_prepared
+from gkiller.deployment.arithmetic import Scheme
+from gkiller.deployment.calibrate import find_ranges
+from gkiller.deployment.lean import NONE, Rewrites, build
+from gkiller.deployment.runtime import score_tokens, session
+from gkiller.deployment.weights import network_of
+from gkiller.model.directory import load_model
+
+BATCH = 16
+LENGTHS = (32, 128)
+TOLERANCE = {"float32": 1e-5, "int8": 0.1}
+
+
+def variants() -> dict[str, Rewrites]:
+    """Return the graphs to time, by name."""
+    names = [field.name for field in fields(Rewrites)]
+    chosen = Rewrites()
+    found = {"as written": NONE}
+    found |= {f"{name} alone": replace(NONE, **{name: True}) for name in names}
+    found["default"] = chosen
+    for name in names:
+        on = getattr(chosen, name)
+        found[f"default, {'without' if on else 'with'} {name}"] = replace(chosen, **{name: not on})
+    return found
+
+
+def timed(path: str, tokens: Tokens, kind: str, rounds: int) -> list[dict[str, Any]]:
+    """Return a row of the table for each graph of a kind."""
+    loaded = load_model(path)
+    network = network_of(loaded.model, loaded.max_length)
+    scheme = Scheme(kind, kind)  # type: ignore[arg-type]
+    ranges = find_ranges(network, tokens) if kind == "int8" else None
+    expected = score_tokens(session(build(network)), tokens, BATCH)
+    batches = [tokens.pad_batch(rows) for rows in scoring_batches(tokens.lengths, BATCH)]
+    graphs = {}
+    for name, rewrites in variants().items():
+        graphs[name] = session(build(network, scheme, rewrites, ranges=ranges))
+        difference = np.abs(score_tokens(graphs[name], tokens, BATCH) - expected).max()
+        if difference > TOLERANCE[kind]:
+            raise SystemExit(f"{name} changes a score by {difference:.2g}")
+        sys.stderr.write(f"{kind}, {name}: scores differ by {difference:.1e} at most\n")
+
+    def many(running: Any) -> None:
+        for ids, mask in batches:
+            running.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+
+    def one(running: Any, length: int) -> None:
+        ids = np.full((1, min(length, loaded.max_length)), 9, dtype=np.int64)
+        running.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+
+    whole = in_turns({name: partial(many, running) for name, running in graphs.items()}, rounds)
+    single = {
+        length: in_turns({name: partial(one, r, length) for name, r in graphs.items()}, rounds * 20, 20)
+        for length in LENGTHS
+    }
+    return [
+        {
+            "name": name,
+            "rate": len(tokens) / float(np.median(whole[name])),
+            **{f"p50 {length}": float(np.median(single[length][name])) * 1e3 for length in LENGTHS},
+        }
+        for name in graphs
+    ]
+
+
+def table(rows: list[dict[str, Any]], kind: str) -> str:
+    """Return the rows in Markdown; ratios are to the network as it is written."""
+    base = rows[0]
+    head = " | ".join(f"ms at {length} tokens" for length in LENGTHS)
+    lines = [
+        f"{kind}:",
+        "",
+        f"| graph | comments/s | ratio | {head} |",
+        "|---|---|---|" + "---|" * len(LENGTHS),
+    ]
+    for row in rows:
+        single = " | ".join(f"{row[f'p50 {length}']:.3f}" for length in LENGTHS)
+        lines.append(f"| {row['name']} | {row['rate']:,.0f} | {row['rate'] / base['rate']:.2f} | {single} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Time what is asked for, then write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="a model directory or a run")
+    parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--kinds", default="float32,int8")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the tables into FILE")
+    arguments = parser.parse_args()
+    texts = read_prepared(arguments.data).split("valid").texts[: arguments.rows]
+    tokens = tokenize(load_model(arguments.model).tokenizer, texts)
+    tables = [
+        table(timed(arguments.model, tokens, kind, arguments.rounds), kind)
+        for kind in arguments.kinds.split(",")
+    ]
+    text = f"{len(texts):,} comments, {tokens.lengths.mean():.0f} tokens on average.\n\n" + "\n".join(tables)
+    if arguments.report:
+        insert(arguments.report, text)
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
