@@ -11,7 +11,7 @@ from gkiller.model.directory import load_model
 from gkiller.training.train import train
 
 LOOSE = (
-    "--set=deployment.int8_flips=0.5",
+    "--set=deployment.int8_flips=1",
     "--set=deployment.int8_ap_loss=1",
     "--set=deployment.int8_f1_loss=1",
     "--set=deployment.int8_score_difference=1",
@@ -90,6 +90,15 @@ def test_float16_storage(call, run):
     code, out, _ = call("quantize", run, "--storage", "float16", "--json", *LOOSE)
     assert code == 0
     assert json.loads(out)["file"] == "onnx/model.fp16.onnx"
+
+
+def test_a_smaller_vocabulary_needs_a_place(call, run, tmp_path):
+    assert call("quantize", run, "--vocabulary", "90", *LOOSE)[0] == 2
+    code, _, _ = call("quantize", run, "--vocabulary", "90", "--out", tmp_path / "small", *LOOSE)
+    assert code == 0
+    assert (
+        load_model(tmp_path / "small").tokenizer.get_vocab_size() < load_model(run).tokenizer.get_vocab_size()
+    )
 
 
 def test_a_model_outside_of_its_run_needs_data(call, run, tmp_path, prepared):

@@ -16,25 +16,38 @@ if TYPE_CHECKING:
     from gkiller.deployment.deploy import Exported
     from gkiller.deployment.parity import ParityRows
     from gkiller.model.directory import LoadedModel
-    from gkiller.settings import Resolved
+    from gkiller.settings import DataSettings, Resolved
 
 
 def gate_rows(resolved: Resolved, loaded: LoadedModel, split: str | None) -> ParityRows:
     """Return validation comments with the trained model's scores: of --data, or of the model's own run."""
     from gkiller.data.labelled import load_labelled
     from gkiller.deployment.parity import parity_rows
-    from gkiller.evaluation.models import data_of, run_of
 
-    assert loaded.path is not None  # it was just read from there
-    given = resolved.origins["data.source"] != "default"
-    data = resolved.settings.data if given else data_of(run_of(loaded.path), loaded.path)
     with stages() as on_data:
-        found = load_labelled(data, split, on_data, default="valid")
+        found = load_labelled(_data(resolved, loaded), split, on_data, default="valid")
     missing = [label for label in loaded.labels if label not in found.dataset.labels]
     if missing:
         warn(f"compared by score alone, as the data lack them: {', '.join(missing)}")
     with progress("scoring") as advance:
         return parity_rows(loaded, found, resolved.settings.deployment.parity_rows, advance)
+
+
+def _data(resolved: Resolved, loaded: LoadedModel) -> DataSettings:
+    from gkiller.evaluation.models import data_of, run_of
+
+    assert loaded.path is not None  # it was just read from there
+    if resolved.origins["data.source"] != "default":
+        return resolved.settings.data
+    return data_of(run_of(loaded.path), loaded.path)
+
+
+def reference_texts(resolved: Resolved, loaded: LoadedModel) -> list[str]:
+    """Return the training comments (all of a single file): what a vocabulary is trimmed by."""
+    from gkiller.data.labelled import load_labelled
+
+    with stages() as on_data:
+        return load_labelled(_data(resolved, loaded), None, on_data, default="train").rows.texts
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import typer
 from gkiller.cli.console import emit_json, next_command, results_table, show, stages
 from gkiller.cli.evaluate import ModelArgument, SplitOption
 from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +43,17 @@ PortableFlag = Annotated[
 ]
 
 
+VocabularyOption = Annotated[
+    int | None,
+    typer.Option(
+        "--vocabulary",
+        metavar="N",
+        min=1,
+        help="Also keep only the N pieces that the training comments use most; needs --out.",
+    ),
+]
+
+
 @with_settings("data", "deployment", without=("data.sample_size",))
 def quantize(
     resolved: Resolved,
@@ -50,6 +62,7 @@ def quantize(
     out: OutOption = None,
     split: SplitOption = None,
     portable: PortableFlag = False,
+    vocabulary: VocabularyOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Make a model's int8 graph: the best of several measured ways.
@@ -58,17 +71,32 @@ def quantize(
     when none does, nothing is written and the command ends with 60. Of those as fast as the fastest, the one
     that flips the fewest decisions is kept. The comments are those of the model's own run, or of --data.
     """
-    from gkiller.cli.deployment import exported_table, gate_rows, reported
-    from gkiller.deployment.deploy import export_onnx, quantise
+    from gkiller.cli.deployment import exported_table, gate_rows, reference_texts, reported
+    from gkiller.deployment.deploy import export_onnx, quantise, quantise_trimmed
     from gkiller.model.directory import load_model
 
     loaded = load_model(model)
+    if vocabulary is not None and (out is None or storage is not Storage.INT8):
+        what = "it makes another model, of int8 weights, and so needs a place"
+        raise SettingsError(what, where="--vocabulary", remedy="name one with --out DIR")
     rows = gate_rows(resolved, loaded, split)
+    reference = reference_texts(resolved, loaded) if vocabulary is not None else []
     settings = resolved.settings.deployment
     tried: list[Tried] = []
     with reported(json), stages() as advance:
         if storage is Storage.FLOAT16:
             exported = export_onnx(loaded, rows, settings, out=out, precision="float16", progress=advance)
+        elif vocabulary is not None and out is not None:
+            exported, tried = quantise_trimmed(
+                loaded,
+                rows,
+                settings,
+                out,
+                reference=reference,
+                pieces=vocabulary,
+                portable=portable,
+                progress=advance,
+            )
         else:
             exported, tried = quantise(loaded, rows, settings, out=out, portable=portable, progress=advance)
     if json:

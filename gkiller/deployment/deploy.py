@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from gkiller.data.batches import tokenize
 from gkiller.deployment.arithmetic import Scheme
 from gkiller.deployment.graph import export_plain
 from gkiller.deployment.lean import Rewrites, build
@@ -17,6 +19,7 @@ from gkiller.deployment.probes import NAME as PROBES
 from gkiller.deployment.probes import new_probes, read_probes, score_probes
 from gkiller.deployment.quantise import CANDIDATES, Tried, choose, try_candidates
 from gkiller.deployment.runtime import score_tokens, session
+from gkiller.deployment.vocabulary import save_trimmed
 from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError, OutputError, ParityError
 from gkiller.model.directory import add_files
@@ -115,7 +118,7 @@ def export_onnx(
         session(graph), rows.tokens, BATCH, lambda done, total: tell("comparing", done, total)
     )
     parity = compare(rows, scores, limits)
-    require(parity, f"the {precision} graph", str(loaded.path or target))
+    require(parity, f"the {precision} graph", str(target))
     facts = {"graph": "plain" if plain else "lean", **({} if plain else {"rewrites": asdict(Rewrites())})}
     return _write(loaded, rows, target, graph, precision, parity, limits, facts)
 
@@ -164,7 +167,7 @@ def quantise(
         raise ParityError(
             f"no int8 graph scores as the trained model does; the nearest, {nearest.candidate.name}: "
             + "; ".join(nearest.parity.failures),
-            where=str(loaded.path or target),
+            where=str(target),
             remedy="nothing was written; the limits are the deployment settings ('gkiller config keys')",
             report={"candidates": [one.as_dict() for one in tried]},
         )
@@ -176,6 +179,41 @@ def quantise(
     }
     written = _write(loaded, rows, target, best.graph, "int8", best.parity, limits, facts)
     return written, tried
+
+
+def quantise_trimmed(
+    loaded: LoadedModel,
+    rows: ParityRows,
+    settings: DeploymentSettings,
+    out: Path,
+    *,
+    reference: Sequence[str],
+    pieces: int,
+    portable: bool = False,
+    progress: Progress | None = None,
+) -> tuple[Exported, list[Tried]]:
+    """Write a model of a smaller vocabulary with its int8 graph; the gate compares it with the whole one.
+
+    Args:
+        loaded: the model.
+        rows: comments with the scores of the model as it is.
+        settings: limits and calibration rows.
+        out: a new model directory.
+        reference: comments whose pieces are kept.
+        pieces: how many are kept.
+        portable: as in `quantise`.
+        progress: as in `export_onnx`.
+
+    Raises:
+        ParityError: nothing that scores as the model does came out; nothing is written.
+        ExportError: the tokenizer cannot be trimmed, or not so.
+        OutputError: ``out`` is not ours to replace, or cannot be written.
+    """
+    target = _target(loaded, out)
+    with TemporaryDirectory(prefix="gkiller-trimmed-") as folder:
+        smaller = save_trimmed(loaded, reference, pieces, Path(folder) / "model")
+        again = replace(rows, tokens=tokenize(smaller.tokenizer, rows.texts))
+        return quantise(smaller, again, settings, out=target, portable=portable, progress=progress)
 
 
 def copy_plain(loaded: LoadedModel, out: Path) -> int:

@@ -47,7 +47,8 @@ class ParityRows:
     """Comments that an export is compared on.
 
     Attributes:
-        tokens: of the n comments.
+        texts: the n comments.
+        tokens: of the comments.
         truth: (n, L) 0, 1, or NaN where unknown.
         weights: (n,).
         expected: (n, L), the trained model's scores.
@@ -58,6 +59,7 @@ class ParityRows:
         split: which part.
     """
 
+    texts: tuple[str, ...]
     tokens: Tokens
     truth: FloatArray
     weights: FloatArray
@@ -152,6 +154,7 @@ def parity_rows(
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass"))
     digest.update(truth.tobytes() + weights.tobytes())
     return ParityRows(
+        texts=tuple(texts),
         tokens=tokenize(loaded.tokenizer, texts),
         truth=truth,
         weights=weights,

@@ -1,0 +1,123 @@
+"""A smaller vocabulary: the pieces that a reference corpus uses, and single characters for the rest."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from gkiller.data.batches import tokenize
+from gkiller.errors import ExportError
+from gkiller.model.classifier import new_classifier
+from gkiller.model.dendritic import add_dendrites
+from gkiller.model.directory import LoadedModel, load_model, save_model
+from gkiller.model.growth import dendritic_modules
+from gkiller.model.tokenizer import parse_tokenizer
+
+if TYPE_CHECKING:
+    from gkiller.model.classifier import ToxicityClassifier
+
+CONTINUATION: Final = "##"
+_WORDS: Final = "bert.embeddings.word_embeddings.weight"
+
+
+def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: Path) -> LoadedModel:
+    """Save a model that knows fewer pieces, and load it.
+
+    Kept are special tokens, single characters (so that a word whose piece is gone is still spelt out, and not
+    [UNK]), and of the other pieces those that ``texts`` use most.
+
+    Args:
+        loaded: the model.
+        texts: the reference corpus.
+        most: pieces kept in all; special tokens and characters are kept even beyond it.
+        folder: where to save.
+
+    Raises:
+        ExportError: the tokenizer is not WordPiece, or there is nothing to leave out.
+    """
+    content: dict[str, Any] = json.loads(loaded.tokenizer.to_str())
+    if content["model"].get("type") != "WordPiece":
+        raise ExportError(
+            f"the vocabulary of a {content['model'].get('type')} tokenizer cannot be trimmed",
+            where=str(loaded.path),
+            remedy="leave out --vocabulary",
+        )
+    vocabulary: dict[str, int] = content["model"]["vocab"]
+    kept = _kept(vocabulary, {token["content"] for token in content["added_tokens"]}, loaded, texts, most)
+    if len(kept) >= len(vocabulary):
+        raise ExportError(
+            f"all {len(vocabulary):,} pieces are kept, so there is nothing to trim",
+            where=str(loaded.path),
+            remedy="ask for fewer with --vocabulary",
+        )
+    text = json.dumps(_renumbered(content, kept), ensure_ascii=False, separators=(",", ":"))
+    parse_tokenizer(text, str(loaded.path), loaded.max_length)
+    metadata = loaded.metadata
+    save_model(
+        folder,
+        _with_rows(loaded.model, [vocabulary[piece] for piece in kept]),
+        text,
+        labels=loaded.labels,
+        thresholds=metadata["thresholds"],
+        max_length=loaded.max_length,
+        card=(loaded.path / "README.md").read_text("utf-8") if loaded.path else "",
+        training={**metadata["training"], "vocabulary": {"kept": len(kept), "of": len(vocabulary)}},
+    )
+    return load_model(folder)
+
+
+def _kept(
+    vocabulary: dict[str, int], special: set[str], loaded: LoadedModel, texts: Sequence[str], most: int
+) -> list[str]:
+    """Return the pieces to keep, in the order of their ids."""
+    always = {piece for piece in vocabulary if piece in special or len(piece.removeprefix(CONTINUATION)) == 1}
+    counts = Counter(tokenize(loaded.tokenizer, texts).ids.tolist())
+    others = sorted(
+        (piece for piece, number in vocabulary.items() if counts[number] and piece not in always),
+        key=lambda piece: (-counts[vocabulary[piece]], vocabulary[piece]),
+    )
+    chosen = always | set(others[: max(0, most - len(always))])
+    return sorted(chosen, key=vocabulary.__getitem__)
+
+
+def _renumbered(content: dict[str, Any], kept: list[str]) -> dict[str, Any]:
+    """Return the tokenizer's JSON with the kept pieces alone, numbered from 0."""
+    numbers = {piece: number for number, piece in enumerate(kept)}
+    processor = dict(content["post_processor"] or {})
+    for end in ("sep", "cls"):
+        if end in processor:
+            processor[end] = [processor[end][0], numbers[processor[end][0]]]
+    if "special_tokens" in processor:
+        processor["special_tokens"] = {
+            name: {**token, "ids": [numbers[piece] for piece in token["tokens"]]}
+            for name, token in processor["special_tokens"].items()
+        }
+    return {
+        **content,
+        "padding": None,
+        "truncation": None,
+        "added_tokens": [{**token, "id": numbers[token["content"]]} for token in content["added_tokens"]],
+        "post_processor": processor,
+        "model": {**content["model"], "vocab": numbers},
+    }
+
+
+def _with_rows(model: ToxicityClassifier, rows: list[int]) -> ToxicityClassifier:
+    """Return the same network with these rows of the word embedding alone."""
+    config = type(model.bert.config).from_dict({**model.bert.config.to_dict(), "vocab_size": len(rows)})
+    modules = dendritic_modules(model)
+    with torch.random.fork_rng(devices=[]):
+        smaller = new_classifier(config, model.labels, model.pooling)
+        add_dendrites(
+            smaller,
+            {name: len(module.dendrites) for name, module in modules.items()},
+            next((module.activation for module in modules.values()), "sigmoid"),
+        )
+    state = dict(model.named_parameters())
+    smaller.load_state_dict({**state, _WORDS: state[_WORDS][rows]})
+    return smaller.eval()
