@@ -220,6 +220,9 @@ def test_the_choice_is_fast_then_faithful(rows):
     ]
     assert choose(pool) is pool[1]
     assert choose(pool[3:]) is None
+    dynamic = Tried(CANDIDATES[4], b"", good, 1000)
+    assert choose([dynamic, *pool]) is pool[1]
+    assert choose([dynamic, pool[3]]) is dynamic
 
 
 # -- on the target machine ----------------------------------------------------------------------

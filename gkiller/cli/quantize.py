@@ -68,8 +68,9 @@ def quantize(
     """Make a model's int8 graph: the best of several measured ways.
 
     Every way must score validation comments as the model does (the deployment settings are the limits);
-    when none does, nothing is written and the command ends with 60. Of those as fast as the fastest, the one
-    that flips the fewest decisions is kept. The comments are those of the model's own run, or of --data.
+    when none does, nothing is written and the command ends with 60. Of the static ones as fast as the
+    fastest, the one that flips the fewest decisions is kept; a dynamic one, whose scores depend on the batch,
+    only when no static one passed. The comments are those of the model's own run, or of --data.
     """
     from gkiller.cli.deployment import exported_table, gate_rows, reference_texts, reported
     from gkiller.deployment.deploy import export_onnx, quantise, quantise_trimmed

@@ -122,10 +122,11 @@ def try_candidates(
 def choose(tried: Sequence[Tried]) -> Tried | None:
     """Return the best candidate that passed, None when none did.
 
-    Of those as fast as the fastest, within `TIED`, the one with the fewest flips and the smallest
-    difference.
+    A static one is preferred to a dynamic one, whose score of a comment depends on its batch. Of those as
+    fast as the fastest, within `TIED`, it is the one with the fewest flips and the smallest difference.
     """
-    passed = [one for one in tried if one.parity.passed]
+    every = [one for one in tried if one.parity.passed]
+    passed = [one for one in every if one.candidate.scheme.activations == "static"] or every
     if not passed:
         return None
     bar = max(one.rate for one in passed) * (1 - TIED)
