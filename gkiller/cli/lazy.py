@@ -31,6 +31,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "train": LazyCommand("gkiller.cli.train", "Train a classifier: first its neurons, then its dendrites."),
     "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
     "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
+    "predict": LazyCommand("gkiller.cli.predict", "Score comments: arguments, standard input or a file."),
     "config": LazyCommand("gkiller.cli.config", "Show the settings and where each value comes from."),
     "doctor": LazyCommand("gkiller.cli.doctor", "Check the set-up, down to a tiny training."),
 }

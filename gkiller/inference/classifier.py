@@ -59,6 +59,7 @@ class Classifier:
         precision: of the graph: "int8", "fp32" or "fp16".
         threads: CPU threads for scoring.
         path: the model directory.
+        digest: of gkiller.json, and so of the whole model.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Classifier:
         precision: str,
         threads: int,
         path: Path,
+        digest: str = "",
     ) -> None:
         self.labels = labels
         self.thresholds = dict(thresholds)
@@ -78,6 +80,7 @@ class Classifier:
         self.precision = precision
         self.threads = threads
         self.path = path
+        self.digest = digest
         self._session = session
         self._encoder = encoder
         self._pool: ThreadPoolExecutor | None = None

@@ -170,6 +170,7 @@ def _build(files: _Files, precision: Precision, threads: int) -> Classifier:
         precision=chosen,
         threads=threads,
         path=files.directory,
+        digest=str(metadata.get("digest", "")),
     )
 
 
