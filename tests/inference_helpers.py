@@ -27,7 +27,7 @@ def graph(vocabulary: dict[str, int], labels: int = len(LABELS), seed: int = 0) 
     initializers = {
         "table": table,
         "head": head,
-        "bias": np.linspace(-1, 1, labels).astype(np.float32),
+        "bias": np.full(labels, -1, np.float32),
         "last": np.array([2], np.int64),
         "middle": np.array([1], np.int64),
     }
