@@ -1,9 +1,10 @@
 """How long it takes from nothing to a first score: import, load, and one comment.
 
-``libraries`` is what numpy, onnxruntime and tokenizers take of ``import``; ``cpu`` is the processor time of
-the whole process, which other processes on the machine disturb less. Runs ``from gkiller import load; load(MODEL).predict("...")`` in fresh processes and prints the median and
-the slowest of each step, in seconds, as one JSON object. The first process, which may find cold disk
-caches, is counted apart. Run it as ``python benchmarks/cold_start.py runs/NAME``.
+Runs ``from gkiller import load; load(MODEL).predict("...")`` in fresh processes and prints the median and
+the slowest of each step, in seconds, as one JSON object. ``libraries`` is what numpy, onnxruntime and
+tokenizers take of ``import``; ``cpu`` is the processor time of the whole process, which other processes on
+the machine disturb less. The first process, which may find cold disk caches, is counted apart. Run it as
+``python benchmarks/cold_start.py runs/NAME``.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ loaded = time.perf_counter()
 clf.predict("a first comment")
 scored = time.perf_counter()
 cpu = time.process_time()
-print(json.dumps({"libraries": libraries - begun, "import": imported - begun, "load": loaded - imported, "first_score": scored - loaded,
-                  "import_and_load": loaded - begun, "cpu": cpu, "precision": clf.precision}))
+print(json.dumps({
+    "libraries": libraries - begun, "import": imported - begun, "load": loaded - imported,
+    "first_score": scored - loaded, "import_and_load": loaded - begun, "cpu": cpu,
+    "precision": clf.precision,
+}))
 """
 
 

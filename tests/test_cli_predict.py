@@ -1,5 +1,6 @@
 """``gkiller predict`` from end to end, real kills included."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -257,3 +258,38 @@ def test_the_command_imports_neither_torch_nor_pyarrow(onnx_model):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes differ there")
+def test_a_reader_that_leaves_ends_it_quietly(onnx_model):
+    arguments = [*COMMAND, "--model", str(onnx_model), "--batch-size", "100"]
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(CONTENT)
+        assert process.stderr.read() == b""
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM there")
+def test_a_terminated_job_goes_on_where_it_was(onnx_model, tmp_path):
+    out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+    arguments = [*COMMAND, "--model", str(onnx_model), "--batch-size", "1000", "--output", str(out)]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE)
+    process.stdin.write(CONTENT[:-1000])
+    process.stdin.flush()
+    while not (partial.exists() and partial.stat().st_size > 0):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    process.stdin.close()
+    assert process.wait(timeout=60) == 143
+    journal = json.loads((tmp_path / "out.jsonl.progress.json").read_text())
+    assert journal["bytes"] == partial.stat().st_size > 0
+    done = subprocess.run([*arguments, "--resume", "--json"], input=CONTENT, capture_output=True, check=True)
+    assert json.loads(done.stdout)["resumed_at"] == journal["mark"]["rows"] > 0
+    assert out.read_bytes().count(b"\n") == len(TEXTS) * 300

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import comment
 
-from gkiller.errors import RowError, ScoreRangeError, SettingsError
+from gkiller.errors import ModelFormatError, RowError, ScoreRangeError, SettingsError
 from gkiller.inference import classifier as room
 from gkiller.inference import load
 from gkiller.inference.classifier import sigmoid
@@ -183,6 +183,13 @@ def test_explain_a_long_text(clf):
     assert "".join(s.text.replace(" ", "") for s in stretches) == text.replace(" ", "")
     with pytest.raises(SettingsError, match="units"):
         clf.explain(text, units=0)
+
+
+def test_what_is_no_number_is_refused(onnx_model, monkeypatch):
+    clf = load(onnx_model, threads=1)
+    monkeypatch.setattr(clf._session, "run", lambda ids, mask: np.full((len(ids), 2), np.nan, np.float32))
+    with pytest.raises(ModelFormatError, match="no number"):
+        clf.predict("a")
 
 
 @given(st.floats(-1e4, 1e4, width=32))

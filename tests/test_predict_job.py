@@ -274,8 +274,16 @@ def test_places_that_cannot_be_written(clf, tmp_path):
     with pytest.raises(OutputError):
         to_file(clf, tmp_path / "file" / "out.jsonl", breaking(TEXTS, 0))
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(OutputError, match="a folder"):
+    with pytest.raises(OutputError, match="no file"):
         to_file(clf, tmp_path / "folder.jsonl", breaking(TEXTS, 0))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes there")
+def test_what_is_no_file_is_not_replaced(clf, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(OutputError, match="no file"):
+        to_file(clf, tmp_path / "pipe.jsonl", breaking(TEXTS, 0), force=True)
+    assert (tmp_path / "pipe.jsonl").is_fifo()
 
 
 def test_resume_refuses_what_is_no_output_of_ours(clf, tmp_path):

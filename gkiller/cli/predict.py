@@ -74,7 +74,6 @@ def predict(
       gkiller predict --model runs/NAME < comments.txt > scored.jsonl
       gkiller predict --input comments.csv --output scored.csv --resume
     """
-    from gkiller.cli.predict_output import draw, summary, tell, values
     from gkiller.inference import load
     from gkiller.inference.bulk.formats import Shape, make_writer
     from gkiller.inference.bulk.job import Job
@@ -94,16 +93,31 @@ def predict(
     )
     job = Job(classifier, shape, long_text, on_error, batch_size, explain)
     if direct and (json or (format_ is None and stdout().is_terminal)):
-        found = values(job, texts or [])
-        if json:
-            emit_json({"model": classifier.path, "precision": classifier.precision, "predictions": found})
-        else:
-            show(*draw(job, found))
+        _answer(job, texts or [], json=json)
         return
     for line in source.notes:
         note(line)
     writer = make_writer(form, shape, packed=packed, explain=explain)
     sink = _sink(job, writer, form, output, packed=packed, resume=resume, force=force)
+    _bulk(job, source, sink, writer, output, json=json)
+
+
+def _answer(job: Job, texts: list[str], *, json: bool) -> None:
+    """Score a few comments, for a person or as one JSON object."""
+    from gkiller.cli.predict_output import draw, values
+
+    found = values(job, texts)
+    if json:
+        model = job.classifier
+        emit_json({"model": model.path, "precision": model.precision, "predictions": found})
+    else:
+        show(*draw(job, found))
+
+
+def _bulk(job: Job, source: Source, sink: Sink, writer: Writer, output: Path | None, *, json: bool) -> None:
+    """Score a source into a sink, and say how it went."""
+    from gkiller.cli.predict_output import summary, tell
+
     started = time.perf_counter()
     outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal)
     seconds = time.perf_counter() - started

@@ -13,7 +13,7 @@ from typing import TypeVar, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import RowError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.errors import ModelFormatError, RowError, ScoreRangeError, SettingsError, did_you_mean
 from gkiller.inference.batches import LongText, Windows, batches, make_windows, pad
 from gkiller.inference.encoding import Encoder
 from gkiller.inference.results import Contribution, Prediction
@@ -270,6 +270,11 @@ class _Work:
         logits = np.zeros((len(self.windows.owner), self.labels), np.float32)
         for rows, answer in zip(self.parts, self.answers, strict=True):
             logits[rows] = answer.result() if isinstance(answer, Future) else answer
+        if not np.isfinite(logits).all():
+            raise ModelFormatError(
+                "the graph answers a comment with what is no number",
+                remedy="export the model again, or try --precision fp32",
+            )
         count = self.windows.count
         if len(count) != len(logits):
             logits = np.maximum.reduceat(logits, np.cumsum(count) - count)

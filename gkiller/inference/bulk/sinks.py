@@ -104,8 +104,12 @@ class FileSink:
             ResumeError: an unfinished job is there and is not to be gone on with, or had other settings.
             RunLockedError: another process works on it.
         """
-        if self.path.is_dir():
-            raise OutputError("a folder has that name", where=str(self.path), remedy="name a file")
+        if self.path.exists() and not self.path.is_file():  # replacing a device would be fatal
+            raise OutputError(
+                "something that is no file has that name",
+                where=str(self.path),
+                remedy="name a file, or write to standard output",
+            )
         started = self.journal.exists()
         if started and not self.resume and not self.force:
             raise ResumeError(
