@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gkiller.errors import GkillerError
-    from gkiller.model.directory import load_model as load
+    from gkiller.inference.loading import load
 
     __version__: str
 
@@ -15,7 +15,7 @@ __all__ = ["GkillerError", "__version__", "load"]
 
 _LAZY = {
     "GkillerError": ("gkiller.errors", "GkillerError"),
-    "load": ("gkiller.model.directory", "load_model"),
+    "load": ("gkiller.inference.loading", "load"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from inference_helpers import write_model
 from toy import SIX, tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
 
 from gkiller.cli.main import main
@@ -45,6 +46,12 @@ def tiny(prepared, tokenizer_file):
         return tiny_settings(f"data.source={prepared}", f"model.tokenizer={tokenizer_file}", *overrides)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def onnx_model(tmp_path_factory):
+    """A model directory with tiny ONNX graphs, two labels, 16 tokens."""
+    return write_model(tmp_path_factory.mktemp("onnx") / "model")
 
 
 @pytest.fixture

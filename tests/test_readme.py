@@ -70,7 +70,7 @@ def test_the_reader_of_commands_finds_faults():
     assert unknown_parts(["train", "--epochs", "3"]) == []
     assert unknown_parts(["train", "--epocs", "3"]) == ["--epocs"]
     assert unknown_parts(["data", "prepair"]) == ["data prepair"]
-    assert unknown_parts(["predict"]) == ["predict"]
+    assert unknown_parts(["predickt"]) == ["predickt"]
     assert list(split_commands("a -b && c 'd e' | f")) == [["a", "-b"], ["c", "d e"], ["f"]]
 
 

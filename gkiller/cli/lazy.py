@@ -37,6 +37,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "quantize": LazyCommand(
         "gkiller.cli.quantize", "Make a model's int8 graph: the best of several measured ways."
     ),
+    "predict": LazyCommand("gkiller.cli.predict", "Score comments: arguments, standard input or a file."),
     "config": LazyCommand("gkiller.cli.config", "Show the settings and where each value comes from."),
     "doctor": LazyCommand("gkiller.cli.doctor", "Check the set-up, down to a tiny training."),
 }

@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 
 from gkiller.data.jsonl import JsonLinesReader
 from gkiller.data.labels import RESERVED_NAMES, canonical_name
+from gkiller.data.names import ID_NAMES, LABEL_NAMES, TEXT_NAMES
 from gkiller.data.parts import Part
 from gkiller.errors import ColumnError, did_you_mean
 from gkiller.settings import DataSettings
-
-TEXT_NAMES = ("text", "comment_text", "comment", "content", "tweet", "body", "message", "sentence", "post")
-LABEL_NAMES = ("label", "toxicity", "toxic", "target", "is_toxic", "class", "labels")
-ID_NAMES = ("id", "comment_id")
-"""Column names that are tried, in this order and in any case, where none is named."""
 
 SINGLE_LABEL = "toxicity"
 

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
+from gkiller.errors import ModelFormatError
 from gkiller.files import atomic_directory, json_text, sha256_file
 from gkiller.model.classifier import Pooling, ToxicityClassifier, new_classifier
 from gkiller.model.dendritic import ACTIVATIONS, add_dendrites
 from gkiller.model.growth import dendritic_modules
+from gkiller.model.layout import CARD as _CARD
+from gkiller.model.layout import CONFIG as _CONFIG
+from gkiller.model.layout import FORMAT_VERSION, altered, check_digest, check_version, listed_file, parse_json
+from gkiller.model.layout import META as _META
+from gkiller.model.layout import REMEDY_DAMAGED as _REMEDY_DAMAGED
+from gkiller.model.layout import TOKENIZER as _TOKENIZER
+from gkiller.model.layout import WEIGHTS as _WEIGHTS
+from gkiller.model.layout import checked_threshold as _threshold
+from gkiller.model.layout import content_digest as _digest
+from gkiller.model.layout import find_model as find_model
+from gkiller.model.layout import one_line as _one_line
 from gkiller.model.tokenizer import parse_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import BertConfig
-
-FORMAT_VERSION = 1
-_META, _CONFIG, _WEIGHTS, _TOKENIZER, _CARD = (
-    "gkiller.json",
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "README.md",
-)
-_REMEDY_DAMAGED = "copy the model again from where it came, or train it again"
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,7 @@ def load_model(path: str | Path) -> LoadedModel:
     """
     directory = find_model(path)
     metadata = _read_json(directory / _META)
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise ModelFormatError(
-            f"model format {metadata.get('format_version')!r} is unknown",
-            where=str(directory / _META),
-            remedy=f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it",
-        )
+    check_version(metadata, directory / _META)
     _verify(directory, metadata)
     try:
         labels = tuple(str(label) for label in metadata["labels"])
@@ -184,23 +179,6 @@ def load_model(path: str | Path) -> LoadedModel:
         ) from error
     kept = {key: value for key, value in metadata.items() if key not in ("files", "digest")}
     return LoadedModel(model, tokenizer, labels, thresholds, max_length, kept, directory)
-
-
-def find_model(path: str | Path) -> Path:
-    """Return the model directory at ``path``, or at ``path/model`` when ``path`` is a run.
-
-    Raises:
-        ModelNotFoundError: there is neither.
-    """
-    directory = Path(path).expanduser()
-    for candidate in (directory, directory / "model"):
-        if (candidate / _META).is_file():
-            return candidate
-    raise ModelNotFoundError(
-        "no such directory" if not directory.exists() else f"no model there: {_META} is missing",
-        where=str(directory),
-        remedy="name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one",
-    )
 
 
 def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -225,23 +203,13 @@ def _write_metadata(directory: Path, metadata: dict[str, Any]) -> None:
     (directory / _META).write_text(json_text({**content, "digest": _digest(content)}), "utf-8")
 
 
-def _digest(metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of gkiller.json's content, its own digest left out."""
-    rest = {key: value for key, value in metadata.items() if key != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        return parse_json(path.read_bytes(), path)
+    except OSError as error:
         raise ModelFormatError(
-            f"not readable as JSON: {_one_line(error)}", where=str(path), remedy=_REMEDY_DAMAGED
+            f"not readable: {_one_line(error)}", where=str(path), remedy=_REMEDY_DAMAGED
         ) from error
-    if not isinstance(value, dict):
-        raise ModelFormatError("not a JSON object", where=str(path), remedy=_REMEDY_DAMAGED)
-    return value
 
 
 def _verify(directory: Path, metadata: Mapping[str, Any]) -> None:
@@ -253,39 +221,11 @@ def _verify(directory: Path, metadata: Mapping[str, Any]) -> None:
             where=str(directory / _META),
             remedy=_REMEDY_DAMAGED,
         )
-    try:
-        digest = _digest(metadata)
-    except ValueError:  # a NaN is none of ours
-        digest = ""
-    if metadata.get("digest") != digest:
-        raise ModelTamperedError(
-            "the file was changed after it was written",
-            where=str(directory / _META),
-            remedy=f"{_REMEDY_DAMAGED}; 'gkiller threshold' is what changes thresholds",
-        )
-    root = directory.resolve()
+    check_digest(metadata, directory / _META)
     for name, digest in listed.items():
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in name:
-            raise ModelFormatError(f"{name!r} leads out of the directory", where=str(directory / _META))
-        path = directory / name
-        if not path.is_file():
-            raise ModelTamperedError("a file is missing", where=str(path), remedy=_REMEDY_DAMAGED)
-        if not path.resolve().is_relative_to(root):
-            raise ModelFormatError("a link leads out of the directory", where=str(path))
+        path = listed_file(directory, name)
         if sha256_file(path) != digest:
-            raise ModelTamperedError(
-                "the file is not the one that was saved: its SHA-256 differs",
-                where=str(path),
-                remedy=_REMEDY_DAMAGED,
-            )
-
-
-def _threshold(value: Any) -> float:
-    threshold = float(value)
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"the threshold {value!r} is not in 0..1")
-    return threshold
+            raise altered(path)
 
 
 def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer, max_length: int) -> None:
@@ -328,7 +268,3 @@ def _empty(config: dict[str, Any], own: Mapping[str, Any], labels: int) -> Toxic
         model = new_classifier(built, labels, own["pooling"])
         add_dendrites(model, own["dendrites"], own["activation"] or "sigmoid")
     return model
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

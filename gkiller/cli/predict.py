@@ -1,0 +1,235 @@
+"""``gkiller predict``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from gkiller.cli.console import emit_json, note, progress, show, stdout
+from gkiller.cli.options import JsonFlag
+from gkiller.cli.predict_options import (
+    BatchSizeOption,
+    ExplainFlag,
+    ForceFlag,
+    FormatOption,
+    IdColumnOption,
+    InputFormatOption,
+    InputOption,
+    LongTextOption,
+    ModelOption,
+    OnErrorOption,
+    OnlyFlaggedFlag,
+    OutputOption,
+    PrecisionOption,
+    ResumeFlag,
+    TextArgument,
+    TextColumnOption,
+    ThreadsOption,
+    ThresholdOption,
+    WithTextFlag,
+)
+from gkiller.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from gkiller.inference import Classifier
+    from gkiller.inference.bulk.formats import OutputFormat, Writer
+    from gkiller.inference.bulk.job import Job, Outcome
+    from gkiller.inference.bulk.reading import InputFormat, Source
+    from gkiller.inference.bulk.sinks import Sink
+
+
+def predict(
+    texts: TextArgument = None,
+    input_: InputOption = None,
+    input_format: InputFormatOption = "auto",
+    text_column: TextColumnOption = None,
+    id_column: IdColumnOption = None,
+    on_error: OnErrorOption = "fail",
+    format_: FormatOption = None,
+    output: OutputOption = None,
+    resume: ResumeFlag = False,
+    force: ForceFlag = False,
+    only_flagged: OnlyFlaggedFlag = False,
+    with_text: WithTextFlag = False,
+    explain: ExplainFlag = False,
+    model: ModelOption = None,
+    precision: PrecisionOption = "auto",
+    threshold: ThresholdOption = None,
+    long_text: LongTextOption = "window",
+    threads: ThreadsOption = None,
+    batch_size: BatchSizeOption = 2048,
+    json: JsonFlag = False,
+) -> None:
+    """Score comments: arguments, standard input or a file.
+
+    Each comment gets a score in 0..1 per label, and a flag where the score reaches the label's threshold.
+    Rows keep their order and carry their number. Files of any length are read in bounded memory. Needs an
+    exported model, and neither torch nor the network.
+
+      gkiller predict "you are kind" --model runs/NAME
+      gkiller predict --model runs/NAME < comments.txt > scored.jsonl
+      gkiller predict --input comments.csv --output scored.csv --resume
+    """
+    from gkiller.inference import load
+    from gkiller.inference.bulk.formats import Shape, make_writer
+    from gkiller.inference.bulk.job import Job
+
+    direct = texts is not None and output is None and not resume
+    _check(json=json, direct=direct, output=output, resume=resume, force=force, form=format_)
+    thresholds = _thresholds(threshold or [])
+    form, packed = _form(format_, output)
+    source = _source(texts, input_, input_format, text_column, id_column)
+    classifier = load(model, precision=precision, threads=threads)
+    shape = Shape(
+        classifier.labels,
+        classifier.limits(thresholds(classifier)),
+        ids=source.has_ids,
+        text=with_text,
+        only_flagged=only_flagged,
+    )
+    job = Job(classifier, shape, long_text, on_error, batch_size, explain)
+    if direct and (json or (format_ is None and stdout().is_terminal)):
+        _answer(job, texts or [], json=json)
+        return
+    for line in source.notes:
+        note(line)
+    writer = make_writer(form, shape, packed=packed, explain=explain)
+    sink = _sink(job, writer, form, output, packed=packed, resume=resume, force=force)
+    _bulk(job, source, sink, writer, output, json=json)
+
+
+def _answer(job: Job, texts: list[str], *, json: bool) -> None:
+    """Score a few comments, for a person or as one JSON object."""
+    from gkiller.cli.predict_output import draw, values
+
+    found = values(job, texts)
+    if json:
+        model = job.classifier
+        emit_json({"model": model.path, "precision": model.precision, "predictions": found})
+    else:
+        show(*draw(job, found))
+
+
+def _bulk(job: Job, source: Source, sink: Sink, writer: Writer, output: Path | None, *, json: bool) -> None:
+    """Score a source into a sink, and say how it went."""
+    from gkiller.cli.predict_output import summary, tell
+
+    started = time.perf_counter()
+    outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal)
+    seconds = time.perf_counter() - started
+    tell(job, outcome, seconds, output)
+    if json:
+        emit_json(summary(job, outcome, seconds, output))
+
+
+def _check(
+    *, json: bool, direct: bool, output: Path | None, resume: bool, force: bool, form: str | None
+) -> None:
+    """Refuse flags that do not go together."""
+    if json and output is None and not direct:
+        raise SettingsError(
+            "one JSON object cannot hold a stream",
+            where="--json",
+            remedy="the default output is a JSON object per line; with --output, --json prints a summary",
+        )
+    if resume and output is None and form not in (None, "jsonl"):
+        raise SettingsError(
+            f"{form} on standard output cannot be gone on with", where="--resume", remedy="use --output FILE"
+        )
+    if form == "parquet" and output is None:
+        raise SettingsError("Parquet goes to a file", where="--format", remedy="name it with --output")
+    if resume and force:
+        raise SettingsError("--resume and --force contradict each other", where="--resume", remedy="give one")
+
+
+def _thresholds(given: list[str]) -> Callable[[Classifier], dict[str, float]]:
+    """Parse ``X`` and ``LABEL=X``; return what gives the thresholds by label for a classifier."""
+    overall: float | None = None
+    single: dict[str, float] = {}
+    for item in given:
+        label, equals, number = item.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError as error:
+            raise SettingsError(
+                f"{number!r} is no number", where="--threshold", remedy="write 0.7 or insult=0.7"
+            ) from error
+        if equals:
+            single[label] = value
+        else:
+            overall = value
+
+    def apply(classifier: Classifier) -> dict[str, float]:
+        stored = classifier.thresholds
+        start = stored if overall is None else dict.fromkeys(stored, overall)
+        return {**start, **single}
+
+    return apply
+
+
+def _form(form: OutputFormat | None, output: Path | None) -> tuple[OutputFormat, bool]:
+    """Return the output's format and whether it is packed."""
+    suffixes = [suffix.lower() for suffix in output.suffixes] if output is not None else []
+    packed = suffixes[-1:] == [".gz"]
+    suffix = suffixes[-2:-1] if packed else suffixes[-1:]
+    if form is not None:
+        return form, packed
+    if suffix == [".csv"]:
+        return "csv", packed
+    return ("parquet" if suffix == [".parquet"] else "jsonl"), packed
+
+
+def _source(
+    texts: list[str] | None,
+    path: Path | None,
+    form: InputFormat,
+    text_column: str | None,
+    id_column: str | None,
+) -> Source:
+    from gkiller.inference.bulk.reading import from_file, from_stream, from_texts
+
+    if texts is not None and path is not None:
+        raise SettingsError("give TEXT or --input, not both", where="--input", remedy="drop one of them")
+    if texts is not None:
+        return from_texts(texts)
+    if path is not None:
+        return from_file(path, str(path), form, text_column=text_column, id_column=id_column)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise SettingsError(
+            "there is nothing to score",
+            where="gkiller predict",
+            remedy='give comments: gkiller predict "a comment", --input FILE, or standard input',
+        )
+    return from_stream(sys.stdin.buffer, form, text_column=text_column, id_column=id_column)
+
+
+def _sink(
+    job: Job,
+    writer: Writer,
+    form: OutputFormat,
+    output: Path | None,
+    *,
+    packed: bool,
+    resume: bool,
+    force: bool,
+) -> Sink:
+    from gkiller.inference.bulk.sinks import FileSink
+    from gkiller.inference.bulk.stream import StreamSink
+
+    if output is None:
+        return StreamSink(sys.stdout.buffer, writer, job.shape.labels, resume)
+    return FileSink(output, writer, job.settings(form, packed=packed), resume, force)
+
+
+def _run(job: Job, source: Source, sink: Sink, writer: Writer, *, quiet: bool) -> Outcome:
+    """Run the job, with a bar unless the output itself goes to the terminal."""
+    from gkiller.inference.bulk.job import run
+
+    if quiet:
+        return run(job, source, sink, writer)
+    with progress("scoring") as advance:
+        return run(job, source, sink, writer, advance)

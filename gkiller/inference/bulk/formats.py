@@ -1,0 +1,257 @@
+"""What is written for each row: JSON Lines, CSV or Parquet.
+
+Scores have six digits after the point. Each writer turns a chunk into bytes that follow those of the chunks
+before, so that a file can be cut off after any chunk and gone on with.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from gkiller.errors import FormatError, SettingsError
+from gkiller.inference.bulk.chunks import Chunk
+from gkiller.inference.classifier import Scored
+from gkiller.inference.encoding import clean
+from gkiller.inference.results import Contribution
+
+OutputFormat = Literal["jsonl", "csv", "parquet"]
+DIGITS = 6
+_OWN = ("row", "id", "text", "flagged", "flags", "windows", "truncated")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is written.
+
+    Attributes:
+        labels: L names.
+        thresholds: by label.
+        ids: whether rows have ids of their own.
+        text: whether the comments are written, too.
+        only_flagged: whether rows without a flag are left out.
+    """
+
+    labels: tuple[str, ...]
+    thresholds: Mapping[str, float]
+    ids: bool = False
+    text: bool = False
+    only_flagged: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row of the output.
+
+    Attributes:
+        row: its number in the input, from 1.
+        id: its id.
+        text: the comment.
+        flags: labels whose score reaches the threshold.
+        scores: of each label, in order.
+        windows: pieces that the comment was read in.
+        truncated: whether its end was left unread.
+        explanation: what its words add, where that was asked for.
+    """
+
+    row: int
+    id: str | int | float | None
+    text: str
+    flags: tuple[str, ...]
+    scores: list[float]
+    windows: int
+    truncated: bool
+    explanation: Sequence[Contribution] | None = None
+
+
+def answers(chunk: Chunk, scored: Scored, shape: Shape) -> Iterator[Answer]:
+    """Yield a chunk's rows of output."""
+    limits = np.array([shape.thresholds[label] for label in shape.labels])
+    reached = scored.scores >= limits
+    kept = np.flatnonzero(reached.any(1)) if shape.only_flagged else np.arange(len(chunk.rows))
+    names: dict[bytes, tuple[str, ...]] = {}
+    windows, truncated = scored.windows.tolist(), scored.truncated.tolist()
+    for i in kept.tolist():
+        key = reached[i].tobytes()
+        flags = names.get(key)
+        if flags is None:
+            flags = names[key] = tuple(
+                label for label, flagged in zip(shape.labels, reached[i], strict=True) if flagged
+            )
+        yield Answer(
+            chunk.rows[i],
+            chunk.ids[i],
+            chunk.texts[i],
+            flags,
+            scored.scores[i].tolist(),
+            windows[i],
+            truncated[i],
+        )
+
+
+class Writer(Protocol):
+    """Turns answers into the bytes of a file."""
+
+    def header(self) -> bytes:
+        """Return what the file starts with."""
+
+    def rows(self, answers: Sequence[Answer]) -> bytes:
+        """Return the bytes of a chunk, which may be none."""
+
+    def finish(self, partial: Path, target: Path) -> None:
+        """Make the finished file of the bytes in ``partial``; it may be moved."""
+
+
+class _Streamed:
+    """A file that is finished as it is written."""
+
+    def finish(self, partial: Path, target: Path) -> None:
+        partial.replace(target)
+
+
+class JsonLines(_Streamed):
+    """An object per row: row, id, text, flagged, flags, scores; windows and truncated where they matter."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        scores = ", ".join(f"{_plain(label).replace('%', '%%')}: %.{DIGITS}f" for label in shape.labels)
+        self._template = '"flagged": %s, "flags": %s, "scores": {' + scores + "}"
+        self._flags: dict[tuple[str, ...], str] = {}
+
+    def header(self) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def rows(self, answers: Sequence[Answer]) -> bytes:
+        """Return a line per answer."""
+        return "".join(map(self.line, answers)).encode()
+
+    def line(self, answer: Answer) -> str:
+        """Return an answer's line."""
+        flags = self._flags.get(answer.flags)
+        if flags is None:
+            flags = self._flags[answer.flags] = _plain(list(answer.flags))
+        parts = [f'{{"row": {answer.row}']
+        if self._shape.ids:
+            parts.append(f'"id": {_plain(answer.id)}')
+        if self._shape.text:
+            parts.append(f'"text": {_plain(answer.text)}')
+        parts.append(self._template % ("true" if answer.flags else "false", flags, *answer.scores))
+        if answer.windows > 1:
+            parts.append(f'"windows": {answer.windows}')
+        if answer.truncated:
+            parts.append('"truncated": true')
+        if answer.explanation is not None:
+            parts.append(f'"explanation": {_plain([explained(word) for word in answer.explanation])}')
+        return ", ".join(parts) + "}\n"
+
+
+def explained(word: Contribution) -> dict[str, Any]:
+    """Return a contribution as plain values."""
+    return {
+        "text": clean(word.text),
+        "start": word.start,
+        "end": word.end,
+        "contributions": {label: round(value, DIGITS) for label, value in word.contributions.items()},
+    }
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(clean(value) if isinstance(value, str) else value, ensure_ascii=False)
+
+
+class Csv(_Streamed):
+    """A line per row; flags are joined by ``|``, each label's score has a column."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._score = f"%.{DIGITS}f"
+
+    def header(self) -> bytes:
+        """Return the line of names."""
+        return self._lines([column_names(self._shape)])
+
+    def rows(self, answers: Sequence[Answer]) -> bytes:
+        """Return a record per answer."""
+        return self._lines([self._record(answer) for answer in answers])
+
+    def _record(self, answer: Answer) -> list[object]:
+        own: list[object] = [answer.row]
+        if self._shape.ids:
+            own.append(clean(str(answer.id)) if answer.id is not None else "")
+        if self._shape.text:
+            own.append(clean(answer.text))
+        own += ["true" if answer.flags else "false", "|".join(answer.flags), answer.windows]
+        own.append("true" if answer.truncated else "false")
+        return own + [self._score % score for score in answer.scores]
+
+    def _lines(self, records: list[Any]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(records)
+        return text.getvalue().encode()
+
+
+class Gzip:
+    """Packs another writer's bytes: each chunk is a gzip member of its own, which tools read as one file."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def header(self) -> bytes:
+        """Return the packed header, or nothing."""
+        return _packed(self._writer.header())
+
+    def rows(self, answers: Sequence[Answer]) -> bytes:
+        """Return the packed rows, or nothing."""
+        return _packed(self._writer.rows(answers))
+
+    def finish(self, partial: Path, target: Path) -> None:
+        """Finish as the other writer does."""
+        self._writer.finish(partial, target)
+
+
+def _packed(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0) if data else b""
+
+
+def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, explain: bool = False) -> Writer:
+    """Return the writer of a format.
+
+    Raises:
+        SettingsError: the format cannot be packed, or cannot hold explanations.
+        FormatError: Parquet without pyarrow.
+    """
+    if explain and form != "jsonl":
+        raise SettingsError(
+            f"{form} cannot hold explanations", where="--explain", remedy="use --format jsonl"
+        )
+    if form == "parquet":
+        if packed:
+            raise SettingsError(
+                "Parquet is packed by itself", where="--output", remedy="drop .gz from the file's name"
+            )
+        try:
+            from gkiller.inference.bulk.parquet import Parquet
+
+            return Parquet(shape)
+        except ImportError as error:
+            raise FormatError(
+                "Parquet needs pyarrow, which is not installed",
+                remedy="pip install pyarrow, or use --format csv or jsonl",
+            ) from error
+    writer: Writer = JsonLines(shape) if form == "jsonl" else Csv(shape)
+    return Gzip(writer) if packed else writer
+
+
+def column_names(shape: Shape) -> list[str]:
+    """Return the names of columns; a label with the name of another column gets a prefix."""
+    own = [name for name in _OWN if (name != "id" or shape.ids) and (name != "text" or shape.text)]
+    return own + [f"score_{label}" if label in _OWN else label for label in shape.labels]

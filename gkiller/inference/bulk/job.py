@@ -1,0 +1,158 @@
+"""Score a source into a sink, chunk by chunk, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnxruntime
+
+from gkiller.errors import ResumeError
+from gkiller.inference.batches import LongText
+from gkiller.inference.bulk.chunks import Chunk, OnError, chunked
+from gkiller.inference.bulk.formats import DIGITS, Answer, OutputFormat, Shape, Writer, answers
+from gkiller.inference.bulk.reading import Source
+from gkiller.inference.bulk.sinks import Mark, Sink
+from gkiller.inference.classifier import CHUNK_ROWS, Classifier, Scored
+
+Progress = Callable[[int, int | None], None]
+"""``progress(rows done, rows in all)``; the latter is None where it is not known."""
+
+EXAMPLES_KEPT = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with every row.
+
+    Attributes:
+        classifier: the model.
+        shape: what is written.
+        long_text: how a comment is read that is longer than the network reads at once.
+        on_error: what becomes of a bad row.
+        chunk_rows: rows that are scored together.
+        explain: whether what each word adds is written, too.
+    """
+
+    classifier: Classifier
+    shape: Shape
+    long_text: LongText = "window"
+    on_error: OnError = "fail"
+    chunk_rows: int = CHUNK_ROWS
+    explain: bool = False
+
+    def settings(self, form: OutputFormat, *, packed: bool) -> dict[str, Any]:
+        """Return everything that the output depends on, beside the input."""
+        return {
+            "model": self.classifier.digest,
+            "precision": self.classifier.precision,
+            "onnxruntime": onnxruntime.__version__,
+            "thresholds": dict(self.shape.thresholds),
+            "format": form,
+            "packed": packed,
+            "digits": DIGITS,
+            "ids": self.shape.ids,
+            "text": self.shape.text,
+            "only_flagged": self.shape.only_flagged,
+            "long_text": self.long_text,
+            "on_error": self.on_error,
+            "chunk_rows": self.chunk_rows,
+            "explain": self.explain,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        mark: counts over all rows; after going on with a stream, of this part alone.
+        resumed_at: input rows that an earlier job had done.
+        examples: messages of the first bad rows of this part.
+    """
+
+    mark: Mark
+    resumed_at: int
+    examples: tuple[str, ...]
+
+
+def run(job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress | None = None) -> Outcome:
+    """Score every row of a source, in order.
+
+    Args:
+        job: what is done.
+        source: the rows.
+        sink: where the output goes; it says whether an earlier job is gone on with.
+        writer: the output's format.
+        progress: called after every chunk.
+
+    Raises:
+        DataError: the source is broken, or a row is bad and bad rows are not skipped.
+        ResumeError: the input is not the one of the job that is gone on with.
+        OutputError: the output cannot be written.
+    """
+    with contextlib.closing(sink):
+        before = sink.begin()
+        mark, examples = before, list[str]()
+        todo = _after(chunked(source.rows(), job.chunk_rows, job.on_error), before, sink)
+        pairs = ((chunk, chunk.texts) for chunk in todo)
+        for chunk, scored in job.classifier.stream(pairs, long_text=job.long_text):
+            found = list(answers(chunk, scored, job.shape))
+            if job.explain:
+                found = [_explained(job.classifier, answer) for answer in found]
+            mark = _advanced(mark, chunk, scored, job.shape)
+            sink.write(writer.rows(found), mark)
+            examples += chunk.skipped[: EXAMPLES_KEPT - len(examples)]
+            if progress is not None:
+                progress(chunk.last, source.total)
+        sink.finish()
+    return Outcome(mark, before.rows, tuple(examples))
+
+
+def _after(chunks: Iterator[Chunk], before: Mark, sink: Sink) -> Iterator[Chunk]:
+    """Yield the chunks that an earlier job did not finish.
+
+    Raises:
+        ResumeError: the input is shorter than, or not, what that job read.
+    """
+    done = Chunk(0)
+    pending: Chunk | None = None
+    for chunk in chunks:
+        if chunk.last > before.rows:
+            pending = chunk
+            break
+        done = chunk
+    if before.digest and done.digest != before.digest:
+        raise ResumeError(
+            "the input is not what the unfinished job read",
+            where=f"rows 1 to {before.rows:,}",
+            remedy="give the same input, or start anew: --force",
+        )
+    if pending is None and done.last < before.rows:
+        raise ResumeError(
+            f"the output goes up to row {before.rows:,}, the input has {done.last:,}",
+            remedy="give the same input, or start anew",
+        )
+    sink.rewind(done.last + 1)
+    if pending is not None:
+        yield pending
+        yield from chunks
+
+
+def _explained(classifier: Classifier, answer: Answer) -> Answer:
+    return replace(answer, explanation=classifier.explain(answer.text))
+
+
+def _advanced(mark: Mark, chunk: Chunk, scored: Scored, shape: Shape) -> Mark:
+    limits: Sequence[float] = [shape.thresholds[label] for label in shape.labels]
+    return Mark(
+        rows=chunk.last,
+        scored=mark.scored + len(chunk.rows),
+        skipped=mark.skipped + len(chunk.skipped),
+        flagged=mark.flagged + int((scored.scores >= limits).any(1).sum()),
+        windowed=mark.windowed + int((scored.windows > 1).sum()),
+        truncated=mark.truncated + int(scored.truncated.sum()),
+        digest=chunk.digest,
+    )

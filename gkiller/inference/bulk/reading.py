@@ -1,0 +1,285 @@
+"""Rows to score: from arguments, standard input, or a file, one at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
+
+from gkiller.data.names import ID_NAMES, TEXT_NAMES
+from gkiller.data.rows import MAX_FIELD_CHARACTERS, RawBatch, Reader, place
+from gkiller.data.textfile import encoding_error, text_lines
+from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
+from gkiller.inference.bulk.lines import LinesReader
+from gkiller.inference.bulk.stdin import Replayable
+
+InputFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"]
+_SUFFIXES: dict[str, InputFormat] = {
+    ".txt": "txt",
+    ".text": "txt",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+}
+_STDIN = "(standard input)"
+_SKIP = "mend the row, or skip such rows with --on-error skip"
+
+
+class Row(NamedTuple):
+    """One row: its number from 1, its comment and its id, or what is wrong with it."""
+
+    number: int
+    text: str
+    id: str | int | float | None
+    fault: GkillerError | None = None
+
+
+@dataclass
+class Source:
+    """Where rows come from.
+
+    Attributes:
+        name: how messages name it.
+        has_ids: whether rows have ids of their own.
+        rows: begins to read; a source is read once.
+        total: number of rows, where it is known before reading.
+        notes: what was decided and the user should know.
+    """
+
+    name: str
+    has_ids: bool
+    rows: Callable[[], Iterator[Row]]
+    total: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def from_texts(texts: Sequence[str]) -> Source:
+    """Return comments as a source."""
+
+    def rows() -> Iterator[Row]:
+        for number, text in enumerate(texts, start=1):
+            yield Row(number, text, None)
+
+    return Source("the arguments", False, rows, total=len(texts))
+
+
+def from_file(
+    path: Path,
+    name: str,
+    form: InputFormat = "auto",
+    *,
+    text_column: str | None = None,
+    id_column: str | None = None,
+) -> Source:
+    """Return a file as a source: text with a comment a line, CSV, TSV, JSON Lines or Parquet, also ``.gz``.
+
+    Args:
+        path: the file.
+        name: how messages name it.
+        form: its format; "auto" goes by its name.
+        text_column: column of the comment, guessed when not named.
+        id_column: column of the id, guessed when not named.
+
+    Raises:
+        DataError: it cannot be read, is empty or of an unknown format, or has no such column.
+    """
+    if form == "auto":
+        suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+        if suffixes and suffixes[-1] == ".gz":
+            suffixes.pop()
+        known = _SUFFIXES.get(suffixes[-1]) if suffixes else None
+        if known is None:
+            raise FormatError(
+                f"unknown file format {''.join(path.suffixes[-2:]) or '(no suffix)'}",
+                where=name,
+                remedy=f"gkiller reads {', '.join(_SUFFIXES)}, each also with .gz; else name the format with "
+                "--input-format",
+            )
+        form = known
+    return _source(_reader(path, name, form), form, text_column, id_column)
+
+
+def from_stream(
+    stream: BinaryIO,
+    form: InputFormat = "auto",
+    *,
+    text_column: str | None = None,
+    id_column: str | None = None,
+) -> Source:
+    """Return a stream as a source.
+
+    Args:
+        stream: bytes that can be read once.
+        form: its format; "auto" takes it as JSON Lines when its first line that is not blank is a JSON
+            object, else as text with a comment a line.
+        text_column: column of the comment, guessed when not named.
+        id_column: column of the id, guessed when not named.
+
+    Raises:
+        DataError: as for :func:`from_file`.
+    """
+    if form == "parquet":
+        raise FormatError(
+            "Parquet cannot be read from standard input", where=_STDIN, remedy="name the file with --input"
+        )
+    replay = Replayable(stream)
+    path = cast(Path, replay)
+    notes = []
+    if form == "auto":
+        form = _looks(path)
+        if form == "jsonl":
+            notes.append("standard input is read as JSON Lines (--input-format txt reads it as text)")
+    source = _source(_reader(path, _STDIN, form), form, text_column, id_column)
+    source.notes[:0] = notes
+    begin = source.rows
+
+    def rows() -> Iterator[Row]:
+        found = begin()
+        first = next(found, None)  # the file is open now
+        replay.release()
+        if first is not None:
+            yield first
+            yield from found
+
+    source.rows = rows
+    return source
+
+
+def _looks(path: Path) -> InputFormat:
+    import json
+
+    line = next((line for line in text_lines(path, _STDIN, "\n") if not line.isspace()), "")
+    if not line.lstrip().startswith("{"):
+        return "txt"
+    try:
+        return "jsonl" if isinstance(json.loads(line), dict) else "txt"
+    except (ValueError, RecursionError):
+        return "txt"
+
+
+def _reader(path: Path, name: str, form: str) -> Reader:
+    if form == "txt":
+        return LinesReader(path, name)
+    if form == "jsonl":
+        from gkiller.data.jsonl import JsonLinesReader
+
+        return JsonLinesReader(path, name)
+    if form == "parquet":
+        from gkiller.data.parquet import ParquetReader
+
+        _need_pyarrow(name)
+        return ParquetReader(path, name)
+    from gkiller.data.delimited import DelimitedReader
+
+    return DelimitedReader(path, name, f".{form}")
+
+
+def _need_pyarrow(name: str) -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise FormatError(
+            "Parquet needs pyarrow, which is not installed",
+            where=name,
+            remedy="pip install pyarrow, or use CSV or JSON Lines",
+        ) from error
+
+
+def _source(reader: Reader, form: str, text_column: str | None, id_column: str | None) -> Source:
+    if form == "txt":
+        named = text_column or id_column
+        if named is not None:
+            raise ColumnError(
+                f"a text file has no columns, so none is called {named!r}",
+                where=reader.name,
+                remedy="leave --text-column and --id-column out, or name the format with --input-format",
+            )
+        text, identifier = "text", None
+        notes: list[str] = []
+    else:
+        text, identifier, notes = _columns(reader, text_column, id_column)
+
+    def rows() -> Iterator[Row]:
+        wanted = [text] if identifier is None else list(dict.fromkeys((text, identifier)))
+        for batch in reader.batches(wanted):
+            for position in range(len(batch)):
+                yield _row(batch, position, reader.name, form, text, identifier)
+
+    return Source(reader.name, identifier is not None, rows, reader.total, [*notes, *reader.notes])
+
+
+def _columns(
+    reader: Reader, text_column: str | None, id_column: str | None
+) -> tuple[str, str | None, list[str]]:
+    """Return the columns of comment and id, and what was guessed."""
+    names = reader.columns()
+    for column, flag in ((text_column, "--text-column"), (id_column, "--id-column")):
+        if column is not None and column not in names:
+            raise ColumnError(
+                f"there is no column {column!r} ({flag})",
+                where=reader.name,
+                remedy=did_you_mean(column, names),
+            )
+    notes = []
+    lower = {name.lower(): name for name in reversed(names)}
+    if text_column is None:
+        text_column = next((lower[usual] for usual in TEXT_NAMES if usual in lower), None)
+        if text_column is None and len(names) == 1:
+            text_column = names[0]
+        if text_column is None:
+            there = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise ColumnError(
+                f"no column has a usual name ({', '.join(TEXT_NAMES)})",
+                where=reader.name,
+                remedy=f"name one with --text-column; there are: {there}",
+            )
+        notes.append(f"{reader.name}: {text_column!r} is taken as the comment column")
+    if id_column is None:
+        id_column = next((lower[usual] for usual in ID_NAMES if usual in lower), None)
+        id_column = None if id_column == text_column else id_column
+    return text_column, id_column, notes
+
+
+def _row(batch: RawBatch, position: int, name: str, form: str, text: str, identifier: str | None) -> Row:
+    number = batch.rows[position]
+    line = batch.lines[position] if batch.lines else None
+    bad = batch.bad.get(position)
+    if bad is not None:
+        return Row(number, "", None, bad.error)
+    value = batch.columns[text][position]
+    fault = _text_fault(value, form, lambda: place(name, number, line, text if form != "txt" else None))
+    key = batch.columns[identifier][position] if identifier is not None else None
+    if fault is None and key is not None:
+        fault = _id_fault(key, lambda: place(name, number, line, identifier))
+    return Row(number, "", None, fault) if fault is not None else Row(number, value, key)
+
+
+def _text_fault(value: Any, form: str, where: Callable[[], str]) -> GkillerError | None:
+    """Return what is wrong with a comment, or None.
+
+    An empty comment is one. A NUL or a lone surrogate that JSON has escaped is meant, and scored; in a text
+    file it is damage.
+    """
+    if isinstance(value, str):
+        if len(value) > MAX_FIELD_CHARACTERS:
+            what = f"the comment has over {MAX_FIELD_CHARACTERS:,} characters"
+            return RowError(what, where=where(), remedy=_SKIP.replace("mend", "shorten"))
+        if form == "jsonl" or (value.isascii() and "\0" not in value):
+            return None
+        return encoding_error(value, where())
+    if value is None or (isinstance(value, float) and value != value):
+        return RowError("the comment is missing", where=where(), remedy=_SKIP)
+    return RowError(f"the comment is a {type(value).__name__}, not text", where=where(), remedy=_SKIP)
+
+
+def _id_fault(value: Any, where: Callable[[], str]) -> GkillerError | None:
+    if isinstance(value, str):
+        return None if value.isascii() else encoding_error(value, where())
+    if isinstance(value, int | float) and math.isfinite(value):
+        return None
+    return RowError(f"the id is a {type(value).__name__}, not text or a number", where=where(), remedy=_SKIP)

@@ -1,0 +1,321 @@
+"""The classifier that users load."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, get_args, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from gkiller.errors import ModelFormatError, RowError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.inference.batches import LongText, Windows, batches, make_windows, pad
+from gkiller.inference.encoding import Encoder
+from gkiller.inference.results import Contribution, Prediction
+from gkiller.inference.session import Logits, Session
+
+CHUNK_ROWS = 2048
+CHUNK_CHARACTERS = 4 << 20
+"""Comments are tokenized and scored in chunks of at most so many, and so many characters."""
+
+_AHEAD = 2  # chunks at work at the same time: one is tokenized while another is scored
+
+Thresholds = float | Mapping[str, float] | None
+Scores = npt.NDArray[np.float64]
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of n comments.
+
+    Attributes:
+        scores: float64 of shape (n, L), in 0..1.
+        windows: int64 of shape (n,): pieces that each comment was read in.
+        truncated: bool of shape (n,): whether its end was left unread.
+    """
+
+    scores: Scores
+    windows: npt.NDArray[np.int64]
+    truncated: npt.NDArray[np.bool_]
+
+
+class Classifier:
+    """Scores comments; `load` makes one. It may be used from several threads and after a fork.
+
+    Any text has an answer: what the tokenizer does not know is [UNK], an empty text or one of white space
+    alone is scored as a comment without a word, NULs and control characters are ignored, and a lone
+    surrogate counts as U+FFFD.
+
+    Attributes:
+        labels: in the order of the columns of `predict_proba`.
+        thresholds: by label; a score at or above it is flagged.
+        max_length: tokens that the network reads at once, [CLS] and [SEP] included.
+        precision: of the graph: "int8", "fp32" or "fp16".
+        threads: CPU threads for scoring.
+        path: the model directory.
+        digest: of gkiller.json, and so of the whole model.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        encoder: Encoder,
+        *,
+        labels: tuple[str, ...],
+        thresholds: Mapping[str, float],
+        precision: str,
+        threads: int,
+        path: Path,
+        digest: str = "",
+    ) -> None:
+        self.labels = labels
+        self.thresholds = dict(thresholds)
+        self.max_length = encoder.content + 2
+        self.precision = precision
+        self.threads = threads
+        self.path = path
+        self.digest = digest
+        self._session = session
+        self._encoder = encoder
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_process = 0
+
+    def __repr__(self) -> str:
+        return f"Classifier({str(self.path)!r}, labels={list(self.labels)}, precision={self.precision!r})"
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too
+        self, texts: str, *, thresholds: Thresholds = None, long_text: LongText = "window"
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, texts: Iterable[str], *, thresholds: Thresholds = None, long_text: LongText = "window"
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, texts: str | Iterable[str], *, thresholds: Thresholds = None, long_text: LongText = "window"
+    ) -> Prediction | list[Prediction]:
+        """Score a comment, or several.
+
+        Args:
+            texts: a comment, or comments.
+            thresholds: instead of the stored ones: a number for all labels, or by label.
+            long_text: a comment longer than the network reads at once is read in overlapping windows, whose
+                highest score counts ("window"), or its end is left unread and said so ("truncate").
+
+        Returns:
+            A prediction for a string; else a list of them, in the comments' order.
+
+        Raises:
+            RowError: something that is no string.
+            ScoreRangeError: a threshold outside 0..1.
+            SettingsError: an unknown label in ``thresholds``, or an unknown ``long_text``.
+        """
+        limits = self.limits(thresholds)
+        single = isinstance(texts, str)
+        predictions: list[Prediction] = []
+        for scored in self._score(_listed([texts] if isinstance(texts, str) else texts), long_text):
+            predictions += self.predictions(scored, limits)
+        return predictions[0] if single else predictions
+
+    def predict_proba(self, texts: Iterable[str], *, long_text: LongText = "window") -> Scores:
+        """Return the scores of n comments: float64 of shape (n, L), in 0..1, columns as `labels`.
+
+        Args:
+            texts: n comments.
+            long_text: as in `predict`.
+
+        Raises:
+            RowError: something that is no string.
+            SettingsError: an unknown ``long_text``.
+        """
+        listed = _listed([texts] if isinstance(texts, str) else texts)
+        parts = [scored.scores for scored in self._score(listed, long_text)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)))
+
+    def explain(self, text: str, *, units: int = 512) -> list[Contribution]:
+        """Return what each word of a comment adds to the scores; see `gkiller.inference.explain`.
+
+        Args:
+            text: the comment.
+            units: most stretches to tell apart; in a comment of more words each stretch is several.
+
+        Raises:
+            RowError: something that is no string.
+            SettingsError: ``units`` is below 1.
+        """
+        from gkiller.inference.explain import contributions
+
+        return contributions(self._session, self._encoder, self.labels, _listed([text])[0], units)
+
+    def limits(self, thresholds: Thresholds = None) -> dict[str, float]:
+        """Return the thresholds by label, the stored ones where none is given.
+
+        Raises:
+            ScoreRangeError: one is outside 0..1.
+            SettingsError: one is for an unknown label.
+        """
+        if thresholds is None:
+            return dict(self.thresholds)
+        given = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(self.labels, thresholds)
+        for label, value in given.items():
+            if label not in self.thresholds:
+                raise SettingsError(
+                    f"the model has no label {label!r}", remedy=did_you_mean(label, self.labels)
+                )
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ScoreRangeError(f"the threshold {value!r} of {label} is not a number in 0..1")
+        return {label: float(given.get(label, stored)) for label, stored in self.thresholds.items()}
+
+    def predictions(self, scored: Scored, limits: Mapping[str, float]) -> list[Prediction]:
+        """Return scores as predictions, flagged at the thresholds of :meth:`limits`."""
+        flags = scored.scores >= np.array([limits[label] for label in self.labels])
+        rows = zip(
+            scored.scores.tolist(),
+            flags.tolist(),
+            scored.windows.tolist(),
+            scored.truncated.tolist(),
+            strict=True,
+        )
+        return [
+            Prediction(
+                dict(zip(self.labels, row, strict=True)),
+                dict(zip(self.labels, flagged, strict=True)),
+                windows,
+                cut,
+            )
+            for row, flagged, windows, cut in rows
+        ]
+
+    def stream(
+        self, chunks: Iterable[tuple[Key, Sequence[str]]], *, long_text: LongText = "window"
+    ) -> Iterator[tuple[Key, Scored]]:
+        """Score chunks of comments one after the other, in bounded memory.
+
+        The scores depend on how the comments are divided into chunks (by rounding, and with dynamic int8
+        by the range of values in a batch), on nothing else: neither on time nor on the threads.
+
+        Args:
+            chunks: pairs of anything and some comments; up to two are read ahead.
+            long_text: as in `predict`.
+
+        Yields:
+            The first of each pair, and its comments' scores.
+
+        Raises:
+            RowError: something that is no string.
+            SettingsError: an unknown ``long_text``.
+        """
+        if long_text not in get_args(LongText):
+            raise SettingsError(
+                f"no such way with long texts: {long_text!r}",
+                remedy=did_you_mean(str(long_text), get_args(LongText)),
+            )
+        waiting: deque[tuple[Key, _Work]] = deque()
+        for key, texts in chunks:
+            waiting.append((key, self._begin(_listed(texts), long_text)))
+            if len(waiting) >= _AHEAD:
+                done, work = waiting.popleft()
+                yield done, work.result()
+        for done, work in waiting:
+            yield done, work.result()
+
+    def _score(self, texts: list[str], long_text: LongText) -> Iterator[Scored]:
+        for _, scored in self.stream(((None, chunk) for chunk in _chunks(texts)), long_text=long_text):
+            yield scored
+
+    def _begin(self, texts: list[str], long_text: LongText) -> _Work:
+        """Tokenize comments, each different one once, and let the threads score them."""
+        place: dict[str, int] = {}
+        back = [place.setdefault(text, len(place)) for text in texts]
+        windows = make_windows([self._encoder.ids(text) for text in place], self._encoder.content, long_text)
+        parts = list(batches(windows))
+        pool = self._threads() if self.threads > 1 and len(parts) > 1 else None
+        if pool is None:
+            answers: list[Logits | Future[Logits]] = [self._run(windows, rows) for rows in parts]
+        else:
+            answers = [pool.submit(self._run, windows, rows) for rows in parts]
+        return _Work(windows, parts, answers, np.array(back, np.int64), len(self.labels))
+
+    def _run(self, windows: Windows, rows: npt.NDArray[np.int64]) -> Logits:
+        return self._session.run(*pad(windows, rows, self._encoder))
+
+    def _threads(self) -> ThreadPoolExecutor:
+        """Return the threads; a forked process does not inherit its parent's."""
+        if self._pool is None or self._pool_process != os.getpid():
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="gkiller")
+            self._pool_process = os.getpid()
+        return self._pool
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A chunk on its way through the network."""
+
+    windows: Windows
+    parts: list[npt.NDArray[np.int64]]
+    answers: list[Logits | Future[Logits]]
+    back: npt.NDArray[np.int64]
+    labels: int
+
+    def result(self) -> Scored:
+        """Wait for the scores: of each comment, the highest of its windows."""
+        logits = np.zeros((len(self.windows.owner), self.labels), np.float32)
+        for rows, answer in zip(self.parts, self.answers, strict=True):
+            logits[rows] = answer.result() if isinstance(answer, Future) else answer
+        if not np.isfinite(logits).all():
+            raise ModelFormatError(
+                "the graph answers a comment with what is no number",
+                remedy="export the model again, or try --precision fp32",
+            )
+        count = self.windows.count
+        if len(count) != len(logits):
+            logits = np.maximum.reduceat(logits, np.cumsum(count) - count)
+        return Scored(sigmoid(logits)[self.back], count[self.back], self.windows.truncated[self.back])
+
+
+def sigmoid(logits: npt.NDArray[np.floating]) -> Scores:
+    """Return probabilities in 0..1, without overflow: 1 / (1 + exp(-x)) by way of tanh."""
+    half: Scores = np.tanh(np.asarray(logits, np.float64) / 2)
+    return 0.5 + half / 2
+
+
+def _listed(texts: object) -> list[str]:
+    """Return the comments as a list.
+
+    Raises:
+        RowError: one is no string, or they cannot be listed.
+    """
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise RowError(
+            f"comments must be a str or a list of str, not {type(texts).__name__}",
+            remedy="decode bytes, and give an empty string for a missing comment",
+        )
+    listed = list(texts)
+    for number, text in enumerate(listed, start=1):
+        if not isinstance(text, str):
+            raise RowError(
+                f"a comment must be a str, not {type(text).__name__}",
+                where=f"comment {number:,}",
+                remedy="decode bytes, and give an empty string for a missing comment",
+            )
+    return listed
+
+
+def _chunks(texts: list[str]) -> Iterator[list[str]]:
+    """Divide comments into chunks of bounded size, at least one comment each."""
+    start, size = 0, 0
+    for position, text in enumerate(texts):
+        if position > start and (position - start >= CHUNK_ROWS or size + len(text) > CHUNK_CHARACTERS):
+            yield texts[start:position]
+            start, size = position, 0
+        size += len(text)
+    if start < len(texts):
+        yield texts[start:]

@@ -1,0 +1,173 @@
+"""Comments to token ids.
+
+The tokenizer reads a comment word by word: what is between white space (and, in ASCII, between punctuation
+marks) becomes the same ids wherever it stands. So the ids of common words are kept, and most comments never
+reach the tokenizer. A tokenizer that works in another way is asked for every comment as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from gkiller.errors import ModelFormatError
+from gkiller.model.layout import REMEDY_DAMAGED, one_line
+
+Ids = npt.NDArray[np.int64]
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_MARKS = r"!-/:-@\[-`{-~"  # ASCII punctuation, each mark a word of its own in BERT's pre-tokenizer
+_ASCII_WORDS = re.compile(rf"[^\t\n\r {_MARKS}]+|[{_MARKS}]")
+_SPACED = re.compile(r"[^\t\n\r ]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # the tokenizer drops them: words may join
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+
+_KEPT_WORDS = 1 << 16
+_KEPT_LENGTH = 32
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a comment: its place in characters, and its ids."""
+
+    start: int
+    end: int
+    ids: list[int]
+
+
+class Encoder:
+    """Turns comments into token ids, without [CLS] and [SEP] and without a limit.
+
+    Args:
+        text: the content of tokenizer.json.
+        where: how messages name it.
+        max_length: tokens that the network reads at once, [CLS] and [SEP] included.
+
+    Attributes:
+        content: tokens of a comment that fit beside [CLS] and [SEP].
+        vocabulary: how many pieces the tokenizer knows.
+        pad, cls, sep, mask: ids of the special tokens; a tokenizer without [MASK] hides behind [UNK].
+
+    Raises:
+        ModelFormatError: the text is no tokenizer, or lacks BERT's special tokens, or does not put them
+            around a comment.
+    """
+
+    def __init__(self, text: str, where: str, max_length: int) -> None:
+        self._tokenizer = _parse(text, where)
+        self.content = max_length - 2
+        self.vocabulary: int = self._tokenizer.get_vocab_size()
+        self.pad, unknown, self.cls, self.sep = _special_ids(self._tokenizer, where)
+        mask = self._tokenizer.token_to_id("[MASK]")
+        self.mask = unknown if mask is None else mask
+        self._words = _Words(self._tokenizer)
+        self._by_word = _reads_word_by_word(self._tokenizer)
+        self._lowercase = self._by_word and bool(self._tokenizer.normalizer.lowercase)
+
+    def ids(self, text: str) -> list[int]:
+        """Return a comment's token ids; lone surrogates are read as U+FFFD, NULs and controls not at all."""
+        if not self._by_word or _CONTROLS.search(text) is not None:
+            return _ids(self._tokenizer, clean(text))
+        words = self._words
+        ids: list[int] = []
+        if text.isascii():
+            for word in _ASCII_WORDS.findall(text.lower() if self._lowercase else text):
+                ids += words[word]
+            return ids
+        for piece in _SPACED.findall(clean(text)):
+            if piece.isascii():
+                for word in _ASCII_WORDS.findall(piece.lower() if self._lowercase else piece):
+                    ids += words[word]
+            else:
+                ids += words[piece]
+        return ids
+
+    def words(self, text: str) -> list[Word]:
+        """Return a comment's words with their places; their ids in a row are those of :meth:`ids`."""
+        encoding = self._tokenizer.encode(clean(text), add_special_tokens=False)
+        words: list[Word] = []
+        last: int | None = None
+        for token, number, (start, end) in zip(
+            encoding.ids, encoding.word_ids, encoding.offsets, strict=True
+        ):
+            if words and number is not None and number == last:
+                word = words[-1]
+                words[-1] = Word(word.start, max(word.end, end), [*word.ids, token])
+            else:
+                words.append(Word(start, end, [token]))
+            last = number
+        return words
+
+    def empty(self) -> tuple[Ids, Ids]:
+        """Return ids and mask, both int64 of shape (1, 2), of a comment without a word."""
+        return np.array([[self.cls, self.sep]], np.int64), np.ones((1, 2), np.int64)
+
+
+class _Words(dict[str, list[int]]):
+    """The ids of words, asked of the tokenizer when first met; short ones are kept, up to a bound."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        super().__init__()
+
+    def __missing__(self, word: str) -> list[int]:
+        ids = _ids(self._tokenizer, word)
+        if len(word) <= _KEPT_LENGTH:
+            if len(self) >= _KEPT_WORDS:
+                self.clear()
+            self[word] = ids
+        return ids
+
+
+def clean(text: str) -> str:
+    """Return the text with U+FFFD for each lone surrogate; it keeps its length."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    # `encode` runs on the calling thread; `encode_batch` would start a pool of threads of its own.
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _parse(text: str, where: str) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:
+        raise ModelFormatError(
+            f"not a tokenizer: {one_line(error)}", where=where, remedy=REMEDY_DAMAGED
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True
+    _special_ids(tokenizer, where)
+    if tokenizer.encode("").tokens != ["[CLS]", "[SEP]"]:
+        what = "the tokenizer does not put [CLS] before and [SEP] after a comment"
+        raise ModelFormatError(what, where=where, remedy=REMEDY_DAMAGED)
+    return tokenizer
+
+
+def _special_ids(tokenizer: Tokenizer, where: str) -> list[int]:
+    ids = [tokenizer.token_to_id(token) for token in _SPECIAL]
+    missing = [token for token, number in zip(_SPECIAL, ids, strict=True) if number is None]
+    if missing:
+        what = f"the tokenizer has no {', '.join(missing)}"
+        raise ModelFormatError(what, where=where, remedy=REMEDY_DAMAGED)
+    return [number for number in ids if number is not None]
+
+
+def _reads_word_by_word(tokenizer: Tokenizer) -> bool:
+    """Return whether the tokenizer is BERT's, whose words do not depend on their neighbours."""
+    parts: tuple[Any, ...] = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.model)
+    kinds = tuple(type(part).__name__ for part in parts)
+    added = tokenizer.get_added_tokens_decoder().values()
+    return (
+        kinds == ("BertNormalizer", "BertPreTokenizer", "WordPiece")
+        and bool(parts[0].clean_text)
+        and all(token.special for token in added)
+    )

@@ -1,0 +1,132 @@
+"""Token ids, windows and batches."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from toy import RUDE, toy_tokenizer
+
+from gkiller.assets import tokenizer_path
+from gkiller.errors import ModelFormatError
+from gkiller.inference import encoding
+from gkiller.inference.batches import BATCH_ROWS, BATCH_TOKENS, batches, make_windows, pad, window_starts
+from gkiller.inference.encoding import Encoder
+
+SHIPPED = tokenizer_path().read_text("utf-8")
+ENCODERS = {"toy": Encoder(toy_tokenizer().to_str(), "toy", 16), "shipped": Encoder(SHIPPED, "shipped", 128)}
+REFERENCE = {"toy": toy_tokenizer(), "shipped": Tokenizer.from_str(SHIPPED)}
+for tokenizer in REFERENCE.values():
+    tokenizer.encode_special_tokens = True
+
+ANY = st.text(st.characters(), max_size=60)  # surrogates, NULs and all
+TRICKY = st.text(
+    st.sampled_from(
+        [*"aB1é́ß！😀中 \t\n\r.,!'[]#", "\0", "\x1c", "\x7f", "\x85", "\u00a0", "\u2028", "\ud800", "\u200d"]
+    ),
+    max_size=30,
+)
+SENTENCES = st.lists(
+    st.sampled_from([*RUDE, "[MASK]", "don't", "##s", "Ｆull", "x" * 120, "a" * 33]), max_size=8
+)
+
+
+@given(st.sampled_from(sorted(ENCODERS)), st.one_of(ANY, TRICKY, SENTENCES.map(" ".join)))
+def test_ids_are_the_tokenizer_s(name, text):
+    expected = REFERENCE[name].encode(encoding.clean(text), add_special_tokens=False).ids
+    assert ENCODERS[name].ids(text) == expected
+    assert ENCODERS[name].ids(text) == expected  # from what it has kept, now
+
+
+@given(st.one_of(ANY, TRICKY))
+def test_words_hold_all_ids_and_know_their_place(text):
+    words = ENCODERS["shipped"].words(text)
+    assert [token for word in words for token in word.ids] == ENCODERS["shipped"].ids(text)
+    places = [place for word in words for place in (word.start, word.end)]
+    assert all(0 <= place <= len(text) for place in places)
+    assert [word.start for word in words] == sorted(word.start for word in words)
+
+
+def test_words_of_a_sentence():
+    text = "You idiot, go"
+    assert [text[w.start : w.end] for w in ENCODERS["shipped"].words(text)] == ["You", "idiot", ",", "go"]
+
+
+def test_clean_keeps_the_length():
+    assert encoding.clean("a\ud800b\udfff") == "a\ufffdb\ufffd"
+
+
+def test_kept_words_are_bounded(monkeypatch):
+    monkeypatch.setattr(encoding, "_KEPT_WORDS", 10)
+    encoder = Encoder(toy_tokenizer().to_str(), "toy", 16)
+    for number in range(100):
+        encoder.ids(f"{number} {'y' * 40}")
+        assert len(encoder._words) <= 10
+    assert all(len(word) <= 32 for word in encoder._words)
+
+
+@given(ANY)
+def test_another_kind_of_tokenizer_is_asked_for_the_whole(text):
+    tokenizer = toy_tokenizer()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    encoder = Encoder(tokenizer.to_str(), "toy", 16)
+    assert encoder.ids(text) == tokenizer.encode(encoding.clean(text), add_special_tokens=False).ids
+
+
+def test_broken_tokenizers_are_refused():
+    bare = toy_tokenizer()
+    bare.post_processor = None
+    small = '{"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "a"}}'
+    for text, message in (
+        (bare.to_str(), r"does not put \[CLS\]"),
+        ("{", "not a tokenizer"),
+        (small, "not a|has no"),
+    ):
+        with pytest.raises(ModelFormatError, match=message):
+            Encoder(text, "toy", 16)
+
+
+@given(st.integers(0, 5000), st.integers(1, 200))
+def test_windows_cover_every_token(tokens, size):
+    starts = window_starts(tokens, size)
+    covered = {t for start in starts for t in range(start, min(start + size, tokens))}
+    assert covered == set(range(tokens))
+    assert starts[0] == 0
+    assert starts[-1] == max(0, tokens - size)
+    if len(starts) > 1:
+        assert np.diff(starts).max() <= max(1, size - size // 8)
+        assert np.diff(starts).min() >= 1
+
+
+ids_lists = st.lists(st.lists(st.integers(5, 60), max_size=70), max_size=40)
+
+
+@given(ids_lists, st.integers(1, 20), st.sampled_from(["window", "truncate"]))
+def test_batches_hold_every_window_once_padded_on_the_right(ids, size, long_text):
+    encoder = ENCODERS["toy"]
+    windows = make_windows(ids, size, long_text)
+    seen = []
+    pieces = [[] for _ in ids]
+    for rows in batches(windows):
+        tokens, mask = pad(windows, rows, encoder)
+        assert len(rows) <= BATCH_ROWS
+        assert tokens.size <= max(BATCH_TOKENS, tokens.shape[1])
+        for row, line, real in zip(rows, tokens, mask, strict=True):
+            n = int(real.sum())
+            assert real.tolist() == [1] * n + [0] * (len(real) - n)
+            assert (line[0], line[n - 1]) == (encoder.cls, encoder.sep)
+            assert (line[n:] == encoder.pad).all()
+            pieces[windows.owner[row]].append((int(windows.first[row]), line[1 : n - 1].tolist()))
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(len(windows.owner)))
+    offset = 0
+    for position, (tokens, found) in enumerate(zip(ids, pieces, strict=True)):
+        assert len(found) == windows.count[position]
+        covered = {}
+        for first, piece in found:
+            covered |= {first - offset + k: token for k, token in enumerate(piece)}
+        kept = tokens if long_text == "window" else tokens[:size]
+        assert covered == dict(enumerate(kept))
+        assert windows.truncated[position] == (long_text == "truncate" and len(tokens) > size)
+        offset += len(tokens)
