@@ -27,7 +27,10 @@ Each leaf has its own exit code (the process status of the command line) and car
     │   ├── RunExistsError          40   the run directory is already there
     │   ├── ResumeError             41   nothing to resume, or its settings differ
     │   ├── DivergedError           42   the loss is not finite
-    │   └── RunLockedError          43   another process writes to this run
+    │   ├── RunLockedError          43   another process writes to this run
+    │   ├── RankLostError           44   another process of this training has ended
+    │   ├── InterruptedRunError    130   stopped by an interrupt, after a checkpoint
+    │   └── TerminatedRunError     143   stopped by a termination signal, after a checkpoint
     └── EvaluationError
         ├── ThresholdTargetError    50   no threshold reaches the asked precision or recall
         ├── LabelMismatchError      51   the data lack a label that the model predicts
@@ -237,6 +240,24 @@ class RunLockedError(RunError):
     """Another process writes to this run."""
 
     exit_code = 43
+
+
+class RankLostError(RunError):
+    """Another process of this training has ended, or holds another network."""
+
+    exit_code = 44
+
+
+class InterruptedRunError(RunError):
+    """The training was interrupted; it has written a checkpoint."""
+
+    exit_code = 130
+
+
+class TerminatedRunError(RunError):
+    """The training was told to end; it has written a checkpoint."""
+
+    exit_code = 143
 
 
 class EvaluationError(GkillerError):

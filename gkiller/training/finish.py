@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from gkiller.model.growth import Growth, State
     from gkiller.report.run import RunDirectory
     from gkiller.settings.definition import Settings
-    from gkiller.training.checkpoint import CheckpointStore, Progress
+    from gkiller.training.progress import Progress
+    from gkiller.training.store import CheckpointStore
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,13 @@ def finish(
     store: CheckpointStore,
     progress: Progress,
     manifest: dict[str, Any],
+    *,
+    write: bool = True,
 ) -> Finished:
     """Turn a finished training into a model directory and the run's reports.
+
+    With ``write`` false nothing is written: other processes of the same training compute what the one
+    that writes does.
 
     Raises:
         FoldMismatchError: the folded model does not compute the training model's logits.
@@ -95,7 +101,10 @@ def finish(
         thresholds=thresholds,
         dendrite_report=dendrite_report(loaded, valid, settings.evaluation.batch_size),
     )
-    _close_manifest(run, manifest, progress, finished)
+    _close_manifest(manifest, progress, finished)
+    if not write:
+        return finished
+    run.write_json("manifest.json", manifest)
     _save(settings, run, loaded, tokenizer_json, finished, manifest)
     _report(settings, run, dataset, scores, cuts, finished)
     return finished
@@ -132,9 +141,7 @@ def dendrite_report(loaded: LoadedModel, split: Split, batch_size: int) -> dict[
     return report
 
 
-def _close_manifest(
-    run: RunDirectory, manifest: dict[str, Any], progress: Progress, finished: Finished
-) -> None:
+def _close_manifest(manifest: dict[str, Any], progress: Progress, finished: Finished) -> None:
     manifest["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
     manifest["training_seconds"] = round(progress.seconds, 3)
     manifest["epochs"] = progress.epoch
@@ -147,7 +154,6 @@ def _close_manifest(
     manifest["dendrites"] = finished.dendrite_report
     manifest["parameters"] = finished.parameters
     manifest["fold_difference"] = finished.fold_difference
-    run.write_json("manifest.json", manifest)
 
 
 def _save(
