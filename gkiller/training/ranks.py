@@ -8,6 +8,7 @@ what ranks tell each other are tensors and JSON text.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 from collections.abc import Iterator
@@ -106,8 +107,10 @@ class Group(Ranks):
         """Return the network inside DistributedDataParallel."""
         from torch.nn.parallel import DistributedDataParallel
 
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         devices = [self._device.index] if self._device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=devices, **{buffers: False})
 
 
 def world_size() -> int:
