@@ -160,6 +160,8 @@ def loading(where: str) -> Iterator[None]:
 def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[BertModel, dict[str, Any]]:
     from transformers import AutoConfig, BertModel
 
+    from gkiller.model.description import bert_config
+
     # Code that a repository brings along is never run, and nobody is asked whether it should be.
     config = AutoConfig.from_pretrained(reference, revision=revision, trust_remote_code=False)
     if config.model_type != "bert":
@@ -168,6 +170,7 @@ def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[BertM
             where=settings.encoder,
             remedy="choose a BERT encoder, such as google/bert_uncased_L-2_H-128_A-2",
         )
+    config = bert_config(config.to_dict())  # nothing else that the file holds reaches the network
     config.hidden_dropout_prob = settings.dropout
     config.attention_probs_dropout_prob = settings.attention_dropout
     loaded: Any = BertModel.from_pretrained(
