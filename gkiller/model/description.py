@@ -83,20 +83,69 @@ class Description:
         return model
 
     def shapes(self, tensors: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every parameter, without allocating one.
+        """Return the shape of every parameter, without building anything.
 
         Args:
-            tensors: how many there are in the file. Nothing is built for a description that needs more.
+            tensors: how many there are in the file. Nothing is listed for a description that needs more.
 
         Raises:
-            ValueError: there are too few for so many layers and dendrites.
+            ValueError: there are too few for so many layers and dendrites, or a dendrite is on no Linear.
         """
         least = self.config.num_hidden_layers * 16 + sum(self.dendrites.values()) * 2
         if least > tensors:
             raise ValueError(f"the network needs more than {least} tensors, and the file has {tensors}")
-        with torch.device("meta"):
-            model = self.build()
-        return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        linears, others = self._linears(), self._others()
+        shapes = dict(others)
+        for name, (outputs, inputs) in linears.items():
+            shapes |= {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+        for name, count in self.dendrites.items():
+            if name not in linears:
+                raise ValueError(f"{name} has dendrites and is not a Linear of the network")
+            outputs = linears[name][0]
+            for k in range(count):
+                shapes[f"{name}.dendrites.{k}.weight"] = linears[name]
+                shapes[f"{name}.dendrites.{k}.bias"] = (outputs,)
+                if k:
+                    shapes[f"{name}.dendrite_links.{k - 1}"] = (k, outputs)
+            shapes[f"{name}.dendrite_tops"] = (count, outputs)
+        return shapes
+
+    def _linears(self) -> dict[str, tuple[int, int]]:
+        """Return the outputs and inputs of the network's Linears, by name."""
+        hidden, wide = self.config.hidden_size, self.config.intermediate_size
+        layer = {f"attention.self.{part}": (hidden, hidden) for part in ("query", "key", "value")}
+        layer |= {"attention.output.dense": (hidden, hidden)}
+        layer |= {"intermediate.dense": (wide, hidden), "output.dense": (hidden, wide)}
+        linears = {
+            f"bert.encoder.layer.{number}.{name}": shape
+            for number in range(self.config.num_hidden_layers)
+            for name, shape in layer.items()
+        }
+        if self.pooling == "cls":
+            linears["bert.pooler.dense"] = (hidden, hidden)
+        outputs = 2 if len(self.labels) == 1 else len(self.labels)
+        linears["classifier"] = (outputs, hidden * 2 if self.pooling == "mean_max" else hidden)
+        return linears
+
+    def _others(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the embeddings and LayerNorms, by name."""
+        config, embeddings = self.config, "bert.embeddings"
+        rows = {
+            "word": config.vocab_size,
+            "position": config.max_position_embeddings,
+            "token_type": config.type_vocab_size,
+        }
+        found: dict[str, tuple[int, ...]] = {
+            f"{embeddings}.{name}_embeddings.weight": (count, config.hidden_size)
+            for name, count in rows.items()
+        }
+        norms = [f"{embeddings}.LayerNorm"]
+        for number in range(config.num_hidden_layers):
+            layer = f"bert.encoder.layer.{number}"
+            norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+        for norm in norms:
+            found |= {f"{norm}.weight": (config.hidden_size,), f"{norm}.bias": (config.hidden_size,)}
+        return found
 
 
 def read_description(content: Mapping[str, Any]) -> Description:
