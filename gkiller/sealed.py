@@ -141,15 +141,13 @@ def unseal(
         _check_unlisted(directory, {name, *files})
     kept, left = {}, MAX_TOTAL_BYTES
     for file, digest in files.items():
-        with _opened(directory, file) as source:
-            if file in keep:
-                data = b"".join(_chunks(source, min(keep[file], left), directory / file))
-                _check(hashlib.sha256(data).hexdigest(), digest, directory / file)
-                kept[file] = data
-                left -= len(data)
-            else:
-                _check(_hash(source, left, directory / file), digest, directory / file)
-                left -= source.tell()
+        if file in keep:
+            kept[file] = _read(directory, file, min(keep[file], left))
+            found_digest, size = hashlib.sha256(kept[file]).hexdigest(), len(kept[file])
+        else:
+            found_digest, size = _hash(directory, file, left)
+        _check(found_digest, digest, directory / file)
+        left -= size
     del content["files"]
     return Sealed(directory, content, files, kept)
 
@@ -161,9 +159,23 @@ def digest_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_content(directory: Path, name: str) -> dict[str, Any]:
+def _read(directory: Path, name: str, limit: int) -> bytes:
     with _opened(directory, name) as source:
-        data = b"".join(_chunks(source, MAX_SEAL_BYTES, directory / name))
+        return b"".join(_chunks(source, limit, directory / name))
+
+
+def _hash(directory: Path, name: str, limit: int) -> tuple[str, int]:
+    """Return a file's SHA-256 and size."""
+    digest, size = hashlib.sha256(), 0
+    with _opened(directory, name) as source:
+        for chunk in _chunks(source, limit, directory / name):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _read_content(directory: Path, name: str) -> dict[str, Any]:
+    data = _read(directory, name, MAX_SEAL_BYTES)
     try:
         return parse_json(data)
     except ValueError as error:
@@ -258,13 +270,6 @@ def _chunks(source: BinaryIO, limit: int, path: Path) -> Iterator[bytes]:
                 break
             yield chunk
     raise SealBrokenError(f"it has more than the {limit:,} bytes that are allowed", "format", path)
-
-
-def _hash(source: BinaryIO, limit: int, path: Path) -> str:
-    digest = hashlib.sha256()
-    for chunk in _chunks(source, limit, path):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check(found: str, sealed: str, path: Path) -> None:

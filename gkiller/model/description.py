@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -31,8 +30,9 @@ _SIZES = {
 """The largest that are read; the smallest is 1."""
 _SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
 _HIDDEN_ACTIVATIONS = (
-    *("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh", "gelu_10", "quick_gelu"),
-    *("relu", "relu2", "relu6", "silu", "swish", "mish", "sigmoid", "tanh", "leaky_relu"),
+    *("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_python_tanh", "gelu_pytorch_tanh"),
+    *("gelu_accurate", "gelu_10", "quick_gelu", "relu", "relu2", "relu6", "leaky_relu", "silu", "swish"),
+    *("hardswish", "mish", "sigmoid", "tanh", "linear"),
 )
 _PLAIN = {
     "is_decoder": False,
@@ -230,7 +230,7 @@ def read_number(value: Any, what: str) -> float:
     Raises:
         ValueError: it is none.
     """
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= 1:
+    if type(value) not in (int, float) or not 0 <= value <= 1:
         raise ValueError(f"{what} {str(value)[:80]!r} is not in 0..1")
     return float(value)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from gkiller.errors import GkillerError, ModelFormatError, ModelNotFoundError, ModelTamperedError
+from gkiller.errors import GkillerError, ModelFormatError, ModelNotFoundError, ModelTamperedError, one_line
 from gkiller.files import atomic_directory, json_text
 from gkiller.model.classifier import ToxicityClassifier
 from gkiller.model.description import WRITTEN, read_description, read_labels, read_number
@@ -160,7 +160,7 @@ def find_model(path: str | Path) -> Path:
         if directory.exists():
             what = f"no model there: {_META} is missing"
     except (OSError, RuntimeError, ValueError) as error:  # not permitted, an unknown "~user", a NUL
-        what = f"no model can be read there: {_one_line(error)}"
+        what = f"no model can be read there: {one_line(error)}"
     raise ModelNotFoundError(
         what,
         where=str(path),
@@ -210,7 +210,7 @@ def _consistent(directory: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFormatError(
-            f"the model directory is inconsistent: {_one_line(error)}",
+            f"the model directory is inconsistent: {one_line(error)}",
             where=str(directory),
             remedy=_REMEDY_DAMAGED,
         ) from error
@@ -280,7 +280,3 @@ def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer) -> None:
         scores = model.probabilities(model(ids, torch.ones_like(ids)))
     if not bool(((scores >= 0) & (scores <= 1)).all()):
         raise ValueError("the scores of an empty comment are not in 0..1")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

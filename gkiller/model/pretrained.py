@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import ModelSettings
 
 TIMEOUT_SECONDS = 10.0
+_OTHERS = (RuntimeError, TypeError, KeyError, AttributeError, ImportError, AssertionError, OverflowError)
 _OTHER_WAYS = (
     "check the id and the connection, name a local directory, set HF_HUB_OFFLINE=1 to use the local cache, "
     "or use model.encoder=fresh"
@@ -147,7 +148,7 @@ def loading(where: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise _load_error(where, error) from error
-    except (RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError) as error:
+    except (*_OTHERS, SafetensorError, StrictDataclassError) as error:
         raise ModelFormatError(
             f"the encoder cannot be read: {_brief(error)}", where=where, remedy=_AGREE
         ) from error
@@ -158,19 +159,19 @@ def loading(where: str) -> Iterator[None]:
 
 
 def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[BertModel, dict[str, Any]]:
-    from transformers import AutoConfig, BertModel
+    from transformers import BertConfig, BertModel, PreTrainedConfig
 
     from gkiller.model.description import bert_config
 
-    # Code that a repository brings along is never run, and nobody is asked whether it should be.
-    config = AutoConfig.from_pretrained(reference, revision=revision, trust_remote_code=False)
-    if config.model_type != "bert":
+    # Read as plain values: the classes of transformers can allocate, or fetch code, for what is in them.
+    content, _ = PreTrainedConfig.get_config_dict(reference, revision=revision)
+    if content.get("model_type") != "bert":
         raise ModelFormatError(
-            f"the encoder is a {config.model_type!r} model, and gkiller trains 'bert' ones",
+            f"the encoder's model_type is {content.get('model_type')!r}, and gkiller trains 'bert' models",
             where=settings.encoder,
             remedy="choose a BERT encoder, such as google/bert_uncased_L-2_H-128_A-2",
         )
-    config = bert_config(config.to_dict())  # nothing else that the file holds reaches the network
+    config = bert_config({**BertConfig().to_dict(), **content})
     config.hidden_dropout_prob = settings.dropout
     config.attention_probs_dropout_prob = settings.attention_dropout
     loaded: Any = BertModel.from_pretrained(

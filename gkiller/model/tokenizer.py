@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import Tokenizer
 
 from gkiller.assets import tokenizer_path
-from gkiller.errors import ModelFormatError, ModelNotFoundError
+from gkiller.errors import ModelFormatError, ModelNotFoundError, one_line
 from gkiller.model.pretrained import is_local, load_own_tokenizer, locate
 from gkiller.strict_json import parse_json
 
@@ -75,8 +75,8 @@ def _parsing(where: str) -> Iterator[None]:
     except BaseException as error:
         # A panic is a BaseException, and its class cannot be imported.
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            what = " ".join(str(error).split())[:300] or type(error).__name__
-            raise ModelFormatError(f"not a tokenizer: {what}", where=where, remedy=_REMEDY) from error
+            what = f"not a tokenizer: {one_line(error)}"
+            raise ModelFormatError(what, where=where, remedy=_REMEDY) from error
         raise
 
 
@@ -101,6 +101,8 @@ def _check_parts(content: dict[str, Any]) -> None:
         used = {piece["SpecialToken"]["id"] for piece in post["single"] if "SpecialToken" in piece}
         if not used <= post["special_tokens"].keys():
             raise ValueError("its post_processor uses a special token that it does not define")
+        if (times := sum("Sequence" in piece for piece in post["single"])) != 1:
+            raise ValueError(f"its post_processor has the comment {times} times, not once")
 
 
 def _types(part: Any, name: str) -> list[Any]:
