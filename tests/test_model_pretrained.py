@@ -254,6 +254,20 @@ def test_an_adapter_beside_the_encoder_is_not_loaded(encoder, tmp_path):
         assert torch.equal(parameter, weights[name]), name
 
 
+@pytest.mark.parametrize("part", ["Precompiled", "Nothing"])
+def test_a_tokenizer_that_makes_its_library_panic_or_refuse(encoder, part, capfd):
+    content = json.loads(toy_tokenizer().to_str())
+    content["normalizer"] = {"type": part, "precompiled_charsmap": "AAAA"}
+    (encoder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelFormatError, match="the encoder cannot be read"):
+        pretrained.load_own_tokenizer(tiny_settings(f"model.encoder={encoder}").model)
+
+
+def test_an_interrupt_is_no_fault_of_the_encoder():
+    with pytest.raises(KeyboardInterrupt), pretrained.loading("here"):
+        raise KeyboardInterrupt
+
+
 def test_code_is_trusted_nowhere_in_the_package():
     found = [
         (path.name, argument)

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from gkiller.assets import tokenizer_path
 from gkiller.errors import ModelFormatError, ModelNotFoundError, one_line
-from gkiller.model.pretrained import is_local, load_own_tokenizer, locate
+from gkiller.model.pretrained import is_fault_of_input, is_local, load_own_tokenizer, locate
 from gkiller.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def _parsing(where: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # A panic is a BaseException, and its class cannot be imported.
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        if is_fault_of_input(error):
             what = f"not a tokenizer: {one_line(error)}"
             raise ModelFormatError(what, where=where, remedy=_REMEDY) from error
         raise
