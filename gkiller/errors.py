@@ -65,6 +65,12 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     return "valid are: " + ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an exception says on one short line; what a terminal could take for a command is "?"."""
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 class GkillerError(Exception):
     """The root of the tree.
 

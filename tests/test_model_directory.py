@@ -17,6 +17,7 @@ from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import find_model, load_model, rewrite_model, save_model
 from gkiller.model.growth import chosen_linears, dendritic_modules
 from gkiller.model.scoring import score_texts
+from gkiller.sealed import digest_of, seal
 
 LABELS = ("toxicity", "threat")
 TEXTS = ["good work on the map", "you idiot", "", "[SEP] [MASK]", "thank you " * 40, "ünïcode 🙂"]
@@ -63,8 +64,7 @@ def resign(folder, **changes):
     """Change gkiller.json and make all digests right again, as a careful forger would."""
     metadata = json.loads((folder / "gkiller.json").read_text())
     metadata = {k: v for k, v in metadata.items() if k not in ("files", "digest")} | changes
-    (folder / "gkiller.json").unlink()
-    room._write_metadata(folder, metadata)
+    seal(folder, "gkiller.json", metadata)
 
 
 # -- there and back -----------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_a_listed_path_out_of_the_directory(saved, name):
     (saved.parent / "secret").write_text("s")
     metadata = json.loads((saved / "gkiller.json").read_text())
     metadata["files"][name] = sha256_file(saved.parent / "secret")
-    metadata["digest"] = room._digest(metadata)
+    metadata["digest"] = digest_of(metadata)
     (saved / "gkiller.json").write_text(json.dumps(metadata))
     with pytest.raises(ModelFormatError, match="leads out"):
         load_model(saved)

@@ -1,28 +1,33 @@
-"""The model directory: what `save_model` writes and `load_model` reads. No pickle, no code."""
+"""The model directory: what `save_model` writes and `load_model` reads. No pickle, no code.
+
+A directory may come from anybody: its digests may be right and its content wrong. Every file is read once,
+within a limit, and its content is checked before it is built.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
-from gkiller.files import atomic_directory, json_text, sha256_file
-from gkiller.model.classifier import Pooling, ToxicityClassifier, new_classifier
-from gkiller.model.dendritic import ACTIVATIONS, add_dendrites
+from gkiller.errors import GkillerError, ModelFormatError, ModelNotFoundError, ModelTamperedError, one_line
+from gkiller.files import atomic_directory, json_text
+from gkiller.model.classifier import ToxicityClassifier
+from gkiller.model.description import WRITTEN, read_description, read_labels, read_number
 from gkiller.model.growth import dendritic_modules
-from gkiller.model.tokenizer import parse_tokenizer
+from gkiller.model.tokenizer import MAX_TOKENIZER_BYTES, parse_tokenizer
+from gkiller.sealed import SealBrokenError, Sealed, seal, unseal
+from gkiller.strict_json import parse_json
+from gkiller.tensors import FLOATS, read_header, read_tensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import BertConfig
 
 FORMAT_VERSION = 1
 _META, _CONFIG, _WEIGHTS, _TOKENIZER, _CARD = (
@@ -32,6 +37,8 @@ _META, _CONFIG, _WEIGHTS, _TOKENIZER, _CARD = (
     "tokenizer.json",
     "README.md",
 )
+_LIMITS = {_CONFIG: 2**20, _WEIGHTS: 4 * 2**30, _TOKENIZER: MAX_TOKENIZER_BYTES, _CARD: 4 * 2**20}
+"""The most bytes that are read of each file."""
 _REMEDY_DAMAGED = "copy the model again from where it came, or train it again"
 
 
@@ -94,7 +101,7 @@ def save_model(
             "calibration": None,
             "training": dict(training or {}),
         }
-        _write_metadata(temporary, metadata)
+        seal(temporary, _META, metadata)
 
 
 def rewrite_model(
@@ -107,18 +114,17 @@ def rewrite_model(
         loaded: what `load_model` gave for it.
         thresholds: as in `save_model`.
         card: the new model card.
+
+    Raises:
+        ModelTamperedError: a file is not the one that was loaded.
+        ModelFormatError: the directory cannot be read any more.
     """
     source = loaded.path or directory
-    listed = _read_json(source / _META)["files"]
     with atomic_directory(directory) as temporary:
-        for name in listed:
-            target = temporary / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((source / name).read_bytes())
+        with _unbroken():
+            _unseal(source).copy_to(temporary)
         (temporary / _CARD).write_text(card, "utf-8")
-        _write_metadata(
-            temporary, {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}}
-        )
+        seal(temporary, _META, {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}})
 
 
 def load_model(path: str | Path) -> LoadedModel:
@@ -133,30 +139,10 @@ def load_model(path: str | Path) -> LoadedModel:
         ModelFormatError: the format is unknown or inconsistent, or a weight is not finite.
     """
     directory = find_model(path)
-    metadata = _read_json(directory / _META)
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise ModelFormatError(
-            f"model format {metadata.get('format_version')!r} is unknown",
-            where=str(directory / _META),
-            remedy=f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it",
-        )
-    _verify(directory, metadata)
-    try:
-        labels = tuple(str(label) for label in metadata["labels"])
-        thresholds = {label: _threshold(metadata["thresholds"][label]["value"]) for label in labels}
-        max_length = int(metadata["max_length"])
-        model = _build(directory, labels)
-        text = (directory / _TOKENIZER).read_text("utf-8")
-        tokenizer = parse_tokenizer(text, str(directory / _TOKENIZER), max_length)
-        _check_fits(model, tokenizer, max_length)
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, RuntimeError) as error:
-        raise ModelFormatError(
-            f"the model directory is inconsistent: {_one_line(error)}",
-            where=str(directory),
-            remedy=_REMEDY_DAMAGED,
-        ) from error
-    kept = {key: value for key, value in metadata.items() if key not in ("files", "digest")}
-    return LoadedModel(model, tokenizer, labels, thresholds, max_length, kept, directory)
+    with _unbroken():
+        sealed = _unseal(directory)
+    with _consistent(directory):
+        return _read(sealed)
 
 
 def find_model(path: str | Path) -> Path:
@@ -165,21 +151,26 @@ def find_model(path: str | Path) -> Path:
     Raises:
         ModelNotFoundError: there is neither.
     """
-    directory = Path(path).expanduser()
-    for candidate in (directory, directory / "model"):
-        if (candidate / _META).is_file():
-            return candidate
+    what = "no such directory"
+    try:
+        directory = Path(path).expanduser()
+        for candidate in (directory, directory / "model"):
+            if (candidate / _META).is_file():
+                return candidate
+        if directory.exists():
+            what = f"no model there: {_META} is missing"
+    except (OSError, RuntimeError, ValueError) as error:  # not permitted, an unknown "~user", a NUL
+        what = f"no model can be read there: {one_line(error)}"
     raise ModelNotFoundError(
-        "no such directory" if not directory.exists() else f"no model there: {_META} is missing",
-        where=str(directory),
+        what,
+        where=str(path),
         remedy="name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one",
     )
 
 
 def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(model.bert.config.to_json_string(use_diff=False))
-    for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
-        config.pop(key, None)
+    config = {key: value for key, value in config.items() if key in WRITTEN}
     config["architectures"] = ["BertForSequenceClassification"]
     modules = dendritic_modules(model)
     config["gkiller"] = {
@@ -191,117 +182,101 @@ def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, 
     return dict(sorted(config.items()))
 
 
-def _write_metadata(directory: Path, metadata: dict[str, Any]) -> None:
-    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != _META)
-    digests = {p.relative_to(directory).as_posix(): sha256_file(p) for p in files}
-    content = {**metadata, "files": digests}
-    (directory / _META).write_text(json_text({**content, "digest": _digest(content)}), "utf-8")
+def _unseal(directory: Path) -> Sealed:
+    return unseal(directory, _META, version=FORMAT_VERSION, keep=_LIMITS)
 
 
-def _digest(metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of gkiller.json's content, its own digest left out."""
-    rest = {key: value for key, value in metadata.items() if key != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+@contextmanager
+def _unbroken() -> Iterator[None]:
+    """Turn a broken seal into an error of the model."""
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelFormatError(
-            f"not readable as JSON: {_one_line(error)}", where=str(path), remedy=_REMEDY_DAMAGED
-        ) from error
-    if not isinstance(value, dict):
-        raise ModelFormatError("not a JSON object", where=str(path), remedy=_REMEDY_DAMAGED)
-    return value
+        yield
+    except SealBrokenError as error:
+        kinds = {"missing": ModelTamperedError, "tampered": ModelTamperedError}
+        remedy = _REMEDY_DAMAGED
+        if error.kind == "version":
+            remedy = f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it"
+        elif error.kind == "tampered" and error.file.name == _META:
+            remedy = f"{_REMEDY_DAMAGED}; 'gkiller threshold' is what changes thresholds"
+        what = f"model {error.what}" if error.kind == "version" else error.what
+        found: type[GkillerError] = kinds.get(error.kind, ModelFormatError)
+        raise found(what, where=str(error.file), remedy=remedy) from error
 
 
-def _verify(directory: Path, metadata: Mapping[str, Any]) -> None:
-    listed = metadata.get("files")
-    needed = {_CONFIG, _WEIGHTS, _TOKENIZER, _CARD}
-    if not isinstance(listed, dict) or not needed <= listed.keys():
+@contextmanager
+def _consistent(directory: Path) -> Iterator[None]:
+    """Turn what is wrong inside of the files into an error of the model."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFormatError(
-            "the list of files lacks " + ", ".join(sorted(needed - set(listed or ()))),
-            where=str(directory / _META),
+            f"the model directory is inconsistent: {one_line(error)}",
+            where=str(directory),
             remedy=_REMEDY_DAMAGED,
-        )
-    try:
-        digest = _digest(metadata)
-    except ValueError:  # a NaN is none of ours
-        digest = ""
-    if metadata.get("digest") != digest:
-        raise ModelTamperedError(
-            "the file was changed after it was written",
-            where=str(directory / _META),
-            remedy=f"{_REMEDY_DAMAGED}; 'gkiller threshold' is what changes thresholds",
-        )
-    root = directory.resolve()
-    for name, digest in listed.items():
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in name:
-            raise ModelFormatError(f"{name!r} leads out of the directory", where=str(directory / _META))
-        path = directory / name
-        if not path.is_file():
-            raise ModelTamperedError("a file is missing", where=str(path), remedy=_REMEDY_DAMAGED)
-        if not path.resolve().is_relative_to(root):
-            raise ModelFormatError("a link leads out of the directory", where=str(path))
-        if sha256_file(path) != digest:
-            raise ModelTamperedError(
-                "the file is not the one that was saved: its SHA-256 differs",
-                where=str(path),
-                remedy=_REMEDY_DAMAGED,
-            )
+        ) from error
 
 
-def _threshold(value: Any) -> float:
-    threshold = float(value)
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"the threshold {value!r} is not in 0..1")
-    return threshold
+def _read(sealed: Sealed) -> LoadedModel:
+    """Read what a sealed directory holds, the network last.
+
+    Raises:
+        ModelFormatError: the tokenizer cannot be used.
+        ValueError: anything else cannot.
+    """
+    content, place = sealed.content, sealed.directory / _TOKENIZER
+    sealed.kept[_CARD].decode("utf-8")
+    labels = read_labels(content["labels"])
+    thresholds = _thresholds(content["thresholds"], labels)
+    if not isinstance(content.get("training", {}), dict):
+        raise ValueError("training is not an object")
+    max_length = content["max_length"]
+    config = parse_json(sealed.kept[_CONFIG])
+    if type(max_length) is not int or not 2 <= max_length <= _positions(config):
+        raise ValueError(f"max_length {str(max_length)[:80]} is not in 2..{_positions(config)}")
+    tokenizer = parse_tokenizer(sealed.kept[_TOKENIZER], str(place), max_length)
+    model = _network(config, sealed.kept[_WEIGHTS], labels)
+    _check_fits(model, tokenizer)
+    return LoadedModel(model, tokenizer, labels, thresholds, max_length, content, sealed.directory)
 
 
-def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer, max_length: int) -> None:
-    config = model.bert.config
-    if not 2 <= max_length <= config.max_position_embeddings:
-        raise ValueError(f"max_length {max_length} is not in 2..{config.max_position_embeddings}")
-    if tokenizer.get_vocab_size() > config.vocab_size:
+def _positions(config: Mapping[str, Any]) -> int:
+    found = config.get("max_position_embeddings")
+    return found if type(found) is int else 0
+
+
+def _thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
+    if not isinstance(content, dict) or content.keys() != set(labels):
+        raise ValueError(f"the thresholds are not those of the labels {', '.join(labels)}")
+    for entry in content.values():
+        if not isinstance(entry, dict) or not isinstance(entry.get("target", ""), str):
+            raise ValueError("a threshold is not an object with a value")
+    return {label: read_number(content[label].get("value"), "the threshold") for label in labels}
+
+
+def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) -> ToxicityClassifier:
+    """Build the network; nothing is allocated before its shapes are those of the file."""
+    description = read_description(config)
+    if description.labels != labels:
         raise ValueError(
-            f"the tokenizer has {tokenizer.get_vocab_size()} pieces, the network knows {config.vocab_size}"
+            f"config.json has the labels {list(description.labels)}, gkiller.json {list(labels)}"
         )
-
-
-def _build(directory: Path, labels: tuple[str, ...]) -> ToxicityClassifier:
-    config = _read_json(directory / _CONFIG)
-    own = config.pop("gkiller")
-    if own["labels"] != list(labels):
-        raise ValueError(f"config.json has the labels {own['labels']}, gkiller.json {list(labels)}")
-    model = _empty(config, own, len(labels))
-    model.load_state_dict(load_file(directory / _WEIGHTS))
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ValueError(f"{name} holds values that are not finite")
+    expected = description.shapes(len(read_header(data, FLOATS)))
+    weights = read_tensors(data, dtypes=FLOATS, expected=expected)
+    model = description.build()
+    model.load_state_dict(weights)
     return model.eval()
 
 
-def _empty(config: dict[str, Any], own: Mapping[str, Any], labels: int) -> ToxicityClassifier:
-    from transformers import BertConfig
-
-    if config.get("model_type") != "bert":
-        raise ValueError(f"config.json describes a {config.get('model_type')!r} model, not 'bert'")
-    if own["pooling"] not in get_args(Pooling):
-        raise ValueError(f"pooling {own['pooling']!r} is unknown")
-    if own["dendrites"] and own["activation"] not in ACTIVATIONS:
-        raise ValueError(f"activation {own['activation']!r} is unknown")
-    for name, count in own["dendrites"].items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} cannot have {count!r} dendrites")
-    built: BertConfig = BertConfig.from_dict(config)
-    with torch.random.fork_rng(devices=[]):
-        model = new_classifier(built, labels, own["pooling"])
-        add_dendrites(model, own["dendrites"], own["activation"] or "sigmoid")
-    return model
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer) -> None:
+    """Compare the tokenizer with the network, and score an empty comment."""
+    known = model.bert.config.vocab_size
+    if tokenizer.get_vocab_size() > known:
+        raise ValueError(f"the tokenizer has {tokenizer.get_vocab_size()} pieces, the network knows {known}")
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= known:
+        raise ValueError(f"the tokenizer has a piece numbered {largest}, the network knows {known} pieces")
+    ids = torch.tensor([tokenizer.encode("").ids])
+    with torch.inference_mode():
+        scores = model.probabilities(model(ids, torch.ones_like(ids)))
+    if not bool(((scores >= 0) & (scores <= 1)).all()):
+        raise ValueError("the scores of an empty comment are not in 0..1")

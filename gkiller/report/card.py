@@ -64,7 +64,8 @@ def model_card(facts: CardFacts) -> str:
 
 def threshold_list(thresholds: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the thresholds as a Markdown list."""
-    return "\n".join(f"- `{label}`: {t['value']:.4f} ({t['target']})" for label, t in thresholds.items())
+    lines = {label: f"{t['value']:.4f} ({t.get('target', 'not stated')})" for label, t in thresholds.items()}
+    return "\n".join(f"- `{label}`: {line}" for label, line in lines.items())
 
 
 def with_thresholds(card: str, thresholds: Mapping[str, Mapping[str, Any]]) -> str:
