@@ -158,6 +158,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             raise  # it may be about a file that the block reads
         with writing(path):
             for item in sorted(temporary.rglob("*")):
+                item.chmod(0o755 if item.is_dir() else 0o644)  # readable by a service of another user
                 sync(item)
             sync(temporary)
             _put(temporary, path)

@@ -339,7 +339,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tiny, tmp_path, monkeypat
     (newest / "weights.safetensors").write_bytes(b"torn")
     said = []
     result = train(tiny(SMALL), out=tmp_path, resume=tmp_path / "x", on_event=said.append)
-    assert f"passed over: {newest}: weights.safetensors is damaged" in [event.message for event in said]
+    assert any(event.message.startswith(f"passed over: {newest}: weights.safetensors") for event in said)
     assert weights(result.run) == weights(reference.run)
     assert untimed(result.run.read_metrics()) == untimed(reference.run.read_metrics())
 

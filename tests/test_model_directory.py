@@ -327,7 +327,7 @@ def test_a_save_that_fails_leaves_the_old_one(saved, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(room, "save_file", full)
+    monkeypatch.setattr(room, "save", full)
     with pytest.raises(OutputError, match="No space"):
         save(saved, network())
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from fuzzing import reseal
 
 from gkiller.errors import OutputError, ResumeError
 from gkiller.training.checkpoint import (
@@ -110,7 +111,7 @@ def damage(path):
 def test_a_damaged_file_is_named(tmp_path, name):
     save_checkpoint(tmp_path / "c", checkpoint())
     damage(tmp_path / "c" / name)
-    with pytest.raises(ResumeError, match=f"{name} is damaged"):
+    with pytest.raises(ResumeError, match=f"{name}: the file is not the one that was saved"):
         load_checkpoint(tmp_path / "c")
 
 
@@ -138,6 +139,7 @@ def test_an_unknown_progress(tmp_path):
     state = json.loads(path.read_text())
     state["progress"]["surprise"] = 1
     path.write_text(json.dumps(state))
+    reseal(tmp_path / "c", "state.json")
     with pytest.raises(ResumeError, match="surprise"):
         load_checkpoint(tmp_path / "c")
 
@@ -169,7 +171,7 @@ def test_a_damaged_newest_is_named_and_gives_way_to_the_one_before(tmp_path):
     damage(tmp_path / "checkpoint-00000002" / "optimizer.safetensors")
     assert store.newest().weights["classifier.bias"].tolist() == [1, 1]
     damage(tmp_path / "checkpoint-00000001" / "weights.safetensors")
-    with pytest.raises(ResumeError, match=r"no usable checkpoint.*damaged"):
+    with pytest.raises(ResumeError, match=r"no usable checkpoint.*is not the one"):
         store.newest()
 
 
@@ -265,5 +267,5 @@ def test_damaged_best_weights_are_noticed(tmp_path):
     store = CheckpointStore(tmp_path, 2)
     store.save_best({"w": torch.ones(2)}, 0, 1)
     damage(tmp_path / "best-0-epoch-00001" / "weights.safetensors")
-    with pytest.raises(ResumeError, match="damaged"):
+    with pytest.raises(ResumeError, match="SHA-256 differs"):
         store.load_best(0, 1)

@@ -49,6 +49,7 @@ def untimed(rows):
 
 
 def untimed_state(state):
-    """A checkpoint's state.json without what a clock says, and without the digests of nothing else."""
+    """A checkpoint's state.json without what a clock says, and the digest that counts it in."""
     progress = {k: v for k, v in state["progress"].items() if k not in ("seconds", "epoch_seconds")}
-    return {**state, "progress": {**progress, "metrics": untimed(progress["metrics"])}}
+    rest = {key: value for key, value in state.items() if key != "digest"}
+    return {**rest, "progress": {**progress, "metrics": untimed(progress["metrics"])}}

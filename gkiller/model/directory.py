@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from gkiller.errors import GkillerError, ModelFormatError, ModelNotFoundError, ModelTamperedError, one_line
 from gkiller.files import atomic_directory, json_text
@@ -90,7 +90,8 @@ def save_model(
     """
     with atomic_directory(directory) as temporary:
         (temporary / _CONFIG).write_text(json_text(_config_of(model, labels)), "utf-8")
-        save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, temporary / _WEIGHTS)
+        weights = {name: p.detach().contiguous() for name, p in model.named_parameters()}
+        (temporary / _WEIGHTS).write_bytes(save(weights))
         (temporary / _TOKENIZER).write_text(tokenizer_json, "utf-8")
         (temporary / _CARD).write_text(card, "utf-8")
         metadata = {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEFAULT = "train"
-_LOCK = ".lock"
+_LOCK, _CARD = ".lock", "README.md"
 
 
 class RunDirectory:
@@ -165,9 +165,18 @@ class RunDirectory:
             raise ResumeError(f"not readable: {error}", where=str(self.path / name)) from error
         return value
 
-    def write_text(self, name: str, text: str) -> None:
-        """Write a text file of the run."""
-        write_text(self.path / name, text)
+    def close(self, card: str) -> None:
+        """Write the model card beside the results: the last file of a run, which says that it is complete."""
+        write_text(self.path / _CARD, card)
+
+    def reopen(self) -> None:
+        """Take back that the run is complete."""
+        (self.path / _CARD).unlink(missing_ok=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end, and its model is there."""
+        return (self.path / _CARD).is_file() and (self.model / "gkiller.json").is_file()
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add a line to ``metrics.jsonl``, down to the disk."""

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from gkiller.errors import ResumeError
-from gkiller.files import atomic_directory, json_text, sha256_file, writing
+from gkiller.files import atomic_directory, writing
 from gkiller.model.growth import State
+from gkiller.sealed import SealBrokenError, Sealed, seal, unseal
+from gkiller.tensors import read_tensors
 from gkiller.training.progress import Progress
 
 FORMAT_VERSION = 2
 STATE = "state.json"
+MAX_FILE_BYTES = 8 * 2**30
+"""Of a file of tensors: a giant's optimiser is far below."""
 _WEIGHTS, _OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
 _START_ANEW = "start a new training"
 
@@ -69,6 +71,8 @@ def restore_optimizer(
         if name not in names:
             raise ResumeError(f"the optimiser's {entry!r} belongs to no parameter", remedy=_START_ANEW)
         parameter = names[name]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            raise ResumeError(f"the optimiser's {entry!r} has another shape", remedy=_START_ANEW)
         # A fused optimiser keeps its step count with the parameter.
         optimizer.state[parameter][key] = tensor.clone().to(parameter.device)
 
@@ -87,13 +91,15 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     """Read a checkpoint directory.
 
     Raises:
-        ResumeError: it is incomplete, damaged, or of an unknown version.
+        ResumeError: it is incomplete, damaged, of an unknown version, or no checkpoint of ours.
     """
-    with readable(directory):
-        state = read_state(directory)
-        progress = Progress.from_dict(state["progress"])
-        weights, optimizer = load_file(directory / _WEIGHTS), load_file(directory / _OPTIMIZER)
-        return Checkpoint(progress, weights, optimizer, list(state["rng"]))
+    with _readable(directory):
+        sealed = _unseal(directory, _WEIGHTS, _OPTIMIZER)
+        optimizer = read_tensors(sealed.kept[_OPTIMIZER])
+        progress, rng = Progress.from_dict(sealed.content["progress"]), sealed.content["rng"]
+        if not isinstance(rng, list):
+            raise ValueError("the random generators' states are no list")
+        return Checkpoint(progress, _weights(sealed), optimizer, rng)
 
 
 def save_weights(directory: Path, weights: State) -> None:
@@ -111,9 +117,8 @@ def load_weights(directory: Path) -> State:
     Raises:
         ResumeError: it is not there or damaged.
     """
-    with readable(directory):
-        read_state(directory)
-        return load_file(directory / _WEIGHTS)
+    with _readable(directory):
+        return _weights(_unseal(directory, _WEIGHTS))
 
 
 def write_sealed(directory: Path, tensors: Mapping[str, State], content: Mapping[str, Any]) -> None:
@@ -121,31 +126,30 @@ def write_sealed(directory: Path, tensors: Mapping[str, State], content: Mapping
     with writing(directory), atomic_directory(directory) as temporary:
         for name, state in tensors.items():
             (temporary / name).write_bytes(save(state))  # not save_file: Python's errors say what is wrong
-        files = {name: sha256_file(temporary / name) for name in sorted(tensors)}
-        sealed = {"format_version": FORMAT_VERSION, **content, "files": files}
-        (temporary / STATE).write_text(json_text(sealed), "utf-8")
+        seal(temporary, STATE, {"format_version": FORMAT_VERSION, **content})
 
 
-def read_state(directory: Path) -> dict[str, Any]:
-    """Read ``state.json`` and check the digests in it."""
-    state: dict[str, Any] = json.loads((directory / STATE).read_text("utf-8"))
-    if state["format_version"] != FORMAT_VERSION:
-        raise ResumeError(
-            f"checkpoint format {state['format_version']!r} is unknown",
-            where=str(directory),
-            remedy=f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it",
-        )
-    for name, digest in state["files"].items():
-        if sha256_file(directory / name) != digest:
-            raise ResumeError(f"{name} is damaged", where=str(directory), remedy=_START_ANEW)
-    return state
+def _unseal(directory: Path, *files: str) -> Sealed:
+    limits = dict.fromkeys(files, MAX_FILE_BYTES)
+    return unseal(directory, STATE, version=FORMAT_VERSION, keep=limits, exact=True)
+
+
+def _weights(sealed: Sealed) -> State:
+    weights = read_tensors(sealed.kept[_WEIGHTS])
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} holds values that are not finite")
+    return weights
 
 
 @contextlib.contextmanager
-def readable(directory: Path) -> Iterator[None]:
+def _readable(directory: Path) -> Iterator[None]:
     """Turn what an incomplete or damaged checkpoint raises into one error."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except SealBrokenError as error:
+        what = f"{error.file.name}: {error.what}"
+        raise ResumeError(what, where=str(directory), remedy=_START_ANEW) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"the checkpoint cannot be read: {error}"
         raise ResumeError(what, where=str(directory), remedy=_START_ANEW) from error

@@ -105,8 +105,9 @@ def finish(
     if not write:
         return finished
     run.write_json("manifest.json", manifest)
-    _save(settings, run, loaded, tokenizer_json, finished, manifest)
+    card = _save(settings, run, loaded, tokenizer_json, finished, manifest)
     _report(settings, run, dataset, scores, cuts, finished)
+    run.close(card)
     return finished
 
 
@@ -163,7 +164,8 @@ def _save(
     tokenizer_json: str,
     finished: Finished,
     manifest: dict[str, Any],
-) -> None:
+) -> str:
+    """Save the model; return its card."""
     thresholds = {label: threshold.as_dict() for label, threshold in finished.thresholds.items()}
     facts = CardFacts(
         labels=loaded.labels,
@@ -190,7 +192,7 @@ def _save(
             "manifest_sha256": hashlib.sha256(json_text(manifest).encode()).hexdigest(),
         },
     )
-    run.write_text("README.md", card)
+    return card
 
 
 def _report(

@@ -72,6 +72,7 @@ def open_run(
         manifest["resumed"] = [*began.get("resumed", []), entry]
         manifest["started"], manifest["argv"] = began["started"], began["argv"]
     run.tidy()
+    run.reopen()
     run.write_json("manifest.json", manifest)
     if before != settings:
         run.write_settings(settings)  # last: they make the directory a run

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
 
 from gkiller.training.phases import Phase
 
@@ -32,6 +34,8 @@ class Progress:
         seconds: training time so far, whole epochs only.
         finished: whether all phases are done.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     phase: Phase
     phase_number: int = 1
@@ -80,9 +84,12 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Progress:
-        """Read what `as_dict` gave, after JSON has made its keys text."""
-        plain = dict(values)
-        plain["phase"] = Phase(**plain["phase"])
-        for key in ("best", "best_epoch"):
-            plain[key] = {int(count): value for count, value in plain[key].items()}
-        return cls(**plain)
+        """Read what `as_dict` gave, after JSON has made its keys text.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        return _READER.validate_python(dict(values))
+
+
+_READER = TypeAdapter(Progress)

@@ -109,8 +109,10 @@ class Group(Ranks):
 
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        devices = [self._device.index] if self._device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, **{buffers: False})
+        options: dict[str, Any] = {buffers: False}
+        if self._device.type == "cuda":
+            options["device_ids"] = [self._device.index]
+        return DistributedDataParallel(model, **options)
 
 
 def world_size() -> int:

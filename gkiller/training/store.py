@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 from gkiller.errors import ResumeError
 from gkiller.files import remove_leftovers, require_space, writing
 from gkiller.model.growth import State
+from gkiller.strict_json import parse_json
 from gkiller.training.checkpoint import (
     STATE,
     Checkpoint,
     load_checkpoint,
     load_weights,
-    readable,
     save_checkpoint,
     save_weights,
 )
@@ -66,10 +65,9 @@ class CheckpointStore:
     def _bests_of(self, checkpoint: Path) -> list[Path]:
         """Return the best weights that a checkpoint refers to; none when its state is damaged."""
         try:
-            with readable(checkpoint):
-                state = json.loads((checkpoint / STATE).read_text("utf-8"))
-                return [self._best(int(c), at) for c, at in state["progress"]["best_epoch"].items()]
-        except ResumeError:
+            state = parse_json((checkpoint / STATE).read_bytes())
+            return [self._best(int(c), at) for c, at in state["progress"]["best_epoch"].items()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return []
 
     def _best(self, count: int, epoch: int) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset
-from gkiller.errors import InterruptedRunError, TerminatedRunError
+from gkiller.errors import InterruptedRunError, ResumeError, TerminatedRunError
 from gkiller.model.classifier import build_classifier
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
 from gkiller.model.perforated import PerforatedGrowth, require_available
@@ -133,7 +133,7 @@ def train(
                 on_metrics=run.append_metrics if ranks.first else lambda row: None,
             )
             if before is not None:
-                _go_on(trainer, before)
+                _go_on(trainer, run, before)
             if ranks.first:
                 store.tidy()
                 open_run(run, settings, before, manifest)
@@ -203,12 +203,16 @@ def growing(settings: Settings, model: Any) -> Iterator[Growth]:
         yield growth
 
 
-def _go_on(trainer: Trainer, before: Settings) -> None:
+def _go_on(trainer: Trainer, run: RunDirectory, before: Settings) -> None:
     """Take up the newest whole checkpoint; tell of damaged ones, and where there is none at all.
 
     Args:
         trainer: of a run that was stopped.
+        run: its directory.
         before: the settings that it had.
+
+    Raises:
+        ResumeError: there is nothing to go on with.
     """
 
     def tell(message: str) -> None:
@@ -221,6 +225,12 @@ def _go_on(trainer: Trainer, before: Settings) -> None:
     keys = changed(before, trainer.settings, settings_by_key())
     check_lengths(keys, checkpoint.progress.phase)
     trainer.resume(checkpoint)
+    if trainer.done and run.complete:
+        raise ResumeError(
+            "this run is finished",
+            where=str(run.path),
+            remedy=f"use its model ({run.model}), or ask for more epochs",
+        )
 
 
 def _run(trainer: Trainer, run: RunDirectory, *, signals: bool) -> Progress:

@@ -27,7 +27,7 @@ from gkiller.training.rng import restore_rng, rng_state, seed_everything
 from gkiller.training.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from gkiller.model.growth import Growth
+    from gkiller.model.growth import Growth, State
     from gkiller.settings.definition import Settings
     from gkiller.training.store import CheckpointStore
 
@@ -126,19 +126,40 @@ class Trainer:
             ResumeError: it does not fit this training.
         """
         self.progress = checkpoint.progress
+        self._check_fits()
         self._lengthen()
         for score in self.progress.tracked:
             if self.growth.count == 0:
                 self.growth.observe(score)
         while self.growth.count < self.progress.phase.dendrites:
             self.growth.grow(max(self.progress.best.values()))
-        try:
-            self.growth.load(checkpoint.weights)
-        except (KeyError, RuntimeError) as error:
-            raise ResumeError(f"the checkpoint belongs to another network: {error}") from error
+        self._load(checkpoint.weights)
         self._restore_rng(checkpoint.rng)
         self._optimizer_state = checkpoint.optimizer
         self.on_event(self._event("note", message=f"resumed after {self.progress.place()}"))
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train."""
+        progress = self.progress
+        return self._phase_over() and not next_phase(
+            self.settings, self.lengths, progress.phase, progress.best
+        )
+
+    def _check_fits(self) -> None:
+        """Refuse a place that this training never comes to."""
+        progress, own = self.progress, self.settings.dendrites
+        most = own.count if own.enabled else 0
+        if progress.phase.dendrites > most or not 0 <= progress.step <= self.steps:
+            raise ResumeError(f"the checkpoint, {progress.place()}, is of another training")
+
+    def _load(self, weights: State) -> None:
+        shapes = {name: tensor.shape for name, tensor in self.growth.state().items()}
+        given = {name: tensor.shape for name, tensor in weights.items()}
+        if given != shapes and not self._switched():
+            odd = sorted(name for name in {*given, *shapes} if given.get(name) != shapes.get(name))
+            raise ResumeError(f"the checkpoint is of another network: {', '.join(odd[:3])}")
+        self.growth.load(weights)
 
     def _lengthen(self) -> None:
         """Take over a phase length that was raised since the checkpoint."""
@@ -153,7 +174,10 @@ class Trainer:
 
     def _restore_rng(self, states: list[dict[str, Any]]) -> None:
         if len(states) == self.ranks.size:
-            restore_rng(states[self.ranks.rank], self.learner.device)
+            try:
+                restore_rng(states[self.ranks.rank], self.learner.device)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise ResumeError(f"the random generators' states are none: {error}") from error
             return
         message = f"begun with {len(states)} processes, now {self.ranks.size}: random numbers start anew"
         self.on_event(self._event("note", message=message))
