@@ -20,6 +20,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+from gkiller.report.run import RunDirectory
 from gkiller.settings import Settings
 
 TIMINGS = ("seconds", "rows_per_second")
@@ -73,6 +74,7 @@ def train_in_process(
     os.environ.update(environment)
     from gkiller.report import evaluation
     from gkiller.training import finish
+    from gkiller.training.learner import Learner
     from gkiller.training.train import train
 
     finish.write_training_plots = lambda rows, folder: None
@@ -85,19 +87,20 @@ def train_in_process(
             if seen["operations"] == killer.operation:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_event(event: Any) -> None:
-        if event.kind == "step":
-            seen["steps"] += 1
-            if seen["steps"] == killer.step:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def step(learner: Learner, *given: Any) -> float:
+        loss = take_step(learner, *given)
+        seen["steps"] += 1
+        if seen["steps"] == killer.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss
 
+    take_step, Learner.step = Learner.step, step
     sys.addaudithook(hook)
     train(
         settings,
         out=run.parent,
         name=None if resume else run.name,
         resume=run if resume else None,
-        on_event=on_event,
     )
     counts.write_text(json.dumps(seen))
 
@@ -166,6 +169,8 @@ class Trainings:
 
     def go_on(self, run: Path) -> None:
         """Go on with a killed run; where it had not even begun, begin it under the same name."""
+        if RunDirectory(run).complete:
+            return
         self.finish(run, resume=(run / "settings.toml").is_file())
 
 

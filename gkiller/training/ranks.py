@@ -104,12 +104,16 @@ class Group(Ranks):
         return self.gather(value if self.first else None)[0]
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the network inside DistributedDataParallel."""
+        """Return the network inside DistributedDataParallel.
+
+        It is not told to copy rank 0's network to the others: `check_same` has compared them, and
+        perforatedai keeps a text with times in a buffer, whose length is not the same in each.
+        """
         from torch.nn.parallel import DistributedDataParallel
 
         known = inspect.signature(DistributedDataParallel).parameters
         buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        options: dict[str, Any] = {buffers: False}
+        options: dict[str, Any] = {"init_sync": False, buffers: False}
         if self._device.type == "cuda":
             options["device_ids"] = [self._device.index]
         return DistributedDataParallel(model, **options)

@@ -229,7 +229,7 @@ class Trainer:
 
         while not self._phase_over():
             self._train_epoch(optimizer, tensors)
-            self._close_epoch(optimizer)
+            self._close_epoch()
             switched = self._switched()
             if self._phase_over() and self.progress.phase_epoch < phase.epochs:
                 why = "the history rule" if switched else "patience"
@@ -247,13 +247,13 @@ class Trainer:
         self, optimizer: torch.optim.Optimizer, optimizer_state: Callable[[], dict[str, Tensor]]
     ) -> None:
         """Train what is left of an epoch, with checkpoints on the way."""
-        settings, progress = self.settings.train, self.progress
+        progress = self.progress
         if progress.step == 0:
             self._seed()
         self.growth.model.train()
         for batch in self._batches()[progress.step :]:
             started = time.perf_counter()
-            lr = rate(settings, progress.phase, progress.phase_epoch * self.steps + progress.step, self.steps)
+            lr = self._rate(progress.step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             with self._named_epoch():
@@ -276,10 +276,15 @@ class Trainer:
         sizes = self.learner.train.tokens.lengths
         return training_batches(sizes, train.batch_size, train.seed, self.progress.epoch)
 
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step of this epoch, counted from 0."""
+        progress = self.progress
+        return rate(self.settings.train, progress.phase, progress.phase_epoch * self.steps + step, self.steps)
+
     def _speed(self) -> float:
         return self.progress.epoch_rows / max(self.progress.epoch_seconds, 1e-9)
 
-    def _close_epoch(self, optimizer: torch.optim.Optimizer) -> None:
+    def _close_epoch(self) -> None:
         """Validate, keep the best weights, and report; the epoch's time includes the validation."""
         progress, phase = self.progress, self.progress.phase
         started = time.perf_counter()
@@ -287,7 +292,7 @@ class Trainer:
             found = self.validate()
         score = found.score(self.settings.train.metric)
         seconds = progress.epoch_seconds + time.perf_counter() - started
-        loss, speed = progress.epoch_loss / progress.epoch_rows, self._speed()
+        loss, speed, lr = progress.epoch_loss / progress.epoch_rows, self._speed(), self._rate(self.steps - 1)
         progress.seconds += seconds
         progress.close_epoch()
         best = self._keep_best(score)
@@ -303,7 +308,7 @@ class Trainer:
             "valid_loss": found.loss,
             "valid_ap": found.ap,
             "valid_f1": found.f1,
-            "lr": optimizer.param_groups[0]["lr"],
+            "lr": lr,
             "rows_per_second": speed,
             "seconds": seconds,
             "best": best,
