@@ -96,7 +96,7 @@ def _train(set_up: SetUp, run: Path, data: str, rows: int) -> Path:
 
 def _table(found: dict[str, dict[str, float]], digests: dict[str, str], rows: int) -> str:
     lines = [
-        f"{rows:,} training rows; the last epoch's figures, macro over labels, F1 at 0.5; in brackets the difference.",
+        f"{rows:,} training rows; figures of the last epoch, F1 at 0.5; in brackets the difference.",
         "",
         "| set-up | training loss | validation loss | AP | F1 | bytes |",
         "|---|---|---|---|---|---|",
