@@ -171,8 +171,15 @@ def find_model(path: str | Path) -> Path:
 def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(model.bert.config.to_json_string(use_diff=False))
     config = {key: value for key, value in config.items() if key in WRITTEN}
-    config["architectures"] = ["BertForSequenceClassification"]
     modules = dendritic_modules(model)
+    # The class of transformers computes this one only; the others would load there, and score otherwise.
+    plain = model.pooling == "cls" and not modules
+    config["architectures"] = ["BertForSequenceClassification" if plain else "ToxicityClassifier"]
+    outputs = (f"not_{labels[0]}", *labels) if len(labels) == 1 else labels
+    config["id2label"] = {str(place): name for place, name in enumerate(outputs)}
+    config["label2id"] = {name: place for place, name in enumerate(outputs)}
+    kind = "single" if len(labels) == 1 else "multi"
+    config["problem_type"] = f"{kind}_label_classification"
     config["gkiller"] = {
         "labels": list(labels),
         "pooling": model.pooling,
