@@ -174,6 +174,27 @@ def test_no_model_there(tmp_path, name):
     assert "gkiller train" in caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["six", "six/model"])
+def test_a_run_without_a_model_is_to_be_resumed(tmp_path, name):
+    (tmp_path / "six").mkdir()
+    (tmp_path / "six" / "settings.toml").touch()
+    with pytest.raises(ModelNotFoundError, match="not finished") as caught:
+        load_model(tmp_path / name)
+    assert caught.value.remedy.endswith(f"gkiller train --resume {tmp_path / 'six'}")
+
+
+def test_a_mistyped_name_answers_with_the_nearest_run(tmp_path, monkeypatch):
+    for name in ("six", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "settings.toml").touch()
+    (tmp_path / "runs" / "sx1").mkdir()  # no run
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/sx", "six"):  # misspelt, and without its folder
+        with pytest.raises(ModelNotFoundError) as caught:
+            load_model(name)
+        assert caught.value.remedy == "did you mean runs/six?"
+
+
 # -- scores -------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from gkiller.errors import GkillerError, ModelFormatError, ModelNotFoundError, ModelTamperedError, one_line
+from gkiller.errors import (
+    GkillerError,
+    ModelFormatError,
+    ModelNotFoundError,
+    ModelTamperedError,
+    nearest,
+    one_line,
+)
 from gkiller.files import atomic_directory, json_text
 from gkiller.model.classifier import ToxicityClassifier
 from gkiller.model.description import WRITTEN, read_description, read_labels, read_number
@@ -39,6 +46,9 @@ _META, _CONFIG, _WEIGHTS, _TOKENIZER, _CARD = (
 )
 _LIMITS = {_CONFIG: 2**20, _WEIGHTS: 4 * 2**30, _TOKENIZER: MAX_TOKENIZER_BYTES, _CARD: 4 * 2**20}
 """The most bytes that are read of each file."""
+_RUN = "settings.toml"
+"""The file that makes a directory a run."""
+_REMEDY_MISSING = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
 _REMEDY_DAMAGED = "copy the model again from where it came, or train it again"
 
 
@@ -151,21 +161,33 @@ def find_model(path: str | Path) -> Path:
     Raises:
         ModelNotFoundError: there is neither.
     """
-    what = "no such directory"
+    what, remedy = "no such directory", _REMEDY_MISSING
     try:
         directory = Path(path).expanduser()
         for candidate in (directory, directory / "model"):
             if (candidate / _META).is_file():
                 return candidate
-        if directory.exists():
+        run = directory.parent if directory.name == "model" else directory
+        if (run / _RUN).is_file():
+            what = "this run has no model yet: its training has not finished"
+            remedy = f"finish it with: gkiller train --resume {run}"
+        elif directory.exists():
             what = f"no model there: {_META} is missing"
+        elif close := _nearest_runs(directory):
+            remedy = f"did you mean {' or '.join(map(str, close))}?"
     except (OSError, RuntimeError, ValueError) as error:  # not permitted, an unknown "~user", a NUL
         what = f"no model can be read there: {one_line(error)}"
-    raise ModelNotFoundError(
-        what,
-        where=str(path),
-        remedy="name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one",
-    )
+    raise ModelNotFoundError(what, where=str(path), remedy=remedy)
+
+
+def _nearest_runs(directory: Path) -> list[Path]:
+    """Return the runs and models nearest in name to one that is not there: beside it, or under ``runs``."""
+    for folder in (directory.parent, directory.parent / "runs"):
+        there = list(folder.iterdir()) if folder.is_dir() else []
+        names = [d.name for d in there if (d / _RUN).is_file() or (d / _META).is_file()]
+        if close := nearest(directory.name, names):
+            return [folder / name for name in close]
+    return []
 
 
 def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, Any]:
