@@ -279,7 +279,21 @@ def _thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
     for entry in content.values():
         if not isinstance(entry, dict) or not isinstance(entry.get("target", ""), str):
             raise ValueError("a threshold is not an object with a value")
+        if "tuned_on" in entry:
+            _check_tuned_on(entry["tuned_on"])
     return {label: read_number(content[label].get("value"), "the threshold") for label in labels}
+
+
+def _check_tuned_on(record: Any) -> None:
+    """Demand of what a threshold was tuned on, which other commands write into the card, its usual types."""
+    kinds = {"source": str, "split": str, "rows": int, "fingerprints": list}
+    if not isinstance(record, dict) or any(type(record.get(key)) is not kind for key, kind in kinds.items()):
+        raise ValueError(
+            "what a threshold was tuned on is not an object of source, split, rows, fingerprints"
+        )
+    words = [record["source"], record["split"], *record["fingerprints"]]
+    if not all(isinstance(word, str) and word.isprintable() for word in words):
+        raise ValueError("what a threshold was tuned on is not in printable text")
 
 
 def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) -> ToxicityClassifier:
