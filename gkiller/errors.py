@@ -34,7 +34,8 @@ Each leaf has its own exit code (the process status of the command line) and car
     └── EvaluationError
         ├── ThresholdTargetError    50   no threshold reaches the asked precision or recall
         ├── LabelMismatchError      51   the data lack a label that the model predicts
-        └── ScoreRangeError         52   a score or a threshold is not in 0..1
+        ├── ScoreRangeError         52   a score or a threshold is not in 0..1
+        └── DataChangedError        53   a run's own data are not those that it was trained with
 
 130 and 143 stand for an interrupt (Ctrl-C) and a termination, as shells have it.
 """
@@ -286,3 +287,9 @@ class ScoreRangeError(EvaluationError):
     """A score or a threshold is not in 0..1."""
 
     exit_code = 52
+
+
+class DataChangedError(EvaluationError):
+    """A run's own data are not those that it was trained with, or this cannot be told."""
+
+    exit_code = 53

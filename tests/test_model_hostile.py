@@ -262,6 +262,22 @@ def test_metadata_of_the_wrong_kind(saved, changes, said):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [{"source": "a\nb"}, {"split": 1}, {"rows": True}, {"fingerprints": [1]}, {"fingerprints": "x"}],
+    ids=str,
+)
+def test_what_a_threshold_was_tuned_on_is_plain(saved, changes):
+    record = {"source": "x.csv", "split": "all", "rows": 8, "fingerprints": ["0" * 64]}
+    entry = {"value": 0.5, "tuned_on": record}
+    forge(saved, thresholds={"toxicity": entry, "threat": {"value": 0.5}})
+    assert load_model(saved).metadata["thresholds"]["toxicity"] == entry
+    forge(saved, thresholds={"toxicity": {**entry, "tuned_on": record | changes}, "threat": {"value": 0.5}})
+    refused(saved, "tuned on")
+    forge(saved, thresholds={"toxicity": {**entry, "tuned_on": None}, "threat": {"value": 0.5}})
+    refused(saved, "tuned on")
+
+
+@pytest.mark.parametrize(
     "value", [True, "0.5", None, [0.5], {}, -0.1, 1.1, 10**400, -1e300], ids=lambda v: str(v)[:9]
 )
 def test_a_threshold_that_is_none(saved, value):

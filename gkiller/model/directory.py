@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save
 
-from gkiller.errors import GkillerError, ModelFormatError, ModelNotFoundError, ModelTamperedError, one_line
+from gkiller.errors import (
+    GkillerError,
+    ModelFormatError,
+    ModelNotFoundError,
+    ModelTamperedError,
+    nearest,
+    one_line,
+)
 from gkiller.files import atomic_directory, json_text
 from gkiller.model.classifier import ToxicityClassifier
 from gkiller.model.description import WRITTEN, read_description, read_labels, read_number
@@ -39,6 +46,9 @@ _META, _CONFIG, _WEIGHTS, _TOKENIZER, _CARD = (
 )
 _LIMITS = {_CONFIG: 2**20, _WEIGHTS: 4 * 2**30, _TOKENIZER: MAX_TOKENIZER_BYTES, _CARD: 4 * 2**20}
 """The most bytes that are read of each file."""
+_RUN = "settings.toml"
+"""The file that makes a directory a run."""
+_REMEDY_MISSING = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
 _REMEDY_DAMAGED = "copy the model again from where it came, or train it again"
 
 
@@ -152,28 +162,47 @@ def find_model(path: str | Path) -> Path:
     Raises:
         ModelNotFoundError: there is neither.
     """
-    what = "no such directory"
+    what, remedy = "no such directory", _REMEDY_MISSING
     try:
         directory = Path(path).expanduser()
         for candidate in (directory, directory / "model"):
             if (candidate / _META).is_file():
                 return candidate
-        if directory.exists():
+        run = directory.parent if directory.name == "model" else directory
+        if (run / _RUN).is_file():
+            what = "this run has no model yet: its training has not finished"
+            remedy = f"finish it with: gkiller train --resume {run}"
+        elif directory.exists():
             what = f"no model there: {_META} is missing"
+        elif close := _nearest_runs(directory):
+            remedy = f"did you mean {' or '.join(map(str, close))}?"
     except (OSError, RuntimeError, ValueError) as error:  # not permitted, an unknown "~user", a NUL
         what = f"no model can be read there: {one_line(error)}"
-    raise ModelNotFoundError(
-        what,
-        where=str(path),
-        remedy="name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one",
-    )
+    raise ModelNotFoundError(what, where=str(path), remedy=remedy)
+
+
+def _nearest_runs(directory: Path) -> list[Path]:
+    """Return the runs and models nearest in name to one that is not there: beside it, or under ``runs``."""
+    for folder in (directory.parent, directory.parent / "runs"):
+        there = list(folder.iterdir()) if folder.is_dir() else []
+        names = [d.name for d in there if (d / _RUN).is_file() or (d / _META).is_file()]
+        if close := nearest(directory.name, names):
+            return [folder / name for name in close]
+    return []
 
 
 def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(model.bert.config.to_json_string(use_diff=False))
     config = {key: value for key, value in config.items() if key in WRITTEN}
-    config["architectures"] = ["BertForSequenceClassification"]
     modules = dendritic_modules(model)
+    # The class of transformers computes this one only; the others would load there, and score otherwise.
+    plain = model.pooling == "cls" and not modules
+    config["architectures"] = ["BertForSequenceClassification" if plain else "ToxicityClassifier"]
+    outputs = (f"not_{labels[0]}", *labels) if len(labels) == 1 else labels
+    config["id2label"] = {str(place): name for place, name in enumerate(outputs)}
+    config["label2id"] = {name: place for place, name in enumerate(outputs)}
+    kind = "single" if len(labels) == 1 else "multi"
+    config["problem_type"] = f"{kind}_label_classification"
     config["gkiller"] = {
         "labels": list(labels),
         "pooling": model.pooling,
@@ -251,7 +280,21 @@ def _thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
     for entry in content.values():
         if not isinstance(entry, dict) or not isinstance(entry.get("target", ""), str):
             raise ValueError("a threshold is not an object with a value")
+        if "tuned_on" in entry:
+            _check_tuned_on(entry["tuned_on"])
     return {label: read_number(content[label].get("value"), "the threshold") for label in labels}
+
+
+def _check_tuned_on(record: Any) -> None:
+    """Demand of what a threshold was tuned on, which other commands write into the card, its usual types."""
+    kinds = {"source": str, "split": str, "rows": int, "fingerprints": list}
+    if not isinstance(record, dict) or any(type(record.get(key)) is not kind for key, kind in kinds.items()):
+        raise ValueError(
+            "what a threshold was tuned on is not an object of source, split, rows, fingerprints"
+        )
+    words = [record["source"], record["split"], *record["fingerprints"]]
+    if not all(isinstance(word, str) and word.isprintable() for word in words):
+        raise ValueError("what a threshold was tuned on is not in printable text")
 
 
 def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) -> ToxicityClassifier:

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from gkiller.errors import GkillerError, HubUnavailableError, ModelFormatError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -159,6 +157,7 @@ def loading(where: str) -> Iterator[None]:
 
 
 def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[BertModel, dict[str, Any]]:
+    import torch
     from transformers import BertConfig, BertModel
 
     from gkiller.model.description import bert_config

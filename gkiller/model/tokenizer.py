@@ -129,16 +129,22 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
         HubUnavailableError: the hub cannot be reached.
     """
     if settings.tokenizer is not None:
-        return _read(Path(settings.tokenizer).expanduser(), settings.max_length)
+        return read_tokenizer(Path(settings.tokenizer).expanduser(), settings.max_length)
     if settings.encoder == "fresh":
-        return _read(tokenizer_path(), settings.max_length)
+        return read_tokenizer(tokenizer_path(), settings.max_length)
     folder = Path(locate(settings)[0])
     if is_local(settings.encoder) and (folder / "tokenizer.json").is_file():
-        return _read(folder / "tokenizer.json", settings.max_length)
+        return read_tokenizer(folder / "tokenizer.json", settings.max_length)
     return _convert(settings)
 
 
-def _read(path: Path, max_length: int) -> Tokenizer:
+def read_tokenizer(path: Path, max_length: int) -> Tokenizer:
+    """Read a tokenizer from a ``tokenizer.json``, or from a directory that has one; see `parse_tokenizer`.
+
+    Raises:
+        ModelNotFoundError: no such file.
+        ModelFormatError: it is not a tokenizer that BERT can use.
+    """
     if path.is_dir():
         path = path / "tokenizer.json"
     try:
