@@ -39,6 +39,8 @@ def made(tmp_path_factory, tokenizer_file):
 def place(made, tmp_path, call):
     """A copy of that folder, which is the current one."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    for run, source in (("d1", "prepared"), ("file", "comments.csv")):
+        record_path(tmp_path, run, str(tmp_path / source))
     return tmp_path
 
 

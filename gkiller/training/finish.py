@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from gkiller.data.sources import public_source
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import macro_score
 from gkiller.evaluation.models import Measured
@@ -187,7 +188,7 @@ def _save(
         max_length=loaded.max_length,
         card=card,
         training={
-            "source": manifest["data"]["source"],
+            "source": public_source(str(manifest["data"]["source"])),
             "synthetic": manifest["data"]["synthetic"],
             "manifest_sha256": hashlib.sha256(json_text(manifest).encode()).hexdigest(),
         },

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gkiller.data.load import split_fingerprint
+from gkiller.data.sources import local_path
 from gkiller.errors import ResumeError
 from gkiller.report.environment import environment
 from gkiller.settings import settings_by_key
@@ -42,6 +43,7 @@ def new_manifest(
         "device": str(device),
         "data": {
             "source": dataset.manifest.get("source", settings.data.source),
+            "path": local_path(settings.data.source),
             "synthetic": bool(dataset.manifest.get("synthetic", False)),
             "labels": list(dataset.labels),
             "rows": {name: len(split) for name, split in dataset.splits.items()},
@@ -93,7 +95,7 @@ def compare_runs(run: RunDirectory, now: dict[str, Any]) -> list[str]:
     """
     began = run.read_json("manifest.json")
     for key in ("data", "tokenizer_sha256"):
-        if began.get(key) != now[key]:
+        if key not in began or _content(began[key]) != _content(now[key]):
             raise ResumeError(
                 f"the {key.split('_')[0]} of this run have changed since it began",
                 where=str(run.path),
@@ -110,3 +112,8 @@ def compare_runs(run: RunDirectory, now: dict[str, Any]) -> list[str]:
         f"{', '.join(different)} differ from when the run began: it goes on, but its weights may differ "
         "in the last digits from an uninterrupted run's"
     ]
+
+
+def _content(value: Any) -> Any:
+    """Return what must be the same: where the data lie may change, what they are may not."""
+    return {k: v for k, v in value.items() if k != "path"} if isinstance(value, dict) else value
