@@ -6,12 +6,13 @@ from pathlib import Path
 
 from gkiller.files import write_text
 
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
-
-def insert(document: Path, text: str) -> None:
-    """Put the tables between the document's two marks; make a document of them when it is not there."""
-    before = document.read_text("utf-8") if document.is_file() else f"{BEGIN}\n{END}\n"
-    head, _, rest = before.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    write_text(document, f"{head}{BEGIN}\n{text}{END}{tail}")
+def insert(document: Path, text: str, name: str = "tables") -> None:
+    """Put the tables between the document's two marks of that name; make a document where there is none."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before = document.read_text("utf-8") if document.is_file() else f"{begin}\n{end}\n"
+    if begin not in before or end not in before:
+        raise SystemExit(f"{document} has no marks {begin} and {end}")
+    head, _, rest = before.partition(begin)
+    _, _, tail = rest.partition(end)
+    write_text(document, f"{head}{begin}\n{text}{end}{tail}")

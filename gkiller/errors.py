@@ -27,11 +27,15 @@ Each leaf has its own exit code (the process status of the command line) and car
     │   ├── RunExistsError          40   the run directory is already there
     │   ├── ResumeError             41   nothing to resume, or its settings differ
     │   ├── DivergedError           42   the loss is not finite
-    │   └── RunLockedError          43   another process writes to this run
+    │   ├── RunLockedError          43   another process writes to this run
+    │   ├── RankLostError           44   another process of this training has ended
+    │   ├── InterruptedRunError    130   stopped by an interrupt, after a checkpoint
+    │   └── TerminatedRunError     143   stopped by a termination signal, after a checkpoint
     ├── EvaluationError
     │   ├── ThresholdTargetError    50   no threshold reaches the asked precision or recall
     │   ├── LabelMismatchError      51   the data lack a label that the model predicts
-    │   └── ScoreRangeError         52   a score or a threshold is not in 0..1
+    │   ├── ScoreRangeError         52   a score or a threshold is not in 0..1
+    │   └── DataChangedError        53   a run's own data are not those that it was trained with
     └── DeploymentError
         ├── ParityError             60   the exported model does not score as the trained one does
         ├── ExportError             61   no graph can be built of this network, or nothing was exported
@@ -64,6 +68,12 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     if hits:
         return "did you mean " + " or ".join(repr(hit) for hit in hits) + "?"
     return "valid are: " + ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an exception says on one short line; what a terminal could take for a command is "?"."""
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class GkillerError(Exception):
@@ -243,6 +253,24 @@ class RunLockedError(RunError):
     exit_code = 43
 
 
+class RankLostError(RunError):
+    """Another process of this training has ended, or holds another network."""
+
+    exit_code = 44
+
+
+class InterruptedRunError(RunError):
+    """The training was interrupted; it has written a checkpoint."""
+
+    exit_code = 130
+
+
+class TerminatedRunError(RunError):
+    """The training was told to end; it has written a checkpoint."""
+
+    exit_code = 143
+
+
 class EvaluationError(GkillerError):
     """Anything wrong with an evaluation."""
 
@@ -263,6 +291,12 @@ class ScoreRangeError(EvaluationError):
     """A score or a threshold is not in 0..1."""
 
     exit_code = 52
+
+
+class DataChangedError(EvaluationError):
+    """A run's own data are not those that it was trained with, or this cannot be told."""
+
+    exit_code = 53
 
 
 class DeploymentError(GkillerError):

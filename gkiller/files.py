@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 
 from gkiller.errors import OutputError
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EFBIG)
+_DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT)
+_SPARE_BYTES = 1 << 20  # what a file system takes beside the files themselves
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def sha256_file(path: Path) -> str:
@@ -70,6 +74,51 @@ def write_text(path: Path, text: str) -> None:
         sync(path.parent)
 
 
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a file and flush it to the disk.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(path), path.open("a", encoding="utf-8", newline="\n") as stream:
+        stream.write(text + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def require_space(directory: Path, size: int) -> None:
+    """Check, before anything is written, that ``size`` bytes fit on the disk of an existing directory.
+
+    Raises:
+        OutputError: they do not.
+    """
+    with writing(directory):
+        free = shutil.disk_usage(directory).free
+    if free < size + _SPARE_BYTES:
+        raise OutputError(
+            f"the disk is nearly full: {(size + _SPARE_BYTES) / 1e6:,.1f} MB are needed, "
+            f"{free / 1e6:,.1f} MB are free",
+            where=str(directory),
+            remedy="free some space, then go on",
+        )
+
+
+def remove_leftovers(directory: Path, *, keep: tuple[str, ...] = ()) -> None:
+    """Remove the hidden files and directories that a killed writer left half-written in ``directory``.
+
+    Args:
+        directory: one that nobody else writes to now.
+        keep: hidden names that stay.
+    """
+    for path in directory.glob(".*"):
+        if path.name in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an error of the operating system in the block into one that names ``path``.
@@ -109,6 +158,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             raise  # it may be about a file that the block reads
         with writing(path):
             for item in sorted(temporary.rglob("*")):
+                item.chmod(0o755 if item.is_dir() else 0o644)  # readable by a service of another user
                 sync(item)
             sync(temporary)
             _put(temporary, path)
@@ -118,18 +168,33 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 def _put(temporary: Path, path: Path) -> None:
     """Move a finished directory to its place, and what was there out of it."""
-    old = temporary.with_name(f"{temporary.name}.old")
-    replaced = path.exists()
-    if replaced:
-        path.replace(old)
-    try:
+    if not path.exists():
         temporary.replace(path)
-    except OSError:
-        if replaced:
+    elif not _exchange(temporary, path):
+        old = temporary.with_name(f"{temporary.name}.old")
+        path.replace(old)
+        try:
+            temporary.replace(path)
+        except OSError:
             old.replace(path)
-        raise
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     sync(path.parent)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two directories in one step, so that there is no moment without either; False where unsupported.
+
+    Linux has renameat2(2) for it. Elsewhere a process killed between two renames leaves the old directory
+    under its temporary name.
+    """
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
 def _refused(path: Path, error: OSError) -> OutputError:

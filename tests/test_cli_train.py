@@ -175,13 +175,27 @@ def test_a_resumed_run_keeps_its_settings(call, run, tmp_path, given):
 def test_what_lies_around_does_not_count(call, run, tmp_path, monkeypatch):
     (tmp_path / "gkiller.toml").write_text("[train]\nlr = 0.5\n")
     monkeypatch.setenv("GKILLER_TRAIN__SEED", "9")
+    (run / "README.md").unlink()  # stopped before its last file
     code, _, err = call("train", "--resume", run)
     assert code == 0, err
 
 
 def test_the_same_settings_may_be_named_again(call, run, tiny_flags):
+    (run / "README.md").unlink()
     code, _, err = call("train", "--resume", run, *tiny_flags, "--config", run / "settings.toml")
     assert code == 0, err
+
+
+def test_a_finished_run_is_left_alone_and_can_be_lengthened(call, run):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code, _, err = call("train", "--resume", "last")
+    assert code == 41
+    assert "finished" in err
+    assert "more epochs" in err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    code, out, err = call("train", "--resume", "last", "--epochs", 2, "--json")
+    assert code == 0, err
+    assert json.loads(out)["epochs"] == 2
 
 
 @pytest.mark.parametrize("what", ["last", "runs/nothing", "."])

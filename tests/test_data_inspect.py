@@ -12,13 +12,14 @@ from gkiller.data.dataset import Dataset, Split
 from gkiller.data.inspect import inspect
 from gkiller.data.inspect_plot import plot_inspection
 from gkiller.data.prepare import prepare
-from gkiller.errors import EmptyDataError, FormatError, OutputError, SourceNotFoundError
+from gkiller.errors import EmptyDataError, ModelFormatError, ModelNotFoundError, OutputError
+from gkiller.model.tokenizer import parse_tokenizer
 
 
 @pytest.fixture
 def tokenizer(tmp_path):
     """One token per word, [CLS] and [SEP] around."""
-    made = Tokenizer(models.WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, unk_token="[UNK]"))
+    made = Tokenizer(models.WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3}, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
@@ -92,11 +93,22 @@ def test_shipped_tokenizer_counts_more_than_words(tmp_path):
 
 
 def test_bad_tokenizers(tmp_path, folder):
-    with pytest.raises(SourceNotFoundError):
+    with pytest.raises(ModelNotFoundError):
         inspect(str(folder), tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(FormatError):
+    with pytest.raises(ModelFormatError) as caught:
         inspect(str(folder), tmp_path / "bad.json")
+    with pytest.raises(ModelFormatError) as elsewhere:  # what a training says of the same file
+        parse_tokenizer("{}", str(tmp_path / "bad.json"), 128)
+    assert caught.value.as_dict() == elsewhere.value.as_dict()
+
+
+def test_a_label_of_one_class_is_warned_of(call, tmp_path):
+    write_csv(tmp_path / "a.csv", [("one", 0), ("two", 0)], header=("text", "label"))
+    assert inspect(str(tmp_path / "a.csv"))["warnings"] == ["train: no positive row of 'toxicity'"]
+    code, _, err = call("data", "inspect", "a.csv")
+    assert code == 0, err
+    assert "warning: train: no positive row of 'toxicity'" in err
 
 
 def test_nothing_good_to_inspect(tmp_path):

@@ -9,6 +9,7 @@ from data_helpers import many, settings, write_csv
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset, read_prepared, split_fingerprint
 from gkiller.data.prepare import prepare
+from gkiller.data.store import manifest_digest
 from gkiller.errors import ColumnError, FormatError, SettingsError, SourceNotFoundError
 
 
@@ -91,6 +92,18 @@ def test_missing_pieces(prepared, tmp_path):
     with pytest.raises(SourceNotFoundError) as caught:
         read_prepared(tmp_path / "prepard")
     assert "prepared" in caught.value.remedy
+
+
+@pytest.mark.parametrize("lead", ["../", "{absolute}/", "..\\", "C:"])
+def test_a_manifest_does_not_lead_out_of_its_directory(prepared, tmp_path, lead):
+    (prepared / "train.parquet").rename(tmp_path / "train.parquet")  # where it would be found
+    path = prepared / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["splits"]["train"]["file"] = lead.format(absolute=tmp_path) + "train.parquet"
+    manifest["digest"] = manifest_digest(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(FormatError, match="not in this directory"):
+        read_prepared(prepared)
 
 
 def test_unknown_version(prepared):
@@ -187,6 +200,19 @@ def test_a_missing_split_names_those_there_are():
         dataset.split("valid")
     assert caught.value.where == "mine.csv"
     assert caught.value.remedy.endswith("train")
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_too_few_rows_to_split_off_says_how_many_are_needed(tmp_path, rows):
+    source = write_csv(tmp_path / "tiny.csv", many(rows, 2))
+    dataset = load_dataset(settings(source=str(source)), cache=tmp_path / "cache")
+    with pytest.raises(SourceNotFoundError, match=f"too few rows .* 'valid': {rows} train rows") as caught:
+        dataset.split("valid")
+    assert "at least 3 different comments with 'toxicity' and 3 without" in caught.value.remedy
+    assert "--valid FILE" in caught.value.remedy
+    enough = write_csv(tmp_path / "enough.csv", many(6, 2))
+    dataset = load_dataset(settings(source=str(enough)), cache=tmp_path / "cache")
+    assert [len(dataset.split(name)) for name in ("train", "valid", "test")] == [2, 2, 2]
 
 
 def test_mismatched_columns_are_a_fault_of_the_caller():

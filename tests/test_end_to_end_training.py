@@ -302,11 +302,84 @@ def test_changed_settings_are_refused(tiny, tmp_path):
 def test_nothing_to_resume(tiny, tmp_path):
     with pytest.raises(ResumeError, match="not a run"):
         train(tiny(SMALL), out=tmp_path, resume=tmp_path)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(
+    tiny, tmp_path, monkeypatch, reference
+):
+    rigged(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(SMALL), out=tmp_path, name="x", on_event=stop_at("neuron", 1))
+    said = []
+    result = train(tiny(SMALL), out=tmp_path, resume=tmp_path / "x", on_event=said.append)
+    assert "from the beginning" in said[0].message
+    assert weights(result.run) == weights(reference.run)
+
+
+def test_a_run_killed_before_it_wrote_anything_gives_its_name_back(tiny, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / ".lock").touch()
+    assert train(tiny(SMALL, "dendrites.enabled=false"), out=tmp_path, name="x").progress.finished
+
+
+def test_without_any_whole_checkpoint_it_does_not_start_anew_in_silence(tiny, tmp_path):
+    run = stopped(tiny(SMALL), tmp_path)
+    for path in (run / "checkpoints").rglob("state.json"):
+        path.write_text("torn")
     with pytest.raises(ResumeError, match="no usable checkpoint"):
-        train(tiny(SMALL), out=tmp_path, resume=tmp_path / "x")
-    assert (tmp_path / "x").exists()
+        train(tiny(SMALL), out=tmp_path, resume=run)
+    assert run.exists()
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(tiny, tmp_path, monkeypatch, reference):
+    rigged(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(SMALL), out=tmp_path, name="x", on_event=stop_at("dendrite", 2))
+    newest = max((tmp_path / "x" / "checkpoints").glob("checkpoint-*"))
+    (newest / "weights.safetensors").write_bytes(b"torn")
+    said = []
+    result = train(tiny(SMALL), out=tmp_path, resume=tmp_path / "x", on_event=said.append)
+    assert any(event.message.startswith(f"passed over: {newest}: weights.safetensors") for event in said)
+    assert weights(result.run) == weights(reference.run)
+    assert untimed(result.run.read_metrics()) == untimed(reference.run.read_metrics())
+
+
+# -- a longer training --------------------------------------------------------------------------
+
+
+def test_more_epochs_lengthen_a_finished_run(tiny, tmp_path):
+    short = tiny(SMALL, "dendrites.enabled=false", "train.schedule=step")
+    longer = tiny(SMALL, "dendrites.enabled=false", "train.schedule=step", "train.epochs=4")
+    whole = train(longer, out=tmp_path, name="whole").run
+    train(short, out=tmp_path, name="x")
+    result = train(longer, out=tmp_path, resume=tmp_path / "x")
+    assert result.progress.epoch == 4
+    assert result.manifest["resumed"][0]["changed"] == {"train.epochs": [2, 4]}
+    assert tomllib.loads((tmp_path / "x" / "settings.toml").read_text())["train"]["epochs"] == 4
+    assert weights(result.run) == weights(whole)  # StepLR does not know how long it will last
+    assert untimed(result.run.read_metrics()) == untimed(whole.read_metrics())
+
+
+def test_a_phase_that_is_over_does_not_get_longer(tiny, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(SMALL), out=tmp_path, name="x", on_event=stop_at("dendrite", 2))
+    with pytest.raises(ResumeError, match=r"dendrite phase: train.epochs cannot change"):
+        train(tiny(SMALL, "train.epochs=9"), out=tmp_path, resume=tmp_path / "x")
+    with pytest.raises(ResumeError, match=r"train.epochs is 2 in the run and 1 now"):
+        train(tiny(SMALL, "train.epochs=1"), out=tmp_path, resume=tmp_path / "x")
+    result = train(tiny(SMALL, "dendrites.joint_epochs=2"), out=tmp_path, resume=tmp_path / "x")
+    assert [row["phase"] for row in result.run.read_metrics()].count("joint") == 2
+
+
+def test_another_set_up_is_told(tiny, tmp_path):
+    run = stopped(tiny(SMALL, "dendrites.enabled=false"), tmp_path)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["environment"]["packages"]["torch"] = "1.0"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    said = []
+    settings = tiny(SMALL, "dendrites.enabled=false", "train.threads=2")
+    train(settings, out=tmp_path, resume=run, on_event=said.append)
+    assert said[0].message.startswith("threads, packages differ from when the run began")
 
 
 # -- refusals -----------------------------------------------------------------------------------
@@ -336,7 +409,7 @@ def test_a_refused_training_leaves_no_run_and_does_not_block_the_next(
     tiny, tmp_path, override, error, monkeypatch
 ):
     if error is DivergedError:
-        monkeypatch.setattr("gkiller.training.trainer.task_loss", lambda logits, *_: logits.sum() * torch.inf)
+        monkeypatch.setattr("gkiller.training.learner.task_loss", lambda logits, *_: logits.sum() * torch.inf)
     with pytest.raises(error):
         train(tiny(SMALL, override), out=tmp_path, name="x")
     assert not (tmp_path / "x").exists()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from toy import tiny_settings, toy_tokenizer, vocabulary
+from transformers import BertForSequenceClassification
 
 from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError, OutputError
 from gkiller.files import atomic_directory, sha256_file
@@ -17,6 +18,7 @@ from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import find_model, load_model, rewrite_model, save_model
 from gkiller.model.growth import chosen_linears, dendritic_modules
 from gkiller.model.scoring import score_texts
+from gkiller.sealed import digest_of, seal
 
 LABELS = ("toxicity", "threat")
 TEXTS = ["good work on the map", "you idiot", "", "[SEP] [MASK]", "thank you " * 40, "ünïcode 🙂"]
@@ -63,8 +65,7 @@ def resign(folder, **changes):
     """Change gkiller.json and make all digests right again, as a careful forger would."""
     metadata = json.loads((folder / "gkiller.json").read_text())
     metadata = {k: v for k, v in metadata.items() if k not in ("files", "digest")} | changes
-    (folder / "gkiller.json").unlink()
-    room._write_metadata(folder, metadata)
+    seal(folder, "gkiller.json", metadata)
 
 
 # -- there and back -----------------------------------------------------------------------------
@@ -109,6 +110,46 @@ def test_the_files_and_their_digests(saved):
     assert set(config["gkiller"]["dendrites"].values()) == {2}
 
 
+@pytest.mark.parametrize(
+    ("labels", "outputs", "problem"),
+    [
+        (("toxicity",), ["not_toxicity", "toxicity"], "single_label_classification"),
+        (LABELS, list(LABELS), "multi_label_classification"),
+    ],
+)
+def test_the_configuration_names_the_head_s_outputs(tmp_path, labels, outputs, problem):
+    config = json.loads((save(tmp_path / "model", network(labels), labels) / "config.json").read_text())
+    assert config["id2label"] == {str(place): name for place, name in enumerate(outputs)}
+    assert config["label2id"] == {name: place for place, name in enumerate(outputs)}
+    assert config["problem_type"] == problem
+
+
+@pytest.mark.parametrize("labels", [("toxicity",), LABELS])
+@pytest.mark.parametrize(
+    ("dendrites", "pooling", "claimed"), [(0, "cls", True), (0, "mean", False), (2, "cls", False)]
+)
+def test_what_is_claimed_to_be_bert_s_classifier_is_it(tmp_path, labels, dendrites, pooling, claimed):
+    model = network(labels, dendrites, pooling=pooling)
+    folder = save(tmp_path / "model", model, labels)
+    names = json.loads((folder / "config.json").read_text())["architectures"]
+    assert names == ["BertForSequenceClassification" if claimed else "ToxicityClassifier"]
+    if claimed:
+        theirs = BertForSequenceClassification.from_pretrained(folder).eval()
+        assert theirs.config.label2id[labels[0]] == (1 if len(labels) == 1 else 0)
+        ids = torch.tensor([[2, 9, 8, 3]])
+        with torch.inference_mode():
+            torch.testing.assert_close(theirs(ids).logits, model(ids, torch.ones_like(ids)))
+
+
+def test_directories_of_before_are_still_read(saved):
+    config = json.loads((saved / "config.json").read_text())
+    names = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}, "problem_type": None}
+    text = json.dumps(config | names | {"architectures": ["BertForSequenceClassification"]})
+    (saved / "config.json").write_text(text)
+    resign(saved)
+    assert load_model(saved).labels == LABELS
+
+
 def test_nothing_is_pickled_and_no_parameter_is_perforatedai_s(saved):
     names = load_file(saved / "model.safetensors").keys()
     assert not any("main_module" in name or "parent_module" in name for name in names)
@@ -131,6 +172,27 @@ def test_no_model_there(tmp_path, name):
     with pytest.raises(ModelNotFoundError) as caught:
         load_model(tmp_path / name)
     assert "gkiller train" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["six", "six/model"])
+def test_a_run_without_a_model_is_to_be_resumed(tmp_path, name):
+    (tmp_path / "six").mkdir()
+    (tmp_path / "six" / "settings.toml").touch()
+    with pytest.raises(ModelNotFoundError, match="not finished") as caught:
+        load_model(tmp_path / name)
+    assert caught.value.remedy.endswith(f"gkiller train --resume {tmp_path / 'six'}")
+
+
+def test_a_mistyped_name_answers_with_the_nearest_run(tmp_path, monkeypatch):
+    for name in ("six", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "settings.toml").touch()
+    (tmp_path / "runs" / "sx1").mkdir()  # no run
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/sx", "six"):  # misspelt, and without its folder
+        with pytest.raises(ModelNotFoundError) as caught:
+            load_model(name)
+        assert caught.value.remedy == "did you mean runs/six?"
 
 
 # -- scores -------------------------------------------------------------------------------------
@@ -211,7 +273,7 @@ def test_a_listed_path_out_of_the_directory(saved, name):
     (saved.parent / "secret").write_text("s")
     metadata = json.loads((saved / "gkiller.json").read_text())
     metadata["files"][name] = sha256_file(saved.parent / "secret")
-    metadata["digest"] = room._digest(metadata)
+    metadata["digest"] = digest_of(metadata)
     (saved / "gkiller.json").write_text(json.dumps(metadata))
     with pytest.raises(ModelFormatError, match="leads out"):
         load_model(saved)
@@ -327,7 +389,7 @@ def test_a_save_that_fails_leaves_the_old_one(saved, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(room, "save_file", full)
+    monkeypatch.setattr(room, "save", full)
     with pytest.raises(OutputError, match="No space"):
         save(saved, network())
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before

@@ -1,8 +1,10 @@
 """Pretrained encoders, from a directory and from a hub that does not answer."""
 
 import json
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from toy import tiny_settings, toy_tokenizer, vocabulary
 from transformers import BertConfig, BertModel
 from transformers.utils import logging
 
+import gkiller
 from gkiller.errors import HubUnavailableError, ModelFormatError, ModelNotFoundError
 from gkiller.model import pretrained
 from gkiller.model.classifier import build_classifier
@@ -119,11 +122,17 @@ def larger_tokenizer(encoder):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda e: reconfigure(e, model_type="distilbert"), "'distilbert' model"),
+        (lambda e: reconfigure(e, model_type="distilbert"), "model_type is 'distilbert'"),
         (lambda e: (e / "config.json").write_text("{}"), "model_type"),
         (lambda e: (e / "config.json").write_text("{"), "not a valid JSON"),
         (lambda e: (e / "config.json").write_text("[]"), "cannot be read"),
         (lambda e: reconfigure(e, hidden_size="many"), "hidden_size"),
+        (lambda e: reconfigure(e, hidden_size=10**9), "hidden_size '1000000000' is not in"),
+        (lambda e: reconfigure(e, num_hidden_layers=10**6), "num_hidden_layers '1000000' is not in"),
+        (lambda e: reconfigure(e, is_decoder=True), "is_decoder True"),
+        (lambda e: reconfigure(e, position_embedding_type="relative_key"), "position_embedding_type"),
+        (lambda e: reconfigure(e, quantization_config={"quant_method": "evil"}), "quantization_config"),
+        (lambda e: (e / "config.json").write_text('{"a":' * 100_000), "cannot be read"),
         (lambda e: reconfigure(e, hidden_size=32), "embeddings.LayerNorm.bias has the shape [16]"),
         (lambda e: reconfigure(e, vocab_size=20), "word_embeddings.weight has the shape"),
         (lambda e: reconfigure(e, num_hidden_layers=2), "lacks weights, first encoder.layer.1"),
@@ -137,6 +146,12 @@ def larger_tokenizer(encoder):
         "bad JSON",
         "list",
         "type",
+        "gigantic",
+        "deep",
+        "decoder",
+        "positions",
+        "quantized",
+        "nested",
         "width",
         "vocabulary",
         "layers",
@@ -163,6 +178,104 @@ def test_code_in_the_directory_is_not_run_and_nobody_is_asked(encoder, capfd, mo
         build(encoder)
     assert not hasattr(sys, "evil")
     assert capfd.readouterr() == ("", "")
+
+
+MARKING = """
+from pathlib import Path
+Path({mark!r}).touch()
+from transformers import BertConfig, BertModel, BertTokenizer
+class Config(BertConfig): pass
+class Model(BertModel): pass
+class Tokenizer(BertTokenizer): pass
+"""
+CODE = {
+    "AutoConfig": "modeling_evil.Config",
+    "AutoModel": "modeling_evil.Model",
+    "AutoTokenizer": ["modeling_evil.Tokenizer", "modeling_evil.Tokenizer"],
+}
+
+
+@pytest.fixture
+def mark(encoder, tmp_path, monkeypatch):
+    """A file that the encoder's code would write, if anything ran it."""
+    found = tmp_path / "ran"
+    (encoder / "modeling_evil.py").write_text(MARKING.format(mark=str(found)), encoding="utf-8")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    return found
+
+
+def test_the_code_would_run_if_it_were_trusted(encoder, mark, monkeypatch, tmp_path):
+    """What the next tests rely on: transformers does run it when it is told to."""
+    from transformers import dynamic_module_utils
+
+    reconfigure(encoder, auto_map=CODE)
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with pretrained.loading("a test"):
+        dynamic_module_utils.get_class_from_dynamic_module("modeling_evil.Config", str(encoder))
+    assert mark.exists()
+
+
+def test_code_of_a_bert_encoder_is_not_run(encoder, mark):
+    reconfigure(encoder, auto_map=CODE, trust_remote_code=True, custom_pipelines={"x": {"impl": "x"}})
+    assert type(build(encoder).bert) is BertModel
+    assert not mark.exists()
+
+
+def test_code_of_a_tokenizer_is_not_run(encoder, mark):
+    (encoder / "tokenizer.json").unlink()
+    (encoder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
+    content = {"tokenizer_class": "Tokenizer", "auto_map": {"AutoTokenizer": CODE["AutoTokenizer"]}}
+    (encoder / "tokenizer_config.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelFormatError):
+        load_tokenizer(tiny_settings(f"model.encoder={encoder}").model)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "dtype", "num_labels"])
+def test_no_other_key_of_the_configuration_is_used(encoder, key):
+    reconfigure(encoder, **{key: 10**12 if key == "num_labels" else "evil/kernel"})
+    config = build(encoder).bert.config
+    assert config._attn_implementation in ("sdpa", "eager")
+    assert config.num_labels == 2
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "model.ckpt"])
+def test_only_safetensors_are_read(encoder, name):
+    (encoder / "model.safetensors").rename(encoder / name)
+    with pytest.raises(ModelFormatError):
+        build(encoder)
+
+
+def test_an_adapter_beside_the_encoder_is_not_loaded(encoder, tmp_path):
+    content = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / "elsewhere")}
+    (encoder / "adapter_config.json").write_text(json.dumps(content), encoding="utf-8")
+    weights = load_file(encoder / "model.safetensors")
+    for name, parameter in build(encoder).bert.named_parameters():
+        assert torch.equal(parameter, weights[name]), name
+
+
+@pytest.mark.parametrize("part", ["Precompiled", "Nothing"])
+def test_a_tokenizer_that_makes_its_library_panic_or_refuse(encoder, part, capfd):
+    content = json.loads(toy_tokenizer().to_str())
+    content["normalizer"] = {"type": part, "precompiled_charsmap": "AAAA"}
+    (encoder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ModelFormatError, match="the encoder cannot be read"):
+        pretrained.load_own_tokenizer(tiny_settings(f"model.encoder={encoder}").model)
+
+
+def test_an_interrupt_is_no_fault_of_the_encoder():
+    with pytest.raises(KeyboardInterrupt), pretrained.loading("here"):
+        raise KeyboardInterrupt
+
+
+def test_code_is_trusted_nowhere_in_the_package():
+    found = [
+        (path.name, argument)
+        for path in Path(gkiller.__file__).parent.rglob("*.py")
+        for argument in re.findall(r"trust_remote_code\s*=\s*(\w+)", path.read_text("utf-8"))
+    ]
+    assert found
+    assert {argument for _, argument in found} == {"False"}
 
 
 def test_more_positions_than_it_has(encoder):

@@ -127,5 +127,5 @@ def test_unreadable_files(tmp_path):
     assert "none.json" in caught.value.where
     bad = tmp_path / "latin.json"
     bad.write_bytes(b'{"a": "\xe9"}')
-    with pytest.raises(ModelFormatError, match="cannot be read"):
+    with pytest.raises(ModelFormatError, match="can't decode byte 0xe9"):
         load_tokenizer(tiny_settings(f"model.tokenizer={bad}").model)

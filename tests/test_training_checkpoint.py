@@ -1,21 +1,27 @@
 """Checkpoints: what is written comes back, and what is damaged is noticed."""
 
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
+from fuzzing import reseal
 
-from gkiller.errors import ResumeError
+from gkiller.errors import OutputError, ResumeError
 from gkiller.training.checkpoint import (
     Checkpoint,
-    CheckpointStore,
-    Progress,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
 from gkiller.training.phases import Phase
+from gkiller.training.progress import Progress
+from gkiller.training.rng import restore_rng, rng_state, seed_everything
+from gkiller.training.store import CheckpointStore
+
+CPU = torch.device("cpu")
 
 
 def checkpoint(epoch=3, value=1.0):
@@ -29,12 +35,16 @@ def checkpoint(epoch=3, value=1.0):
         best={0: 0.5, 1: 0.625},
         best_epoch={0: 2, 1: 3},
         tracked=[0.1, 0.2],
+        metrics=[{"epoch": 1, "valid_ap": 0.5}],
+        step=3,
+        epoch_loss=0.1,
+        epoch_rows=24,
         stopped_early=["neuron phase ended by patience after epoch 2"],
         seconds=1.5,
     )
     weights = {"classifier.bias": torch.full((2,), value)}
     optimizer = {"classifier.bias/step": torch.tensor(7.0), "classifier.bias/exp_avg": torch.ones(2)}
-    return Checkpoint(progress, weights, optimizer, torch.get_rng_state())
+    return Checkpoint(progress, weights, optimizer, [rng_state(CPU)])
 
 
 def same(a, b):
@@ -48,7 +58,7 @@ def test_there_and_back(tmp_path):
     assert after.progress == before.progress
     assert same(after.weights, before.weights)
     assert same(after.optimizer, before.optimizer)
-    assert torch.equal(after.rng, before.rng)
+    assert after.rng == before.rng
     assert sorted(path.suffix for path in (tmp_path / "c").iterdir()) == [
         ".json",
         ".safetensors",
@@ -77,7 +87,7 @@ def test_an_optimizer_goes_on_as_if_nothing_had_been(tmp_path):
     step(optimizer, names, 0.5)
     save_checkpoint(
         tmp_path / "c",
-        Checkpoint(checkpoint().progress, {}, optimizer_tensors(optimizer, names), torch.get_rng_state()),
+        Checkpoint(checkpoint().progress, {}, optimizer_tensors(optimizer, names), [rng_state(CPU)]),
     )
     others = parameter()
     with torch.no_grad():
@@ -101,7 +111,7 @@ def damage(path):
 def test_a_damaged_file_is_named(tmp_path, name):
     save_checkpoint(tmp_path / "c", checkpoint())
     damage(tmp_path / "c" / name)
-    with pytest.raises(ResumeError, match=f"{name} is damaged"):
+    with pytest.raises(ResumeError, match=f"{name}: the file is not the one that was saved"):
         load_checkpoint(tmp_path / "c")
 
 
@@ -129,35 +139,88 @@ def test_an_unknown_progress(tmp_path):
     state = json.loads(path.read_text())
     state["progress"]["surprise"] = 1
     path.write_text(json.dumps(state))
+    reseal(tmp_path / "c", "state.json")
     with pytest.raises(ResumeError, match="surprise"):
         load_checkpoint(tmp_path / "c")
 
 
+def filled(tmp_path, keep, *epochs):
+    """A store with a checkpoint per epoch, and the best weights that they refer to."""
+    store = CheckpointStore(tmp_path, keep)
+    for epoch in epochs:
+        for count, best in checkpoint().progress.best_epoch.items():
+            store.save_best({"w": torch.ones(2)}, count, best)
+        store.save(checkpoint(epoch, value=epoch))
+    return store
+
+
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_newest_few_are_kept(tmp_path, keep):
-    store = CheckpointStore(tmp_path, keep)
-    for epoch in (8, 9, 10, 11):
-        store.save_epoch(checkpoint(epoch, value=epoch))
-    assert [path.name for path in store.epochs()] == [f"epoch-{e:05d}" for e in (11, 10, 9)][:keep]
+    store = filled(tmp_path, keep, 8, 9, 10, 11)
+    names = [f"checkpoint-{number:08d}" for number in (4, 3, 2)]
+    assert [path.name for path in store.checkpoints()] == names[:keep]
     assert store.newest().progress.epoch == 11
 
 
-def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path):
-    store = CheckpointStore(tmp_path, 3)
-    for epoch in (1, 2, 3):
-        store.save_epoch(checkpoint(epoch, value=epoch))
-    damage(tmp_path / "epoch-00003" / "weights.safetensors")
-    assert store.newest().progress.epoch == 2
-    damage(tmp_path / "epoch-00002" / "optimizer.safetensors")
+def test_a_damaged_newest_is_named_and_gives_way_to_the_one_before(tmp_path):
+    store = filled(tmp_path, 3, 1, 2, 3)
+    damage(tmp_path / "checkpoint-00000003" / "weights.safetensors")
+    passed = []
+    assert store.newest(passed.append).progress.epoch == 2
+    assert [error.where for error in passed] == [str(tmp_path / "checkpoint-00000003")]
+    damage(tmp_path / "checkpoint-00000002" / "optimizer.safetensors")
     assert store.newest().weights["classifier.bias"].tolist() == [1, 1]
-    damage(tmp_path / "epoch-00001" / "weights.safetensors")
-    with pytest.raises(ResumeError, match=r"no usable checkpoint.*damaged"):
+    damage(tmp_path / "checkpoint-00000001" / "weights.safetensors")
+    with pytest.raises(ResumeError, match=r"no usable checkpoint.*is not the one"):
         store.newest()
 
 
-def test_nothing_to_resume(tmp_path):
-    with pytest.raises(ResumeError, match="no usable checkpoint"):
-        CheckpointStore(tmp_path / "none", 2).newest()
+def test_a_checkpoint_whose_best_weights_are_damaged_is_passed_over(tmp_path):
+    store = filled(tmp_path, 3, 1)
+    later = checkpoint(2)
+    later.progress.best_epoch[1] = 4
+    store.save_best({"w": torch.ones(2)}, 1, 4)
+    store.save(later)
+    assert store.newest().progress.epoch == 2
+    damage(tmp_path / "best-1-epoch-00004" / "weights.safetensors")
+    passed = []
+    assert store.newest(passed.append).progress.epoch == 1
+    assert [error.where for error in passed] == [str(tmp_path / "best-1-epoch-00004")]
+
+
+def test_where_nothing_was_written_there_is_none(tmp_path):
+    assert CheckpointStore(tmp_path / "none", 2).newest() is None
+
+
+def test_nothing_is_overwritten_by_one_that_goes_on_from_an_earlier_checkpoint(tmp_path):
+    store = filled(tmp_path, 3, 1, 2)
+    damage(tmp_path / "checkpoint-00000002" / "weights.safetensors")
+    assert store.newest().progress.epoch == 1
+    store.save(checkpoint(2))
+    assert [path.name[-1] for path in store.checkpoints()] == ["3", "2", "1"]
+    assert store.newest().progress.epoch == 2
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    store = filled(tmp_path, 2, 1)
+    (tmp_path / ".checkpoint-00000002.abc").mkdir()
+    (tmp_path / ".checkpoint-00000002.abc" / "weights.safetensors").write_bytes(b"half")
+    (tmp_path / ".torn").touch()
+    store.tidy()
+    names = ["best-0-epoch-00002", "best-1-epoch-00003", "checkpoint-00000001"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
+    store = filled(tmp_path, 2, 1)
+    before = sorted(tmp_path.rglob("*"))
+    usage = type("Usage", (), {"free": 1_000_000})
+    monkeypatch.setattr("gkiller.files.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(OutputError, match=r"1\.3 MB are needed, 1\.0 MB are free"):
+        store.save(checkpoint(2))
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.undo()
+    assert store.newest().progress.epoch == 1
 
 
 def test_best_weights(tmp_path):
@@ -177,14 +240,32 @@ def test_best_weights_stay_while_a_checkpoint_refers_to_them(tmp_path):
         saved.progress.best_epoch = {0: min(epoch, 3)}
         if epoch <= 3:
             store.save_best({"w": torch.ones(1)}, 0, epoch)
-        store.save_epoch(saved)
+        store.save(saved)
         bests = sorted(int(path.name[-5:]) for path in tmp_path.glob("best-*"))
         assert bests == sorted({min(e, 3) for e in (epoch - 1, epoch) if e})
+
+
+def test_the_random_generators_go_on(tmp_path):
+    def draws():
+        return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random(), random.gauss(0, 1)
+
+    with torch.random.fork_rng(devices=[]):
+        before = np.random.get_state(), random.getstate()
+        seed_everything(5)
+        np.random.standard_normal()
+        random.gauss(0, 1)
+        save_checkpoint(tmp_path / "c", Checkpoint(checkpoint().progress, {}, {}, [rng_state(CPU)]))
+        expected = draws()
+        seed_everything(6)
+        restore_rng(load_checkpoint(tmp_path / "c").rng[0], CPU)
+        assert draws() == expected
+        np.random.set_state(before[0])
+        random.setstate(before[1])
 
 
 def test_damaged_best_weights_are_noticed(tmp_path):
     store = CheckpointStore(tmp_path, 2)
     store.save_best({"w": torch.ones(2)}, 0, 1)
     damage(tmp_path / "best-0-epoch-00001" / "weights.safetensors")
-    with pytest.raises(ResumeError, match="damaged"):
+    with pytest.raises(ResumeError, match="SHA-256 differs"):
         store.load_best(0, 1)

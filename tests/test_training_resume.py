@@ -4,11 +4,17 @@ import json
 import shutil
 
 import pytest
-from training_helpers import toy_trainer, untimed
+from training_helpers import toy_trainer, untimed, untimed_state
 
-from gkiller.training.trainer import Trainer, Validation
+from gkiller.training.learner import Validation
+from gkiller.training.trainer import Trainer
 
-SMALL = ("data.sample_size=32", "train.keep_checkpoints=2", "dendrites.init_std=0.2")
+SMALL = (
+    "data.sample_size=48",
+    "train.keep_checkpoints=2",
+    "train.checkpoint_steps=1",
+    "dendrites.init_std=0.2",
+)
 
 # Scores by epoch, so that every configuration takes the way it is here for.
 CASES = {
@@ -44,35 +50,37 @@ class Session:
         self.moments = []
 
     def run(self, *, resume=False, photograph=False):
-        """Train; ``photograph`` keeps a copy of the folder at each epoch's first step and at its end."""
+        """Train; ``photograph`` keeps a copy of the folder within each epoch and at its end."""
 
         def on_event(event):
             checkpoints = self.folder / "checkpoints"
-            moment = event.kind == "epoch" or (event.kind == "step" and event.step == 1)
+            moment = event.kind == "epoch" or (event.kind == "step" and event.step == 2)
             if photograph and moment and checkpoints.exists():
                 copy = self.folder.parent / f"{self.folder.name}-{len(self.moments)}"
                 shutil.copytree(checkpoints, copy / "checkpoints")
-                self.moments.append((copy, list(rows), (event.kind, event.phase, event.epoch)))
+                self.moments.append((copy, list(rows), (event.kind, event.phase, event.epoch, event.step)))
 
         with toy_trainer(self.settings, self.folder, on_event) as (trainer, rows):
             checkpoint = trainer.store.newest() if resume else None
-            if checkpoint is not None:
-                self.rows = [row for row in self.rows if row["epoch"] <= checkpoint.progress.epoch]
-            progress = trainer.run(checkpoint)
+            if resume:
+                self.rows = list(checkpoint.progress.metrics) if checkpoint else []
+            if checkpoint:
+                trainer.resume(checkpoint)
+            progress = trainer.run()
             self.rows += rows
         return progress
 
     def result(self):
-        """Everything that is left on the disk, but for the clock."""
+        """The newest checkpoint and the best weights: all that decides the model, but for the clock."""
         found = {}
-        for path in sorted((self.folder / "checkpoints").rglob("*.*")):
-            name = str(path.relative_to(self.folder))
-            if path.name == "state.json":
-                state = json.loads(path.read_text())
-                state.get("progress", {}).pop("seconds", None)
-                found[name] = state
-            elif path.is_file():
-                found[name] = path.read_bytes()
+        newest = max((self.folder / "checkpoints").glob("checkpoint-*"))
+        for folder in [newest, *sorted((self.folder / "checkpoints").glob("best-*"))]:
+            name = folder.name.partition("-0")[0]
+            for path in sorted(folder.iterdir()):
+                content = path.read_bytes()
+                if path.name == "state.json":
+                    content = untimed_state(json.loads(content)) if folder == newest else json.loads(content)
+                found[name, path.name] = content
         return found
 
 
@@ -89,9 +97,10 @@ def test_wherever_it_was_killed(case, tiny, tmp_path, monkeypatch):
     progress = whole.run(photograph=True)
     assert len(whole.rows) == len(scores)
     expected = whole.result()
-    moments = [moment for moment in whole.moments if list(moment[0].rglob("epoch-*"))]
-    assert len(moments) == 2 * (len(scores) - 1)
-    for folder, rows, where in moments:
+    moments = [moment for moment in whole.moments if list(moment[0].rglob("checkpoint-*"))]
+    assert len(moments) == 2 * len(scores)
+    within, between = moments[::2], moments[1::2]
+    for folder, rows, where in [*within, *between[::4]]:
         killed = Session(settings, folder, rows)
         again = killed.run(resume=True)
         assert untimed(killed.rows) == untimed(whole.rows), where
@@ -108,7 +117,7 @@ def test_killed_and_damaged(tiny, tmp_path, monkeypatch):
     whole = Session(settings, tmp_path / "whole")
     whole.run(photograph=True)
     folder, rows, _ = whole.moments[9]
-    newest = max((folder / "checkpoints").glob("epoch-*"))
+    newest = max((folder / "checkpoints").glob("checkpoint-*"))
     (newest / "optimizer.safetensors").write_bytes(b"torn")
     killed = Session(settings, folder, rows)
     killed.run(resume=True)

@@ -26,7 +26,7 @@ def test_runs_are_numbered(tmp_path):
 
 
 def test_a_name_is_taken_once(tmp_path):
-    RunDirectory.create(tmp_path, "mine")
+    RunDirectory.create(tmp_path, "mine").write_settings(tiny_settings())
     with pytest.raises(RunExistsError) as caught:
         RunDirectory.create(tmp_path, "mine")
     assert "--name" in caught.value.remedy
@@ -103,7 +103,7 @@ def test_metrics_come_back_in_order(tmp_path):
     for epoch in (1, 2, 3):
         run.append_metrics({"epoch": epoch, "valid_ap": 0.5})
     assert [row["epoch"] for row in run.read_metrics()] == [1, 2, 3]
-    run.cut_metrics(2)
+    run.write_metrics([{"epoch": 1}, {"epoch": 2}])
     assert [row["epoch"] for row in run.read_metrics()] == [1, 2]
 
 
@@ -113,7 +113,7 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     with (run.path / "metrics.jsonl").open("a") as stream:
         stream.write('{"epoch": 2, "valid')
     assert [row["epoch"] for row in run.read_metrics()] == [1]
-    run.cut_metrics(5)
+    run.write_metrics(run.read_metrics())
     assert (run.path / "metrics.jsonl").read_text() == json.dumps({"epoch": 1}) + "\n"
 
 

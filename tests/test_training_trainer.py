@@ -9,7 +9,9 @@ from training_helpers import toy_trainer, untimed
 
 from gkiller.data.batches import Tokens
 from gkiller.errors import DivergedError, SingleClassError
-from gkiller.training.trainer import Encoded, Trainer, Validation
+from gkiller.training.learner import Encoded, Learner, Validation
+from gkiller.training.ranks import Ranks
+from gkiller.training.trainer import Trainer
 
 SMALL = "data.sample_size=48"
 
@@ -114,7 +116,8 @@ def test_without_dendrites_there_is_one_phase(tiny, tmp_path):
     assert [row["phase"] for row in rows] == ["neuron"] * 2
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert {name.rpartition("-epoch-")[0] for name in names if name.startswith("best")} == {"best-0"}
-    assert sorted(name for name in names if name.startswith("epoch")) == ["epoch-00001", "epoch-00002"]
+    kept = [f"checkpoint-{number:08d}" for number in (1, 2)]
+    assert sorted(name for name in names if name.startswith("checkpoint")) == kept
 
 
 def test_a_phase_starts_from_the_best_weights_of_the_last(tiny, tmp_path, monkeypatch):
@@ -257,9 +260,9 @@ def test_events_tell_the_whole_story(tiny, tmp_path):
 
 def test_token_dropout_hides_real_tokens_only(tiny, tmp_path):
     with toy_trainer(tiny(SMALL, "train.token_dropout=0.5"), tmp_path) as (trainer, _):
-        ids, mask = trainer._batch(trainer.train_split.tokens, np.arange(48))
+        ids, mask = trainer.learner._batch(trainer.learner.train.tokens, np.arange(48))
         torch.manual_seed(0)
-        hidden = trainer._hide_tokens(ids, mask)
+        hidden = trainer.learner._hide_tokens(ids, mask)
     changed = hidden != ids
     assert set(hidden[changed].tolist()) == {4}
     special = (ids == 2) | (ids == 3) | (mask == 0)
@@ -269,8 +272,8 @@ def test_token_dropout_hides_real_tokens_only(tiny, tmp_path):
 
 def test_no_token_dropout(tiny, tmp_path):
     with toy_trainer(tiny(SMALL, "train.token_dropout=0"), tmp_path) as (trainer, _):
-        ids, mask = trainer._batch(trainer.train_split.tokens, np.arange(8))
-        assert trainer._hide_tokens(ids, mask) is ids
+        ids, mask = trainer.learner._batch(trainer.learner.train.tokens, np.arange(8))
+        assert trainer.learner._hide_tokens(ids, mask) is ids
 
 
 @pytest.mark.parametrize(("clip", "bound"), [(0.5, 0.5), (0.0, None)])
@@ -316,7 +319,7 @@ def test_a_loss_that_is_not_finite(tiny, tmp_path):
             trainer.growth.model.classifier.bias[0] = float("inf")
         with pytest.raises(DivergedError) as caught:
             trainer.run()
-    assert "epoch 1" in caught.value.what
+    assert caught.value.where == "epoch 1"
     assert "train.lr" in caught.value.remedy
     assert rows == []
 
@@ -325,7 +328,6 @@ def test_scores_that_are_not_finite(tiny, tmp_path, monkeypatch):
     def spoil(trainer, *_):
         with torch.no_grad():
             trainer.growth.model.classifier.bias[0] = float("nan")
-        return 0.5, 1.0
 
     monkeypatch.setattr(Trainer, "_train_epoch", spoil)
     with toy_trainer(tiny(SMALL), tmp_path) as (trainer, _), pytest.raises(DivergedError, match="validation"):
@@ -335,18 +337,23 @@ def test_scores_that_are_not_finite(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_one_class_only_is_refused_before_an_epoch_is_spent(tiny, tmp_path, split):
     with toy_trainer(tiny(SMALL), tmp_path) as (trainer, _):
-        encoded = {"train": trainer.train_split, "valid": trainer.valid_split}
+        encoded = {"train": trainer.learner.train, "valid": trainer.valid_split}
         encoded[split] = replace(encoded[split], labels=np.zeros_like(encoded[split].labels))
         with pytest.raises(SingleClassError) as caught:
             Trainer(
                 trainer.settings,
                 ("toxicity",),
-                encoded["train"],
                 encoded["valid"],
-                trainer.growth,
+                Learner(
+                    trainer.settings,
+                    ("toxicity",),
+                    trainer.growth,
+                    encoded["train"],
+                    ranks=Ranks(),
+                    mask_token=4,
+                    special_tokens=[0, 2, 3],
+                ),
                 trainer.store,
-                mask_token=4,
-                special_tokens=[0, 2, 3],
                 on_event=lambda event: None,
                 on_metrics=lambda row: None,
             )

@@ -10,9 +10,10 @@ import torch
 from gkiller.data.load import load_dataset
 from gkiller.model.classifier import build_classifier
 from gkiller.model.tokenizer import load_tokenizer
-from gkiller.training.checkpoint import CheckpointStore
+from gkiller.training.ranks import Ranks
 from gkiller.training.runtime import runtime
-from gkiller.training.train import _encode, _token, growing
+from gkiller.training.store import CheckpointStore
+from gkiller.training.train import encode, growing, new_learner
 from gkiller.training.trainer import Trainer
 
 TIMINGS = ("seconds", "rows_per_second")
@@ -27,16 +28,14 @@ def toy_trainer(settings, folder: Path, on_event=lambda event: None):
     with runtime(settings.train, torch.device("cpu")):
         model = build_classifier(settings.model, dataset.labels, tokenizer.get_vocab_size())
         with growing(settings, model) as growth:
+            learner = new_learner(settings, dataset, tokenizer, growth, Ranks())
             yield (
                 Trainer(
                     settings,
                     dataset.labels,
-                    _encode(tokenizer, dataset.split("train")),
-                    _encode(tokenizer, dataset.split("valid")),
-                    growth,
+                    encode(tokenizer, dataset.split("valid")),
+                    learner,
                     CheckpointStore(folder / "checkpoints", settings.train.keep_checkpoints),
-                    mask_token=_token(tokenizer, "[MASK]"),
-                    special_tokens=[_token(tokenizer, t) for t in ("[PAD]", "[CLS]", "[SEP]")],
                     on_event=on_event,
                     on_metrics=rows.append,
                 ),
@@ -47,3 +46,10 @@ def toy_trainer(settings, folder: Path, on_event=lambda event: None):
 def untimed(rows):
     """Metrics without what a clock says."""
     return [{key: value for key, value in row.items() if key not in TIMINGS} for row in rows]
+
+
+def untimed_state(state):
+    """A checkpoint's state.json without what a clock says, and the digest that counts it in."""
+    progress = {k: v for k, v in state["progress"].items() if k not in ("seconds", "epoch_seconds")}
+    rest = {key: value for key, value in state.items() if key != "digest"}
+    return {**rest, "progress": {**progress, "metrics": untimed(progress["metrics"])}}

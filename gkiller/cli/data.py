@@ -161,6 +161,8 @@ def _show_inspection(result: dict[str, Any]) -> None:
         warn(f"{count:,} bad rows ({kind}) are left out here; 'prepare' refuses them unless --on-error skip")
     if result["unit"] == "words":
         warn("no tokenizer: lengths are words, not tokens")
+    for line in result["warnings"]:
+        warn(line)
     splits, unit = result["splits"], result["unit"]
     show(
         results_table(

@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model directory, or a run that has one.")
 ]
-SplitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        metavar="SPLIT",
-        help="train, valid, test or all. [default: test; all for a single file]".replace("[", "\\["),
-    ),
-]
+DATA_HELP = (
+    "Labelled comments, instead of those of the model's own run: 'sample', a prepared directory, a file or "
+    "folder, or a hub data set."
+)
+
+
+def split_help(default: str) -> str:
+    """Return the help of ``--split``; ``default`` is what the command reads without it."""
+    text = f"train, valid, test or all. [default: {default}; all for a single file named with --data]"
+    return text.replace("[", "\\[")
+
+
+SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("test"))]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -36,10 +41,14 @@ OutOption = Annotated[
 
 
 @with_settings(
-    "data", "evaluation", without=("data.sample_size", "evaluation.min_precision", "evaluation.min_recall")
+    "data",
+    "evaluation",
+    without=("data.sample_size", "evaluation.min_precision", "evaluation.min_recall"),
+    helps={"data.source": DATA_HELP},
 )
 def evaluate(
     resolved: Resolved,
+    asked: frozenset[str],
     model: ModelArgument,
     split: SplitOption = None,
     out: OutOption = None,
@@ -49,36 +58,42 @@ def evaluate(
 
     F1, precision, recall, accuracy, ROC-AUC, average precision, MCC, Brier score, calibration error and
     confusion matrix, per label, at 0.5 and at the stored threshold, with bootstrap intervals. Without
-    --data it reads the data of the model's own run.
+    --data it reads the data of the model's own run, and refuses them when they have changed since.
     """
-    from gkiller.data.labelled import load_labelled
-    from gkiller.evaluation.models import data_of, evaluate_measured, measure, run_of
+    from gkiller.evaluation.models import evaluate_measured, measure
+    from gkiller.evaluation.source import choose_data, load_chosen, measuring_warnings
     from gkiller.model.directory import load_model
     from gkiller.report.evaluation import write_evaluation
 
     loaded = load_model(model)
     assert loaded.path is not None  # it was just read from there
-    run, settings = run_of(loaded.path), resolved.settings
-    given = resolved.origins["data.source"] != "default"
-    data = settings.data if given else data_of(run, loaded.path)
+    settings = resolved.settings
+    choice = choose_data(loaded.path, settings.data, asked)
     with stages() as on_data:
-        found = load_labelled(data, split, on_data)
+        found = load_chosen(choice, split, on_data, default="test")
     with progress("scoring") as advance:
         measured = measure(loaded, found.dataset, found.rows, settings.evaluation.batch_size, advance)
     with progress("resampling") as advance:
         evaluation = evaluate_measured(measured, settings.evaluation, advance)
-    source = str(found.dataset.manifest.get("source", data.source))
+    source = str(found.dataset.manifest.get("source", choice.data.source))
+    warnings = [
+        *measuring_warnings(choice, found, loaded.metadata["thresholds"]),
+        *evaluation.undefined(),
+    ]
     facts = {
         "model": str(loaded.path),
         "source": source,
         "split": found.name,
         "missing_labels": list(measured.missing),
+        "warnings": warnings,
     }
-    where = out or (None if given else run)  # other data's reports do not belong in the run
+    where = out or choice.run  # other data's reports do not belong in the run
     written: list[str] = []
     if where is not None:
         stem = "evaluation" if found.name == "test" else f"evaluation-{found.name}"
         written = write_evaluation(where, facts, measured, evaluation, settings.evaluation, stem=stem)
+    for line in warnings:
+        warn(line)
     if measured.missing:
         warn(f"not measured, as the data lack them: {', '.join(measured.missing)}")
     if found.dataset.manifest.get("synthetic"):

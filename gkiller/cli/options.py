@@ -7,7 +7,9 @@ A command that depends on settings is written so::
         \"\"\"One line that ``gkiller --help`` shows.\"\"\"
 
 and gets, beside its own parameters, a flag for each setting named that has one, plus ``--preset``,
-``--config`` and ``--set``. What it receives in ``resolved`` is validated and knows its origins.
+``--config`` and ``--set``. What it receives in ``resolved`` is validated and knows its origins. A
+command with a parameter ``asked: frozenset[str]`` also gets the dotted keys that its command line set, by
+flag, ``--set`` or ``--config``, and not what lies around (``gkiller.toml``, variables).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from gkiller.settings import Reference
 
@@ -33,10 +35,11 @@ PANEL = "Settings"
 _METAVARS = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT", "list": "A,B,..."}
 
 
-def option(key: str) -> Any:
+def option(key: str, text: str | None = None) -> Any:
     """Return the annotation of an option that sets ``key``; None means that it was not given.
 
-    The value stays text: the settings check it, so that a bad one answers alike wherever it came from.
+    Its help is the setting's, or ``text`` where the command takes it in another sense. The value stays text:
+    the settings check it, so that a bad one answers alike wherever it came from.
 
     Raises:
         KeyError: no such setting.
@@ -46,7 +49,7 @@ def option(key: str) -> Any:
     entry = settings_by_key()[key]
     flag = entry.flag or "--" + entry.name.replace("_", "-")
     common: dict[str, Any] = {
-        "help": option_help(entry),
+        "help": option_help(entry) if text is None else text.replace("[", "\\["),
         "rich_help_panel": entry.section.capitalize(),
         "show_default": False,
     }
@@ -70,13 +73,14 @@ def option_help(entry: Reference) -> str:
 
 
 def with_settings(
-    *names: str, without: Iterable[str] = ()
+    *names: str, without: Iterable[str] = (), helps: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a typer command the settings' flags, and the command their resolution.
 
     Args:
         names: sections (every setting in them that has a flag) or single dotted keys.
         without: dotted keys that this command does not take as flags.
+        helps: by dotted key, the help of a flag that this command takes in another sense than the setting's.
 
     The decorated function takes ``resolved: Resolved`` beside its own typer parameters; every
     parameter is passed by name.
@@ -95,15 +99,18 @@ def with_settings(
             from gkiller.settings import resolve
 
             values = {name: given.pop(name) for name in flags}
+            config = given.pop("config")
             resolved = resolve(
                 preset=given.pop("preset"),
-                config=given.pop("config"),
+                config=config,
                 flags={flags[name].key: value for name, value in values.items() if value is not None},
                 overrides=given.pop("set_") or (),
             )
+            if "asked" in inspect.signature(command).parameters:
+                given["asked"] = _asked(resolved.origins, config)
             command(resolved=resolved, **given)
 
-        parameters = [*own, *_setting_parameters(chosen), *_layer_parameters()]
+        parameters = [*own, *_setting_parameters(chosen, helps or {}), *_layer_parameters()]
         _redeclare(wrapper, parameters)
         return wrapper
 
@@ -127,11 +134,11 @@ def _chosen(names: Iterable[str], without: frozenset[str]) -> list[Reference]:
 
 
 def _own_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
-    """Return the command's parameters but ``resolved``, with their annotations evaluated."""
+    """Return the command's own parameters for typer, with their annotations evaluated."""
     declared = {
         name: parameter
         for name, parameter in inspect.signature(command).parameters.items()
-        if name != "resolved"
+        if name not in ("resolved", "asked")
     }
     # The command's `resolved: Resolved` may be imported for type checking only: leave it out.
     bare = SimpleNamespace(
@@ -144,8 +151,19 @@ def _own_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
     ]
 
 
-def _setting_parameters(entries: Iterable[Reference]) -> list[inspect.Parameter]:
-    return [_parameter(_parameter_name(entry.key), option(entry.key)) for entry in entries]
+def _setting_parameters(entries: Iterable[Reference], helps: Mapping[str, str]) -> list[inspect.Parameter]:
+    return [
+        _parameter(_parameter_name(entry.key), option(entry.key, helps.get(entry.key))) for entry in entries
+    ]
+
+
+def _asked(origins: Mapping[str, str], config: str | None) -> frozenset[str]:
+    """Return the keys that flags, ``--set`` or the file of ``--config`` gave."""
+    return frozenset(
+        key
+        for key, origin in origins.items()
+        if origin.startswith("--") or (config is not None and origin == config)
+    )
 
 
 def _layer_parameters() -> list[inspect.Parameter]:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from gkiller.cli.console import emit_json, next_command, progress, results_table, show, stages, warn
-from gkiller.cli.evaluate import ModelArgument, SplitOption
+from gkiller.cli.evaluate import DATA_HELP, ModelArgument, split_help
 from gkiller.cli.options import JsonFlag, with_settings
 
 if TYPE_CHECKING:
     from gkiller.settings import Resolved
 
+SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("valid"))]
 
-@with_settings("data", "evaluation", without=("data.sample_size", "evaluation.resamples"))
+
+@with_settings(
+    "data",
+    "evaluation",
+    without=("data.sample_size", "evaluation.resamples"),
+    helps={"data.source": DATA_HELP},
+)
 def threshold(
     resolved: Resolved,
+    asked: frozenset[str],
     model: ModelArgument,
     split: SplitOption = None,
     json: JsonFlag = False,
@@ -23,31 +33,40 @@ def threshold(
 
     For the best F1, or with --min-precision or --min-recall for the best of the other at that target. It
     reads the validation split (all rows of a single file), never the test split unless --split names it, and
-    stores the thresholds in the model.
+    stores the thresholds in the model, with what they were tuned on. Without --data it reads the data of the
+    model's own run, and refuses them when they have changed since.
     """
-    from gkiller.data.labelled import load_labelled
-    from gkiller.evaluation.models import data_of, measure, run_of, tune_measured
+    from gkiller.evaluation.models import measure, tune_measured
+    from gkiller.evaluation.source import choose_data, load_chosen, run_of, tuned_on, tuning_warnings
     from gkiller.model.directory import load_model, rewrite_model
-    from gkiller.report.card import with_thresholds
+    from gkiller.report.card import update_card, with_thresholds
 
     loaded = load_model(model)
     assert loaded.path is not None  # it was just read from there
     settings = resolved.settings
-    given = resolved.origins["data.source"] != "default"
-    data = settings.data if given else data_of(run_of(loaded.path), loaded.path)
+    choice = choose_data(loaded.path, settings.data, asked)
     with stages() as on_data:
-        found = load_labelled(data, split, on_data, default="valid")
+        found = load_chosen(choice, split, on_data, default="valid")
     with progress("scoring") as advance:
         measured = measure(loaded, found.dataset, found.rows, settings.evaluation.batch_size, advance)
     tuned = tune_measured(measured, settings.evaluation)
     before = loaded.metadata["thresholds"]
-    thresholds = {**before, **{label: found_.as_dict() for label, found_ in tuned.items()}}
+    record = tuned_on(found)
+    new = {label: {**threshold.as_dict(), "tuned_on": record} for label, threshold in tuned.items()}
+    thresholds = {**before, **new}
     card = with_thresholds((loaded.path / "README.md").read_text("utf-8"), thresholds)
     rewrite_model(loaded.path, loaded, thresholds=thresholds, card=card)
+    run = run_of(loaded.path)
+    if run is not None:
+        update_card(run / "README.md", thresholds)
+    warnings = tuning_warnings(choice, found)
+    for line in warnings:
+        warn(line)
     if measured.missing:
         warn(f"left as they were, as the data lack them: {', '.join(measured.missing)}")
     if json:
-        emit_json({"model": str(loaded.path), "split": found.name, "thresholds": thresholds})
+        facts = {"model": str(loaded.path), "split": found.name, "rows": len(found.rows)}
+        emit_json({**facts, "thresholds": thresholds, "warnings": warnings})
         return
     rows = [
         (label, before[label]["value"], t.value, t.target, t.precision, t.recall, t.f1, t.positives, t.note)

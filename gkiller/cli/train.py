@@ -55,7 +55,10 @@ def train(
             argv=sys.argv,
             on_event=display,
             on_data=on_data,
+            signals=True,
         )
+    if not result.first:
+        return
     if json:
         emit_json(_facts(result))
         return

@@ -31,9 +31,6 @@ class TrainingDisplay:
         self._tasks: dict[int, TaskID] = {}
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._bars = _bars(self._console)
-            self._bars.start()
         return self
 
     def __exit__(
@@ -44,7 +41,10 @@ class TrainingDisplay:
             self._bars = None
 
     def __call__(self, event: TrainingEvent) -> None:
-        """Draw one event."""
+        """Draw one event; the first one starts the bars."""
+        if self._bars is None and self._console.is_terminal:
+            self._bars = _bars(self._console)
+            self._bars.start()
         if event.kind != "step":
             self._line(event)
         if self._bars is not None and event.kind != "note":

@@ -11,13 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.dataset import SPLIT_NAMES
+from gkiller.data.dataset import LEAST_OF_A_KIND, SPLIT_NAMES
 from gkiller.data.labels import UNKNOWN
 
 TRAIN, VALID, TEST = range(len(SPLIT_NAMES))
-
-_MIN_STRATUM = 3
-"""From this size on a stratum gives at least one row to each split that is split off."""
 
 
 class Shares(NamedTuple):
@@ -65,7 +62,7 @@ def split_rows(
 def _quota(seen: int, size: int, share: float) -> int:
     """Return how many of a stratum's rows to draw, so that the strata's sum is the share of all rows."""
     count = int((seen + size) * share + 0.5) - int(seen * share + 0.5)
-    return max(count, 1) if share > 0 and size >= _MIN_STRATUM else count
+    return max(count, 1) if share > 0 and size >= LEAST_OF_A_KIND else count
 
 
 def _draw(rows: npt.NDArray[np.int64], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

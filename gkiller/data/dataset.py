@@ -13,6 +13,9 @@ from gkiller.errors import SourceNotFoundError
 
 SPLIT_NAMES = ("train", "valid", "test")
 
+LEAST_OF_A_KIND = 3
+"""From so many rows of the same labels on, at least one goes to each split that is split off train."""
+
 LabelArray = npt.NDArray[np.float32]
 WeightArray = npt.NDArray[np.float64]
 
@@ -127,13 +130,24 @@ class Dataset:
         """Return the split of that name.
 
         Raises:
-            SourceNotFoundError: there is none; the message names those there are.
+            SourceNotFoundError: there is none; the message names those there are, or says that the rows
+                were too few to split it off.
 
         """
         if name in self.splits:
             return self.splits[name]
         there = ", ".join(s for s in SPLIT_NAMES if s in self.splits) or "none"
         source = self.manifest.get("source") or "this data set"
+        if self.manifest.get("settings", {}).get(f"{name}_share"):  # it was to be split off
+            count, label = len(self.splits.get("train", ())), self.labels[0]
+            rows = f"{count:,} train row{'s' * (count != 1)}"
+            raise SourceNotFoundError(
+                f"there are too few rows to split off a split {name!r}: {rows}",
+                where=str(source),
+                remedy=f"give at least {LEAST_OF_A_KIND} different comments with {label!r} and "
+                f"{LEAST_OF_A_KIND} without any label, or rows of its own with "
+                f"'gkiller data prepare ... --{name} FILE'",
+            )
         raise SourceNotFoundError(
             f"there is no split {name!r}",
             where=str(source),

@@ -17,11 +17,11 @@ from gkiller.data.dataset import SPLIT_NAMES, Dataset
 from gkiller.data.duplicates import find_duplicates
 from gkiller.data.labels import UNKNOWN
 from gkiller.data.load import read_prepared
-from gkiller.data.manifest import label_counts
+from gkiller.data.manifest import class_warnings, label_counts
 from gkiller.data.rows import BATCH_ROWS
 from gkiller.data.sources import resolve_sources
 from gkiller.data.store import MANIFEST_NAME
-from gkiller.errors import EmptyDataError, FormatError, SourceNotFoundError
+from gkiller.errors import EmptyDataError
 from gkiller.settings import DataSettings
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
@@ -76,17 +76,19 @@ def inspect(
         progress: called as ``progress("reading", rows, total)``.
 
     Returns:
-        Plain values: ``source``, ``labels``, ``unit``, ``max_length``, ``bad_rows``, ``notes``; ``splits``
-        with per split ``rows``, ``labels``, ``lengths``, ``characters``, ``duplicates`` and ``histogram``;
-        ``overlap`` with, for each ordered pair of splits, the rows of the one whose folded text stands in
-        the other; and ``conflicting_texts``, folded texts that bear both values of a label.
+        Plain values: ``source``, ``labels``, ``unit``, ``max_length``, ``bad_rows``, ``notes``, ``warnings``
+        of labels that lack a class; ``splits`` with per split ``rows``, ``labels``, ``lengths``,
+        ``characters``, ``duplicates`` and ``histogram``; ``overlap`` with, for each ordered pair of splits,
+        the rows of the one whose folded text stands in the other; and ``conflicting_texts``, folded texts
+        that bear both values of a label.
 
     Raises:
-        DataError: the source or the tokenizer cannot be read, or there are no rows.
+        DataError: the source cannot be read, or there are no rows.
+        ModelError: the tokenizer cannot be read, or is not one that the model could use.
 
     """
     settings = settings or DataSettings()
-    lengths = _length_counter(tokenizer_path)
+    lengths = _length_counter(tokenizer_path, max_length)
     facts: dict[str, Any] = {"notes": [], "bad_rows": {}}
     measures: dict[str, _Measures] = {}
     for rows in _rows_of(source, settings, facts, progress):
@@ -101,6 +103,7 @@ def inspect(
         raise EmptyDataError("there are no good rows", where=str(facts["source"]), remedy="see the bad rows")
     labels = facts["labels"]
     overlap, conflicts = _across(measures)
+    splits = {name: _summary(measures[name], labels, max_length) for name in SPLIT_NAMES if name in measures}
     return {
         "source": facts["source"],
         "labels": list(labels),
@@ -109,9 +112,10 @@ def inspect(
         "max_length": max_length,
         "notes": facts["notes"],
         "bad_rows": dict(facts["bad_rows"]),
-        "splits": {
-            name: _summary(measures[name], labels, max_length) for name in SPLIT_NAMES if name in measures
-        },
+        "warnings": [
+            line for name, split in splits.items() for line in class_warnings(name, split["labels"])
+        ],
+        "splits": splits,
         "overlap": overlap,
         "conflicting_texts": conflicts,
     }
@@ -156,24 +160,14 @@ def _dataset_rows(dataset: Dataset) -> Iterator[_Rows]:
             )
 
 
-def _length_counter(path: Path | None) -> Lengths:
+def _length_counter(path: Path | None, max_length: int) -> Lengths:
     """Return a function from comments to their lengths, in tokens or, without a tokenizer, in words."""
     if path is None:
         return lambda texts: [len(text.split()) for text in texts]
-    from tokenizers import Tokenizer
+    from gkiller.model.tokenizer import read_tokenizer
 
-    path = Path(path)
-    if not path.is_file():
-        raise SourceNotFoundError("no such tokenizer file", where=str(path), remedy="check --tokenizer")
-    try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:
-        raise FormatError(
-            f"not a tokenizer.json: {error}", where=str(path), remedy="check --tokenizer"
-        ) from error
+    tokenizer = read_tokenizer(Path(path), max_length)
     tokenizer.no_truncation()
-    tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # "[SEP]" in a comment is ordinary text, as for the model
     return lambda texts: [len(encoding.ids) for encoding in tokenizer.encode_batch(texts)]
 
 

@@ -36,7 +36,12 @@ class Labelled:
 
 
 def load_labelled(
-    settings: DataSettings, split: str | None, progress: Progress | None = None, *, default: str = "test"
+    settings: DataSettings,
+    split: str | None,
+    progress: Progress | None = None,
+    *,
+    default: str = "test",
+    whole_file: bool = True,
 ) -> Labelled:
     """Return the rows to measure on.
 
@@ -48,6 +53,7 @@ def load_labelled(
         split: "train", "valid", "test", "all", or None for ``default`` (for "all" with a single file).
         progress: told of the rows read.
         default: the split taken of a source that has splits.
+        whole_file: whether a single file is taken whole; else it is split as for training.
 
     Raises:
         SettingsError: there is no split of that name.
@@ -56,7 +62,7 @@ def load_labelled(
     if split is not None and split not in (*SPLIT_NAMES, ALL):
         names = (*SPLIT_NAMES, ALL)
         raise SettingsError(f"unknown split {split!r}", where="--split", remedy=did_you_mean(split, names))
-    single = Path(settings.source).expanduser().is_file()
+    single = whole_file and Path(settings.source).expanduser().is_file()
     if single and split in (None, ALL):
         dataset, rows = _whole_file(settings, progress)
         return Labelled(dataset, rows, ALL)

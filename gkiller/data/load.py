@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,7 @@ def read_prepared(directory: Path) -> Dataset:
     for name in SPLIT_NAMES:
         entry = manifest["splits"].get(name)
         if entry is not None:
-            splits[name] = _read_split(directory / str(entry["file"]), labels, entry)
+            splits[name] = _read_split(directory / _plain_name(entry["file"], directory), labels, entry)
     return Dataset(labels, splits, manifest)
 
 
@@ -155,6 +155,22 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if manifest.get("digest") != manifest_digest(manifest):
         raise FormatError("the manifest was changed after it was written", where=str(path), remedy=_AGAIN)
     return manifest
+
+
+def _plain_name(name: object, directory: Path) -> str:
+    """Return a file's name out of a manifest, which may come from anybody: nothing outside is read.
+
+    Raises:
+        FormatError: it leads to another directory.
+
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or PureWindowsPath(name).name != name:
+        raise FormatError(
+            f"the manifest names the file {str(name)[:80]!r}, which is not in this directory",
+            where=str(directory / MANIFEST_NAME),
+            remedy=_AGAIN,
+        )
+    return name
 
 
 def _read_split(path: Path, labels: tuple[str, ...], entry: dict[str, Any]) -> Split:

@@ -104,11 +104,19 @@ def split_warnings(labels: Sequence[str], splits: dict[str, npt.NDArray[np.int8]
         if codes is None or not len(codes):
             warnings.append(f"there is no {name} split")
             continue
-        for label, count in label_counts(labels, codes).items():
-            missing = [kind for kind in ("positive", "negative") if not count[kind]]
-            if missing:
-                warnings.append(f"{name}: no {' and no '.join(missing)} row of {label!r}")
+        warnings += class_warnings(name, label_counts(labels, codes))
     return warnings
+
+
+def class_warnings(split: str, counts: dict[str, dict[str, Any]]) -> list[str]:
+    """Return a line for each label of a split that lacks a class; ``counts`` as of `label_counts`."""
+    missing = {
+        label: [kind for kind in ("positive", "negative") if not count[kind]]
+        for label, count in counts.items()
+    }
+    return [
+        f"{split}: no {' and no '.join(kinds)} row of {label!r}" for label, kinds in missing.items() if kinds
+    ]
 
 
 def build_manifest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from gkiller.data.catalogue import KnownSource, find_known, known_names
@@ -202,6 +202,38 @@ def _listing(names: list[str]) -> str:
     if not names:
         return "no data file is in that folder"
     return "there are: " + ", ".join(sorted(names)[:10]) + (", ..." if len(names) > 10 else "")
+
+
+def local_path(source: str) -> str | None:
+    """Return the absolute path of a source that is a file or folder here, or None."""
+    path = Path(source).expanduser()
+    return str(path.absolute()) if source != "sample" and path.exists() else None
+
+
+def is_plain_path(source: str) -> bool:
+    """Tell whether a source can only be a path: it is not the sample, and no name of a hub data set."""
+    if source == "sample" or find_known(source) is not None:
+        return False
+    return bool(data_suffix(Path(source))) or not _HUB_NAME.fullmatch(source)
+
+
+def public_source(source: str) -> str:
+    """Return what may be told of a source to strangers: of a local one its last component alone.
+
+    Args:
+        source: as a manifest names it; several stand with `` + `` between them.
+    """
+    names = [source] if Path(source).expanduser().exists() else source.split(" + ")
+    shown = " + ".join(dict.fromkeys(_last_component(name) for name in names))
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)
+
+
+def _last_component(source: str) -> str:
+    bare = re.sub(r" \([\w.-]+\)$", "", source)  # "org/name:config (split)" names a split of the hub
+    path = Path(source).expanduser()
+    if source == "sample" or not (path.exists() or is_plain_path(bare)):
+        return source
+    return PureWindowsPath(source).name or "local files"  # it takes both kinds of slash
 
 
 def known_of(parts: Sequence[Part]) -> list[KnownSource]:

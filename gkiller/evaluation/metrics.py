@@ -176,21 +176,6 @@ def label_figures(
     return dict(zip((*RANK_FIGURES, *POINT_FIGURES), map(float, values), strict=True))
 
 
-def roc_auc(truth: Any, scores: Any, weights: Any | None = None) -> float:
-    """Return the weighted area under the ROC curve of one label, NaN with one class only."""
-    return label_figures(truth, scores, weights)["roc_auc"]
-
-
-def average_precision(truth: Any, scores: Any, weights: Any | None = None) -> float:
-    """Return the weighted average precision of one label, NaN with one class only."""
-    return label_figures(truth, scores, weights)["ap"]
-
-
-def f1_score(truth: Any, scores: Any, weights: Any | None = None, *, threshold: float = HALF) -> float:
-    """Return the weighted F1 of one label at a threshold, NaN without positives."""
-    return label_figures(truth, scores, weights, threshold=threshold)["f1"]
-
-
 def macro_score(metric: Literal["ap", "f1"], truth: Any, scores: Any, weights: Any | None = None) -> float:
     """Return the score that early stopping watches: the mean over the labels that have both classes.
 

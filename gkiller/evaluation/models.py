@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.dataset import Dataset, Split
-from gkiller.errors import LabelMismatchError, SettingsError
+from gkiller.errors import LabelMismatchError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.results import Evaluation
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
@@ -19,7 +18,7 @@ from gkiller.model.scoring import score_texts
 
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
-    from gkiller.settings.definition import DataSettings, EvaluationSettings
+    from gkiller.settings.definition import EvaluationSettings
 
 Progress = Callable[[int, int | None], None]
 
@@ -111,26 +110,3 @@ def tune_measured(measured: Measured, settings: EvaluationSettings) -> dict[str,
         min_precision=settings.min_precision,
         min_recall=settings.min_recall,
     )
-
-
-def run_of(model: Path) -> Path | None:
-    """Return the run directory that a model directory belongs to, or None."""
-    parent = model.resolve().parent
-    return parent if (parent / "settings.toml").is_file() and model.name == "model" else None
-
-
-def data_of(run: Path | None, model: Path) -> DataSettings:
-    """Return the data settings of the run that made a model.
-
-    Raises:
-        SettingsError: the model is not in its run directory, so that its data are not known.
-    """
-    from gkiller.settings import resolve
-
-    if run is None:
-        raise SettingsError(
-            "this model is outside of its run, so its data are not known",
-            where=str(model),
-            remedy="name them with --data",
-        )
-    return resolve(config=run / "settings.toml", environ={}).settings.data

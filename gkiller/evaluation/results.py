@@ -126,6 +126,15 @@ class Evaluation:
                 return result
         raise KeyError(name)
 
+    def undefined(self) -> list[str]:
+        """Return a line for each label of one class only, which says what it leaves undefined."""
+        lines = []
+        for result in self.labels:
+            if result.roc_auc.value is None:
+                names = ["ROC-AUC", "AP", *([] if result.half.recall.value is not None else ["F1"])]
+                lines.append(f"{result.label}: {result.roc_auc.note}: {', '.join(names)} are undefined")
+        return lines
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values: no NaN, so strict JSON takes them; labels by name."""
         plain = asdict(self)

@@ -20,6 +20,19 @@ import torch
 from gkiller.errors import DendriteError
 
 _TERMINATED = 128 + signal.SIGTERM
+# perforatedai writes its files in the first of several processes only, and then looks for them in each.
+_LAUNCHER = (
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "OMPI_COMM_WORLD_RANK",
+    "PMI_RANK",
+)
 
 
 class _DebuggerStopError(Exception):
@@ -47,11 +60,21 @@ def _plot_backend() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hide what a launcher of several processes has set in the environment."""
+    before = {name: os.environ.pop(name) for name in _LAUNCHER if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
 def contained(directory: Path, seed: int) -> Iterator[None]:
     """Run perforatedai's code: seeded, quiet, in ``directory``, and unable to stop the process.
 
-    Put back afterwards: the current directory, the standard streams, warning filters, the random states of
-    torch, numpy and Python, ``pdb.set_trace`` and matplotlib's backend.
+    Put back afterwards: the current directory, the standard streams, a launcher's variables, warning
+    filters, the random states of torch, numpy and Python, ``pdb.set_trace`` and matplotlib's backend.
 
     Args:
         directory: the current directory while the block lasts.
@@ -70,6 +93,7 @@ def contained(directory: Path, seed: int) -> Iterator[None]:
         pdb.set_trace, sys.stdin = _refuse_debugger, io.StringIO()
         with (
             _plot_backend(),
+            _alone(),
             torch.random.fork_rng(devices=devices),
             warnings.catch_warnings(),
             contextlib.redirect_stdout(said),

@@ -1,38 +1,55 @@
-"""The model directory: what `save_model` writes and `load_model` reads. No pickle, no code."""
+"""The model directory: what `save_model` writes and `load_model` reads. No pickle, no code.
+
+A directory may come from anybody: its digests may be right and its content wrong. Every file is read once,
+within a limit, and its content is checked before it is built.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 
-from gkiller.errors import ModelFormatError
-from gkiller.files import atomic_directory, json_text, sha256_file
-from gkiller.model.classifier import Pooling, ToxicityClassifier, new_classifier
-from gkiller.model.dendritic import ACTIVATIONS, add_dendrites
+from gkiller.errors import (
+    GkillerError,
+    ModelFormatError,
+    ModelNotFoundError,
+    ModelTamperedError,
+    nearest,
+    one_line,
+)
+from gkiller.files import atomic_directory, json_text
+from gkiller.model.classifier import ToxicityClassifier
+from gkiller.model.description import WRITTEN, read_description, read_labels, read_number
 from gkiller.model.growth import dendritic_modules
-from gkiller.model.layout import CARD as _CARD
-from gkiller.model.layout import CONFIG as _CONFIG
-from gkiller.model.layout import FORMAT_VERSION, altered, check_digest, check_version, listed_file, parse_json
-from gkiller.model.layout import META as _META
-from gkiller.model.layout import REMEDY_DAMAGED as _REMEDY_DAMAGED
-from gkiller.model.layout import TOKENIZER as _TOKENIZER
-from gkiller.model.layout import WEIGHTS as _WEIGHTS
-from gkiller.model.layout import checked_threshold as _threshold
-from gkiller.model.layout import content_digest as _digest
-from gkiller.model.layout import find_model as find_model
-from gkiller.model.layout import one_line as _one_line
-from gkiller.model.tokenizer import parse_tokenizer
+from gkiller.model.tokenizer import MAX_TOKENIZER_BYTES, parse_tokenizer
+from gkiller.sealed import SealBrokenError, Sealed, seal, unseal
+from gkiller.strict_json import parse_json
+from gkiller.tensors import FLOATS, read_header, read_tensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from transformers import BertConfig
+
+FORMAT_VERSION = 1
+_META, _CONFIG, _WEIGHTS, _TOKENIZER, _CARD = (
+    "gkiller.json",
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "README.md",
+)
+_LIMITS = {_CONFIG: 2**20, _WEIGHTS: 4 * 2**30, _TOKENIZER: MAX_TOKENIZER_BYTES, _CARD: 4 * 2**20}
+"""The most bytes that are read of each file."""
+_RUN = "settings.toml"
+"""The file that makes a directory a run."""
+_REMEDY_MISSING = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
+_REMEDY_DAMAGED = "copy the model again from where it came, or train it again"
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,8 @@ def save_model(
     """
     with atomic_directory(directory) as temporary:
         (temporary / _CONFIG).write_text(json_text(_config_of(model, labels)), "utf-8")
-        save_file({n: p.detach().contiguous() for n, p in model.named_parameters()}, temporary / _WEIGHTS)
+        weights = {name: p.detach().contiguous() for name, p in model.named_parameters()}
+        (temporary / _WEIGHTS).write_bytes(save(weights))
         (temporary / _TOKENIZER).write_text(tokenizer_json, "utf-8")
         (temporary / _CARD).write_text(card, "utf-8")
         metadata = {
@@ -94,7 +112,7 @@ def save_model(
             "calibration": None,
             "training": dict(training or {}),
         }
-        _write_metadata(temporary, metadata)
+        seal(temporary, _META, metadata)
 
 
 def rewrite_model(
@@ -107,18 +125,17 @@ def rewrite_model(
         loaded: what `load_model` gave for it.
         thresholds: as in `save_model`.
         card: the new model card.
+
+    Raises:
+        ModelTamperedError: a file is not the one that was loaded.
+        ModelFormatError: the directory cannot be read any more.
     """
     source = loaded.path or directory
-    listed = _read_json(source / _META)["files"]
     with atomic_directory(directory) as temporary:
-        for name in listed:
-            target = temporary / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((source / name).read_bytes())
+        with _unbroken():
+            _unseal(source).copy_to(temporary)
         (temporary / _CARD).write_text(card, "utf-8")
-        _write_metadata(
-            temporary, {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}}
-        )
+        seal(temporary, _META, {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}})
 
 
 def add_files(
@@ -137,15 +154,20 @@ def add_files(
         files: what is added or replaced, by its name in the directory, such as "onnx/model.onnx".
         keep: says of each of the model's own files whether to take it over; all by default.
         changes: to what gkiller.json says.
+
+    Raises:
+        ModelTamperedError: a file is not the one that was loaded.
+        ModelFormatError: the directory cannot be read any more.
     """
     source = loaded.path or directory
-    kept = [name for name in _read_json(source / _META)["files"] if keep is None or keep(name)]
     with atomic_directory(directory) as temporary:
-        for name, content in (*((n, (source / n).read_bytes()) for n in kept), *files.items()):
+        with _unbroken():
+            _unseal(source).copy_to(temporary, lambda name: name not in files and (not keep or keep(name)))
+        for name, content in files.items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        _write_metadata(temporary, {**loaded.metadata, **(changes or {})})
+        seal(temporary, _META, {**loaded.metadata, **(changes or {})})
 
 
 def load_model(path: str | Path) -> LoadedModel:
@@ -160,33 +182,59 @@ def load_model(path: str | Path) -> LoadedModel:
         ModelFormatError: the format is unknown or inconsistent, or a weight is not finite.
     """
     directory = find_model(path)
-    metadata = _read_json(directory / _META)
-    check_version(metadata, directory / _META)
-    _verify(directory, metadata)
+    with _unbroken():
+        sealed = _unseal(directory)
+    with _consistent(directory):
+        return _read(sealed)
+
+
+def find_model(path: str | Path) -> Path:
+    """Return the model directory at ``path``, or at ``path/model`` when ``path`` is a run.
+
+    Raises:
+        ModelNotFoundError: there is neither.
+    """
+    what, remedy = "no such directory", _REMEDY_MISSING
     try:
-        labels = tuple(str(label) for label in metadata["labels"])
-        thresholds = {label: _threshold(metadata["thresholds"][label]["value"]) for label in labels}
-        max_length = int(metadata["max_length"])
-        model = _build(directory, labels)
-        text = (directory / _TOKENIZER).read_text("utf-8")
-        tokenizer = parse_tokenizer(text, str(directory / _TOKENIZER), max_length)
-        _check_fits(model, tokenizer, max_length)
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, RuntimeError) as error:
-        raise ModelFormatError(
-            f"the model directory is inconsistent: {_one_line(error)}",
-            where=str(directory),
-            remedy=_REMEDY_DAMAGED,
-        ) from error
-    kept = {key: value for key, value in metadata.items() if key not in ("files", "digest")}
-    return LoadedModel(model, tokenizer, labels, thresholds, max_length, kept, directory)
+        directory = Path(path).expanduser()
+        for candidate in (directory, directory / "model"):
+            if (candidate / _META).is_file():
+                return candidate
+        run = directory.parent if directory.name == "model" else directory
+        if (run / _RUN).is_file():
+            what = "this run has no model yet: its training has not finished"
+            remedy = f"finish it with: gkiller train --resume {run}"
+        elif directory.exists():
+            what = f"no model there: {_META} is missing"
+        elif close := _nearest_runs(directory):
+            remedy = f"did you mean {' or '.join(map(str, close))}?"
+    except (OSError, RuntimeError, ValueError) as error:  # not permitted, an unknown "~user", a NUL
+        what = f"no model can be read there: {one_line(error)}"
+    raise ModelNotFoundError(what, where=str(path), remedy=remedy)
+
+
+def _nearest_runs(directory: Path) -> list[Path]:
+    """Return the runs and models nearest in name to one that is not there: beside it, or under ``runs``."""
+    for folder in (directory.parent, directory.parent / "runs"):
+        there = list(folder.iterdir()) if folder.is_dir() else []
+        names = [d.name for d in there if (d / _RUN).is_file() or (d / _META).is_file()]
+        if close := nearest(directory.name, names):
+            return [folder / name for name in close]
+    return []
 
 
 def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(model.bert.config.to_json_string(use_diff=False))
-    for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
-        config.pop(key, None)
-    config["architectures"] = ["BertForSequenceClassification"]
+    config = {key: value for key, value in config.items() if key in WRITTEN}
     modules = dendritic_modules(model)
+    # The class of transformers computes this one only; the others would load there, and score otherwise.
+    plain = model.pooling == "cls" and not modules
+    config["architectures"] = ["BertForSequenceClassification" if plain else "ToxicityClassifier"]
+    outputs = (f"not_{labels[0]}", *labels) if len(labels) == 1 else labels
+    config["id2label"] = {str(place): name for place, name in enumerate(outputs)}
+    config["label2id"] = {name: place for place, name in enumerate(outputs)}
+    kind = "single" if len(labels) == 1 else "multi"
+    config["problem_type"] = f"{kind}_label_classification"
     config["gkiller"] = {
         "labels": list(labels),
         "pooling": model.pooling,
@@ -196,75 +244,115 @@ def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, 
     return dict(sorted(config.items()))
 
 
-def _write_metadata(directory: Path, metadata: dict[str, Any]) -> None:
-    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != _META)
-    digests = {p.relative_to(directory).as_posix(): sha256_file(p) for p in files}
-    content = {**metadata, "files": digests}
-    (directory / _META).write_text(json_text({**content, "digest": _digest(content)}), "utf-8")
+def _unseal(directory: Path) -> Sealed:
+    return unseal(directory, _META, version=FORMAT_VERSION, keep=_LIMITS)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+@contextmanager
+def _unbroken() -> Iterator[None]:
+    """Turn a broken seal into an error of the model."""
     try:
-        return parse_json(path.read_bytes(), path)
-    except OSError as error:
+        yield
+    except SealBrokenError as error:
+        kinds = {"missing": ModelTamperedError, "tampered": ModelTamperedError}
+        remedy = _REMEDY_DAMAGED
+        if error.kind == "version":
+            remedy = f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it"
+        elif error.kind == "tampered" and error.file.name == _META:
+            remedy = f"{_REMEDY_DAMAGED}; 'gkiller threshold' is what changes thresholds"
+        what = f"model {error.what}" if error.kind == "version" else error.what
+        found: type[GkillerError] = kinds.get(error.kind, ModelFormatError)
+        raise found(what, where=str(error.file), remedy=remedy) from error
+
+
+@contextmanager
+def _consistent(directory: Path) -> Iterator[None]:
+    """Turn what is wrong inside of the files into an error of the model."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFormatError(
-            f"not readable: {_one_line(error)}", where=str(path), remedy=_REMEDY_DAMAGED
+            f"the model directory is inconsistent: {one_line(error)}",
+            where=str(directory),
+            remedy=_REMEDY_DAMAGED,
         ) from error
 
 
-def _verify(directory: Path, metadata: Mapping[str, Any]) -> None:
-    listed = metadata.get("files")
-    needed = {_CONFIG, _WEIGHTS, _TOKENIZER, _CARD}
-    if not isinstance(listed, dict) or not needed <= listed.keys():
-        raise ModelFormatError(
-            "the list of files lacks " + ", ".join(sorted(needed - set(listed or ()))),
-            where=str(directory / _META),
-            remedy=_REMEDY_DAMAGED,
-        )
-    check_digest(metadata, directory / _META)
-    for name, digest in listed.items():
-        path = listed_file(directory, name)
-        if sha256_file(path) != digest:
-            raise altered(path)
+def _read(sealed: Sealed) -> LoadedModel:
+    """Read what a sealed directory holds, the network last.
+
+    Raises:
+        ModelFormatError: the tokenizer cannot be used.
+        ValueError: anything else cannot.
+    """
+    content, place = sealed.content, sealed.directory / _TOKENIZER
+    sealed.kept[_CARD].decode("utf-8")
+    labels = read_labels(content["labels"])
+    thresholds = _thresholds(content["thresholds"], labels)
+    if not isinstance(content.get("training", {}), dict):
+        raise ValueError("training is not an object")
+    max_length = content["max_length"]
+    config = parse_json(sealed.kept[_CONFIG])
+    if type(max_length) is not int or not 2 <= max_length <= _positions(config):
+        raise ValueError(f"max_length {str(max_length)[:80]} is not in 2..{_positions(config)}")
+    tokenizer = parse_tokenizer(sealed.kept[_TOKENIZER], str(place), max_length)
+    model = _network(config, sealed.kept[_WEIGHTS], labels)
+    _check_fits(model, tokenizer)
+    return LoadedModel(model, tokenizer, labels, thresholds, max_length, content, sealed.directory)
 
 
-def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer, max_length: int) -> None:
-    config = model.bert.config
-    if not 2 <= max_length <= config.max_position_embeddings:
-        raise ValueError(f"max_length {max_length} is not in 2..{config.max_position_embeddings}")
-    if tokenizer.get_vocab_size() > config.vocab_size:
+def _positions(config: Mapping[str, Any]) -> int:
+    found = config.get("max_position_embeddings")
+    return found if type(found) is int else 0
+
+
+def _thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
+    if not isinstance(content, dict) or content.keys() != set(labels):
+        raise ValueError(f"the thresholds are not those of the labels {', '.join(labels)}")
+    for entry in content.values():
+        if not isinstance(entry, dict) or not isinstance(entry.get("target", ""), str):
+            raise ValueError("a threshold is not an object with a value")
+        if "tuned_on" in entry:
+            _check_tuned_on(entry["tuned_on"])
+    return {label: read_number(content[label].get("value"), "the threshold") for label in labels}
+
+
+def _check_tuned_on(record: Any) -> None:
+    """Demand of what a threshold was tuned on, which other commands write into the card, its usual types."""
+    kinds = {"source": str, "split": str, "rows": int, "fingerprints": list}
+    if not isinstance(record, dict) or any(type(record.get(key)) is not kind for key, kind in kinds.items()):
         raise ValueError(
-            f"the tokenizer has {tokenizer.get_vocab_size()} pieces, the network knows {config.vocab_size}"
+            "what a threshold was tuned on is not an object of source, split, rows, fingerprints"
         )
+    words = [record["source"], record["split"], *record["fingerprints"]]
+    if not all(isinstance(word, str) and word.isprintable() for word in words):
+        raise ValueError("what a threshold was tuned on is not in printable text")
 
 
-def _build(directory: Path, labels: tuple[str, ...]) -> ToxicityClassifier:
-    config = _read_json(directory / _CONFIG)
-    own = config.pop("gkiller")
-    if own["labels"] != list(labels):
-        raise ValueError(f"config.json has the labels {own['labels']}, gkiller.json {list(labels)}")
-    model = _empty(config, own, len(labels))
-    model.load_state_dict(load_file(directory / _WEIGHTS))
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
-            raise ValueError(f"{name} holds values that are not finite")
+def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) -> ToxicityClassifier:
+    """Build the network; nothing is allocated before its shapes are those of the file."""
+    description = read_description(config)
+    if description.labels != labels:
+        raise ValueError(
+            f"config.json has the labels {list(description.labels)}, gkiller.json {list(labels)}"
+        )
+    expected = description.shapes(len(read_header(data, FLOATS)))
+    weights = read_tensors(data, dtypes=FLOATS, expected=expected)
+    model = description.build()
+    model.load_state_dict(weights)
     return model.eval()
 
 
-def _empty(config: dict[str, Any], own: Mapping[str, Any], labels: int) -> ToxicityClassifier:
-    from transformers import BertConfig
-
-    if config.get("model_type") != "bert":
-        raise ValueError(f"config.json describes a {config.get('model_type')!r} model, not 'bert'")
-    if own["pooling"] not in get_args(Pooling):
-        raise ValueError(f"pooling {own['pooling']!r} is unknown")
-    if own["dendrites"] and own["activation"] not in ACTIVATIONS:
-        raise ValueError(f"activation {own['activation']!r} is unknown")
-    for name, count in own["dendrites"].items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} cannot have {count!r} dendrites")
-    built: BertConfig = BertConfig.from_dict(config)
-    with torch.random.fork_rng(devices=[]):
-        model = new_classifier(built, labels, own["pooling"])
-        add_dendrites(model, own["dendrites"], own["activation"] or "sigmoid")
-    return model
+def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer) -> None:
+    """Compare the tokenizer with the network, and score an empty comment."""
+    known = model.bert.config.vocab_size
+    if tokenizer.get_vocab_size() > known:
+        raise ValueError(f"the tokenizer has {tokenizer.get_vocab_size()} pieces, the network knows {known}")
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= known:
+        raise ValueError(f"the tokenizer has a piece numbered {largest}, the network knows {known} pieces")
+    ids = torch.tensor([tokenizer.encode("").ids])
+    with torch.inference_mode():
+        scores = model.probabilities(model(ids, torch.ones_like(ids)))
+    if not bool(((scores >= 0) & (scores <= 1)).all()):
+        raise ValueError("the scores of an empty comment are not in 0..1")

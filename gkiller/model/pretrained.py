@@ -13,10 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-from safetensors import SafetensorError
-
-from gkiller.errors import HubUnavailableError, ModelFormatError, ModelNotFoundError
+from gkiller.errors import GkillerError, HubUnavailableError, ModelFormatError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -136,7 +133,6 @@ def loading(where: str) -> Iterator[None]:
         ModelFormatError: the files are not those of a BERT encoder.
         HubUnavailableError: the hub does not give them.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import utils
 
     talk: Any = utils.logging
@@ -147,7 +143,10 @@ def loading(where: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise _load_error(where, error) from error
-    except (RuntimeError, TypeError, KeyError, SafetensorError, StrictDataclassError) as error:
+    except BaseException as error:
+        # tokenizers raises Exception itself, and a panic of its Rust code is not even that.
+        if isinstance(error, GkillerError) or not is_fault_of_input(error):
+            raise
         raise ModelFormatError(
             f"the encoder cannot be read: {_brief(error)}", where=where, remedy=_AGREE
         ) from error
@@ -158,16 +157,21 @@ def loading(where: str) -> Iterator[None]:
 
 
 def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[BertModel, dict[str, Any]]:
-    from transformers import AutoConfig, BertModel
+    import torch
+    from transformers import BertConfig, BertModel
 
-    # Code that a repository brings along is never run, and nobody is asked whether it should be.
-    config = AutoConfig.from_pretrained(reference, revision=revision, trust_remote_code=False)
-    if config.model_type != "bert":
+    from gkiller.model.description import bert_config
+
+    # Read as plain values: the classes of transformers can allocate, or fetch code, for what is in them.
+    content, _ = BertConfig.get_config_dict(reference, revision=revision)
+    kind = content.get("model_type")
+    if kind != "bert":
         raise ModelFormatError(
-            f"the encoder is a {config.model_type!r} model, and gkiller trains 'bert' ones",
+            f"the encoder's model_type is {str(kind)[:80]!r}, and gkiller trains 'bert' models",
             where=settings.encoder,
             remedy="choose a BERT encoder, such as google/bert_uncased_L-2_H-128_A-2",
         )
+    config = bert_config({**BertConfig().to_dict(), **content})
     config.hidden_dropout_prob = settings.dropout
     config.attention_probs_dropout_prob = settings.attention_dropout
     loaded: Any = BertModel.from_pretrained(
@@ -181,6 +185,14 @@ def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[BertM
         dtype=torch.float32,
     )
     return cast("tuple[BertModel, dict[str, Any]]", loaded)
+
+
+def is_fault_of_input(error: BaseException) -> bool:
+    """Whether an exception is about what was read, not a wish of the user to stop.
+
+    A panic of a library's Rust code is a BaseException, and its class cannot be imported.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _load_error(where: str, error: Exception) -> ModelFormatError | HubUnavailableError:

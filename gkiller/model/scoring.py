@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from gkiller.data.batches import scoring_batches, tokenize
+from gkiller.errors import ScoreRangeError
 from gkiller.model.directory import LoadedModel
 
 
@@ -28,6 +29,9 @@ def score_texts(
 
     Returns:
         float64 of shape (n, L), in the order of ``loaded.labels``.
+
+    Raises:
+        ScoreRangeError: a score is not a number; the model's weights are far too large.
     """
     tokens = tokenize(loaded.tokenizer, texts)
     scores = np.zeros((len(texts), len(loaded.labels)))
@@ -40,4 +44,11 @@ def score_texts(
             done += len(rows)
             if progress is not None:
                 progress(done, len(texts))
+    if not np.isfinite(scores).all():
+        row = int(np.flatnonzero(~np.isfinite(scores).all(axis=1))[0])
+        raise ScoreRangeError(
+            "the model's score of a comment is not a number",
+            where=f"{loaded.path or 'the model'}, comment {row + 1}",
+            remedy="its weights overflow: train it again, with a lower learning rate",
+        )
     return scores

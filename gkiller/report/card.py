@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from gkiller.assets import asset_path
+from gkiller.data.sources import public_source
+from gkiller.files import write_text
 
 _SYNTHETIC = (
     "**Trained on the embedded sample, a synthetic corpus written for gkiller. It shows how training works; "
     "it is not fit to moderate real comments.**"
 )
+_TUNED = (
+    "The threshold was tuned on these same rows, so figures at it are optimistic; "
+    "`gkiller evaluate` measures\nthe test split."
+)
+_RETUNED = (
+    "`gkiller threshold` has replaced the thresholds since: figures at the training's threshold, which was\n"
+    "tuned on these same rows, are not those of the model as it is now. `gkiller evaluate` measures that."
+)
+_STORED, _REPLACED = "the stored threshold", "the training's threshold"
+_VALIDATION, _THRESHOLDS = "## On the validation split\n", "## Thresholds\n"
 
 
 @dataclass(frozen=True)
@@ -52,9 +65,10 @@ def model_card(facts: CardFacts) -> str:
         parameters=f"{facts.parameters:,}",
         dendrites=grown if facts.dendrites else "none kept",
         max_length=facts.max_length,
-        source=data["source"],
+        source=public_source(str(data["source"])),
         rows=rows,
         seed=facts.manifest["seed"],
+        tuning=_TUNED,
         confidence=f"{facts.confidence:.0%}",
         evaluation=facts.evaluation.strip(),
         thresholds=threshold_list(facts.thresholds),
@@ -64,13 +78,42 @@ def model_card(facts: CardFacts) -> str:
 
 def threshold_list(thresholds: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the thresholds as a Markdown list."""
-    return "\n".join(f"- `{label}`: {t['value']:.4f} ({t['target']})" for label, t in thresholds.items())
+    return "\n".join(f"- `{label}`: {_threshold_text(entry)}" for label, entry in thresholds.items())
+
+
+def _threshold_text(entry: Mapping[str, Any]) -> str:
+    """Return a threshold, its target and, where it is recorded, what it was tuned on."""
+    text = f"{entry['value']:.4f} ({entry.get('target', 'not stated')})"
+    on = entry.get("tuned_on")
+    if on is None:
+        return text
+    which = "" if on["split"] == "all" else f"the {on['split']} split of "
+    used = ", which is no test any more" if on["split"] == "test" else ""
+    return f"{text}, tuned on {which}{on['source'] or 'unnamed data'} ({on['rows']:,} rows){used}"
 
 
 def with_thresholds(card: str, thresholds: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a card with its list of thresholds replaced; a card without one is returned as it is."""
-    head, heading, rest = card.partition("## Thresholds\n")
+    """Return a card for new thresholds; one without the sections of ours is returned as it is.
+
+    The list of thresholds is replaced. The validation figures stay, and say that those at a threshold are
+    at the training's.
+    """
+    head, heading, rest = card.partition(_VALIDATION)
+    if heading:
+        section, following, tail = rest.partition("\n## ")
+        section = section.replace(_TUNED, _RETUNED).replace(_STORED, _REPLACED)
+        card = f"{head}{heading}{section}{following}{tail}"
+    head, heading, rest = card.partition(_THRESHOLDS)
     if not heading:
         return card
     _, following, tail = rest.partition("\n## ")
     return f"{head}{heading}\n{threshold_list(thresholds)}\n{following}{tail}"
+
+
+def update_card(path: Path, thresholds: Mapping[str, Mapping[str, Any]]) -> None:
+    """Bring the card of a run to new thresholds; nothing when it cannot be read as text."""
+    try:
+        card = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    write_text(path, with_thresholds(card, thresholds))

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from gkiller.errors import GkillerError, ResumeError, RunExistsError, RunLockedError, SettingsError
-from gkiller.files import json_text, write_text, writing
+from gkiller.files import append_line, json_text, remove_leftovers, write_text, writing
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEFAULT = "train"
+_LOCK, _CARD = ".lock", "README.md"
 
 
 class RunDirectory:
@@ -39,7 +40,7 @@ class RunDirectory:
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
         self.plots = path / "plots"
-        self._lock = FileLock(path / ".lock")
+        self._lock = FileLock(path / _LOCK)
 
     @classmethod
     def create(cls, out: Path, name: str | None) -> RunDirectory:
@@ -59,6 +60,8 @@ class RunDirectory:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         if name is not None:
+            if _stillborn(out / name):
+                return cls(out / name)
             return cls._make(out / name)
         number = 1
         while True:
@@ -123,6 +126,10 @@ class RunDirectory:
         finally:
             self._lock.release()
 
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written; call it only while holding the lock."""
+        remove_leftovers(self.path, keep=(_LOCK,))
+
     @contextlib.contextmanager
     def discarded_when_refused(self) -> Iterator[None]:
         """Remove the run when the block ends with an error of gkiller's before the first checkpoint.
@@ -158,14 +165,22 @@ class RunDirectory:
             raise ResumeError(f"not readable: {error}", where=str(self.path / name)) from error
         return value
 
-    def write_text(self, name: str, text: str) -> None:
-        """Write a text file of the run."""
-        write_text(self.path / name, text)
+    def close(self, card: str) -> None:
+        """Write the model card beside the results: the last file of a run, which says that it is complete."""
+        write_text(self.path / _CARD, card)
+
+    def reopen(self) -> None:
+        """Take back that the run is complete."""
+        (self.path / _CARD).unlink(missing_ok=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end, and its model is there."""
+        return (self.path / _CARD).is_file() and (self.model / "gkiller.json").is_file()
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add a line to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row, allow_nan=False) + "\n")
+        """Add a line to ``metrics.jsonl``, down to the disk."""
+        append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the rows of ``metrics.jsonl``; none when it is not there.
@@ -188,8 +203,14 @@ class RunDirectory:
                 raise ResumeError(f"not JSON: {error}", where=f"{path}, line {number}") from error
         return rows
 
-    def cut_metrics(self, epoch: int) -> None:
-        """Keep the rows up to an epoch: a resumed training writes the later ones again."""
-        kept = [row for row in self.read_metrics() if row["epoch"] <= epoch]
-        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in kept)
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write ``metrics.jsonl`` anew: a resumed training goes on after the rows of its checkpoint."""
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         write_text(self.path / "metrics.jsonl", text)
+
+
+def _stillborn(path: Path) -> bool:
+    """Whether a run was killed before it had written anything but hidden files and its manifest."""
+    return path.is_dir() and all(
+        entry.name.startswith(".") or entry.name == "manifest.json" for entry in path.iterdir()
+    )

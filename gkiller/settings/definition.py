@@ -192,7 +192,9 @@ class TrainSettings(_Section):
         flag="--epochs",
         ge=1,
     )
-    batch_size: int = setting(32, "Comments per step.", unit="rows", flag="--batch-size", ge=1)
+    batch_size: int = setting(
+        32, "Comments per step, over all processes.", unit="rows", flag="--batch-size", ge=1
+    )
     lr: float = setting(1e-3, "Peak learning rate of the neurons.", flag="--lr", gt=0, le=1)
     weight_decay: float = setting(
         0.01, "AdamW's decoupled weight decay; biases and LayerNorm get none.", ge=0, le=1
@@ -225,7 +227,16 @@ class TrainSettings(_Section):
     seed: int = setting(0, "Seed of weights, data order and dropout.", flag="--seed", ge=0, lt=2**32)
     threads: int = setting(0, "CPU threads; 0 for one per core.", flag="--threads", ge=0, le=1024)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train.", flag="--device")
-    keep_checkpoints: int = setting(2, "Epoch checkpoints kept beside the best one.", ge=1)
+    checkpoint_seconds: float | None = setting(
+        60.0,
+        "Write a checkpoint within an epoch when this time has passed since the last one.",
+        unit="seconds",
+        ge=0,
+    )
+    checkpoint_steps: int | None = setting(
+        None, "Write a checkpoint within an epoch after each so many steps.", unit="steps", ge=1
+    )
+    keep_checkpoints: int = setting(2, "Newest checkpoints kept, beside the best weights.", ge=1)
 
 
 class EvaluationSettings(_Section):

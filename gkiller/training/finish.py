@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from gkiller.data.sources import public_source
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import macro_score
 from gkiller.evaluation.models import Measured
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from gkiller.model.growth import Growth, State
     from gkiller.report.run import RunDirectory
     from gkiller.settings.definition import Settings
-    from gkiller.training.checkpoint import CheckpointStore, Progress
+    from gkiller.training.progress import Progress
+    from gkiller.training.store import CheckpointStore
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,13 @@ def finish(
     store: CheckpointStore,
     progress: Progress,
     manifest: dict[str, Any],
+    *,
+    write: bool = True,
 ) -> Finished:
     """Turn a finished training into a model directory and the run's reports.
+
+    With ``write`` false nothing is written: other processes of the same training compute what the one
+    that writes does.
 
     Raises:
         FoldMismatchError: the folded model does not compute the training model's logits.
@@ -95,9 +102,13 @@ def finish(
         thresholds=thresholds,
         dendrite_report=dendrite_report(loaded, valid, settings.evaluation.batch_size),
     )
-    _close_manifest(run, manifest, progress, finished)
-    _save(settings, run, loaded, tokenizer_json, finished, manifest)
+    _close_manifest(manifest, progress, finished)
+    if not write:
+        return finished
+    run.write_json("manifest.json", manifest)
+    card = _save(settings, run, loaded, tokenizer_json, finished, manifest)
     _report(settings, run, dataset, scores, cuts, finished)
+    run.close(card)
     return finished
 
 
@@ -132,9 +143,7 @@ def dendrite_report(loaded: LoadedModel, split: Split, batch_size: int) -> dict[
     return report
 
 
-def _close_manifest(
-    run: RunDirectory, manifest: dict[str, Any], progress: Progress, finished: Finished
-) -> None:
+def _close_manifest(manifest: dict[str, Any], progress: Progress, finished: Finished) -> None:
     manifest["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
     manifest["training_seconds"] = round(progress.seconds, 3)
     manifest["epochs"] = progress.epoch
@@ -147,7 +156,6 @@ def _close_manifest(
     manifest["dendrites"] = finished.dendrite_report
     manifest["parameters"] = finished.parameters
     manifest["fold_difference"] = finished.fold_difference
-    run.write_json("manifest.json", manifest)
 
 
 def _save(
@@ -157,7 +165,8 @@ def _save(
     tokenizer_json: str,
     finished: Finished,
     manifest: dict[str, Any],
-) -> None:
+) -> str:
+    """Save the model; return its card."""
     thresholds = {label: threshold.as_dict() for label, threshold in finished.thresholds.items()}
     facts = CardFacts(
         labels=loaded.labels,
@@ -179,12 +188,12 @@ def _save(
         max_length=loaded.max_length,
         card=card,
         training={
-            "source": manifest["data"]["source"],
+            "source": public_source(str(manifest["data"]["source"])),
             "synthetic": manifest["data"]["synthetic"],
             "manifest_sha256": hashlib.sha256(json_text(manifest).encode()).hexdigest(),
         },
     )
-    run.write_text("README.md", card)
+    return card
 
 
 def _report(

@@ -69,3 +69,16 @@ def task_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     each = functional.binary_cross_entropy_with_logits(logits, clean, reduction="none")
     weight = torch.where(clean > 0.5, weights[:, 1], weights[:, 0]) * known
     return (each * weight).sum() / known.sum().clamp(min=1)
+
+
+def loss_mass(targets: Tensor, weights: Tensor) -> float:
+    """Return what `task_loss` divides by: the known rows' summed weights, or the count of known labels.
+
+    Args:
+        targets: (rows, L) of 0, 1 or NaN.
+        weights: (L, 2), as `class_weights` returns.
+    """
+    known = ~targets.isnan()
+    if targets.shape[1] > 1:
+        return float(known.sum())
+    return float(torch.where(targets > 0.5, weights[0, 1], weights[0, 0])[known].sum())

@@ -64,6 +64,17 @@ def lengths(settings: Settings, steps_per_epoch: int) -> Lengths:
     return Lengths(neuron, dendrite, min(tops, dendrite - 1) if by_correlation else 0, joint)
 
 
+def phase_length(length: Lengths, phase: Phase) -> int:
+    """Return the most epochs that a phase takes."""
+    return {
+        "neurons": length.neuron,
+        "dendrites": length.dendrite,
+        "candidates": length.dendrite - length.tops,
+        "tops": length.tops,
+        "everything": length.joint,
+    }[phase.trains]
+
+
 def first_phase(settings: Settings, length: Lengths) -> Phase:
     """Return the neuron phase."""
     return Phase("neuron", "neurons", 0, length.neuron, settings.train.lr)

@@ -1,4 +1,4 @@
-"""What a resumed training may change: next to nothing."""
+"""What a resumed training may change: little."""
 
 from __future__ import annotations
 
@@ -11,13 +11,29 @@ from gkiller.settings import resolve
 
 if TYPE_CHECKING:
     from gkiller.settings import Settings
+    from gkiller.training.phases import Phase
 
-HARMLESS = ("train.device", "train.keep_checkpoints")
+HARMLESS = (
+    "train.device",
+    "train.threads",
+    "train.keep_checkpoints",
+    "train.checkpoint_seconds",
+    "train.checkpoint_steps",
+)
 """Settings that a resumed run may change: they do not change what is computed, but for rounding."""
+
+LONGER = {"train.epochs": 0, "dendrites.epochs": 1, "dendrites.joint_epochs": 2}
+"""Lengths that a resumed run may raise, with the place of their phase in a training."""
+_PLACES = {"neuron": 0, "dendrite": 1, "joint": 2}
+
+
+def run_settings(run: Path) -> Settings:
+    """Return the settings that a run directory records."""
+    return resolve(config=run / "settings.toml", environ={}).settings
 
 
 def resumed_settings(run: Path, asked: Settings, keys: Iterable[str]) -> Settings:
-    """Return a run's own settings with the harmless changes asked for.
+    """Return a run's own settings with the changes asked for, as far as they are allowed.
 
     Args:
         run: the run directory.
@@ -25,17 +41,15 @@ def resumed_settings(run: Path, asked: Settings, keys: Iterable[str]) -> Setting
         keys: the dotted keys of ``asked`` that count; the others are taken from the run.
 
     Raises:
-        ResumeError: one of the keys differs and is not among `HARMLESS`.
+        ResumeError: one of the keys differs and is neither among `HARMLESS` nor a length that grows.
     """
-    kept = resolve(config=run / "settings.toml", environ={}).settings
+    kept = run_settings(run)
     changes: dict[str, dict[str, Any]] = {}
     refused: list[str] = []
-    for key in keys:
-        section, field = key.split(".")
-        ours, theirs = getattr(getattr(kept, section), field), getattr(getattr(asked, section), field)
-        if ours == theirs:
-            continue
-        if key in HARMLESS:
+    for key, (ours, theirs) in changed(kept, asked, keys).items():
+        longer = key in LONGER and theirs is not None and (ours is None or theirs > ours)
+        if key in HARMLESS or longer:
+            section, field = key.split(".")
             changes.setdefault(section, {})[field] = theirs
         else:
             refused.append(f"{key} is {ours!r} in the run and {theirs!r} now")
@@ -43,7 +57,37 @@ def resumed_settings(run: Path, asked: Settings, keys: Iterable[str]) -> Setting
         raise ResumeError(
             "a resumed run keeps its settings: " + "; ".join(refused),
             where=str(run),
-            remedy=f"leave these settings out, or start a new training; {', '.join(HARMLESS)} may change",
+            remedy="leave these settings out, or start a new training; "
+            f"{', '.join(HARMLESS)} may change, and {', '.join(LONGER)} may grow",
         )
     sections = {name: getattr(kept, name).model_copy(update=fields) for name, fields in changes.items()}
     return kept.model_copy(update=sections)
+
+
+def changed(before: Settings, after: Settings, keys: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings among ``keys`` that differ, each with both values."""
+    found = {}
+    for key in keys:
+        section, field = key.split(".")
+        pair = getattr(getattr(before, section), field), getattr(getattr(after, section), field)
+        if pair[0] != pair[1]:
+            found[key] = pair
+    return found
+
+
+def check_lengths(keys: Iterable[str], phase: Phase) -> None:
+    """Refuse to lengthen a phase that is over.
+
+    Args:
+        keys: the settings that were changed.
+        phase: where the training stands.
+
+    Raises:
+        ResumeError: one of them is the length of an earlier phase.
+    """
+    over = [key for key in keys if key in LONGER and LONGER[key] < _PLACES[phase.name]]
+    if over:
+        raise ResumeError(
+            f"the run is in its {phase.name} phase: {', '.join(over)} cannot change any more",
+            remedy="leave it out, or start a new training",
+        )

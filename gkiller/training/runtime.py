@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from gkiller.errors import SettingsError
+from gkiller.training.ranks import local_processes
+from gkiller.training.rng import seed_everything
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import TrainSettings
@@ -36,18 +40,25 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+def thread_count(settings: TrainSettings) -> int:
+    """Return the CPU threads of this process: those set, or its part of the cores."""
+    return settings.threads or max(1, cpu_count() // local_processes())
+
+
 @contextlib.contextmanager
 def runtime(settings: TrainSettings, device: torch.device) -> Iterator[None]:
     """Fix threads, seed and deterministic kernels for the block, and restore what was there before."""
-    threads = torch.get_num_threads()
+    threads, numpy_state, python_state = torch.get_num_threads(), np.random.get_state(), random.getstate()
     deterministic = torch.are_deterministic_algorithms_enabled()
     devices = [torch.cuda.current_device()] if device.type == "cuda" else []
     try:
-        torch.set_num_threads(settings.threads or cpu_count())
+        torch.set_num_threads(thread_count(settings))
         torch.use_deterministic_algorithms(device.type == "cpu")
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(settings.seed)
+            seed_everything(settings.seed)
             yield
     finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
-from gkiller.data.load import load_dataset, split_fingerprint
-from gkiller.errors import ResumeError
+from gkiller.data.load import load_dataset
+from gkiller.errors import InterruptedRunError, ResumeError, TerminatedRunError
 from gkiller.model.classifier import build_classifier
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
 from gkiller.model.perforated import PerforatedGrowth, require_available
 from gkiller.model.tokenizer import load_tokenizer
-from gkiller.report.environment import environment
 from gkiller.report.run import RunDirectory
 from gkiller.settings import settings_by_key
-from gkiller.training.checkpoint import CheckpointStore, Progress
 from gkiller.training.events import TrainingEvent
 from gkiller.training.finish import Finished, finish
-from gkiller.training.resume import resumed_settings
-from gkiller.training.runtime import cpu_count, resolve_device, runtime
-from gkiller.training.trainer import Encoded, EventCallback, Trainer
+from gkiller.training.learner import Encoded, Learner
+from gkiller.training.opening import compare_runs, new_manifest, open_run
+from gkiller.training.progress import Progress
+from gkiller.training.ranks import Ranks, joined, rank_device
+from gkiller.training.resume import changed, check_lengths, resumed_settings, run_settings
+from gkiller.training.runtime import resolve_device, runtime
+from gkiller.training.stopping import StopRequest, stop_signals
+from gkiller.training.store import CheckpointStore
+from gkiller.training.trainer import EventCallback, Stopped, Trainer
 
 if TYPE_CHECKING:
-    import torch
     from tokenizers import Tokenizer
 
     from gkiller.data.clean import Progress as DataProgress
@@ -45,12 +47,14 @@ class TrainResult:
         progress: phases, epochs and best scores.
         finished: the saved model's figures.
         manifest: what ``manifest.json`` holds.
+        first: whether this process writes and reports; false for the others under ``torchrun``.
     """
 
     run: RunDirectory
     progress: Progress
     finished: Finished
     manifest: dict[str, Any]
+    first: bool = True
 
 
 def _ignore(event: TrainingEvent) -> None:
@@ -66,8 +70,12 @@ def train(
     argv: Sequence[str] = (),
     on_event: EventCallback = _ignore,
     on_data: DataProgress | None = None,
+    signals: bool = False,
 ) -> TrainResult:
     """Train, choose, fold, save and evaluate on the validation split.
+
+    Under ``torchrun`` every process calls it alike: each takes its share of the batches, rank 0 alone
+    writes, and all return the same.
 
     Args:
         settings: of the run; when resuming, those of the run's ``settings.toml``.
@@ -77,44 +85,103 @@ def train(
         argv: the command line, for the manifest.
         on_event: told of phases, steps and epochs.
         on_data: told of the preparation of data that are not prepared yet.
+        signals: whether an interrupt or a termination signal lets the loop finish its step and write a
+            checkpoint first; for a program whose main thread this is.
 
     Raises:
         GkillerError: bad settings, data or encoder; an existing run; a loss that is not finite; dendrites
             asked for on a platform without perforatedai.
+        InterruptedRunError, TerminatedRunError: a signal stopped it, with ``signals``.
     """
     if settings.dendrites.enabled:
         require_available()
-    device = resolve_device(settings.train.device)
-    run = RunDirectory.open(resume) if resume else None
-    if run is not None:
-        resumed_settings(run.path, settings, settings_by_key())
-    dataset = load_dataset(settings.data, cache=out / ".data", progress=on_data)
-    train_split, valid_split = dataset.split("train"), dataset.split("valid")
-    tokenizer = load_tokenizer(settings.model)
-    run = run or RunDirectory.create(out, name)
-    tidy = run.discarded_when_refused() if resume is None else contextlib.nullcontext()
-    with tidy, run.lock(), runtime(settings.train, device):
-        manifest = _manifest(settings, dataset, tokenizer, argv, device)
-        _open_run(run, settings, manifest, resuming=resume is not None)
-        model = build_classifier(settings.model, dataset.labels, tokenizer.get_vocab_size())
-        with growing(settings, model.to(device)) as growth:
+    device = rank_device(resolve_device(settings.train.device))
+    before: Settings | None = None
+    if resume is not None:
+        before = run_settings(RunDirectory.open(resume).path)
+        resumed_settings(resume, settings, settings_by_key())
+
+    def tell(messages: Iterable[str]) -> None:
+        for message in messages:
+            on_event(TrainingEvent("note", message=message))
+
+    with joined(device) as ranks:
+        on_event = on_event if ranks.first else _ignore
+        dataset = _load_data(settings, out / ".data", on_data, ranks)
+        for split in ("train", "valid"):
+            dataset.split(split)  # refused before there is a run directory
+        tokenizer = load_tokenizer(settings.model)
+        run = _run_directory(out, name, resume, ranks)
+        with contextlib.ExitStack() as stack:
+            if ranks.first:
+                stack.enter_context(run.lock())
+                if resume is None:
+                    stack.enter_context(run.discarded_when_refused())
+            stack.enter_context(runtime(settings.train, device))
+            manifest = new_manifest(settings, dataset, tokenizer, argv, device, ranks)
+            tell(compare_runs(run, manifest) if before else [])
+            model = build_classifier(settings.model, dataset.labels, tokenizer.get_vocab_size())
+            growth = stack.enter_context(growing(settings, model.to(device)))
+            store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
             trainer = Trainer(
                 settings,
                 dataset.labels,
-                _encode(tokenizer, train_split),
-                _encode(tokenizer, valid_split),
-                growth,
-                CheckpointStore(run.checkpoints, settings.train.keep_checkpoints),
-                mask_token=_token(tokenizer, "[MASK]"),
-                special_tokens=[_token(tokenizer, t) for t in ("[PAD]", "[CLS]", "[SEP]")],
+                encode(tokenizer, dataset.split("valid")),
+                new_learner(settings, dataset, tokenizer, growth, ranks),
+                store,
                 on_event=on_event,
-                on_metrics=run.append_metrics,
+                on_metrics=run.append_metrics if ranks.first else lambda row: None,
             )
-            progress = _run(trainer, run, resuming=resume is not None)
+            if before is not None:
+                _go_on(trainer, run, before)
+            if ranks.first:
+                store.tidy()
+                open_run(run, settings, before, manifest)
+                run.write_metrics(trainer.progress.metrics)
+            progress = _run(trainer, run, signals=signals)
             finished = finish(
-                settings, run, dataset, tokenizer.to_str(), growth, trainer.store, progress, manifest
+                settings,
+                run,
+                dataset,
+                tokenizer.to_str(),
+                growth,
+                store,
+                progress,
+                manifest,
+                write=ranks.first,
             )
-    return TrainResult(run, progress, finished, manifest)
+            ranks.from_first(None)  # nobody leaves before the model is written
+        return TrainResult(run, progress, finished, manifest, first=ranks.first)
+
+
+def _load_data(settings: Settings, cache: Path, on_data: DataProgress | None, ranks: Ranks) -> Dataset:
+    """Load the data; rank 0 prepares them where that is needed, the others wait for it."""
+    dataset = load_dataset(settings.data, cache=cache, progress=on_data) if ranks.first else None
+    ranks.from_first(None)
+    return dataset or load_dataset(settings.data, cache=cache)
+
+
+def _run_directory(out: Path, name: str | None, resume: Path | None, ranks: Ranks) -> RunDirectory:
+    """Return the run to write to: rank 0 makes it, and tells the others its path."""
+    if resume is not None:
+        return RunDirectory.open(resume)
+    path = str(RunDirectory.create(out, name).path) if ranks.first else None
+    return RunDirectory(Path(ranks.from_first(path)))
+
+
+def new_learner(
+    settings: Settings, dataset: Dataset, tokenizer: Tokenizer, growth: Growth, ranks: Ranks
+) -> Learner:
+    """Return what steps a network on a data set."""
+    return Learner(
+        settings,
+        dataset.labels,
+        growth,
+        encode(tokenizer, dataset.split("train")),
+        ranks=ranks,
+        mask_token=_token(tokenizer, "[MASK]"),
+        special_tokens=[_token(tokenizer, t) for t in ("[PAD]", "[CLS]", "[SEP]")],
+    )
 
 
 @contextlib.contextmanager
@@ -136,60 +203,55 @@ def growing(settings: Settings, model: Any) -> Iterator[Growth]:
         yield growth
 
 
-def _run(trainer: Trainer, run: RunDirectory, *, resuming: bool) -> Progress:
-    if not resuming:
-        return trainer.run()
-    checkpoint = trainer.store.newest()
-    run.cut_metrics(checkpoint.progress.epoch)
-    return trainer.run(checkpoint)
+def _go_on(trainer: Trainer, run: RunDirectory, before: Settings) -> None:
+    """Take up the newest whole checkpoint; tell of damaged ones, and where there is none at all.
+
+    Args:
+        trainer: of a run that was stopped.
+        run: its directory.
+        before: the settings that it had.
+
+    Raises:
+        ResumeError: there is nothing to go on with.
+    """
+
+    def tell(message: str) -> None:
+        trainer.on_event(TrainingEvent("note", message=message))
+
+    checkpoint = trainer.store.newest(lambda damaged: tell(f"passed over: {damaged.where}: {damaged.what}"))
+    if checkpoint is None:
+        tell("stopped before its first checkpoint: starting from the beginning")
+        return
+    keys = changed(before, trainer.settings, settings_by_key())
+    check_lengths(keys, checkpoint.progress.phase)
+    trainer.resume(checkpoint)
+    if trainer.done and run.complete:
+        raise ResumeError(
+            "this run is finished",
+            where=str(run.path),
+            remedy=f"use its model ({run.model}), or ask for more epochs",
+        )
 
 
-def _encode(tokenizer: Tokenizer, split: Split) -> Encoded:
+def _run(trainer: Trainer, run: RunDirectory, *, signals: bool) -> Progress:
+    """Train to the end, or, with ``signals``, until one asks to stop."""
+    with stop_signals() if signals else contextlib.nullcontext(StopRequest()) as trainer.stop:
+        try:
+            return trainer.run()
+        except Stopped as stopped:
+            kind = TerminatedRunError if stopped.number == signal.SIGTERM else InterruptedRunError
+            raise kind(
+                f"stopped after {trainer.progress.place()}; its checkpoint is written",
+                where=str(run.path),
+                remedy=f"go on with: gkiller train --resume {run.path}",
+            ) from None
+
+
+def encode(tokenizer: Tokenizer, split: Split) -> Encoded:
+    """Return a split as the network reads it."""
     return Encoded(tokenize(tokenizer, split.texts), split.labels, split.weights)
 
 
 def _token(tokenizer: Tokenizer, token: str) -> int:
     found = tokenizer.token_to_id(token)
     return -1 if found is None else int(found)
-
-
-def _open_run(run: RunDirectory, settings: Settings, manifest: dict[str, Any], *, resuming: bool) -> None:
-    """Write settings and manifest of a new run, or check that a resumed one still has its data."""
-    if not resuming:
-        run.write_settings(settings)
-        run.write_json("manifest.json", manifest)
-        return
-    before = run.read_json("manifest.json")
-    for key in ("data", "tokenizer_sha256"):
-        if before.get(key) != manifest[key]:
-            raise ResumeError(
-                f"the {key.split('_')[0]} of this run have changed since it began",
-                where=str(run.path),
-                remedy="put them back, or start a new training",
-            )
-    manifest["resumed"] = [*before.get("resumed", []), manifest["started"]]
-    manifest["started"], manifest["argv"] = before["started"], before["argv"]
-    run.write_json("manifest.json", manifest)
-
-
-def _manifest(
-    settings: Settings, dataset: Dataset, tokenizer: Tokenizer, argv: Sequence[str], device: torch.device
-) -> dict[str, Any]:
-    return {
-        "argv": list(argv),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": settings.train.seed,
-        "threads": settings.train.threads or cpu_count(),
-        "device": str(device),
-        "data": {
-            "source": dataset.manifest.get("source", settings.data.source),
-            "synthetic": bool(dataset.manifest.get("synthetic", False)),
-            "labels": list(dataset.labels),
-            "rows": {name: len(split) for name, split in dataset.splits.items()},
-            "fingerprints": {
-                name: split_fingerprint(split, dataset.labels) for name, split in dataset.splits.items()
-            },
-        },
-        "tokenizer_sha256": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
-        "environment": environment(),
-    }

@@ -1,71 +1,52 @@
-"""The training loop: phases, epochs, steps."""
+"""The training loop: phases, epochs, steps, checkpoints."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
-from gkiller.data.batches import Tokens, scoring_batches, training_batches
-from gkiller.errors import DivergedError, SingleClassError
-from gkiller.evaluation.metrics import macro_score
-from gkiller.training.checkpoint import (
-    Checkpoint,
-    CheckpointStore,
-    Progress,
-    optimizer_tensors,
-    restore_optimizer,
-)
-from gkiller.training.correlation import capture, correlation_loss
+from gkiller.data.batches import training_batches
+from gkiller.errors import DivergedError, ResumeError, SingleClassError
+from gkiller.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from gkiller.training.events import TrainingEvent
-from gkiller.training.losses import class_weights, task_loss
+from gkiller.training.learner import Encoded, Labels, Learner, Rows, Validation
 from gkiller.training.optim import build_optimizer, rate, trained_parameters
-from gkiller.training.phases import first_phase, lengths, next_phase
+from gkiller.training.phases import first_phase, lengths, next_phase, phase_length
+from gkiller.training.progress import Progress
+from gkiller.training.ranks import Ranks, check_same
+from gkiller.training.rng import restore_rng, rng_state, seed_everything
+from gkiller.training.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from gkiller.model.growth import Growth
+    from gkiller.model.growth import Growth, State
     from gkiller.settings.definition import Settings
+    from gkiller.training.store import CheckpointStore
 
-Labels = npt.NDArray[np.float32]
-Scores = npt.NDArray[np.float64]
 EventCallback = Callable[[TrainingEvent], None]
 MetricsCallback = Callable[[dict[str, Any]], None]
-_EPOCH_STRIDE = 1_000_003  # a prime: seeds of neighbouring runs and epochs do not meet
+_EPOCH_STRIDE = 1_000_003  # primes: the seeds of neighbouring runs, epochs and ranks do not meet
+_RANK_STRIDE = 7_919
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A split ready for the network.
+class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
+    """The training stopped because it was asked to; its checkpoint is written.
 
     Attributes:
-        tokens: n comments.
-        labels: (n, L) 0, 1, or NaN where unknown.
-        weights: (n,) sample weights; they count in the validation metric, not in the loss.
+        number: the signal that asked.
     """
 
-    tokens: Tokens
-    labels: Labels
-    weights: npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The validation split after an epoch: mean task loss, macro AP and macro F1 at 0.5."""
-
-    loss: float
-    ap: float
-    f1: float
-
-    def score(self, metric: str) -> float:
-        """Return the figure that early stopping watches."""
-        return self.ap if metric == "ap" else self.f1
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"stopped by signal {number}")
 
 
 class Trainer:
@@ -74,14 +55,12 @@ class Trainer:
     Args:
         settings: of the run.
         names: the labels.
-        train: the training split.
         valid: the validation split; it chooses epochs, phases and dendrites.
-        growth: the network.
+        learner: the network and its steps.
         store: where checkpoints go.
-        mask_token: id that hides a token, for token dropout; below 0 for none.
-        special_tokens: ids that are never hidden.
         on_event: told of phases, steps and epochs.
         on_metrics: given a row of figures after each epoch.
+        stop: asked after each step.
 
     Raises:
         SingleClassError: no label has both classes in a split.
@@ -91,59 +70,118 @@ class Trainer:
         self,
         settings: Settings,
         names: tuple[str, ...],
-        train: Encoded,
         valid: Encoded,
-        growth: Growth,
+        learner: Learner,
         store: CheckpointStore,
         *,
-        mask_token: int,
-        special_tokens: list[int],
         on_event: EventCallback,
         on_metrics: MetricsCallback,
+        stop: StopRequest | None = None,
     ) -> None:
+        _require_both_classes(valid.labels, names)
         self.settings = settings
-        self.train_split = train
         self.valid_split = valid
-        self.growth = growth
+        self.learner = learner
         self.store = store
         self.on_event = on_event
         self.on_metrics = on_metrics
-        self.device = next(growth.model.parameters()).device
-        _require_both_classes(valid.labels, names)
-        self.weights = class_weights(train.labels, names, settings.train.class_weights).to(self.device)
-        self.mask_token = mask_token
-        self.special = torch.tensor(special_tokens, device=self.device)
-        self.steps = math.ceil(len(train.tokens) / settings.train.batch_size)
+        self.stop = stop or StopRequest()
+        self.steps = math.ceil(len(learner.train.tokens) / settings.train.batch_size)
         self.lengths = lengths(settings, self.steps)
         self.progress = Progress(first_phase(settings, self.lengths))
+        self._optimizer_state: dict[str, Tensor] = {}
+        self._saved_at = time.monotonic()
+
+    @property
+    def growth(self) -> Growth:
+        """The network."""
+        return self.learner.growth
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.learner.ranks
 
     # -- phases ---------------------------------------------------------------------------------
 
-    def run(self, checkpoint: Checkpoint | None = None) -> Progress:
-        """Train from the start, or go on from a checkpoint; returns the finished progress.
+    def run(self) -> Progress:
+        """Train from the start, or from where `resume` has put it; returns the finished progress.
 
         Raises:
             DivergedError: the loss is not finite.
+            Stopped: it was asked to stop.
         """
-        optimizer = self._resume(checkpoint) if checkpoint else None
+        self._saved_at = time.monotonic()
         while not self.progress.finished:
             if not self._phase_over():
-                self._run_phase(optimizer)
-            optimizer = None  # what a checkpoint holds is for its own phase only
+                self._run_phase()
+            self._optimizer_state = {}  # what a checkpoint holds is for its own phase only
             self._advance()
         return self.progress
 
-    def _resume(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Take up a checkpoint.
+
+        Raises:
+            ResumeError: it does not fit this training.
+        """
         self.progress = checkpoint.progress
+        self._check_fits()
+        self._lengthen()
         for score in self.progress.tracked:
             if self.growth.count == 0:
                 self.growth.observe(score)
         while self.growth.count < self.progress.phase.dendrites:
             self.growth.grow(max(self.progress.best.values()))
-        self.growth.load(checkpoint.weights)
-        torch.set_rng_state(checkpoint.rng)
-        self.on_event(self._event("note", message=f"resumed after epoch {self.progress.epoch}"))
-        return checkpoint.optimizer
+        self._load(checkpoint.weights)
+        self._restore_rng(checkpoint.rng)
+        self._optimizer_state = checkpoint.optimizer
+        self.on_event(self._event("note", message=f"resumed after {self.progress.place()}"))
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train."""
+        progress = self.progress
+        return self._phase_over() and not next_phase(
+            self.settings, self.lengths, progress.phase, progress.best
+        )
+
+    def _check_fits(self) -> None:
+        """Refuse a place that this training never comes to."""
+        progress, own = self.progress, self.settings.dendrites
+        most = own.count if own.enabled else 0
+        if progress.phase.dendrites > most or not 0 <= progress.step <= self.steps:
+            raise ResumeError(f"the checkpoint, {progress.place()}, is of another training")
+
+    def _load(self, weights: State) -> None:
+        shapes = {name: tensor.shape for name, tensor in self.growth.state().items()}
+        given = {name: tensor.shape for name, tensor in weights.items()}
+        if given != shapes and not self._switched():
+            odd = sorted(name for name in {*given, *shapes} if given.get(name) != shapes.get(name))
+            raise ResumeError(f"the checkpoint is of another network: {', '.join(odd[:3])}")
+        self.growth.load(weights)
+
+    def _lengthen(self) -> None:
+        """Take over a phase length that was raised since the checkpoint."""
+        phase = self.progress.phase
+        epochs = phase_length(self.lengths, phase)
+        if epochs < phase.epochs:
+            raise ResumeError(
+                f"the {phase.name} phase was planned for {phase.epochs} epochs and cannot get shorter",
+                remedy=f"ask for {phase.epochs} epochs or more",
+            )
+        self.progress.phase = replace(phase, epochs=epochs)
+
+    def _restore_rng(self, states: list[dict[str, Any]]) -> None:
+        if len(states) == self.ranks.size:
+            try:
+                restore_rng(states[self.ranks.rank], self.learner.device)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise ResumeError(f"the random generators' states are none: {error}") from error
+            return
+        message = f"begun with {len(states)} processes, now {self.ranks.size}: random numbers start anew"
+        self.on_event(self._event("note", message=message))
+        self._seed()
 
     def _advance(self) -> None:
         """Move on to the next phase, or finish."""
@@ -151,7 +189,6 @@ class Trainer:
         following = next_phase(self.settings, self.lengths, progress.phase, progress.best)
         if following is None:
             progress.finished = True
-            self._save({})
             return
         if following.trains != "tops":  # top weights go on from the candidates just trained
             source = following.dendrites if following.name == "joint" else following.dendrites - 1
@@ -166,6 +203,8 @@ class Trainer:
 
     def _phase_over(self) -> bool:
         progress = self.progress
+        if progress.step:
+            return False  # an epoch that has begun is finished
         if progress.phase_epoch >= progress.phase.epochs:
             return True
         if progress.phase.trains == "candidates":
@@ -175,141 +214,120 @@ class Trainer:
     def _switched(self) -> bool:
         return self.progress.phase.name == "neuron" and self.growth.count > 0
 
-    def _run_phase(self, optimizer_state: dict[str, Tensor] | None) -> None:
+    def _run_phase(self) -> None:
         phase = self.progress.phase
         parameters = trained_parameters(self.growth, phase)
         optimizer = build_optimizer(parameters, phase, self.settings.train)
-        if optimizer_state:
-            restore_optimizer(optimizer, parameters, optimizer_state)
+        restore_optimizer(optimizer, parameters, self._optimizer_state)
+        if self.ranks.size > 1:
+            check_same(self.ranks, [hashlib.sha256(save(self.growth.state())).hexdigest()])
+        self.learner.begin_phase()
         self.on_event(self._event("phase"))
+
+        def tensors() -> dict[str, Tensor]:
+            return optimizer_tensors(optimizer, parameters)
+
         while not self._phase_over():
-            started = time.perf_counter()
-            loss, speed = self._train_epoch(optimizer)
-            self._close_epoch(optimizer, loss, speed, started)
-            switched, early = self._switched(), ""
+            self._train_epoch(optimizer, tensors)
+            self._close_epoch()
+            switched = self._switched()
             if self._phase_over() and self.progress.phase_epoch < phase.epochs:
                 why = "the history rule" if switched else "patience"
                 early = f"{phase.name} phase ended by {why} after epoch {self.progress.phase_epoch}"
                 self.progress.stopped_early.append(early)
-            self._save({} if switched else optimizer_tensors(optimizer, parameters))
-            if early:
                 self.on_event(self._event("note", message=early))
+            self._save({} if switched else tensors())
+            (asked,) = self._agreed(self.stop.number)
+            if asked:
+                raise Stopped(asked)
 
     # -- epochs ---------------------------------------------------------------------------------
 
-    def _train_epoch(self, optimizer: torch.optim.Optimizer) -> tuple[float, float]:
-        """Train one epoch; return mean loss and rows per second."""
-        settings, progress = self.settings.train, self.progress
-        torch.manual_seed(settings.seed * _EPOCH_STRIDE + progress.epoch + 1)
+    def _train_epoch(
+        self, optimizer: torch.optim.Optimizer, optimizer_state: Callable[[], dict[str, Tensor]]
+    ) -> None:
+        """Train what is left of an epoch, with checkpoints on the way."""
+        progress = self.progress
+        if progress.step == 0:
+            self._seed()
         self.growth.model.train()
-        batches = training_batches(
-            self.train_split.tokens.lengths, settings.batch_size, settings.seed, progress.epoch
-        )
-        total, rows, started = 0.0, 0, time.perf_counter()
-        for step, chosen in enumerate(batches):
-            lr = rate(settings, progress.phase, progress.phase_epoch * self.steps + step, self.steps)
+        for batch in self._batches()[progress.step :]:
+            started = time.perf_counter()
+            lr = self._rate(progress.step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss = self._step(optimizer, chosen)
-            total, rows = total + loss * len(chosen), rows + len(chosen)
-            speed = rows / (time.perf_counter() - started)
-            self.on_event(self._event("step", step=step + 1, loss=loss, rows_per_second=speed))
-        return total / rows, speed
+            with self._named_epoch():
+                loss = self.learner.step(optimizer, batch, progress.phase)
+            progress.stepped(loss, len(batch), time.perf_counter() - started)
+            self.on_event(self._event("step", step=progress.step, loss=loss, rows_per_second=self._speed()))
+            asked, due = self._agreed(self.stop.number, self._checkpoint_is_due())
+            if asked or due:
+                self._save(optimizer_state())
+            if asked:
+                raise Stopped(asked)
 
-    def _step(self, optimizer: torch.optim.Optimizer, chosen: npt.NDArray[np.int64]) -> float:
-        ids, mask = self._batch(self.train_split.tokens, chosen)
-        ids = self._hide_tokens(ids, mask)
-        targets = torch.from_numpy(self.train_split.labels[chosen]).to(self.device)
-        if self.progress.phase.trains == "candidates":
-            loss = self._correlation(ids, mask, targets)
-        else:
-            loss = task_loss(self._logits(ids, mask), targets, self.weights)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise _diverged(f"the loss became {value} in epoch {self.progress.epoch + 1}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.settings.train.clip_norm:
-            moved = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(moved, self.settings.train.clip_norm)
-        optimizer.step()
-        return value
+    def _seed(self) -> None:
+        """Seed the epoch that begins: what is drawn in it depends on nothing before it."""
+        seed = self.settings.train.seed * _EPOCH_STRIDE + self.progress.epoch + 1
+        seed_everything(seed + _RANK_STRIDE * self.ranks.rank)
 
-    def _correlation(self, ids: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
-        with capture(self.growth.grown()) as seen:
-            loss = task_loss(self._logits(ids, mask), targets, self.weights)
-        activation = self.settings.dendrites.activation
-        return correlation_loss(loss, seen, mask, self.growth.all_dendrites(), activation)
+    def _batches(self) -> list[Rows]:
+        train = self.settings.train
+        sizes = self.learner.train.tokens.lengths
+        return training_batches(sizes, train.batch_size, train.seed, self.progress.epoch)
 
-    def _batch(self, tokens: Tokens, chosen: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        ids, mask = tokens.pad_batch(chosen)
-        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step of this epoch, counted from 0."""
+        progress = self.progress
+        return rate(self.settings.train, progress.phase, progress.phase_epoch * self.steps + step, self.steps)
 
-    def _hide_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
-        share = self.settings.train.token_dropout
-        if share == 0 or self.mask_token < 0:
-            return ids
-        drawn = torch.rand(ids.shape, device=ids.device) < share
-        hidden = drawn & mask.bool() & ~torch.isin(ids, self.special)
-        return ids.masked_fill(hidden, self.mask_token)
+    def _speed(self) -> float:
+        return self.progress.epoch_rows / max(self.progress.epoch_seconds, 1e-9)
 
-    def _logits(self, ids: Tensor, mask: Tensor) -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits: Tensor = self.growth.model(ids, mask)
-        return logits
-
-    # -- validation and checkpoints -------------------------------------------------------------
-
-    def validate(self) -> Validation:
-        """Score the validation split with the current weights."""
-        model, split = self.growth.model, self.valid_split
-        model.eval()
-        logits = torch.zeros(len(split.tokens), model.classifier.out_features)
-        with torch.inference_mode():
-            for rows in scoring_batches(split.tokens.lengths, self.settings.evaluation.batch_size):
-                logits[torch.from_numpy(rows)] = self._logits(*self._batch(split.tokens, rows)).float().cpu()
-            if not bool(logits.isfinite().all()):
-                raise _diverged(f"the validation scores became NaN in epoch {self.progress.epoch + 1}")
-            loss = float(task_loss(logits, torch.from_numpy(split.labels), self.weights.cpu()))
-            scores = model.probabilities(logits).double().numpy()
-        truth, mass = split.labels, split.weights
-        return Validation(
-            loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass)
-        )
-
-    def _close_epoch(
-        self, optimizer: torch.optim.Optimizer, train_loss: float, speed: float, started: float
-    ) -> None:
+    def _close_epoch(self) -> None:
         """Validate, keep the best weights, and report; the epoch's time includes the validation."""
         progress, phase = self.progress, self.progress.phase
-        found = self.validate()
+        started = time.perf_counter()
+        with self._named_epoch():
+            found = self.validate()
         score = found.score(self.settings.train.metric)
-        progress.epoch, progress.phase_epoch = progress.epoch + 1, progress.phase_epoch + 1
-        seconds = time.perf_counter() - started
+        seconds = progress.epoch_seconds + time.perf_counter() - started
+        loss, speed, lr = progress.epoch_loss / progress.epoch_rows, self._speed(), self._rate(self.steps - 1)
         progress.seconds += seconds
+        progress.close_epoch()
         best = self._keep_best(score)
         if phase.name == "neuron" and self.settings.dendrites.enabled:
             self._watch_history(found.ap)
-        self.on_metrics(
-            {
-                "epoch": progress.epoch,
-                "phase": phase.name,
-                "phase_epoch": progress.phase_epoch,
-                "trains": phase.trains,
-                "dendrites": phase.dendrites,
-                "train_loss": train_loss,
-                "valid_loss": found.loss,
-                "valid_ap": found.ap,
-                "valid_f1": found.f1,
-                "lr": optimizer.param_groups[0]["lr"],
-                "rows_per_second": speed,
-                "seconds": seconds,
-                "best": best,
-            }
-        )
-        self.on_event(
-            self._event("epoch", step=self.steps, loss=train_loss, score=score, rows_per_second=speed)
-        )
+        row = {
+            "epoch": progress.epoch,
+            "phase": phase.name,
+            "phase_epoch": progress.phase_epoch,
+            "trains": phase.trains,
+            "dendrites": phase.dendrites,
+            "train_loss": loss,
+            "valid_loss": found.loss,
+            "valid_ap": found.ap,
+            "valid_f1": found.f1,
+            "lr": lr,
+            "rows_per_second": speed,
+            "seconds": seconds,
+            "best": best,
+        }
+        progress.metrics.append(row)
+        self.on_metrics(row)
+        self.on_event(self._event("epoch", step=self.steps, loss=loss, score=score, rows_per_second=speed))
+
+    def validate(self) -> Validation:
+        """Score the validation split with the current weights."""
+        return self.learner.validate(self.valid_split)
+
+    @contextmanager
+    def _named_epoch(self) -> Iterator[None]:
+        try:
+            yield
+        except DivergedError as error:
+            error.where = f"epoch {self.progress.epoch + 1}"
+            raise
 
     def _keep_best(self, score: float) -> bool:
         """Record a score; write the weights when they are the best with this many dendrites.
@@ -327,21 +345,38 @@ class Trainer:
         if count in progress.best and score <= progress.best[count]:
             return False
         progress.best[count], progress.best_epoch[count] = score, progress.epoch
-        self.store.save_best(self.growth.state(), count, progress.epoch)
+        if self.ranks.first:
+            self.store.save_best(self.growth.state(), count, progress.epoch)
         return all(score > other for dendrites, other in progress.best.items() if dendrites != count)
 
     def _watch_history(self, ap: float) -> None:
-        # Always AP: the tracker takes every score of exactly 0 for a gain, and F1 can be 0 for long.
         if self.settings.dendrites.switch == "history":
             self.progress.tracked.append(ap)
             self.growth.observe(ap)
 
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def _checkpoint_is_due(self) -> bool:
+        """Whether a step ends with a checkpoint; the last one does not, as the epoch's end has its own."""
+        own, step = self.settings.train, self.progress.step
+        if step == self.steps:
+            return False
+        by_steps = own.checkpoint_steps is not None and step % own.checkpoint_steps == 0
+        waited = time.monotonic() - self._saved_at
+        return by_steps or (own.checkpoint_seconds is not None and waited >= own.checkpoint_seconds)
+
+    def _agreed(self, *values: int) -> list[int]:
+        """Return the same decisions on every rank: the largest of their values."""
+        return [max(each) for each in zip(*self.ranks.gather([int(v) for v in values]), strict=True)]
+
     def _save(self, optimizer: dict[str, Tensor]) -> None:
-        state = self.growth.state()
-        if self._switched():  # a dendrite grown at the switch belongs to the next phase
-            state = {n: t for n, t in state.items() if n in self.growth.neuron_parameters()}
-        rng = torch.get_rng_state()
-        self.store.save_epoch(Checkpoint(self.progress, state, optimizer, rng))
+        rng = self.ranks.gather(rng_state(self.learner.device))
+        if self.ranks.first:
+            state = self.growth.state()
+            if self._switched():  # a dendrite grown at the switch belongs to the next phase
+                state = {n: t for n, t in state.items() if n in self.growth.neuron_parameters()}
+            self.store.save(Checkpoint(self.progress, state, optimizer, rng))
+        self._saved_at = time.monotonic()
 
     def _event(self, kind: Any, **values: Any) -> TrainingEvent:
         progress = self.progress
@@ -355,10 +390,6 @@ class Trainer:
             metric=self.settings.train.metric,
             **values,
         )
-
-
-def _diverged(what: str) -> DivergedError:
-    return DivergedError(what, remedy="lower train.lr or dendrites.lr, or set train.clip_norm")
 
 
 def _require_both_classes(labels: Labels, names: tuple[str, ...]) -> None:

@@ -1,0 +1,225 @@
+"""Which labelled comments a model is measured on: those of its own run, or others that are named.
+
+A run's own data must be what they were when it was trained: of data that were split again, rows that the
+model learnt could stand in the test split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gkiller.data.labelled import ALL, Labelled, load_labelled
+from gkiller.data.load import split_fingerprint
+from gkiller.data.sources import is_plain_path, public_source
+from gkiller.errors import DataChangedError, SettingsError, SourceNotFoundError
+
+if TYPE_CHECKING:
+    from gkiller.data.clean import Progress
+    from gkiller.settings.definition import DataSettings
+
+_NAME_THEM = "put the data back as they were, or name the data to measure on with --data"
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """What to measure on.
+
+    Attributes:
+        data: the source and how to read it.
+        run: the run whose own data they are, None for other data.
+    """
+
+    data: DataSettings
+    run: Path | None
+
+
+def run_of(model: Path) -> Path | None:
+    """Return the run directory that a model directory belongs to, or None."""
+    parent = model.resolve().parent
+    return parent if (parent / "settings.toml").is_file() and model.name == "model" else None
+
+
+def choose_data(model: Path, settings: DataSettings, asked: Collection[str]) -> DataChoice:
+    """Return the data that were asked for, else those of the model's own run.
+
+    Args:
+        model: a model directory.
+        settings: the data settings in force.
+        asked: the dotted keys that the command line itself set. What lies around (``gkiller.toml``,
+            variables) does not replace a run's own data.
+
+    Raises:
+        SettingsError: the model is outside of its run, so that its data are not known; or it was asked how
+            to read data and not which.
+        SourceNotFoundError: the run's data are not where they were.
+        DataChangedError: the run's manifest cannot be read.
+    """
+    if "data.source" in asked:
+        return DataChoice(settings, None)
+    run = run_of(model)
+    if run is None:
+        raise SettingsError(
+            "this model is outside of its run, so its data are not known",
+            where=str(model),
+            remedy="name them with --data",
+        )
+    from gkiller.settings import resolve
+
+    own = resolve(config=run / "settings.toml", environ={}).settings.data
+    _refuse_unused(settings, own, asked)
+    return DataChoice(_located(own, run), run)
+
+
+def load_chosen(
+    choice: DataChoice, split: str | None, progress: Progress | None = None, *, default: str
+) -> Labelled:
+    """Return the rows to measure on; arguments as in `load_labelled`.
+
+    A run's own data are read as they were for its training: a single file is split, not taken whole.
+
+    Raises:
+        DataChangedError: the run's own data are not those that it was trained with.
+        SettingsError, DataError: see `load_labelled`.
+    """
+    if choice.run is None:
+        return load_labelled(choice.data, split, progress, default=default)
+    found = load_labelled(choice.data, split, progress, default=default, whole_file=False)
+    _check_unchanged(found, choice.data, choice.run)
+    return found
+
+
+def tuned_on(found: Labelled) -> dict[str, Any]:
+    """Return what a model directory records of the rows that thresholds were tuned on."""
+    return {
+        "source": public_source(str(found.dataset.manifest.get("source", ""))),
+        "split": found.name,
+        "rows": len(found.rows),
+        "fingerprints": _fingerprints(found),
+    }
+
+
+def measuring_warnings(
+    choice: DataChoice, found: Labelled, thresholds: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Return why figures on these rows would be too good.
+
+    Args:
+        choice: where the rows are from.
+        found: the rows.
+        thresholds: the model's, as gkiller.json holds them.
+    """
+    warnings = []
+    if choice.run is not None and found.name in ("train", ALL):
+        warnings.append("the model was trained on these rows: the figures are better than on new comments")
+    here = set(_fingerprints(found))
+    of_training = choice.run is not None and found.name in ("valid", ALL)
+    tuned = [
+        label
+        for label, entry in thresholds.items()
+        if (here & set(entry["tuned_on"]["fingerprints"]) if "tuned_on" in entry else of_training)
+    ]
+    if tuned:
+        which = "the thresholds" if len(tuned) == len(thresholds) else f"the thresholds of {', '.join(tuned)}"
+        warnings.append(f"{which} were tuned on these rows: figures at them are better than on new comments")
+    return warnings
+
+
+def tuning_warnings(choice: DataChoice, found: Labelled) -> list[str]:
+    """Return why thresholds should not be tuned on these rows."""
+    warnings = []
+    whole = found.name == ALL and len(found.dataset.splits) > 1
+    if found.name == "test" or (whole and "test" in found.dataset.splits):
+        warnings.append(
+            "this uses up the test split: thresholds were tuned on it, so that figures measured on it are no "
+            "test any more; gkiller.json and the model card say so. Tune again without --split, or measure "
+            "on other comments"
+        )
+    if choice.run is not None and found.name in ("train", ALL):
+        warnings.append(
+            "the model was trained on these rows, so its scores there are surer than on new comments"
+        )
+    return warnings
+
+
+def _fingerprints(found: Labelled) -> list[str]:
+    """Return the fingerprints of the splits that rows are made of."""
+    splits = list(found.dataset.splits.values()) if found.name == ALL else []
+    return [split_fingerprint(split, found.dataset.labels) for split in splits or [found.rows]]
+
+
+def _refuse_unused(settings: DataSettings, own: DataSettings, asked: Collection[str]) -> None:
+    """Refuse settings of data that would not be heeded."""
+    keys = [key for key in sorted(asked) if key.startswith("data.")]
+    fields = [key.removeprefix("data.") for key in keys]
+    unused = [name for name in fields if getattr(settings, name) != getattr(own, name)]
+    if unused:
+        raise SettingsError(
+            "this says how to read data, but no data are named, and those of the model's own run are read "
+            "as for its training",
+            where=", ".join(f"data.{name}" for name in unused),
+            remedy="name the data with --data, or leave it out",
+        )
+
+
+def _located(data: DataSettings, run: Path) -> DataSettings:
+    """Return a run's data settings with a local source where it is: runs are used from anywhere.
+
+    Looked at are the absolute path that the manifest records (it may be older than such records), the
+    source as it is named, and the source beside the directory of runs, as when all was moved together.
+    """
+    recorded, path = _recorded(run), Path(data.source).expanduser()
+    known = recorded.get("path")
+    if data.source == "sample" or ("path" in recorded and not known):
+        return data
+    places = [*([Path(str(known))] if known else []), path, run.parent.parent / path]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        if not known and not is_plain_path(data.source):
+            return data  # a hub data set
+        was = f", which was {known}" if known and str(known) != data.source else ""
+        raise SourceNotFoundError(
+            f"the data that this run was trained on are not there: {data.source!r}{was}",
+            where=f"{run / 'settings.toml'}, data.source",
+            remedy=_NAME_THEM,
+        )
+    if path.exists() and path.samefile(found):
+        return data
+    return data.model_copy(update={"source": str(found)})
+
+
+def _recorded(run: Path) -> dict[str, Any]:
+    """Return what a run's manifest says of its data."""
+    path = run / "manifest.json"
+    try:
+        data = json.loads(path.read_text("utf-8"))["data"]
+        if not isinstance(data["fingerprints"], dict):
+            raise TypeError("the fingerprints are no object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataChangedError(
+            "the run's manifest cannot be read, so it is unknown whether its data have changed",
+            where=str(path),
+            remedy="put it back, or name the data to measure on with --data",
+        ) from error
+    found: dict[str, Any] = data
+    return found
+
+
+def _check_unchanged(found: Labelled, data: DataSettings, run: Path) -> None:
+    """Compare the rows, and those trained on, with what the run was trained with."""
+    recorded, splits = _recorded(run)["fingerprints"], dict(found.dataset.splits)
+    if data.sample_size is not None and "train" in splits:
+        splits["train"] = splits["train"].sample(data.sample_size, data.split_seed)
+    names = ["train", *({*recorded, *splits} if found.name == ALL else {found.name})]
+    now = {name: split_fingerprint(split, found.dataset.labels) for name, split in splits.items()}
+    changed = sorted({name for name in names if now.get(name) != recorded.get(name)})
+    if changed:
+        raise DataChangedError(
+            f"the run's data have changed since it was trained ({' and '.join(changed)}), so rows that it "
+            "learnt could be among those to measure on",
+            where=str(found.dataset.manifest.get("source", data.source)),
+            remedy=_NAME_THEM,
+        )

@@ -1,0 +1,192 @@
+"""One training step, and one look at the validation split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gkiller.data.batches import Tokens, scoring_batches
+from gkiller.errors import DivergedError
+from gkiller.evaluation.metrics import macro_score
+from gkiller.training.correlation import capture, correlation_loss
+from gkiller.training.losses import class_weights, loss_mass, task_loss
+from gkiller.training.ranks import Ranks
+
+if TYPE_CHECKING:
+    from gkiller.model.growth import Growth
+    from gkiller.settings.definition import Settings
+    from gkiller.training.phases import Phase
+
+Labels = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A split ready for the network.
+
+    Attributes:
+        tokens: n comments.
+        labels: (n, L) 0, 1, or NaN where unknown.
+        weights: (n,) sample weights; they count in the validation metric, not in the loss.
+    """
+
+    tokens: Tokens
+    labels: Labels
+    weights: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation split after an epoch: mean task loss, macro AP and macro F1 at 0.5."""
+
+    loss: float
+    ap: float
+    f1: float
+
+    def score(self, metric: str) -> float:
+        """Return the figure that early stopping watches."""
+        return self.ap if metric == "ap" else self.f1
+
+
+class Learner:
+    """Steps and measures a network that grows.
+
+    Args:
+        settings: of the run.
+        names: the labels.
+        growth: the network.
+        train: the training split, for its class weights.
+        ranks: the processes that train together.
+        mask_token: id that hides a token, for token dropout; below 0 for none.
+        special_tokens: ids that are never hidden.
+
+    Raises:
+        SingleClassError: no label has both classes in the training split.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        names: tuple[str, ...],
+        growth: Growth,
+        train: Encoded,
+        *,
+        ranks: Ranks,
+        mask_token: int,
+        special_tokens: list[int],
+    ) -> None:
+        self.settings = settings
+        self.growth = growth
+        self.train = train
+        self.ranks = ranks
+        self.device = next(growth.model.parameters()).device
+        self.weights = class_weights(train.labels, names, settings.train.class_weights).to(self.device)
+        self.mask_token = mask_token
+        self.special = torch.tensor(special_tokens, device=self.device)
+        self.forward: Callable[[Tensor, Tensor], Tensor] = growth.model
+
+    def begin_phase(self) -> None:
+        """Take up the network as it is now: its parameters, and which of them move, may have changed."""
+        self.forward = self.ranks.wrap(self.growth.model)
+
+    def step(self, optimizer: torch.optim.Optimizer, batch: Rows, phase: Phase) -> float:
+        """Take one step on a batch, of which this rank computes its share; return the mean loss.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        rows = self.ranks.share(batch)
+        mine = rows if len(rows) else batch[:1]  # a rank without rows steps along with a loss of 0
+        ids, mask = self._batch(self.train.tokens, mine)
+        ids = self._hide_tokens(ids, mask)
+        targets = torch.from_numpy(self.train.labels[mine]).to(self.device)
+        if phase.trains == "candidates":
+            loss, mass = self._correlation(ids, mask, targets), float(len(rows))
+        else:
+            loss = task_loss(self._logits(ids, mask), targets, self.weights)
+            mass = loss_mass(targets, self.weights) if self.ranks.size > 1 else 1.0
+        loss, value = self._over_ranks(loss, mass if len(rows) else 0.0)
+        if not math.isfinite(value):
+            raise diverged(f"the loss became {value}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.settings.train.clip_norm:
+            moved = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(moved, self.settings.train.clip_norm)
+        optimizer.step()
+        return value
+
+    def _over_ranks(self, loss: Tensor, mass: float) -> tuple[Tensor, float]:
+        """Return the loss whose gradient, averaged over the ranks, is that of the whole batch; and its value.
+
+        Each rank's loss is a mean over its own rows; the whole batch's is the mean of these, weighted by
+        the mass that each was divided by.
+        """
+        value = float(loss.detach())
+        if self.ranks.size == 1:
+            return loss, value
+        summed, total = self.ranks.total(value * mass, mass)
+        return loss * (mass * self.ranks.size / max(total, 1e-12)), summed / max(total, 1e-12)
+
+    def _correlation(self, ids: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+        with capture(self.growth.grown()) as seen:
+            loss = task_loss(self._logits(ids, mask), targets, self.weights)
+        activation = self.settings.dendrites.activation
+        return correlation_loss(loss, seen, mask, self.growth.all_dendrites(), activation)
+
+    def _batch(self, tokens: Tokens, rows: Rows) -> tuple[Tensor, Tensor]:
+        ids, mask = tokens.pad_batch(rows)
+        return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def _hide_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        share = self.settings.train.token_dropout
+        if share == 0 or self.mask_token < 0:
+            return ids
+        drawn = torch.rand(ids.shape, device=ids.device) < share
+        hidden = drawn & mask.bool() & ~torch.isin(ids, self.special)
+        return ids.masked_fill(hidden, self.mask_token)
+
+    def _logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+        with self._autocast():
+            return self.forward(ids, mask)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def validate(self, split: Encoded) -> Validation:
+        """Score a split with the current weights, each rank some of its batches.
+
+        Raises:
+            DivergedError: a logit is not finite.
+        """
+        model = self.growth.model
+        model.eval()
+        logits = torch.zeros(len(split.tokens), model.classifier.out_features)
+        with torch.inference_mode(), self._autocast():
+            batches = scoring_batches(split.tokens.lengths, self.settings.evaluation.batch_size)
+            for number, rows in enumerate(batches):
+                if number % self.ranks.size == self.ranks.rank:
+                    found = model(*self._batch(split.tokens, rows))
+                    logits[torch.from_numpy(rows)] = found.float().cpu()
+            logits = self.ranks.add(logits)
+            if not bool(logits.isfinite().all()):
+                raise diverged("the validation scores became NaN")
+            loss = float(task_loss(logits, torch.from_numpy(split.labels), self.weights.cpu()))
+            scores = model.probabilities(logits).double().numpy()
+        truth, mass = split.labels, split.weights
+        return Validation(
+            loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass)
+        )
+
+
+def diverged(what: str) -> DivergedError:
+    """Return the error of a training that no longer learns."""
+    return DivergedError(what, remedy="lower train.lr or dendrites.lr, or set train.clip_norm")

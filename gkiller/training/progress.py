@@ -1,0 +1,95 @@
+"""Where a training stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
+
+from gkiller.training.phases import Phase
+
+
+@dataclass
+class Progress:
+    """Where a training stands, without its tensors.
+
+    Attributes:
+        phase: the current phase, or the last one once ``finished``.
+        phase_number: which phase it is, counted from 1.
+        phase_epoch: epochs done in it.
+        epoch: epochs done in all.
+        step: steps done in the epoch that has begun; 0 between two epochs.
+        epoch_loss: sum of the rows' losses in these steps.
+        epoch_rows: rows in these steps.
+        epoch_seconds: time they took.
+        stale: epochs in this phase since its best score.
+        phase_best: best score of this phase, or None before its first epoch.
+        best: best score so far, by dendrites per Linear.
+        best_epoch: the epoch of that score, by dendrites per Linear.
+        tracked: the scores that the history rule has seen; from them the tracker is set up again.
+        metrics: the rows of ``metrics.jsonl`` so far.
+        stopped_early: phases that patience or the history rule ended, such as "neuron at epoch 4".
+        seconds: training time so far, whole epochs only.
+        finished: whether all phases are done.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    phase: Phase
+    phase_number: int = 1
+    phase_epoch: int = 0
+    epoch: int = 0
+    step: int = 0
+    epoch_loss: float = 0.0
+    epoch_rows: int = 0
+    epoch_seconds: float = 0.0
+    stale: int = 0
+    phase_best: float | None = None
+    best: dict[int, float] = field(default_factory=dict)
+    best_epoch: dict[int, int] = field(default_factory=dict)
+    tracked: list[float] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    stopped_early: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    finished: bool = False
+
+    def start(self, phase: Phase) -> None:
+        """Begin a phase."""
+        self.phase, self.phase_number = phase, self.phase_number + 1
+        self.phase_epoch, self.stale, self.phase_best = 0, 0, None
+
+    def stepped(self, loss: float, rows: int, seconds: float) -> None:
+        """Count a step."""
+        self.step += 1
+        self.epoch_loss += loss * rows
+        self.epoch_rows += rows
+        self.epoch_seconds += seconds
+
+    def close_epoch(self) -> None:
+        """Count an epoch whose steps are all done."""
+        self.epoch, self.phase_epoch = self.epoch + 1, self.phase_epoch + 1
+        self.step, self.epoch_loss, self.epoch_rows, self.epoch_seconds = 0, 0.0, 0, 0.0
+
+    def place(self) -> str:
+        """Return where it stands, for a reader."""
+        if self.step:
+            return f"step {self.step:,} of epoch {self.epoch + 1}"
+        return f"epoch {self.epoch}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Progress:
+        """Read what `as_dict` gave, after JSON has made its keys text.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        return _READER.validate_python(dict(values))
+
+
+_READER = TypeAdapter(Progress)

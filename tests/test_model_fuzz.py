@@ -1,0 +1,153 @@
+"""Thousands of mutations of a model directory: each an error that says so, or the very same model."""
+
+import json
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from fuzzing import contents, mutations, reseal, restore
+from test_model_directory import save
+
+from gkiller.errors import GkillerError, ModelFormatError, ModelTamperedError
+from gkiller.model.directory import load_model
+from gkiller.model.scoring import score_texts
+
+TEXTS = ["good work on the map", "you idiot [SEP] 中文 🙂", "", "x" * 300]
+CHUNKS, EACH = 12, 100  # twice: 2,400 mutations
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The files of a model directory."""
+    return contents(save(tmp_path_factory.mktemp("saved") / "model"))
+
+
+def mutated(files, folder, mutation):
+    restore(folder, files)
+    mutation.apply(folder)
+    return folder
+
+
+@contextmanager
+def reported(seed, mutation):
+    """Say which mutation it was, and let none take half a gigabyte."""
+    try:
+        with little_memory():
+            yield
+    except BaseException as error:
+        error.add_note(f"seed {seed}, mutation {mutation.description}")
+        raise
+
+
+@contextmanager
+def little_memory():
+    """Fail when the process has needed half a gigabyte more than ever before; where that is told."""
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:
+        yield
+        return
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    yield
+    assert (getrusage(RUSAGE_SELF).ru_maxrss - before) * unit < 2**29
+
+
+def same(folder, before):
+    """Whether no file has changed, but for the spelling of gkiller.json: its digest is of its content."""
+    try:
+        after = contents(folder)
+        kept = json.loads(after.pop("gkiller.json")) == json.loads(before["gkiller.json"])
+    except (KeyError, ValueError):
+        return False
+    return kept and after == {k: v for k, v in before.items() if k != "gkiller.json"}
+
+
+def attempt(call, *arguments):
+    """Return what a call returns, and the error that it raises when that is one of ours."""
+    try:
+        return call(*arguments), None
+    except GkillerError as error:
+        return None, error
+
+
+def check_damaged(folder, before):
+    """Without new digests: refused, or not damaged at all. Returns whether it was refused."""
+    _, error = attempt(load_model, folder)
+    if error is None:
+        assert same(folder, before)
+        return False
+    assert error.what
+    assert str(folder) in error.where
+    return True
+
+
+def check_forged(folder):
+    """With right digests: refused, or a model that holds together. Returns whether it was refused."""
+    loaded, error = attempt(load_model, folder)
+    if loaded is None:
+        assert error.what
+        return True
+    assert all(bool(torch.isfinite(p).all()) for p in loaded.model.parameters())
+    assert loaded.thresholds.keys() == set(loaded.labels)
+    assert all(0 <= threshold <= 1 for threshold in loaded.thresholds.values())
+    scores, error = attempt(score_texts, loaded, TEXTS)
+    if scores is None:
+        assert "not a number" in error.what
+        return True
+    assert scores.shape == (len(TEXTS), len(loaded.labels))
+    assert ((scores >= 0) & (scores <= 1)).all()
+    return False
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_damage_is_noticed(original, tmp_path, chunk):
+    refused = 0
+    for mutation in mutations(original, chunk, EACH):
+        folder = mutated(original, tmp_path / "model", mutation)
+        with reported(chunk, mutation):
+            refused += check_damaged(folder, original)
+    assert refused > EACH * 0.9
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_a_forger_makes_no_wreck(original, tmp_path, chunk):
+    refused = 0
+    for mutation in mutations(original, 1000 + chunk, EACH):
+        folder = mutated(original, tmp_path / "model", mutation)
+        reseal(folder, "gkiller.json")
+        with reported(1000 + chunk, mutation):
+            refused += check_forged(folder)
+    assert 0.2 * EACH < refused < EACH  # otherwise the digests alone were tested, or nothing was
+
+
+def test_the_same_seed_gives_the_same_mutations(original, tmp_path):
+    for one, other in zip(mutations(original, 3, 40), mutations(original, 3, 40), strict=True):
+        first = contents(mutated(original, tmp_path / "a" / "model", one))
+        second = contents(mutated(original, tmp_path / "b" / "model", other))
+        assert (one.description, first) == (other.description, second)
+
+
+def test_an_untouched_model_is_accepted(original, tmp_path):
+    folder = tmp_path / "model"
+    restore(folder, original)
+    scores = score_texts(load_model(folder), TEXTS)
+    assert not check_damaged(folder, original)
+    reseal(folder, "gkiller.json")
+    assert not check_forged(folder)
+    np.testing.assert_array_equal(score_texts(load_model(folder), TEXTS), scores)
+
+
+def test_the_check_of_a_forgery_can_fail(original, tmp_path):
+    folder = tmp_path / "model"
+    restore(folder, original)
+    content = json.loads((folder / "gkiller.json").read_text())
+    content["thresholds"]["threat"]["value"] = 2
+    (folder / "gkiller.json").write_text(json.dumps(content))
+    with pytest.raises(ModelTamperedError):
+        load_model(folder)
+    reseal(folder, "gkiller.json")
+    with pytest.raises(ModelFormatError, match="the threshold '2' is not in"):
+        load_model(folder)

@@ -1,0 +1,133 @@
+"""Model directories that somebody made to do harm: the tokenizer."""
+
+import json
+import shutil
+
+import pytest
+from forging import refused, replace
+from test_model_directory import save
+from toy import toy_tokenizer
+
+from gkiller.model.directory import load_model
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("saved") / "model")
+
+
+@pytest.fixture
+def saved(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "model")
+
+
+def tokenizer(change):
+    content = json.loads(toy_tokenizer().to_str())
+    change(content)
+    return content
+
+
+def template(content, single=("[CLS]", None, "[SEP]"), ids=None, defined=("[CLS]", "[SEP]")):
+    pieces = [
+        {"SpecialToken": {"id": name, "type_id": 0}} if name else {"Sequence": {"id": "A", "type_id": 0}}
+        for name in single
+    ]
+    ids = ids or {"[CLS]": [2], "[SEP]": [3]}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": pieces,
+        "pair": pieces,
+        "special_tokens": {name: {"id": name, "ids": ids[name], "tokens": [name]} for name in defined},
+    }
+
+
+SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False}
+CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+CUT = {"direction": "Left", "max_length": 1, "strategy": "OnlyFirst", "stride": 9}
+GROW = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t["model"]["vocab"].update(good=156), "numbered 156"),
+        (lambda t: t["model"]["vocab"].update(good=4_000_000_000), "numbered 4000000000"),
+        (lambda t: t["model"]["vocab"].update(good=2**32), "not a tokenizer"),
+        (lambda t: t["model"]["vocab"].update(good=-1), "not a tokenizer"),
+        (lambda t: t["model"]["vocab"].update(good=1.5), "not a tokenizer"),
+        (lambda t: t["model"]["vocab"].update(zebra=7), "157 pieces"),
+        (lambda t: t["model"].update(vocab=[]), "vocabulary"),
+        (lambda t: t["model"].update(unk_token="zebra"), "unk_token"),
+        (lambda t: t["model"].update(unk_token=["[UNK]"]), "not a tokenizer"),
+        (lambda t: t["model"].update(max_input_chars_per_word=10**9), "max_input_chars_per_word"),
+        (lambda t: t["model"].update(max_input_chars_per_word="9"), "not a tokenizer"),
+        (lambda t: t["model"].update(type="BPE", merges=[["a", "b"]]), "'BPE'"),
+        (lambda t: t["model"].pop("type") and t["model"].update(merges=[["a", "b"]]), "'BPE'"),
+        (lambda t: t.update(model={"type": "Unigram", "unk_id": 9, "vocab": [["a", 0.0]]}), "'Unigram'"),
+        (lambda t: t.update(model={"type": "Sequence", "models": [t["model"]]}), "'Sequence'"),
+        (lambda t: t.update(model=None), "model is not an object"),
+        (lambda t: t.pop("model"), "model is not an object"),
+        (lambda t: t.update(pre_tokenizer=SPLIT), "'Split'"),
+        (lambda t: t.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [SPLIT]}), "'Split'"),
+        (lambda t: t.update(normalizer=GROW), "'Replace'"),
+        (lambda t: t.update(normalizer={"type": "Sequence", "normalizers": [GROW]}), "'Replace'"),
+        (lambda t: t.update(normalizer={"type": "Sequence", "normalizers": 5}), "not a tokenizer"),
+        (lambda t: t.update(normalizer={"type": "Sequence"}), "not a tokenizer"),
+        (lambda t: t.update(normalizer={"type": ["Lowercase"]}), "not a tokenizer"),
+        (
+            lambda t: t.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AA"}),
+            "'Precompiled'",
+        ),
+        (lambda t: t.update(normalizer={"type": "BertNormalizer"}), "not a tokenizer"),
+        (lambda t: t.update(decoder={"type": "Evil"}), "'Evil'"),
+        (lambda t: t.update(version="9"), "not a tokenizer"),
+        (lambda t: t.update(added_tokens=5), "not a tokenizer"),
+        (lambda t: t["post_processor"].update(sep=["[SEP]", 999_999]), "does not put [CLS]"),
+        (lambda t: t["post_processor"].update(cls=["[CLS]", 5]), "does not put [CLS]"),
+        (lambda t: t.update(post_processor=None), "does not put [CLS]"),
+        (lambda t: template(t, ids={"[CLS]": [99_999], "[SEP]": [3]}), "does not put [CLS]"),
+        (lambda t: template(t, defined=("[CLS]",)), "does not define"),
+        (lambda t: template(t, single=("[CLS]", None, "[SEP]", "[SEP]")), "does not put [CLS]"),
+        (lambda t: template(t, single=("[CLS]", "[SEP]")), "0 times"),
+        (lambda t: template(t, single=("[CLS]", None, None, "[SEP]")), "2 times"),
+    ],
+    ids=range(37),
+)
+def test_a_tokenizer_that_is_hostile(saved, change, said):
+    replace(saved, "tokenizer.json", tokenizer(change))
+    refused(saved, said)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        template,
+        lambda t: t["model"].pop("type"),  # as older files have it
+        lambda t: t.update(
+            truncation={"direction": "Left", "max_length": 1, "strategy": "OnlyFirst", "stride": 9}
+        ),
+        lambda t: t.update(
+            normalizer={"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}
+        ),
+    ],
+)
+def test_tokenizers_that_are_not_hostile(saved, change):
+    replace(saved, "tokenizer.json", tokenizer(change))
+    loaded = load_model(saved)
+    assert loaded.tokenizer.encode("good work").tokens == ["[CLS]", "good", "work", "[SEP]"]
+
+
+def test_a_panic_of_the_library_is_an_error_of_the_file(saved, monkeypatch, capfd):
+    monkeypatch.setattr("gkiller.model.tokenizer._check_parts", lambda content: None)
+    replace(saved, "tokenizer.json", tokenizer(lambda t: t.update(normalizer=CHARSMAP)))
+    refused(saved, "not a tokenizer: Precompiled")
+    assert "panicked" in capfd.readouterr().err  # the library's own words; they cannot be held back
+
+
+def test_an_interrupt_is_not_taken_for_a_panic(saved, monkeypatch):
+    def interrupt(content):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gkiller.model.tokenizer._check_parts", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load_model(saved)

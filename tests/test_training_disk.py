@@ -1,0 +1,145 @@
+"""A disk that is full, too small or not to be written: a clear error, and the earlier checkpoint intact."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+from toy import TINY
+
+from gkiller.errors import OutputError
+from gkiller.training.store import CheckpointStore
+from gkiller.training.train import train
+
+pytestmark = [
+    pytest.mark.usefixtures("no_plots"),
+    pytest.mark.skipif(sys.platform != "linux", reason="limits and capabilities of Linux"),
+]
+SMALL = ("data.sample_size=48", "dendrites.enabled=false", "train.epochs=3")
+
+
+class FileLimit:
+    """No file may grow beyond so many bytes, for this process: a disk that fills up while writing."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __enter__(self):
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
+
+    def __exit__(self, *_):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+def test_a_write_that_stops_in_the_middle(tiny, tmp_path):
+    settings = tiny(*SMALL)
+    whole = train(settings, out=tmp_path, name="whole").run
+    limit = FileLimit(20_000)  # smaller than the weights
+
+    def on_event(event):
+        if (event.kind, event.epoch, event.step) == ("step", 2, 1):
+            limit.__enter__()
+
+    try:
+        with pytest.raises(OutputError, match="File too large") as caught:
+            train(settings, out=tmp_path, name="x", on_event=on_event)
+    finally:
+        limit.__exit__()
+    assert str(tmp_path / "x" / "checkpoints") in caught.value.where
+    assert not list((tmp_path / "x" / "checkpoints").glob(".*"))
+    assert CheckpointStore(tmp_path / "x" / "checkpoints", 2).newest().progress.epoch == 1
+    again = train(settings, out=tmp_path, resume=tmp_path / "x").run
+    assert (again.model / "model.safetensors").read_bytes() == (
+        whole.model / "model.safetensors"
+    ).read_bytes()
+
+
+def mounted(folder, size):
+    """Mount a small disk in memory; None where this process may not."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        return None
+    return folder
+
+
+def test_a_full_disk(tiny, tmp_path):
+    disk = mounted(tmp_path / "disk", "3m")
+    if disk is None:
+        pytest.skip("no right to mount a small disk")
+    settings = tiny(*SMALL)
+
+    def on_event(event):
+        if (event.kind, event.epoch, event.step) == ("step", 2, 1):
+            with (disk / "filler").open("wb") as stream:
+                stream.write(bytes(shutil.disk_usage(disk).free - 100_000))
+
+    try:
+        with pytest.raises(OutputError, match="the disk is nearly full") as caught:
+            train(settings, out=disk, name="x", on_event=on_event)
+        assert "free some space" in caught.value.remedy
+        (disk / "filler").unlink()
+        assert CheckpointStore(disk / "x" / "checkpoints", 2).newest().progress.epoch == 1
+        assert train(settings, out=disk, resume=disk / "x").progress.finished
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_directory_that_vanishes(tiny, tmp_path):
+    def on_event(event):
+        if (event.kind, event.epoch, event.step) == ("step", 2, 1):
+            shutil.rmtree(tmp_path / "x")
+
+    with pytest.raises(OutputError) as caught:
+        train(tiny(*SMALL), out=tmp_path, name="x", on_event=on_event)
+    assert "No such file" in caught.value.what
+
+
+def as_an_ordinary_user():
+    """Return how to run a command without root's right to write everywhere; None where that fails."""
+    if os.geteuid() != 0:
+        return []
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
+    usable = shutil.which("setpriv") and subprocess.run([*drop, "true"], check=False).returncode == 0
+    return drop if usable else None
+
+
+def test_a_read_only_directory(prepared, tokenizer_file, tmp_path):
+    prefix = as_an_ordinary_user()
+    if prefix is None:
+        pytest.skip("root cannot be kept from writing here")
+    out = tmp_path / "out"
+    out.mkdir(mode=0o555)
+    overrides = [*TINY, f"model.tokenizer={tokenizer_file}", f"data.source={prepared}"]
+    flags = [part for override in overrides for part in ("--set", override)]
+    done = subprocess.run(
+        [*prefix, sys.executable, "-m", "gkiller", "train", *flags, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == OutputError.exit_code, done.stderr
+    assert "Permission denied" in done.stderr
+    assert str(out) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(out.iterdir()) == []
+
+
+def test_a_checkpoint_directory_that_turns_read_only(tiny, tmp_path, monkeypatch):
+    """As root nothing is read-only: the refusal comes from the call that makes the temporary directory."""
+    real = os.mkdir
+
+    def refuse(path, *given, **named):
+        if "checkpoint-00000002" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *given, **named)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(OutputError, match="Permission denied"):
+        train(tiny(*SMALL), out=tmp_path, name="x")
+    monkeypatch.setattr(os, "mkdir", real)
+    assert CheckpointStore(tmp_path / "x" / "checkpoints", 2).newest().progress.epoch == 1
+    assert train(tiny(*SMALL), out=tmp_path, resume=tmp_path / "x").progress.finished

@@ -1,0 +1,176 @@
+"""Several processes train one network: the same figures as one process with the same batches."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from killing import LONGEST, Killer, server, train_in_process
+from toy import TINY
+
+from gkiller.model.directory import load_model
+from gkiller.report.run import RunDirectory
+from gkiller.training.losses import loss_mass, task_loss
+from gkiller.training.ranks import Ranks, local_processes, rank_device, world_size
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
+
+CALM = ("model.dropout=0", "train.token_dropout=0", "dendrites.min_gain=-1", "train.checkpoint_steps=1")
+CASES = {
+    "gradient": ("data.sample_size=49", "dendrites.count=2"),  # the last batch has one row: one rank has none
+    "correlation, history": (
+        "data.sample_size=48",
+        "dendrites.objective=correlation",
+        "dendrites.top_epochs=1",
+        "dendrites.switch=history",
+        "dendrites.switch_patience=1",
+    ),
+}
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def start(settings, run, folder, *, size, resume=False, killers=()):
+    """Start ranks as torchrun does: by variables; returns the processes."""
+    port, context = free_port(), server()
+    processes = []
+    for rank in range(size):
+        environment = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "LOCAL_WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        killer = dict(killers).get(rank, Killer())
+        given = (settings, run, resume, killer, folder / f"counts-{rank}.json", environment)
+        processes.append(context.Process(target=train_in_process, args=given))
+    for process in processes:
+        process.start()
+    return processes
+
+
+def together(*given, **named):
+    processes = start(*given, **named)
+    for process in processes:
+        process.join(LONGEST)
+    return [process.exitcode for process in processes]
+
+
+def figures(run):
+    rows = RunDirectory(run).read_metrics()
+    return [(r["phase"], r["dendrites"]) for r in rows], np.array(
+        [[r["train_loss"], r["valid_loss"], r["valid_ap"], r["valid_f1"]] for r in rows]
+    )
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_two_processes_train_as_one(case, tiny, tmp_path):
+    settings = tiny(*CALM, *CASES[case])
+    assert together(settings, tmp_path / "one", tmp_path, size=1) == [0]
+    assert together(settings, tmp_path / "two", tmp_path, size=2) == [0, 0]
+    phases, one = figures(tmp_path / "one")
+    assert figures(tmp_path / "two")[0] == phases
+    two = figures(tmp_path / "two")[1]
+    own = [i for i, (phase, _) in enumerate(phases) if phase == "neuron" or case == "gradient"]
+    # A rank's correlation is over its own rows, so only what comes before it is the same to the last digits.
+    np.testing.assert_allclose(two[own], one[own], rtol=1e-4, atol=1e-4)
+    manifest = json.loads((tmp_path / "two" / "manifest.json").read_text())
+    assert manifest["processes"] == 2
+    shapes = [
+        {name: tuple(p.shape) for name, p in load_model(tmp_path / run).model.named_parameters()}
+        for run in ("one", "two")
+    ]
+    assert shapes[0] == shapes[1]
+    assert [path.name for path in tmp_path.glob("*/model")] == ["model"] * 2
+
+
+def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on(tiny, tmp_path):
+    settings = tiny(*CALM[2:], *CASES["gradient"])  # with dropout: every rank draws its own
+    assert together(settings, tmp_path / "whole", tmp_path, size=2) == [0, 0]
+    for rank in (0, 1):
+        run = tmp_path / f"killed-{rank}"
+        codes = together(settings, run, tmp_path, size=2, killers=[(rank, Killer(step=7 if rank else 18))])
+        assert codes[rank] == -signal.SIGKILL
+        assert codes[1 - rank] == 1  # an error, at once, and not a process that waits for ever
+        assert together(settings, run, tmp_path, size=2, resume=True) == [0, 0]
+        for name in ("model/model.safetensors",):
+            assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_ranks_draw_different_numbers(tiny, tmp_path):
+    """Else both would drop the same features of their rows."""
+    settings = tiny(*CALM[2:], "data.sample_size=48", "dendrites.enabled=false", "train.epochs=1")
+    assert together(settings, tmp_path / "two", tmp_path, size=2) == [0, 0]
+    newest = max((tmp_path / "two" / "checkpoints").glob("checkpoint-*"))
+    states = json.loads((newest / "state.json").read_text())["rng"]
+    assert len(states) == 2
+    assert states[0]["torch"] != states[1]["torch"]
+
+
+def test_another_number_of_processes_is_told(tiny, tmp_path):
+    settings = tiny(*CALM, *CASES["gradient"])
+    together(settings, tmp_path / "x", tmp_path, size=2, killers=[(0, Killer(step=9))])
+    assert together(settings, tmp_path / "x", tmp_path, size=1, resume=True) == [0]
+    manifest = json.loads((tmp_path / "x" / "manifest.json").read_text())
+    assert (manifest["processes"], len(manifest["resumed"])) == (1, 1)
+
+
+def test_torchrun(prepared, tokenizer_file, tmp_path):
+    """The real launcher and the command line: one table, one run, exit code 0."""
+    overrides = [*TINY, f"model.tokenizer={tokenizer_file}", *CALM, "data.sample_size=48"]
+    flags = [part for override in overrides for part in ("--set", override)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "-m", "gkiller", "train", "--data", str(prepared), *flags, "--name", "x", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONGEST,
+        env={**os.environ, "MASTER_PORT": free_port()},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run"] == "runs/x"
+    assert done.stderr.count("phase 1: neuron") == 1
+    assert [path.name for path in (tmp_path / "runs").iterdir() if path.name[0] != "."] == ["x"]
+
+
+@pytest.mark.parametrize("labels", [1, 6])
+def test_the_parts_losses_make_up_the_whole_batch_s(labels):
+    generator = torch.Generator().manual_seed(labels)
+    logits = torch.randn(7, 2 if labels == 1 else labels, generator=generator)
+    targets = (torch.rand(7, labels, generator=generator) < 0.4).float()
+    targets[2] = torch.nan
+    weights = torch.rand(labels, 2, generator=generator) + 0.5
+    whole = task_loss(logits, targets, weights)
+    parts = [(task_loss(logits[p::2], targets[p::2], weights), targets[p::2]) for p in (0, 1)]
+    masses = [loss_mass(part, weights) for _, part in parts]
+    mean = sum(loss * mass for (loss, _), mass in zip(parts, masses, strict=True)) / sum(masses)
+    torch.testing.assert_close(mean, whole)
+
+
+def test_alone_every_exchange_gives_back_what_was_put_in(monkeypatch):
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    ranks = Ranks()
+    assert (ranks.first, world_size(), local_processes()) == (True, 1, 1)
+    assert ranks.share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert ranks.total(1.5, 2) == [1.5, 2]
+    assert ranks.gather({"a": 1}) == [{"a": 1}]
+    assert ranks.from_first("x") == "x"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert rank_device(torch.device("cuda")) == torch.device("cuda", 1)
+    assert rank_device(torch.device("cpu")) == torch.device("cpu")

@@ -1,0 +1,125 @@
+"""An interrupt or a termination: the step is finished, a checkpoint written, and the way back shown."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from killing import Trainings, outcome
+from toy import TINY
+
+from gkiller.errors import InterruptedRunError, TerminatedRunError
+from gkiller.report.run import RunDirectory
+from gkiller.training.stopping import StopRequest, stop_signals
+from gkiller.training.train import train
+
+SMALL = ("data.sample_size=48", "train.checkpoint_seconds=none", "dendrites.min_gain=-1")
+
+
+def raise_at(number, moment):
+    """Send this process a signal at a moment of the training."""
+
+    def on_event(event):
+        if (event.kind, event.phase, event.epoch, event.step) == moment:
+            signal.raise_signal(number)
+
+    return on_event
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(
+    ("number", "error", "moment"),
+    [
+        (signal.SIGINT, InterruptedRunError, ("step", "neuron", 1, 2)),
+        (signal.SIGTERM, TerminatedRunError, ("step", "dendrite", 2, 3)),
+        (signal.SIGTERM, TerminatedRunError, ("epoch", "neuron", 2, 3)),
+        (signal.SIGINT, InterruptedRunError, ("step", "joint", 1, 1)),
+    ],
+)
+def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(tiny, tmp_path, number, error, moment):
+    settings = tiny(*SMALL)
+    whole = train(settings, out=tmp_path, name="whole").run
+    steps = []
+
+    def count(event):
+        steps.append((event.kind, event.phase, event.epoch, event.step))
+        raise_at(number, moment)(event)
+
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(error) as caught:
+        train(settings, out=tmp_path, name="x", on_event=count, signals=True)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert steps[-1] == moment  # not a step more
+    assert caught.value.exit_code == 128 + number
+    assert f"--resume {tmp_path / 'x'}" in caught.value.remedy
+    again = []
+    train(settings, out=tmp_path, resume=tmp_path / "x", on_event=again.append)
+    done = [event for event in again if event.kind == "step"]
+    assert len(done) + sum(kind == "step" for kind, *_ in steps) == 15  # and none is trained twice
+    assert outcome(tmp_path / "x") == outcome(whole.path)
+
+
+def test_a_second_interrupt_stops_at_once():
+    with stop_signals() as request:
+        signal.raise_signal(signal.SIGINT)
+        assert request.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    request = StopRequest()
+    request.ask(signal.SIGTERM)
+    request.ask(signal.SIGTERM)  # an impatient supervisor does not harm it
+    assert request.number == signal.SIGTERM
+
+
+def command(prepared, tokenizer_file, *more):
+    overrides = [*TINY, f"model.tokenizer={tokenizer_file}", "train.epochs=400", "dendrites.enabled=false"]
+    flags = [part for override in overrides for part in ("--set", override)]
+    return [sys.executable, "-m", "gkiller", "train", "--data", str(prepared), *flags, *more]
+
+
+def started(process, run):
+    """Wait until a training has written its second epoch."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        if (run / "metrics.jsonl").is_file() and len(RunDirectory(run).read_metrics()) >= 2:
+            return
+        time.sleep(0.05)
+    pytest.fail("the training did not start")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+def test_on_the_command_line(prepared, tokenizer_file, tmp_path):
+    run = tmp_path / "runs" / "x"
+    process = subprocess.Popen(
+        command(prepared, tokenizer_file, "--name", "x", "--json", "--set", "train.patience=400"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started(process, run)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert json.loads(out)["error"] == "TerminatedRunError"
+    assert "go on with: gkiller train --resume runs/x" in err
+    assert "Traceback" not in err
+    assert list((run / "checkpoints").glob("checkpoint-*"))
+
+
+def test_two_writers(tiny, tmp_path):
+    """The second of two trainings that go on with one run is refused; the first ends undisturbed."""
+    runs = Trainings(tiny(*SMALL, "train.epochs=12", "train.patience=12"), tmp_path)
+    runs.finish(tmp_path / "whole", resume=False)
+    first = runs.start(tmp_path / "x")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "x" / "metrics.jsonl").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    second = runs.start(tmp_path / "x", resume=True)
+    for process in (second, first):
+        process.join(60)
+    assert (first.exitcode, second.exitcode) == (0, 1)
+    assert outcome(tmp_path / "x") == outcome(tmp_path / "whole")
