@@ -44,7 +44,7 @@ from gkiller.settings import EvaluationSettings
 
 BATCH = 16
 LENGTHS = (32, 128)
-TORCH = "torch float32"
+TORCH = "torch fp32"
 SPLITS = ("valid", "test")
 
 
@@ -59,8 +59,8 @@ def graphs_of(loaded: LoadedModel, texts: list[str]) -> dict[str, bytes]:
         ranges = find_ranges(network, tokenize(loaded.tokenizer, texts))
         small = build(network, CANDIDATES[0].scheme, ranges=ranges).SerializeToString()
     return {
-        "ONNX float32, as exported": export_plain(loaded.model, loaded.max_length).SerializeToString(),
-        "ONNX float32, lean": build(network, Scheme()).SerializeToString(),
+        "ONNX fp32, as exported": export_plain(loaded.model, loaded.max_length).SerializeToString(),
+        "ONNX fp32, lean": build(network, Scheme()).SerializeToString(),
         "ONNX int8, lean": small,
     }
 

@@ -31,7 +31,7 @@ from gkiller.model.directory import load_model
 
 BATCH = 16
 LENGTHS = (32, 128)
-TOLERANCE = {"float32": 1e-5, "int8": 0.1}
+TOLERANCE = {"fp32": 1e-5, "int8": 0.1}
 
 
 def variants() -> dict[str, Rewrites]:

@@ -76,6 +76,14 @@ def one_line(error: BaseException) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def is_fault_of_input(error: BaseException) -> bool:
+    """Whether an exception is about what was read, not a wish of the user to stop.
+
+    A panic of a library's Rust code is a BaseException, and its class cannot be imported.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 class GkillerError(Exception):
     """The root of the tree.
 

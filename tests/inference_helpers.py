@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from toy import RUDE, toy_tokenizer
 
-from gkiller.model.layout import content_digest
+from gkiller.files import sha256_file
+from gkiller.sealed import digest_of
 
 LABELS = ("toxicity", "insult")
 MAX_LENGTH = 16
@@ -73,17 +73,19 @@ def write_model(folder: Path, *, int8: bool = True, fp32: bool = True, **changes
 
 def seal(folder: Path, **changes: object) -> None:
     """Write gkiller.json for the files that are there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "gkiller.json")
     metadata = {
         "format_version": 1,
         "labels": list(LABELS),
         "max_length": MAX_LENGTH,
         "thresholds": {label: {"value": 0.5} for label in LABELS},
-        "files": {
-            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-        },
         **changes,
     }
-    metadata["digest"] = content_digest(metadata)
-    (folder / "gkiller.json").write_text(json.dumps(metadata), encoding="utf-8")
+    metadata.setdefault("files", listed(folder))
+    text = json.dumps({**metadata, "digest": digest_of(metadata)})
+    (folder / "gkiller.json").write_text(text, encoding="utf-8")
+
+
+def listed(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of the files that are there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "gkiller.json")
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}

@@ -13,7 +13,7 @@ from gkiller.data.inspect import inspect
 from gkiller.data.inspect_plot import plot_inspection
 from gkiller.data.prepare import prepare
 from gkiller.errors import EmptyDataError, ModelFormatError, ModelNotFoundError, OutputError
-from gkiller.model.tokenizer import parse_tokenizer
+from gkiller.model.wordpiece import parse_tokenizer
 
 
 @pytest.fixture

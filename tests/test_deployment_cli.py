@@ -87,7 +87,7 @@ def test_quantize_refuses_when_no_way_is_near_enough(call, run):
 
 
 def test_float16_storage(call, run):
-    code, out, _ = call("quantize", run, "--storage", "float16", "--json", *LOOSE)
+    code, out, _ = call("quantize", run, "--storage", "fp16", "--json", *LOOSE)
     assert code == 0
     assert json.loads(out)["file"] == "onnx/model.fp16.onnx"
 

@@ -10,13 +10,14 @@ from deployment_helpers import LENGTH, ONE, SIX, labelled, network, save
 from gkiller.deployment import deploy
 from gkiller.deployment.deploy import copy_plain, export_onnx, quantise
 from gkiller.deployment.parity import Limits, compare, limits_of, parity_rows, require
-from gkiller.deployment.probes import NAME, new_probes, read_probes, score_probes
+from gkiller.deployment.probes import new_probes, read_probes, score_probes
 from gkiller.deployment.quantise import CANDIDATES, Tried, choose
 from gkiller.deployment.recheck import recheck
 from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError, ModelFormatError, OutputError, ParityError
 from gkiller.files import sha256_file
-from gkiller.model.directory import load_model, rewrite_model
+from gkiller.model.directory import add_files, load_model, rewrite_model
+from gkiller.model.layout import PROBES
 from gkiller.model.scoring import score_texts
 from gkiller.settings import DeploymentSettings
 
@@ -117,15 +118,15 @@ def test_a_refusal_names_limit_and_figure(rows):
 
 
 def test_float16_has_the_limits_of_int8():
-    settings = DeploymentSettings(int8_flips=0.25, float32_flips=0.125)
-    assert limits_of(settings, "float16") == limits_of(settings, "int8")
-    assert limits_of(settings, "float32").flips == 0.125
+    settings = DeploymentSettings(int8_flips=0.25, fp32_flips=0.125)
+    assert limits_of(settings, "fp16") == limits_of(settings, "int8")
+    assert limits_of(settings, "fp32").flips == 0.125
 
 
 # -- export -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_an_export_joins_the_model(loaded, rows, precision):
     before = contents(loaded.path)
     exported = export_onnx(loaded, rows, LOOSE, precision=precision)
@@ -134,7 +135,7 @@ def test_an_export_joins_the_model(loaded, rows, precision):
     assert {name: after[name] for name in before if name != "gkiller.json"} == {
         name: digest for name, digest in before.items() if name != "gkiller.json"
     }
-    assert set(after) - set(before) == {exported.file, NAME}
+    assert set(after) - set(before) == {exported.file, PROBES}
     record = again.metadata["exports"][exported.file]
     assert record["gate"]["fingerprint"] == rows.fingerprint
     assert record["gate"]["found"]["passed"] is True
@@ -231,7 +232,7 @@ def test_the_choice_is_fast_then_faithful(rows):
 def test_probes_give_no_comment_away_and_come_back(loaded):
     probes = new_probes(loaded)
     text = probes.with_scores("a.onnx", probes.reference).text()
-    again = read_probes(text, "there")
+    again = read_probes(text.encode(), "there")
     assert again.ids == probes.ids
     np.testing.assert_allclose(again.scores["a.onnx"], probes.reference, atol=1e-6)
     assert all(2 <= len(sequence) <= LENGTH for sequence in probes.ids)
@@ -250,7 +251,7 @@ def test_probes_give_no_comment_away_and_come_back(loaded):
 )
 def test_unreadable_probes_are_refused(text):
     with pytest.raises(ModelFormatError):
-        read_probes(text, "there")
+        read_probes(text.encode(), "there")
 
 
 def test_recheck_passes_here_and_sees_a_machine_that_differs(loaded, rows):
@@ -259,11 +260,12 @@ def test_recheck_passes_here_and_sees_a_machine_that_differs(loaded, rows):
     assert found.passed
     assert found.max_difference <= 2e-6
     graph = (loaded.path / found.file).read_bytes()
-    probes = read_probes((loaded.path / NAME).read_text(), "there")
+    probes = read_probes((loaded.path / PROBES).read_bytes(), "there")
     np.testing.assert_allclose(score_probes(probes, graph), probes.reference, atol=1e-5)
     elsewhere = load_model(loaded.path)
     probes.scores[found.file][:] = 1 - probes.scores[found.file]
-    (loaded.path / NAME).write_text(probes.text())  # as if the other machine had scored so
+    text = probes.text().encode()
+    add_files(loaded.path, elsewhere, {PROBES: text})  # as if the other machine had scored so
     [differs] = recheck(elsewhere)
     assert not differs.passed
     assert differs.flips > 0

@@ -155,7 +155,7 @@ def test_float16_storage_is_near_and_smaller(pooling):
     model = network(pooling=pooling)
     whole, half = (
         build(network_of(model, LENGTH)),
-        build(network_of(model, LENGTH), Scheme("float16", "float16")),
+        build(network_of(model, LENGTH), Scheme("fp16", "fp16")),
     )
     assert furthest(half, model) < 0.1
     assert half.ByteSize() < 0.8 * whole.ByteSize()

@@ -173,6 +173,6 @@ def test_the_sealed_copy_lists_only_what_is_inside(exported):
 
 def test_gkiller_s_own_inference_code_is_light():
     root = room.Path(gkiller.__file__).parent
-    if not (root / "inference").is_dir():
-        pytest.skip("there is no inference code yet")
-    assert "gkiller.inference" in needed_modules(root)
+    modules = needed_modules(root)
+    assert {"gkiller.inference", "gkiller.sealed", "gkiller.model.layout"} <= set(modules)
+    assert "gkiller.model.directory" not in modules

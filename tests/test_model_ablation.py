@@ -11,7 +11,7 @@ from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel
 from gkiller.model.growth import chosen_linears, dendritic_modules
 from gkiller.model.scoring import score_texts
-from gkiller.model.tokenizer import parse_tokenizer
+from gkiller.model.wordpiece import parse_tokenizer
 
 TEXTS = ["good work on the map", "you idiot", "thank you for the careful edit", "fool", "so clown now"]
 

@@ -15,8 +15,9 @@ from gkiller.files import atomic_directory, sha256_file
 from gkiller.model import directory as room
 from gkiller.model.classifier import build_classifier
 from gkiller.model.dendritic import add_dendrites
-from gkiller.model.directory import find_model, load_model, rewrite_model, save_model
+from gkiller.model.directory import load_model, rewrite_model, save_model
 from gkiller.model.growth import chosen_linears, dendritic_modules
+from gkiller.model.layout import find_model
 from gkiller.model.scoring import score_texts
 from gkiller.sealed import digest_of, seal
 

@@ -118,7 +118,7 @@ def test_tokenizers_that_are_not_hostile(saved, change):
 
 
 def test_a_panic_of_the_library_is_an_error_of_the_file(saved, monkeypatch, capfd):
-    monkeypatch.setattr("gkiller.model.tokenizer._check_parts", lambda content: None)
+    monkeypatch.setattr("gkiller.model.wordpiece._check_parts", lambda content: None)
     replace(saved, "tokenizer.json", tokenizer(lambda t: t.update(normalizer=CHARSMAP)))
     refused(saved, "not a tokenizer: Precompiled")
     assert "panicked" in capfd.readouterr().err  # the library's own words; they cannot be held back
@@ -128,6 +128,6 @@ def test_an_interrupt_is_not_taken_for_a_panic(saved, monkeypatch):
     def interrupt(content):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gkiller.model.tokenizer._check_parts", interrupt)
+    monkeypatch.setattr("gkiller.model.wordpiece._check_parts", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load_model(saved)

@@ -10,7 +10,8 @@ from toy import tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.data.batches import tokenize
 from gkiller.errors import ModelFormatError, ModelNotFoundError
-from gkiller.model.tokenizer import load_tokenizer, parse_tokenizer
+from gkiller.model.tokenizer import load_tokenizer
+from gkiller.model.wordpiece import parse_tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CACHED = parse_tokenizer(toy_tokenizer().to_str(), "here", 16)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from gkiller.cli.console import progress, results_table, show, stages, warn
+from gkiller.cli.evaluate import split_help
 from gkiller.errors import ParityError
 
 if TYPE_CHECKING:
@@ -13,19 +16,22 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from gkiller.data.labelled import Labelled
     from gkiller.deployment.deploy import Exported
     from gkiller.deployment.parity import ParityRows
     from gkiller.model.directory import LoadedModel
-    from gkiller.settings import DataSettings, Resolved
+    from gkiller.settings import Resolved
+
+SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("valid"))]
 
 
-def gate_rows(resolved: Resolved, loaded: LoadedModel, split: str | None) -> ParityRows:
+def gate_rows(
+    resolved: Resolved, asked: frozenset[str], loaded: LoadedModel, split: str | None
+) -> ParityRows:
     """Return validation comments with the trained model's scores: of --data, or of the model's own run."""
-    from gkiller.data.labelled import load_labelled
     from gkiller.deployment.parity import parity_rows
 
-    with stages() as on_data:
-        found = load_labelled(_data(resolved, loaded), split, on_data, default="valid")
+    found = _rows(resolved, asked, loaded, split, "valid")
     missing = [label for label in loaded.labels if label not in found.dataset.labels]
     if missing:
         warn(f"compared by score alone, as the data lack them: {', '.join(missing)}")
@@ -33,21 +39,20 @@ def gate_rows(resolved: Resolved, loaded: LoadedModel, split: str | None) -> Par
         return parity_rows(loaded, found, resolved.settings.deployment.parity_rows, advance)
 
 
-def _data(resolved: Resolved, loaded: LoadedModel) -> DataSettings:
-    from gkiller.evaluation.models import data_of, run_of
+def _rows(
+    resolved: Resolved, asked: frozenset[str], loaded: LoadedModel, split: str | None, default: str
+) -> Labelled:
+    from gkiller.evaluation.source import choose_data, load_chosen
 
     assert loaded.path is not None  # it was just read from there
-    if resolved.origins["data.source"] != "default":
-        return resolved.settings.data
-    return data_of(run_of(loaded.path), loaded.path)
-
-
-def reference_texts(resolved: Resolved, loaded: LoadedModel) -> list[str]:
-    """Return the training comments (all of a single file): what a vocabulary is trimmed by."""
-    from gkiller.data.labelled import load_labelled
-
+    choice = choose_data(loaded.path, resolved.settings.data, asked)
     with stages() as on_data:
-        return load_labelled(_data(resolved, loaded), None, on_data, default="train").rows.texts
+        return load_chosen(choice, split, on_data, default=default)
+
+
+def reference_texts(resolved: Resolved, asked: frozenset[str], loaded: LoadedModel) -> list[str]:
+    """Return the training comments (all of a single file): what a vocabulary is trimmed by."""
+    return _rows(resolved, asked, loaded, None, "train").rows.texts
 
 
 @contextmanager

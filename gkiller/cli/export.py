@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.console import emit_json, key_values, next_command, show, stages
-from gkiller.cli.evaluate import ModelArgument, SplitOption
+from gkiller.cli.deployment import SplitOption
+from gkiller.cli.evaluate import DATA_HELP, ModelArgument
 from gkiller.cli.options import JsonFlag, with_settings
 
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
+    from gkiller.model.layout import GraphPrecision
     from gkiller.settings import Resolved
 
 
@@ -25,15 +27,13 @@ class Format(StrEnum):
     WHEEL = "wheel"
 
 
-class GraphPrecision(StrEnum):
-    """Which graph a wheel holds, by the names that ``predict`` has for them."""
+class Precision(StrEnum):
+    """Which graph a wheel holds."""
 
     INT8 = "int8"
     FP32 = "fp32"
     FP16 = "fp16"
 
-
-_PRECISIONS = {"int8": "int8", "fp32": "float32", "fp16": "float16"}
 
 FormatOption = Annotated[Format, typer.Option("--format", help="What to make.")]
 OutOption = Annotated[
@@ -58,14 +58,15 @@ VersionOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[
-    GraphPrecision | None,
+    Precision | None,
     typer.Option("--precision", help="wheel: which graph goes in; int8 if there, else fp32, else fp16."),
 ]
 
 
-@with_settings("data", "deployment", without=("data.sample_size",))
+@with_settings("data", "deployment", without=("data.sample_size",), helps={"data.source": DATA_HELP})
 def export(
     resolved: Resolved,
+    asked: frozenset[str],
     model: ModelArgument,
     format_: FormatOption = Format.ONNX,
     out: OutOption = None,
@@ -84,24 +85,31 @@ def export(
     onnxruntime and tokenizers alone.
     """
     from gkiller.model.directory import load_model
+    from gkiller.model.layout import GRAPHS
 
     loaded = load_model(model)
     if format_ is Format.SAFETENSORS:
         _safetensors(loaded, out, json)
     elif format_ is Format.WHEEL:
-        wanted = _PRECISIONS[precision] if precision is not None else None
+        wanted = next((kind for kind in GRAPHS if kind == precision), None)
         _wheel(loaded, out or Path("dist"), package_name, package_version, wanted, json)
     else:
-        _onnx(resolved, loaded, out, split, plain, json)
+        _onnx(resolved, asked, loaded, out, split, plain, json)
 
 
 def _onnx(
-    resolved: Resolved, loaded: LoadedModel, out: Path | None, split: str | None, plain: bool, json: bool
+    resolved: Resolved,
+    asked: frozenset[str],
+    loaded: LoadedModel,
+    out: Path | None,
+    split: str | None,
+    plain: bool,
+    json: bool,
 ) -> None:
     from gkiller.cli.deployment import exported_table, gate_rows, reported
     from gkiller.deployment.deploy import export_onnx
 
-    rows = gate_rows(resolved, loaded, split)
+    rows = gate_rows(resolved, asked, loaded, split)
     with reported(json), stages() as advance:
         exported = export_onnx(
             loaded, rows, resolved.settings.deployment, out=out, plain=plain, progress=advance
@@ -130,7 +138,12 @@ def _safetensors(loaded: LoadedModel, out: Path | None, json: bool) -> None:
 
 
 def _wheel(
-    loaded: LoadedModel, out: Path, name: str, version: str | None, precision: str | None, json: bool
+    loaded: LoadedModel,
+    out: Path,
+    name: str,
+    version: str | None,
+    precision: GraphPrecision | None,
+    json: bool,
 ) -> None:
     from gkiller.deployment.wheel import build_wheel
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gkiller.cli.console import emit_json, next_command, results_table, show, stages
-from gkiller.cli.evaluate import ModelArgument, SplitOption
+from gkiller.cli.deployment import SplitOption
+from gkiller.cli.evaluate import DATA_HELP, ModelArgument
 from gkiller.cli.options import JsonFlag, with_settings
 from gkiller.errors import SettingsError
 
@@ -26,12 +27,12 @@ class Storage(StrEnum):
     """How weights are stored."""
 
     INT8 = "int8"
-    FLOAT16 = "float16"
+    FP16 = "fp16"
 
 
 StorageOption = Annotated[
     Storage,
-    typer.Option("--storage", help="int8 arithmetic, or weights kept as float16 and widened at load."),
+    typer.Option("--storage", help="int8 arithmetic, or weights kept as fp16 and widened at load."),
 ]
 OutOption = Annotated[
     Path | None,
@@ -54,9 +55,10 @@ VocabularyOption = Annotated[
 ]
 
 
-@with_settings("data", "deployment", without=("data.sample_size",))
+@with_settings("data", "deployment", without=("data.sample_size",), helps={"data.source": DATA_HELP})
 def quantize(
     resolved: Resolved,
+    asked: frozenset[str],
     model: ModelArgument,
     storage: StorageOption = Storage.INT8,
     out: OutOption = None,
@@ -80,13 +82,13 @@ def quantize(
     if vocabulary is not None and (out is None or storage is not Storage.INT8):
         what = "it makes another model, of int8 weights, and so needs a place"
         raise SettingsError(what, where="--vocabulary", remedy="name one with --out DIR")
-    rows = gate_rows(resolved, loaded, split)
-    reference = reference_texts(resolved, loaded) if vocabulary is not None else []
+    rows = gate_rows(resolved, asked, loaded, split)
+    reference = reference_texts(resolved, asked, loaded) if vocabulary is not None else []
     settings = resolved.settings.deployment
     tried: list[Tried] = []
     with reported(json), stages() as advance:
-        if storage is Storage.FLOAT16:
-            exported = export_onnx(loaded, rows, settings, out=out, precision="float16", progress=advance)
+        if storage is Storage.FP16:
+            exported = export_onnx(loaded, rows, settings, out=out, precision="fp16", progress=advance)
         elif vocabulary is not None and out is not None:
             exported, tried = quantise_trimmed(
                 loaded,

@@ -40,8 +40,8 @@ class Scheme:
         per_column: a scale for each output instead of one for a whole matrix.
     """
 
-    weights: Literal["float32", "float16", "int8"] = "float32"
-    embeddings: Literal["float32", "float16", "int8"] = "float32"
+    weights: Literal["fp32", "fp16", "int8"] = "fp32"
+    embeddings: Literal["fp32", "fp16", "int8"] = "fp32"
     activations: Literal["dynamic", "static"] = "static"
     bits: Literal[7, 8] = 8
     per_column: bool = True
@@ -120,7 +120,7 @@ def arithmetic_of(nodes: Nodes, scheme: Scheme, ranges: Ranges | None) -> Arithm
     """Return what a scheme asks for."""
     if scheme.weights == "int8":
         return IntegerArithmetic(nodes, scheme, ranges or {})
-    return FloatArithmetic(nodes, half=scheme.weights == "float16")
+    return FloatArithmetic(nodes, half=scheme.weights == "fp16")
 
 
 def stored(nodes: Nodes, array: Array, hint: str = "weight", *, half: bool = False) -> str:
@@ -133,7 +133,7 @@ def stored(nodes: Nodes, array: Array, hint: str = "weight", *, half: bool = Fal
 def embedding_rows(nodes: Nodes, table: Array, ids: str, scheme: Scheme) -> str:
     """Return the rows of a table that ``ids`` name; an int8 table has a scale per row."""
     if scheme.embeddings != "int8":
-        return nodes.add("Gather", stored(nodes, table, "words", half=scheme.embeddings == "float16"), ids)
+        return nodes.add("Gather", stored(nodes, table, "words", half=scheme.embeddings == "fp16"), ids)
     whole, steps = quantised_columns(np.ascontiguousarray(table.T), 8, per_column=True)
     rows = nodes.add("Cast", nodes.add("Gather", nodes.constant(whole.T, "words"), ids), to=1)
     return nodes.add("Mul", rows, nodes.add("Gather", nodes.constant(steps[:, None], "words.scale"), ids))

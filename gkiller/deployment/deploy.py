@@ -15,14 +15,14 @@ from gkiller.deployment.graph import export_plain
 from gkiller.deployment.lean import Rewrites, build
 from gkiller.deployment.nodes import OPSET
 from gkiller.deployment.parity import Limits, Parity, ParityRows, compare, limits_of, require
-from gkiller.deployment.probes import NAME as PROBES
 from gkiller.deployment.probes import new_probes, read_probes, score_probes
 from gkiller.deployment.quantise import CANDIDATES, Tried, choose, try_candidates
 from gkiller.deployment.runtime import score_tokens, session
 from gkiller.deployment.vocabulary import save_trimmed
 from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError, OutputError, ParityError
-from gkiller.model.directory import add_files
+from gkiller.model.directory import add_files, stored_files
+from gkiller.model.layout import CARD, CONFIG, GRAPHS, META, PROBES, TOKENIZER, WEIGHTS, GraphPrecision
 from gkiller.report.environment import CPU_FLAGS, read_cpu
 
 if TYPE_CHECKING:
@@ -30,19 +30,11 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import DeploymentSettings
 
 Progress = Callable[[str, int, int | None], None]
-Precision = Literal["float32", "float16", "int8"]
 
-GRAPHS: Final[dict[str, str]] = {
-    "float32": "onnx/model.onnx",
-    "float16": "onnx/model.fp16.onnx",
-    "int8": "onnx/model.int8.onnx",
-}
-"""Where the graph of each precision is in a model directory."""
-
-BESIDE: Final = ("config.json", "gkiller.json", "tokenizer.json")
+BESIDE: Final = (CONFIG, META, TOKENIZER)
 """What a graph needs beside it to predict."""
 
-PLAIN_FILES: Final = ("README.md", "config.json", "model.safetensors", "tokenizer.json")
+PLAIN_FILES: Final = (CARD, CONFIG, WEIGHTS, TOKENIZER)
 BATCH: Final = 16
 
 
@@ -53,7 +45,7 @@ class Exported:
     Attributes:
         directory: the model directory.
         file: the graph in it.
-        precision: "float32", "float16" or "int8".
+        precision: "fp32", "fp16" or "int8".
         graph_bytes: size of the graph.
         total_bytes: of all files needed to predict.
         parity: what the gate measured.
@@ -62,7 +54,7 @@ class Exported:
 
     directory: Path
     file: str
-    precision: Precision
+    precision: GraphPrecision
     graph_bytes: int
     total_bytes: int
     parity: Parity
@@ -84,10 +76,10 @@ def export_onnx(
     *,
     out: Path | None = None,
     plain: bool = False,
-    precision: Literal["float32", "float16"] = "float32",
+    precision: Literal["fp32", "fp16"] = "fp32",
     progress: Progress | None = None,
 ) -> Exported:
-    """Write a float32 graph, or one with weights stored as float16, into a model directory.
+    """Write an fp32 graph, or one with weights stored as fp16, into a model directory.
 
     Args:
         loaded: the model.
@@ -106,10 +98,10 @@ def export_onnx(
     target = _target(loaded, out)
     tell = progress or _silent
     tell("building the graph", 0, None)
-    if plain and precision == "float32":
+    if plain and precision == "fp32":
         graph = export_plain(loaded.model, loaded.max_length).SerializeToString()
     elif plain:
-        raise ExportError("float16 storage is a form of the lean graph", remedy="leave out --plain")
+        raise ExportError("fp16 storage is a form of the lean graph", remedy="leave out --plain")
     else:
         scheme = Scheme(precision, precision)
         graph = build(network_of(loaded.model, loaded.max_length), scheme).SerializeToString()
@@ -241,7 +233,7 @@ def _target(loaded: LoadedModel, out: Path | None) -> Path:
     target = out if out is not None else loaded.path
     if target is None:
         raise OutputError("the model was not read from a directory", remedy="name one with --out")
-    ours = (target / "gkiller.json").is_file()
+    ours = (target / META).is_file()
     if target.exists() and not ours and (not target.is_dir() or any(target.iterdir())):
         what = "there is something else than a model"
         raise OutputError(what, where=str(target), remedy="choose another --out")
@@ -253,7 +245,7 @@ def _write(
     rows: ParityRows,
     target: Path,
     graph: bytes,
-    precision: Precision,
+    precision: GraphPrecision,
     parity: Parity,
     limits: Limits,
     facts: dict[str, Any],
@@ -261,7 +253,7 @@ def _write(
     name = GRAPHS[precision]
     known = loaded.path / PROBES if loaded.path is not None else None
     if known is not None and known.is_file():
-        probes = read_probes(known.read_text("utf-8"), str(known))
+        probes = read_probes(stored_files(loaded, [PROBES])[PROBES], str(known))
     else:
         probes = new_probes(loaded)
     probes = probes.with_scores(name, score_probes(probes, graph))

@@ -100,7 +100,7 @@ class _Writer:
         self._rewrites = rewrites
         self._arithmetic = arithmetic_of(self.nodes, scheme, ranges)
         self._expose = expose
-        self._half = scheme.weights != "float32"
+        self._half = scheme.weights != "fp32"
 
     def write(self) -> None:
         """Write everything."""

@@ -6,12 +6,13 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.batches import Tokens, tokenize
+from gkiller.data.sources import public_source
 from gkiller.errors import ParityError
 from gkiller.evaluation.metrics import label_figures
 from gkiller.model.scoring import score_texts
@@ -19,6 +20,7 @@ from gkiller.model.scoring import score_texts
 if TYPE_CHECKING:
     from gkiller.data.labelled import Labelled
     from gkiller.model.directory import LoadedModel
+    from gkiller.model.layout import GraphPrecision
     from gkiller.settings.definition import DeploymentSettings
 
 FloatArray = npt.NDArray[np.float64]
@@ -117,14 +119,14 @@ class Parity:
         return {**asdict(self), "passed": self.passed}
 
 
-def limits_of(settings: DeploymentSettings, precision: Literal["float32", "float16", "int8"]) -> Limits:
-    """Return the settings' limits for a precision; float16 storage has those of int8."""
-    if precision == "float32":
+def limits_of(settings: DeploymentSettings, precision: GraphPrecision) -> Limits:
+    """Return the settings' limits for a precision; fp16 storage has those of int8."""
+    if precision == "fp32":
         return Limits(
-            settings.float32_score_difference,
-            settings.float32_flips,
-            settings.float32_ap_loss,
-            settings.float32_f1_loss,
+            settings.fp32_score_difference,
+            settings.fp32_flips,
+            settings.fp32_ap_loss,
+            settings.fp32_f1_loss,
         )
     return Limits(
         settings.int8_score_difference, settings.int8_flips, settings.int8_ap_loss, settings.int8_f1_loss
@@ -162,7 +164,7 @@ def parity_rows(
         labels=loaded.labels,
         thresholds=np.array([loaded.thresholds[label] for label in loaded.labels]),
         fingerprint=digest.hexdigest(),
-        source=str(found.dataset.manifest.get("source", "")),
+        source=public_source(str(found.dataset.manifest.get("source", ""))),
         split=found.name,
     )
 
@@ -197,7 +199,7 @@ def require(parity: Parity, what: str, where: str) -> None:
 
     Args:
         parity: what was measured.
-        what: the export, such as "the float32 graph".
+        what: the export, such as "the fp32 graph".
         where: its model.
 
     Raises:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.deployment.runtime import session, tokens_of
-from gkiller.errors import ModelFormatError
+from gkiller.errors import ModelFormatError, one_line
+from gkiller.strict_json import parse_json
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from gkiller.model.directory import LoadedModel
 
-NAME: Final = "onnx/parity.json"
 COUNT: Final = 64
 SEED: Final = 0
 VERSION: Final = 1
@@ -47,7 +47,7 @@ class Probes:
     scores: dict[str, Scores]
 
     def text(self) -> str:
-        """Return the content of `NAME`."""
+        """Return the content of the file."""
         value = {
             "version": VERSION,
             "seed": SEED,
@@ -84,14 +84,14 @@ def score_probes(probes: Probes, graph: bytes | onnx.ModelProto | onnxruntime.In
     return score_tokens(running, tokens_of(probes.ids, pad=0), batch_size=1)
 
 
-def read_probes(text: str, where: str) -> Probes:
-    """Read the content of `NAME`.
+def read_probes(data: bytes, where: str) -> Probes:
+    """Read the content of the file.
 
     Raises:
         ModelFormatError: it is not one of ours.
     """
     try:
-        value: dict[str, Any] = json.loads(text)
+        value: dict[str, Any] = parse_json(data)
         if value["version"] != VERSION:
             raise ValueError(f"version {value['version']!r} is unknown")
         probes = Probes(
@@ -101,7 +101,7 @@ def read_probes(text: str, where: str) -> Probes:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFormatError(
-            f"not a list of probes: {error}", where=where, remedy="export the model again"
+            f"not a list of probes: {one_line(error)}", where=where, remedy="export the model again"
         ) from error
     return probes
 

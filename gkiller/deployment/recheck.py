@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gkiller.deployment.probes import NAME, read_probes, score_probes
+from gkiller.deployment.probes import read_probes, score_probes
 from gkiller.errors import ExportError
+from gkiller.model.directory import stored_files
+from gkiller.model.layout import PROBES
 from gkiller.report.environment import CPU_FLAGS, read_cpu
 
 if TYPE_CHECKING:
@@ -60,13 +62,14 @@ def recheck(loaded: LoadedModel) -> list[Recheck]:
             where=str(loaded.path or ""),
             remedy=f"run: gkiller export {loaded.path}",
         )
-    probes = read_probes((loaded.path / NAME).read_text("utf-8"), str(loaded.path / NAME))
+    stored = stored_files(loaded, [PROBES, *exports])
+    probes = read_probes(stored[PROBES], str(loaded.path / PROBES))
     cuts = np.array([loaded.thresholds[label] for label in loaded.labels])
     here = read_cpu()[1]
     found = []
     for file, facts in sorted(exports.items()):
         there = probes.scores[file]
-        scores = score_probes(probes, (loaded.path / file).read_bytes())
+        scores = score_probes(probes, stored[file])
         limits = facts["gate"]["limits"]
         found.append(
             Recheck(

@@ -16,7 +16,7 @@ from gkiller.model.classifier import new_classifier
 from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel, load_model, save_model
 from gkiller.model.growth import dendritic_modules
-from gkiller.model.tokenizer import parse_tokenizer
+from gkiller.model.wordpiece import parse_tokenizer
 
 if TYPE_CHECKING:
     from gkiller.model.classifier import ToxicityClassifier

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import gkiller
-from gkiller.deployment.deploy import GRAPHS
 from gkiller.deployment.imports import ALLOWED, needed_modules
 from gkiller.errors import ExportError, OutputError, SettingsError
 from gkiller.files import writing
 from gkiller.model.directory import add_files
+from gkiller.model.layout import CONFIG, GRAPHS, TOKENIZER, GraphPrecision
 
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
@@ -31,7 +31,6 @@ EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold, for every file: the bytes do not depend on a clock."""
 
 MODEL: Final = "gkiller/assets/model"
-PREFERRED: Final = ("int8", "float32", "float16")
 _PYTHON: Final = ">=3.11"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
@@ -76,7 +75,7 @@ def build_wheel(
     *,
     name: str = "gkiller-model",
     version: str | None = None,
-    precision: str | None = None,
+    precision: GraphPrecision | None = None,
 ) -> Wheel:
     """Write a wheel into a directory.
 
@@ -85,7 +84,7 @@ def build_wheel(
         out: the directory; it is made when it is not there.
         name: of the distribution; the package in it is always imported as ``gkiller``.
         version: of the distribution; gkiller's own by default.
-        precision: "int8", "float32" or "float16"; the first of these that was exported by default.
+        precision: "int8", "fp32" or "fp16"; the first of these that was exported by default.
 
     Raises:
         SettingsError: a name or a version that pip would refuse, or the name of the full package.
@@ -123,10 +122,10 @@ def _check_names(name: str, number: str) -> None:
         raise SettingsError(f"{number!r} is no version", where="--package-version", remedy="such as 1.0.2")
 
 
-def _graph(loaded: LoadedModel, precision: str | None) -> str:
+def _graph(loaded: LoadedModel, precision: GraphPrecision | None) -> str:
     if loaded.path is None:
         raise OutputError("the model was not read from a directory", remedy="save it first")
-    there = [kind for kind in PREFERRED if (loaded.path / GRAPHS[kind]).is_file()]
+    there = [kind for kind, file in GRAPHS.items() if (loaded.path / file).is_file()]
     if precision is not None and precision not in there:
         raise ExportError(
             f"the model has no {precision} graph",
@@ -145,7 +144,7 @@ def _graph(loaded: LoadedModel, precision: str | None) -> str:
 def _model_files(loaded: LoadedModel, graph: str) -> dict[str, bytes]:
     """Return what is needed to predict, sealed again for these files alone."""
     exports = {name: facts for name, facts in loaded.metadata.get("exports", {}).items() if name == graph}
-    wanted = {graph, "config.json", "tokenizer.json"}
+    wanted = {graph, CONFIG, TOKENIZER}
     with tempfile.TemporaryDirectory(prefix="gkiller-wheel-") as folder:
         place = Path(folder) / "model"
         add_files(place, loaded, {}, keep=lambda name: name in wanted, changes={"exports": exports})

@@ -15,12 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from gkiller.errors import ModelFormatError
-from gkiller.model.layout import REMEDY_DAMAGED, one_line
+from gkiller.model.wordpiece import REQUIRED_TOKENS, check_vocabulary, parse_tokenizer
 
 Ids = npt.NDArray[np.int64]
 
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 _MARKS = r"!-/:-@\[-`{-~"  # ASCII punctuation, each mark a word of its own in BERT's pre-tokenizer
 _ASCII_WORDS = re.compile(rf"[^\t\n\r {_MARKS}]+|[{_MARKS}]")
 _SPACED = re.compile(r"[^\t\n\r ]+")
@@ -50,7 +48,6 @@ class Encoder:
 
     Attributes:
         content: tokens of a comment that fit beside [CLS] and [SEP].
-        vocabulary: how many pieces the tokenizer knows.
         pad, cls, sep, mask: ids of the special tokens; a tokenizer without [MASK] hides behind [UNK].
 
     Raises:
@@ -58,16 +55,24 @@ class Encoder:
             around a comment.
     """
 
-    def __init__(self, text: str, where: str, max_length: int) -> None:
-        self._tokenizer = _parse(text, where)
+    def __init__(self, text: str | bytes, where: str, max_length: int) -> None:
+        self._tokenizer = parse_tokenizer(text, where, max_length)
+        self._tokenizer.no_truncation()
         self.content = max_length - 2
-        self.vocabulary: int = self._tokenizer.get_vocab_size()
-        self.pad, unknown, self.cls, self.sep = _special_ids(self._tokenizer, where)
+        self.pad, unknown, self.cls, self.sep = _special_ids(self._tokenizer)
         mask = self._tokenizer.token_to_id("[MASK]")
         self.mask = unknown if mask is None else mask
         self._words = _Words(self._tokenizer)
         self._by_word = _reads_word_by_word(self._tokenizer)
         self._lowercase = self._by_word and bool(self._tokenizer.normalizer.lowercase)
+
+    def check_fits(self, known: Any) -> None:
+        """Compare the tokenizer with the number of pieces that the network knows.
+
+        Raises:
+            ValueError: it can give the network a piece that it does not know.
+        """
+        check_vocabulary(self._tokenizer, known)
 
     def ids(self, text: str) -> list[int]:
         """Return a comment's token ids; lone surrogates are read as U+FFFD, NULs and controls not at all."""
@@ -135,29 +140,9 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def _parse(text: str, where: str) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:
-        raise ModelFormatError(
-            f"not a tokenizer: {one_line(error)}", where=where, remedy=REMEDY_DAMAGED
-        ) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True
-    _special_ids(tokenizer, where)
-    if tokenizer.encode("").tokens != ["[CLS]", "[SEP]"]:
-        what = "the tokenizer does not put [CLS] before and [SEP] after a comment"
-        raise ModelFormatError(what, where=where, remedy=REMEDY_DAMAGED)
-    return tokenizer
-
-
-def _special_ids(tokenizer: Tokenizer, where: str) -> list[int]:
-    ids = [tokenizer.token_to_id(token) for token in _SPECIAL]
-    missing = [token for token, number in zip(_SPECIAL, ids, strict=True) if number is None]
-    if missing:
-        what = f"the tokenizer has no {', '.join(missing)}"
-        raise ModelFormatError(what, where=where, remedy=REMEDY_DAMAGED)
+def _special_ids(tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of the tokens that `parse_tokenizer` demands."""
+    ids = map(tokenizer.token_to_id, REQUIRED_TOKENS)
     return [number for number in ids if number is not None]
 
 

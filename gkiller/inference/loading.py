@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from gkiller.assets import asset_path
-from gkiller.errors import ModelFormatError, ModelNotFoundError, SettingsError, did_you_mean
+from gkiller.errors import ModelNotFoundError, SettingsError, did_you_mean
 from gkiller.inference.classifier import Classifier
 from gkiller.inference.encoding import Encoder
 from gkiller.inference.session import Session
-from gkiller.model import layout
+from gkiller.model.layout import (
+    CONFIG,
+    FORMAT_VERSION,
+    GRAPHS,
+    LIMITS,
+    META,
+    TOKENIZER,
+    GraphPrecision,
+    consistent,
+    find_model,
+    read_labels,
+    read_max_length,
+    read_thresholds,
+    unbroken,
+)
+from gkiller.sealed import Check, Sealed, unseal
+from gkiller.strict_json import parse_json
 
-Precision = Literal["auto", "int8", "fp32", "fp16"]
-GRAPHS: Mapping[str, str] = {
-    "int8": "onnx/model.int8.onnx",
-    "fp32": "onnx/model.onnx",
-    "fp16": "onnx/model.fp16.onnx",
-}
-"""The graph of each precision, in the order in which ``auto`` prefers them."""
-
+Precision = Literal["auto"] | GraphPrecision
+_PRECISIONS = ("auto", *GRAPHS)
+_LEAST_LENGTH = 3  # [CLS], [SEP] and a piece between them
 _BUNDLED, _NAMED = "model", "models"
-_MEGABYTE = 1 << 20
-_LIMITS = {layout.META: 4 * _MEGABYTE, layout.CONFIG: 4 * _MEGABYTE, layout.TOKENIZER: 64 * _MEGABYTE}
-_GRAPH_LIMIT = 1024 * _MEGABYTE
 
 
 def load(
@@ -53,19 +58,19 @@ def load(
         ModelFormatError: the format is unknown or inconsistent.
         SettingsError: ``precision`` or ``threads`` is none that exists.
     """
-    if precision not in get_args(Precision):
+    if precision not in _PRECISIONS:
         raise SettingsError(
-            f"no such precision: {precision!r}", remedy=did_you_mean(str(precision), get_args(Precision))
+            f"no such precision: {precision!r}", remedy=did_you_mean(str(precision), _PRECISIONS)
         )
-    files = _Files(_locate(model), verify)
-    try:
-        return _build(files, precision, _thread_count(threads))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFormatError(
-            f"the model directory is inconsistent: {layout.one_line(error)}",
-            where=str(files.directory),
-            remedy=layout.REMEDY_DAMAGED,
-        ) from error
+    count = _thread_count(threads)
+    directory = _locate(model)
+    chosen, graph = graph_name(directory, precision)
+    keep = {name: LIMITS[name] for name in (CONFIG, TOKENIZER, graph)}
+    check: Check = "kept" if verify else "none"
+    with unbroken():
+        sealed = unseal(directory, META, version=FORMAT_VERSION, keep=keep, check=check)
+    with consistent(directory):
+        return _build(sealed, chosen, graph, count)
 
 
 def graph_name(directory: Path, precision: Precision) -> tuple[str, str]:
@@ -87,90 +92,25 @@ def graph_name(directory: Path, precision: Precision) -> tuple[str, str]:
     )
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Reads a model directory's files, each in one piece.
-
-    Attributes:
-        directory: where.
-        verify: whether digests are compared.
-    """
-
-    directory: Path
-    verify: bool
-
-    def metadata(self) -> dict[str, Any]:
-        path = self.directory / layout.META
-        content = layout.parse_json(_content(path, _LIMITS[layout.META]), path)
-        layout.check_version(content, path)
-        if not isinstance(content.get("files"), dict):
-            raise ModelFormatError("it has no list of files", where=str(path), remedy=layout.REMEDY_DAMAGED)
-        if self.verify:
-            layout.check_digest(content, path)
-        return content
-
-    def read(self, name: str, listed: Mapping[str, Any]) -> bytes:
-        """Return a listed file's content."""
-        if name not in listed:
-            raise ModelFormatError(
-                f"the list of files lacks {name}",
-                where=str(self.directory / layout.META),
-                remedy=layout.REMEDY_DAMAGED,
-            )
-        path = layout.listed_file(self.directory, name)
-        content = _content(path, _LIMITS.get(name, _GRAPH_LIMIT))
-        if self.verify and hashlib.sha256(content).hexdigest() != listed[name]:
-            raise layout.altered(path)
-        return content
-
-
-def _content(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(limit + 1)
-    except OSError as error:
-        raise ModelFormatError(
-            f"not readable: {layout.one_line(error)}", where=str(path), remedy=layout.REMEDY_DAMAGED
-        ) from error
-    if len(content) > limit:
-        raise ModelFormatError(
-            f"the file has over {limit // _MEGABYTE:,} MiB", where=str(path), remedy=layout.REMEDY_DAMAGED
-        )
-    return content
-
-
-def _build(files: _Files, precision: Precision, threads: int) -> Classifier:
-    metadata = files.metadata()
-    listed = metadata["files"]
-    labels = tuple(str(label) for label in metadata["labels"])
-    if not labels or len(set(labels)) != len(labels):
-        raise ValueError(f"the labels {list(labels)} are none, or stand twice")
-    thresholds = {label: layout.checked_threshold(metadata["thresholds"][label]["value"]) for label in labels}
-    max_length = int(metadata["max_length"])
-    path = files.directory / layout.CONFIG
-    config = layout.parse_json(files.read(layout.CONFIG, listed), path)
-    if not 3 <= max_length <= int(config["max_position_embeddings"]):
-        raise ValueError(f"max_length {max_length} is not in 3..{config['max_position_embeddings']}")
-    encoder = Encoder(
-        files.read(layout.TOKENIZER, listed).decode("utf-8"),
-        str(files.directory / layout.TOKENIZER),
-        max_length,
-    )
-    if encoder.vocabulary > int(config["vocab_size"]):
-        raise ValueError(
-            f"the tokenizer has {encoder.vocabulary} pieces, the network knows {config['vocab_size']}"
-        )
-    chosen, graph = graph_name(files.directory, precision)
-    session = Session(files.read(graph, listed), str(files.directory / graph), len(labels), encoder.empty())
+def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifier:
+    content, directory = sealed.content, sealed.directory
+    labels = read_labels(content["labels"])
+    config = parse_json(sealed.kept[CONFIG])
+    thresholds = read_thresholds(content["thresholds"], labels)
+    max_length = read_max_length(content["max_length"], config)
+    if max_length < _LEAST_LENGTH:
+        raise ValueError("max_length 2 leaves no room for a comment")
+    encoder = Encoder(sealed.kept[TOKENIZER], str(directory / TOKENIZER), max_length)
+    encoder.check_fits(config.get("vocab_size"))
     return Classifier(
-        session,
+        Session(sealed.kept[graph], str(directory / graph), len(labels), encoder.empty()),
         encoder,
         labels=labels,
         thresholds=thresholds,
-        precision=chosen,
+        precision=precision,
         threads=threads,
-        path=files.directory,
-        digest=str(metadata.get("digest", "")),
+        path=directory,
+        digest=sealed.digest,
     )
 
 
@@ -178,7 +118,7 @@ def _locate(model: str | os.PathLike[str] | None) -> Path:
     """Return the model directory."""
     if model is None:
         bundled = asset_path(_BUNDLED)
-        if (bundled / layout.META).is_file():
+        if (bundled / META).is_file():
             return bundled
         raise ModelNotFoundError(
             "no model is bundled with this installation",
@@ -187,11 +127,11 @@ def _locate(model: str | os.PathLike[str] | None) -> Path:
         )
     name = os.fspath(model)
     packaged = asset_path(_NAMED)
-    known = sorted(path.name for path in packaged.glob("*") if (path / layout.META).is_file())
+    known = sorted(path.name for path in packaged.glob("*") if (path / META).is_file())
     if name in known and not Path(name).exists():
         return packaged / name
     try:
-        return layout.find_model(name)
+        return find_model(name)
     except ModelNotFoundError as error:
         if known and Path(name).name == name and not Path(name).exists():
             error.remedy = did_you_mean(name, known)

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from gkiller.errors import ModelFormatError
-from gkiller.model.layout import REMEDY_DAMAGED, one_line
+from gkiller.errors import ModelFormatError, one_line
+from gkiller.model.layout import REMEDY_DAMAGED
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"

@@ -10,13 +10,10 @@ import torch
 
 from gkiller.model.classifier import Pooling, ToxicityClassifier, new_classifier
 from gkiller.model.dendritic import ACTIVATIONS, add_dendrites
+from gkiller.model.layout import read_labels, read_number
 
 if TYPE_CHECKING:
     from transformers import BertConfig
-
-MAX_LABELS = 1000
-MAX_LABEL = 200
-"""Characters of a label's name."""
 
 _SIZES = {
     "vocab_size": 2_000_000,
@@ -206,33 +203,6 @@ def bert_config(content: Mapping[str, Any]) -> BertConfig:
     if pad is not None and (type(pad) is not int or not 0 <= pad < kept["vocab_size"]):
         raise ValueError(f"pad_token_id {pad!r} is not in the vocabulary")
     return BertConfig(**kept, pad_token_id=pad)
-
-
-def read_labels(value: Any) -> tuple[str, ...]:
-    """Read a list of labels.
-
-    Raises:
-        ValueError: it is not a list of different, printable names.
-    """
-    if not isinstance(value, list) or not 1 <= len(value) <= MAX_LABELS:
-        raise ValueError("labels are not a list of names")
-    for label in value:
-        if not isinstance(label, str) or not 1 <= len(label) <= MAX_LABEL or not label.isprintable():
-            raise ValueError(f"{str(label)[:80]!r} is not a label's name")
-    if len(set(value)) < len(value):
-        raise ValueError("a label is there twice in the labels")
-    return tuple(value)
-
-
-def read_number(value: Any, what: str) -> float:
-    """Read a number in 0..1.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if type(value) not in (int, float) or not 0 <= value <= 1:
-        raise ValueError(f"{what} {str(value)[:80]!r} is not in 0..1")
-    return float(value)
 
 
 def _share(content: Mapping[str, Any], key: str) -> float:

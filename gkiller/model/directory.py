@@ -7,8 +7,7 @@ within a limit, and its content is checked before it is built.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,40 +15,36 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save
 
-from gkiller.errors import (
-    GkillerError,
-    ModelFormatError,
-    ModelNotFoundError,
-    ModelTamperedError,
-    nearest,
-    one_line,
-)
+from gkiller.errors import ModelNotFoundError
 from gkiller.files import atomic_directory, json_text
 from gkiller.model.classifier import ToxicityClassifier
-from gkiller.model.description import WRITTEN, read_description, read_labels, read_number
+from gkiller.model.description import WRITTEN, read_description
 from gkiller.model.growth import dendritic_modules
-from gkiller.model.tokenizer import MAX_TOKENIZER_BYTES, parse_tokenizer
-from gkiller.sealed import SealBrokenError, Sealed, seal, unseal
+from gkiller.model.layout import (
+    CARD,
+    CONFIG,
+    FORMAT_VERSION,
+    LIMITS,
+    META,
+    TOKENIZER,
+    WEIGHTS,
+    consistent,
+    find_model,
+    read_labels,
+    read_max_length,
+    read_thresholds,
+    unbroken,
+)
+from gkiller.model.wordpiece import check_vocabulary, parse_tokenizer
+from gkiller.sealed import Sealed, seal, unseal
 from gkiller.strict_json import parse_json
 from gkiller.tensors import FLOATS, read_header, read_tensors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-FORMAT_VERSION = 1
-_META, _CONFIG, _WEIGHTS, _TOKENIZER, _CARD = (
-    "gkiller.json",
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "README.md",
-)
-_LIMITS = {_CONFIG: 2**20, _WEIGHTS: 4 * 2**30, _TOKENIZER: MAX_TOKENIZER_BYTES, _CARD: 4 * 2**20}
-"""The most bytes that are read of each file."""
-_RUN = "settings.toml"
-"""The file that makes a directory a run."""
-_REMEDY_MISSING = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
-_REMEDY_DAMAGED = "copy the model again from where it came, or train it again"
+_LIMITS = {name: LIMITS[name] for name in (CONFIG, WEIGHTS, TOKENIZER, CARD)}
+"""The most bytes that are read of each file that every model has."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +94,11 @@ def save_model(
         training: where the model came from: data source, whether it is synthetic, manifest digest.
     """
     with atomic_directory(directory) as temporary:
-        (temporary / _CONFIG).write_text(json_text(_config_of(model, labels)), "utf-8")
+        (temporary / CONFIG).write_text(json_text(_config_of(model, labels)), "utf-8")
         weights = {name: p.detach().contiguous() for name, p in model.named_parameters()}
-        (temporary / _WEIGHTS).write_bytes(save(weights))
-        (temporary / _TOKENIZER).write_text(tokenizer_json, "utf-8")
-        (temporary / _CARD).write_text(card, "utf-8")
+        (temporary / WEIGHTS).write_bytes(save(weights))
+        (temporary / TOKENIZER).write_text(tokenizer_json, "utf-8")
+        (temporary / CARD).write_text(card, "utf-8")
         metadata = {
             "format_version": FORMAT_VERSION,
             "labels": list(labels),
@@ -112,7 +107,7 @@ def save_model(
             "calibration": None,
             "training": dict(training or {}),
         }
-        seal(temporary, _META, metadata)
+        seal(temporary, META, metadata)
 
 
 def rewrite_model(
@@ -132,10 +127,10 @@ def rewrite_model(
     """
     source = loaded.path or directory
     with atomic_directory(directory) as temporary:
-        with _unbroken():
+        with unbroken():
             _unseal(source).copy_to(temporary)
-        (temporary / _CARD).write_text(card, "utf-8")
-        seal(temporary, _META, {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}})
+        (temporary / CARD).write_text(card, "utf-8")
+        seal(temporary, META, {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}})
 
 
 def add_files(
@@ -161,13 +156,28 @@ def add_files(
     """
     source = loaded.path or directory
     with atomic_directory(directory) as temporary:
-        with _unbroken():
+        with unbroken():
             _unseal(source).copy_to(temporary, lambda name: name not in files and (not keep or keep(name)))
         for name, content in files.items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        seal(temporary, _META, {**loaded.metadata, **(changes or {})})
+        seal(temporary, META, {**loaded.metadata, **(changes or {})})
+
+
+def stored_files(loaded: LoadedModel, names: Iterable[str]) -> dict[str, bytes]:
+    """Return files of a loaded model, such as its graphs, compared with their SHA-256 as they are read.
+
+    Raises:
+        ModelNotFoundError: the model was not read from a directory.
+        ModelTamperedError: one is not what it was.
+        ModelFormatError: the model has no such file.
+    """
+    if loaded.path is None:
+        raise ModelNotFoundError("the model was not read from a directory", remedy="save it first")
+    keep = {name: LIMITS[name] for name in names}
+    with unbroken():
+        return unseal(loaded.path, META, version=FORMAT_VERSION, keep=keep, check="kept").kept
 
 
 def load_model(path: str | Path) -> LoadedModel:
@@ -182,45 +192,10 @@ def load_model(path: str | Path) -> LoadedModel:
         ModelFormatError: the format is unknown or inconsistent, or a weight is not finite.
     """
     directory = find_model(path)
-    with _unbroken():
+    with unbroken():
         sealed = _unseal(directory)
-    with _consistent(directory):
+    with consistent(directory):
         return _read(sealed)
-
-
-def find_model(path: str | Path) -> Path:
-    """Return the model directory at ``path``, or at ``path/model`` when ``path`` is a run.
-
-    Raises:
-        ModelNotFoundError: there is neither.
-    """
-    what, remedy = "no such directory", _REMEDY_MISSING
-    try:
-        directory = Path(path).expanduser()
-        for candidate in (directory, directory / "model"):
-            if (candidate / _META).is_file():
-                return candidate
-        run = directory.parent if directory.name == "model" else directory
-        if (run / _RUN).is_file():
-            what = "this run has no model yet: its training has not finished"
-            remedy = f"finish it with: gkiller train --resume {run}"
-        elif directory.exists():
-            what = f"no model there: {_META} is missing"
-        elif close := _nearest_runs(directory):
-            remedy = f"did you mean {' or '.join(map(str, close))}?"
-    except (OSError, RuntimeError, ValueError) as error:  # not permitted, an unknown "~user", a NUL
-        what = f"no model can be read there: {one_line(error)}"
-    raise ModelNotFoundError(what, where=str(path), remedy=remedy)
-
-
-def _nearest_runs(directory: Path) -> list[Path]:
-    """Return the runs and models nearest in name to one that is not there: beside it, or under ``runs``."""
-    for folder in (directory.parent, directory.parent / "runs"):
-        there = list(folder.iterdir()) if folder.is_dir() else []
-        names = [d.name for d in there if (d / _RUN).is_file() or (d / _META).is_file()]
-        if close := nearest(directory.name, names):
-            return [folder / name for name in close]
-    return []
 
 
 def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -245,37 +220,7 @@ def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, 
 
 
 def _unseal(directory: Path) -> Sealed:
-    return unseal(directory, _META, version=FORMAT_VERSION, keep=_LIMITS)
-
-
-@contextmanager
-def _unbroken() -> Iterator[None]:
-    """Turn a broken seal into an error of the model."""
-    try:
-        yield
-    except SealBrokenError as error:
-        kinds = {"missing": ModelTamperedError, "tampered": ModelTamperedError}
-        remedy = _REMEDY_DAMAGED
-        if error.kind == "version":
-            remedy = f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it"
-        elif error.kind == "tampered" and error.file.name == _META:
-            remedy = f"{_REMEDY_DAMAGED}; 'gkiller threshold' is what changes thresholds"
-        what = f"model {error.what}" if error.kind == "version" else error.what
-        found: type[GkillerError] = kinds.get(error.kind, ModelFormatError)
-        raise found(what, where=str(error.file), remedy=remedy) from error
-
-
-@contextmanager
-def _consistent(directory: Path) -> Iterator[None]:
-    """Turn what is wrong inside of the files into an error of the model."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ModelFormatError(
-            f"the model directory is inconsistent: {one_line(error)}",
-            where=str(directory),
-            remedy=_REMEDY_DAMAGED,
-        ) from error
+    return unseal(directory, META, version=FORMAT_VERSION, keep=_LIMITS)
 
 
 def _read(sealed: Sealed) -> LoadedModel:
@@ -285,48 +230,18 @@ def _read(sealed: Sealed) -> LoadedModel:
         ModelFormatError: the tokenizer cannot be used.
         ValueError: anything else cannot.
     """
-    content, place = sealed.content, sealed.directory / _TOKENIZER
-    sealed.kept[_CARD].decode("utf-8")
+    content, place = sealed.content, sealed.directory / TOKENIZER
+    sealed.kept[CARD].decode("utf-8")
     labels = read_labels(content["labels"])
-    thresholds = _thresholds(content["thresholds"], labels)
+    thresholds = read_thresholds(content["thresholds"], labels)
     if not isinstance(content.get("training", {}), dict):
         raise ValueError("training is not an object")
-    max_length = content["max_length"]
-    config = parse_json(sealed.kept[_CONFIG])
-    if type(max_length) is not int or not 2 <= max_length <= _positions(config):
-        raise ValueError(f"max_length {str(max_length)[:80]} is not in 2..{_positions(config)}")
-    tokenizer = parse_tokenizer(sealed.kept[_TOKENIZER], str(place), max_length)
-    model = _network(config, sealed.kept[_WEIGHTS], labels)
+    config = parse_json(sealed.kept[CONFIG])
+    max_length = read_max_length(content["max_length"], config)
+    tokenizer = parse_tokenizer(sealed.kept[TOKENIZER], str(place), max_length)
+    model = _network(config, sealed.kept[WEIGHTS], labels)
     _check_fits(model, tokenizer)
     return LoadedModel(model, tokenizer, labels, thresholds, max_length, content, sealed.directory)
-
-
-def _positions(config: Mapping[str, Any]) -> int:
-    found = config.get("max_position_embeddings")
-    return found if type(found) is int else 0
-
-
-def _thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
-    if not isinstance(content, dict) or content.keys() != set(labels):
-        raise ValueError(f"the thresholds are not those of the labels {', '.join(labels)}")
-    for entry in content.values():
-        if not isinstance(entry, dict) or not isinstance(entry.get("target", ""), str):
-            raise ValueError("a threshold is not an object with a value")
-        if "tuned_on" in entry:
-            _check_tuned_on(entry["tuned_on"])
-    return {label: read_number(content[label].get("value"), "the threshold") for label in labels}
-
-
-def _check_tuned_on(record: Any) -> None:
-    """Demand of what a threshold was tuned on, which other commands write into the card, its usual types."""
-    kinds = {"source": str, "split": str, "rows": int, "fingerprints": list}
-    if not isinstance(record, dict) or any(type(record.get(key)) is not kind for key, kind in kinds.items()):
-        raise ValueError(
-            "what a threshold was tuned on is not an object of source, split, rows, fingerprints"
-        )
-    words = [record["source"], record["split"], *record["fingerprints"]]
-    if not all(isinstance(word, str) and word.isprintable() for word in words):
-        raise ValueError("what a threshold was tuned on is not in printable text")
 
 
 def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) -> ToxicityClassifier:
@@ -345,12 +260,7 @@ def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) ->
 
 def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer) -> None:
     """Compare the tokenizer with the network, and score an empty comment."""
-    known = model.bert.config.vocab_size
-    if tokenizer.get_vocab_size() > known:
-        raise ValueError(f"the tokenizer has {tokenizer.get_vocab_size()} pieces, the network knows {known}")
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= known:
-        raise ValueError(f"the tokenizer has a piece numbered {largest}, the network knows {known} pieces")
+    check_vocabulary(tokenizer, model.bert.config.vocab_size)
     ids = torch.tensor([tokenizer.encode("").ids])
     with torch.inference_mode():
         scores = model.probabilities(model(ids, torch.ones_like(ids)))

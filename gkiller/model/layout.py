@@ -1,24 +1,59 @@
-"""What a model directory holds, for every reader of it: imports nothing but the standard library."""
+"""What a model directory holds and may hold, for every reader of it: nothing here needs torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
 
-from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
-
-FORMAT_VERSION = 1
-META, CONFIG, WEIGHTS, TOKENIZER, CARD = (
-    "gkiller.json",
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "README.md",
+from gkiller.errors import (
+    GkillerError,
+    ModelFormatError,
+    ModelNotFoundError,
+    ModelTamperedError,
+    nearest,
+    one_line,
 )
-REMEDY_DAMAGED = "copy the model again from where it came, or train it again"
+from gkiller.sealed import SealBrokenError
+
+FORMAT_VERSION: Final = 1
+META: Final = "gkiller.json"
+CONFIG: Final = "config.json"
+WEIGHTS: Final = "model.safetensors"
+TOKENIZER: Final = "tokenizer.json"
+CARD: Final = "README.md"
+
+GraphPrecision = Literal["int8", "fp32", "fp16"]
+GRAPHS: Final[dict[GraphPrecision, str]] = {
+    "int8": "onnx/model.int8.onnx",
+    "fp32": "onnx/model.onnx",
+    "fp16": "onnx/model.fp16.onnx",
+}
+"""The graph of each precision, the preferred one first."""
+
+PROBES: Final = "onnx/parity.json"
+"""Token sequences with the scores of each graph, where it was made."""
+
+MAX_TOKENIZER_BYTES: Final = 32 * 2**20
+"""Of a tokenizer.json; that of the multilingual BERT has 2 MiB."""
+LIMITS: Final[dict[str, int]] = {
+    CONFIG: 2**20,
+    WEIGHTS: 4 * 2**30,
+    TOKENIZER: MAX_TOKENIZER_BYTES,
+    CARD: 4 * 2**20,
+    PROBES: 2**24,
+    **dict.fromkeys(GRAPHS.values(), 2**30),
+}
+"""The most bytes that are read of each file."""
+MAX_LABELS: Final = 1000
+MAX_LABEL: Final = 200
+"""Characters of a label's name."""
+
+REMEDY_DAMAGED: Final = "copy the model again from where it came, or train it again"
+_REMEDY_MISSING = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
+_RUN = "settings.toml"
+"""The file that makes a directory a run."""
 
 
 def find_model(path: str | Path) -> Path:
@@ -27,116 +62,141 @@ def find_model(path: str | Path) -> Path:
     Raises:
         ModelNotFoundError: there is neither.
     """
-    directory = Path(path).expanduser()
-    for candidate in (directory, directory / "model"):
-        if (candidate / META).is_file():
-            return candidate
-    raise ModelNotFoundError(
-        "no such directory" if not directory.exists() else f"no model there: {META} is missing",
-        where=str(directory),
-        remedy="name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one",
-    )
+    what, remedy = "no such directory", _REMEDY_MISSING
+    try:
+        directory = Path(path).expanduser()
+        for candidate in (directory, directory / "model"):
+            if (candidate / META).is_file():
+                return candidate
+        run = directory.parent if directory.name == "model" else directory
+        if (run / _RUN).is_file():
+            what = "this run has no model yet: its training has not finished"
+            remedy = f"finish it with: gkiller train --resume {run}"
+        elif directory.exists():
+            what = f"no model there: {META} is missing"
+        elif close := _nearest_runs(directory):
+            remedy = f"did you mean {' or '.join(map(str, close))}?"
+    except (OSError, RuntimeError, ValueError) as error:  # not permitted, an unknown "~user", a NUL
+        what = f"no model can be read there: {one_line(error)}"
+    raise ModelNotFoundError(what, where=str(path), remedy=remedy)
 
 
-def parse_json(content: str | bytes, where: Path) -> dict[str, Any]:
-    """Return the JSON object in a file's content.
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Turn a broken seal into an error of the model.
 
     Raises:
-        ModelFormatError: it is not UTF-8, not JSON, or no object.
+        ModelTamperedError: a file is missing, or is not the one that was sealed.
+        ModelFormatError: anything else is wrong with the seal.
     """
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        yield
+    except SealBrokenError as error:
+        kinds = {"missing": ModelTamperedError, "tampered": ModelTamperedError}
+        remedy = REMEDY_DAMAGED
+        if error.kind == "version":
+            remedy = f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it"
+        elif error.kind == "tampered" and error.file.name == META:
+            remedy = f"{REMEDY_DAMAGED}; 'gkiller threshold' is what changes thresholds"
+        what = f"model {error.what}" if error.kind == "version" else error.what
+        found: type[GkillerError] = kinds.get(error.kind, ModelFormatError)
+        raise found(what, where=str(error.file), remedy=remedy) from error
+
+
+@contextmanager
+def consistent(directory: Path) -> Iterator[None]:
+    """Turn what is wrong inside of the files into an error of the model.
+
+    Raises:
+        ModelFormatError: the block raised an error of that kind.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFormatError(
-            f"not readable as JSON: {one_line(error)}", where=str(where), remedy=REMEDY_DAMAGED
+            f"the model directory is inconsistent: {one_line(error)}",
+            where=str(directory),
+            remedy=REMEDY_DAMAGED,
         ) from error
-    if not isinstance(value, dict):
-        raise ModelFormatError("not a JSON object", where=str(where), remedy=REMEDY_DAMAGED)
+
+
+def read_labels(value: Any) -> tuple[str, ...]:
+    """Read a list of labels.
+
+    Raises:
+        ValueError: it is not a list of different, printable names.
+    """
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_LABELS:
+        raise ValueError("labels are not a list of names")
+    for label in value:
+        if not isinstance(label, str) or not 1 <= len(label) <= MAX_LABEL or not label.isprintable():
+            raise ValueError(f"{str(label)[:80]!r} is not a label's name")
+    if len(set(value)) < len(value):
+        raise ValueError("a label is there twice in the labels")
+    return tuple(value)
+
+
+def read_number(value: Any, what: str) -> float:
+    """Read a number in 0..1.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise ValueError(f"{what} {str(value)[:80]!r} is not in 0..1")
+    return float(value)
+
+
+def read_thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
+    """Read the thresholds of gkiller.json, by label.
+
+    Raises:
+        ValueError: they are not those of the labels, or not in 0..1, or how they were tuned is not readable.
+    """
+    if not isinstance(content, dict) or content.keys() != set(labels):
+        raise ValueError(f"the thresholds are not those of the labels {', '.join(labels)}")
+    for entry in content.values():
+        if not isinstance(entry, dict) or not isinstance(entry.get("target", ""), str):
+            raise ValueError("a threshold is not an object with a value")
+        if "tuned_on" in entry:
+            _check_tuned_on(entry["tuned_on"])
+    return {label: read_number(content[label].get("value"), "the threshold") for label in labels}
+
+
+def read_max_length(value: Any, config: Mapping[str, Any]) -> int:
+    """Read how many tokens the network takes of a comment, [CLS] and [SEP] included.
+
+    Args:
+        value: what gkiller.json says.
+        config: config.json, which says how many positions there are.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    positions = config.get("max_position_embeddings")
+    most = positions if type(positions) is int else 0
+    if type(value) is not int or not 2 <= value <= most:
+        raise ValueError(f"max_length {str(value)[:80]} is not in 2..{most}")
     return value
 
 
-def check_version(metadata: Mapping[str, Any], where: Path) -> None:
-    """Refuse a gkiller.json of another format.
+def _nearest_runs(directory: Path) -> list[Path]:
+    """Return the runs and models nearest in name to one that is not there: beside it, or under ``runs``."""
+    for folder in (directory.parent, directory.parent / "runs"):
+        there = list(folder.iterdir()) if folder.is_dir() else []
+        names = [d.name for d in there if (d / _RUN).is_file() or (d / META).is_file()]
+        if close := nearest(directory.name, names):
+            return [folder / name for name in close]
+    return []
 
-    Raises:
-        ModelFormatError: its version is unknown.
-    """
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise ModelFormatError(
-            f"model format {metadata.get('format_version')!r} is unknown",
-            where=str(where),
-            remedy=f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it",
+
+def _check_tuned_on(record: Any) -> None:
+    """Demand of what a threshold was tuned on, which other commands write into the card, its usual types."""
+    kinds = {"source": str, "split": str, "rows": int, "fingerprints": list}
+    if not isinstance(record, dict) or any(type(record.get(key)) is not kind for key, kind in kinds.items()):
+        raise ValueError(
+            "what a threshold was tuned on is not an object of source, split, rows, fingerprints"
         )
-
-
-def content_digest(metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of gkiller.json's content, its own digest left out.
-
-    Raises:
-        ValueError: it holds a NaN or an infinity.
-    """
-    rest = {key: value for key, value in metadata.items() if key != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def check_digest(metadata: Mapping[str, Any], where: Path) -> None:
-    """Refuse a gkiller.json that is not as it was written.
-
-    Raises:
-        ModelTamperedError: its own digest does not fit.
-    """
-    try:
-        digest = content_digest(metadata)
-    except ValueError:  # a NaN is none of ours
-        digest = ""
-    if metadata.get("digest") != digest:
-        raise ModelTamperedError(
-            "the file was changed after it was written",
-            where=str(where),
-            remedy=f"{REMEDY_DAMAGED}; 'gkiller threshold' is what changes thresholds",
-        )
-
-
-def listed_file(directory: Path, name: str) -> Path:
-    """Return where a file that gkiller.json lists is.
-
-    Raises:
-        ModelFormatError: its name, or a link, leads out of the directory.
-        ModelTamperedError: it is not there.
-    """
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name:
-        raise ModelFormatError(f"{name!r} leads out of the directory", where=str(directory / META))
-    path = directory / name
-    if not path.is_file():
-        raise ModelTamperedError("a file is missing", where=str(path), remedy=REMEDY_DAMAGED)
-    if not path.resolve().is_relative_to(directory.resolve()):
-        raise ModelFormatError("a link leads out of the directory", where=str(path))
-    return path
-
-
-def altered(path: Path) -> ModelTamperedError:
-    """Return the error for a file whose SHA-256 is not the recorded one."""
-    return ModelTamperedError(
-        "the file is not the one that was saved: its SHA-256 differs",
-        where=str(path),
-        remedy=REMEDY_DAMAGED,
-    )
-
-
-def checked_threshold(value: Any) -> float:
-    """Return a stored threshold as a number.
-
-    Raises:
-        ValueError: it is not in 0..1.
-    """
-    threshold = float(value)
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"the threshold {value!r} is not in 0..1")
-    return threshold
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message on one line, shortened."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    words = [record["source"], record["split"], *record["fingerprints"]]
+    if not all(isinstance(word, str) and word.isprintable() for word in words):
+        raise ValueError("what a threshold was tuned on is not in printable text")

@@ -13,7 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from gkiller.errors import GkillerError, HubUnavailableError, ModelFormatError, ModelNotFoundError
+from gkiller.errors import (
+    GkillerError,
+    HubUnavailableError,
+    ModelFormatError,
+    ModelNotFoundError,
+    is_fault_of_input,
+)
 
 if TYPE_CHECKING:
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -185,14 +191,6 @@ def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[BertM
         dtype=torch.float32,
     )
     return cast("tuple[BertModel, dict[str, Any]]", loaded)
-
-
-def is_fault_of_input(error: BaseException) -> bool:
-    """Whether an exception is about what was read, not a wish of the user to stop.
-
-    A panic of a library's Rust code is a BaseException, and its class cannot be imported.
-    """
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _load_error(where: str, error: Exception) -> ModelFormatError | HubUnavailableError:

@@ -272,25 +272,25 @@ class DeploymentSettings(_Section):
     calibration_rows: int = setting(
         1000, "Validation comments that the ranges of static int8 come from.", unit="rows", ge=1
     )
-    float32_score_difference: float = setting(
-        1e-4, "Largest difference of a score that a float32 export may have.", ge=0, le=1
+    fp32_score_difference: float = setting(
+        1e-4, "Largest difference of a score that an fp32 export may have.", ge=0, le=1
     )
-    float32_flips: float = setting(0.0, "Share of decisions that a float32 export may flip.", ge=0, le=1)
-    float32_ap_loss: float = setting(
-        1e-4, "Average precision that a float32 export may lose on any label.", ge=0, le=1
+    fp32_flips: float = setting(0.0, "Share of decisions that an fp32 export may flip.", ge=0, le=1)
+    fp32_ap_loss: float = setting(
+        1e-4, "Average precision that an fp32 export may lose on any label.", ge=0, le=1
     )
-    float32_f1_loss: float = setting(1e-4, "F1 that a float32 export may lose on any label.", ge=0, le=1)
+    fp32_f1_loss: float = setting(1e-4, "F1 that an fp32 export may lose on any label.", ge=0, le=1)
     int8_score_difference: float = setting(
-        0.1, "Largest difference of a score that int8 weights or float16 storage may make.", ge=0, le=1
+        0.1, "Largest difference of a score that int8 weights or fp16 storage may make.", ge=0, le=1
     )
     int8_flips: float = setting(
-        0.005, "Share of decisions that int8 weights or float16 storage may flip.", ge=0, le=1
+        0.005, "Share of decisions that int8 weights or fp16 storage may flip.", ge=0, le=1
     )
     int8_ap_loss: float = setting(
-        0.003, "Average precision that int8 weights or float16 storage may lose on any label.", ge=0, le=1
+        0.003, "Average precision that int8 weights or fp16 storage may lose on any label.", ge=0, le=1
     )
     int8_f1_loss: float = setting(
-        0.01, "F1 that int8 weights or float16 storage may lose on any label.", ge=0, le=1
+        0.01, "F1 that int8 weights or fp16 storage may lose on any label.", ge=0, le=1
     )
 
 

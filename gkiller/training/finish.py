@@ -19,7 +19,7 @@ from gkiller.model.classifier import parameter_count
 from gkiller.model.directory import LoadedModel, save_model
 from gkiller.model.growth import check_fold, dendrite_counts, folded
 from gkiller.model.scoring import score_texts
-from gkiller.model.tokenizer import parse_tokenizer
+from gkiller.model.wordpiece import parse_tokenizer
 from gkiller.report.card import CardFacts, model_card
 from gkiller.report.evaluation import write_evaluation
 from gkiller.report.evaluation_text import evaluation_text
