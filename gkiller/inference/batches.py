@@ -15,9 +15,10 @@ from gkiller.inference.encoding import Encoder
 LongText = Literal["window", "truncate"]
 Ints = npt.NDArray[np.int64]
 
-BATCH_ROWS = 32
-BATCH_TOKENS = 2048
-"""A batch has at most so many rows, and so many tokens with its padding."""
+BATCH_ROWS = 16
+BATCH_TOKENS = 1024
+"""A batch has at most so many rows, and so many tokens with its padding: what one call works on then stays in
+a core's cache. benchmarks/inference_batches.py compares sizes."""
 
 OVERLAP = 8
 """Neighbouring windows share at least an eighth of their length, so that no phrase is only seen cut."""
