@@ -14,7 +14,7 @@ from deployment_helpers import labelled, save
 import gkiller
 from gkiller.deployment import wheel as room
 from gkiller.deployment.deploy import export_onnx
-from gkiller.deployment.imports import needed_modules
+from gkiller.deployment.imports import ALLOWED, needed_modules
 from gkiller.deployment.parity import parity_rows
 from gkiller.deployment.wheel import build_wheel
 from gkiller.errors import ExportError, SettingsError, WheelContentError
@@ -176,3 +176,13 @@ def test_gkiller_s_own_inference_code_is_light():
     modules = needed_modules(root)
     assert {"gkiller.inference", "gkiller.sealed", "gkiller.model.layout"} <= set(modules)
     assert "gkiller.model.directory" not in modules
+
+
+def test_nothing_of_the_inference_room_needs_torch_not_even_later():
+    root = room.Path(gkiller.__file__).parent
+    names = [
+        path.relative_to(root.parent).with_suffix("").parts for path in (root / "inference").rglob("*.py")
+    ]
+    assert len(names) > 10
+    for parts in names:
+        needed_modules(root, ".".join(parts).removesuffix(".__init__"), (*ALLOWED, "pyarrow"))

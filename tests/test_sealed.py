@@ -146,3 +146,25 @@ def test_every_file_is_opened_once(folder, monkeypatch):
     monkeypatch.setattr(os, "open", note)
     unseal(folder, "seal.json", version=7, keep=KEEP)
     assert sorted(opened) == ["a.txt", "b.bin", "seal.json"]
+
+
+def test_what_is_not_kept_can_be_left_unread(folder):
+    (folder / "deep" / "b.bin").unlink()
+    assert unseal(folder, "seal.json", version=7, keep={"a.txt": 100}, check="kept").kept.keys() == {"a.txt"}
+    (folder / "a.txt").write_bytes(b"else")
+    broken(folder, "tampered", "a.txt", "SHA-256", check="kept")
+    found = unseal(folder, "seal.json", version=7, keep={"a.txt": 100}, check="none")
+    assert found.kept == {"a.txt": b"else"}
+
+
+def test_the_seal_itself_is_always_compared_unless_nothing_is(folder):
+    path = folder / "seal.json"
+    path.write_text(path.read_text().replace('"format_version": 7', '"format_version": 7, "more": 1'))
+    broken(folder, "tampered", "seal.json", "was changed", keep={}, check="kept")
+    assert unseal(folder, "seal.json", version=7, keep={}, check="none").content["more"] == 1
+
+
+def test_a_part_can_be_copied(folder, tmp_path):
+    found = unseal(folder, "seal.json", version=7, keep={})
+    found.copy_to(tmp_path / "part", lambda name: name == "a.txt")
+    assert [path.name for path in (tmp_path / "part").rglob("*")] == ["a.txt"]

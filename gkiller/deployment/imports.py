@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,7 @@ ALLOWED: Final = ("numpy", "onnxruntime", "tokenizers")
 """What an inference-only installation depends on."""
 
 
-def needed_modules(package: Path, root: str = ROOT) -> dict[str, Path]:
+def needed_modules(package: Path, root: str = ROOT, allowed: Collection[str] = ALLOWED) -> dict[str, Path]:
     """Return every module that importing ``root`` may need, by name, with its file.
 
     Imports inside of functions count, those for type checking alone do not. The top package's own
@@ -23,9 +24,10 @@ def needed_modules(package: Path, root: str = ROOT) -> dict[str, Path]:
     Args:
         package: the directory of the package that ``root`` is in.
         root: the module to start from.
+        allowed: packages that it may need beside the standard library.
 
     Raises:
-        WheelContentError: there is no such module, or it needs a package that is not in `ALLOWED`.
+        WheelContentError: there is no such module, or it needs a package that is not allowed.
     """
     top = package.name
     found: dict[str, Path] = {}
@@ -36,7 +38,7 @@ def needed_modules(package: Path, root: str = ROOT) -> dict[str, Path]:
             continue
         first = name.split(".", 1)[0]
         if first != top:
-            _check_outsider(first, asked_by)
+            _check_outsider(first, asked_by, allowed)
             continue
         path = _file_of(package, name)
         if path is None:
@@ -51,12 +53,12 @@ def needed_modules(package: Path, root: str = ROOT) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _check_outsider(name: str, asked_by: str) -> None:
-    if name not in ALLOWED and name not in sys.stdlib_module_names:
+def _check_outsider(name: str, asked_by: str, allowed: Collection[str]) -> None:
+    if name not in allowed and name not in sys.stdlib_module_names:
         raise WheelContentError(
             f"the inference code imports {name}",
             where=asked_by,
-            remedy=f"it may need {', '.join(ALLOWED)} and the standard library; please report this",
+            remedy=f"it may need {', '.join(allowed)} and the standard library; please report this",
         )
 
 
