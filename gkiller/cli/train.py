@@ -23,7 +23,9 @@ NameOption = Annotated[
 ]
 ResumeOption = Annotated[
     str | None,
-    typer.Option("--resume", metavar="RUN", help="Go on with a stopped run: its directory, or 'last'."),
+    typer.Option(
+        "--resume", metavar="RUN", help="Go on with a stopped run: its directory, its name, or 'last'."
+    ),
 ]
 
 
@@ -70,7 +72,7 @@ def _resumed(out: Path, resume: str) -> Path:
 
     if resume == "last":
         return RunDirectory.newest(out).path
-    return RunDirectory.open(Path(resume).expanduser()).path
+    return RunDirectory.find(out, resume).path
 
 
 def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
