@@ -111,7 +111,7 @@ def test_file_accepts_bom_crlf_and_dotted_keys(here, tmp_path):
     ("toml", "line", "nearest"),
     [
         ("[train]\nepochs = 1\nlrr = 3\n", "line 3", "train.lr"),
-        ("\n[trian]\nlr = 3\n", "line 3", "train.lr"),
+        ("\n[trian]\nlr = 3\n", "line 3", "did you mean 'train.lr'?"),
         ("train.epoch = 3\n", "line 1", "train.epochs"),
         ("lr = 3\n", "line 1", "train.lr"),
         ("train = 3\n", "line 1", "train.batch_size"),
@@ -124,7 +124,9 @@ def test_unknown_key_in_a_file_names_the_line_and_the_nearest(here, toml, line, 
     assert nearest in error.remedy
 
 
-@pytest.mark.parametrize("name", ["GKILLER_TRAIN__LRR", "GKILLER_TRAIN_LR", "gkiller_train__lrr"])
+@pytest.mark.parametrize(
+    "name", ["GKILLER_TRAIN__LRR", "GKILLER_TRAIN_LR", "gkiller_train__lrr", "GKILLER_TRIAN__LR"]
+)
 def test_unknown_variable_names_the_nearest(here, name):
     error = refusal(here, environ={name: "1"})
     assert error.where == name
@@ -139,7 +141,7 @@ def test_other_programs_variables_are_left_alone(here):
     ("override", "nearest"),
     [
         ("train.lrr=3", "train.lr"),
-        ("trian.lr=3", "train.lr"),
+        ("trian.lr=3", "did you mean 'train.lr'?"),
         ("lr=3", "train.lr"),
         ("train.batch-size=3", "train.batch_size"),
         ("train=3", "train.epochs"),

@@ -74,13 +74,14 @@ def _entries(section: str | None) -> list[Reference]:
     Raises:
         SettingsError: neither a section nor a key.
     """
-    from gkiller.errors import SettingsError, did_you_mean
-    from gkiller.settings import nearest_keys, section_titles, settings_reference
+    from gkiller.errors import SettingsError, did_you_mean, nearest
+    from gkiller.settings import key_advice, nearest_keys, section_titles, settings_reference
 
     entries = [entry for entry in settings_reference() if section in (None, entry.section, entry.key)]
     if not entries:
-        valid = nearest_keys(str(section)) if "." in str(section) else section_titles()
-        remedy = did_you_mean(str(section), valid)
+        word, titles = str(section), section_titles()
+        meant = nearest(word, titles) or not nearest_keys(word)
+        remedy = did_you_mean(word, titles) if "." not in word and meant else key_advice(word)
         raise SettingsError(f"no section or setting {section!r}", where="gkiller config", remedy=remedy)
     return entries
 

@@ -19,7 +19,7 @@ from gkiller.settings.reference import (
     settings_by_key,
     settings_reference,
 )
-from gkiller.settings.values import nearest_keys
+from gkiller.settings.values import key_advice, nearest_keys
 
 __all__ = [
     "DataSettings",
@@ -30,6 +30,7 @@ __all__ = [
     "Resolved",
     "Settings",
     "TrainSettings",
+    "key_advice",
     "nearest_keys",
     "plain_text",
     "preset_names",
