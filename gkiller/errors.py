@@ -54,7 +54,7 @@ _LONG, _SHORT = 4, 3  # letters of a part, and of a word cut short, that can be 
 
 
 def nearest(word: str, valid: Iterable[str], count: int = 3) -> list[str]:
-    """Return up to ``count`` of the ``valid`` words that look much like ``word``, best first; case is ignored.
+    """Return up to ``count`` of the ``valid`` words that look much like ``word``, best first; any case.
 
     Only words at least `CLOSE` are returned: a poor proposal helps less than the list of what there is.
     """

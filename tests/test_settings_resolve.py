@@ -248,6 +248,23 @@ def test_rules_over_several_settings_name_their_givers(here):
     assert error.where == "--set model.hidden, --heads"
     both = refusal(here, flags={"evaluation.min_precision": "0.5", "evaluation.min_recall": "0.5"})
     assert "not both" in both.what
+    assert both.remedy == "change --min-precision or --min-recall"
+
+
+def test_rules_over_several_settings_name_the_flags_to_change(here):
+    flags = {"dendrites.objective": "correlation", "dendrites.epochs": "2"}
+    error = refusal(here, flags=flags, overrides=["dendrites.top_epochs=2"])
+    assert error.where == "--dendrite-epochs, --set dendrites.top_epochs, --dendrite-objective"
+    assert error.remedy == (
+        "change --dendrite-epochs or --set dendrites.top_epochs=... or --dendrite-objective"
+    )
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_goes_with_every_choice(here, preset):
+    for entry in settings_reference():
+        for choice in entry.choices:
+            assert here(preset=preset, flags={entry.key: choice}).origins[entry.key] != f"preset {preset}"
 
 
 def test_long_values_are_cut_in_messages(here):

@@ -77,7 +77,7 @@ def nearest_keys(key: str) -> list[str]:
 
 
 def _of_name(name: str, keys: list[str]) -> list[str]:
-    """Return the keys of that name, else those of the nearest names; a setting that owns its flag comes first."""
+    """Return the keys of that name, else of the nearest names; the owner of such a flag comes first."""
     entries = [settings_by_key()[key] for key in keys]
     names = dict.fromkeys(entry.name for entry in entries)
     hits = [name] if name in names else nearest(name, names)
