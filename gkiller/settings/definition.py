@@ -225,7 +225,13 @@ class TrainSettings(_Section):
         flag="--class-weights",
     )
     seed: int = setting(0, "Seed of weights, data order and dropout.", flag="--seed", ge=0, lt=2**32)
-    threads: int = setting(0, "CPU threads; 0 for one per core.", flag="--threads", ge=0, le=1024)
+    threads: int = setting(
+        0,
+        "CPU threads of each process; 0 for OMP_NUM_THREADS where it is set, else one per core.",
+        flag="--threads",
+        ge=0,
+        le=1024,
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train.", flag="--device")
     checkpoint_seconds: float | None = setting(
         60.0,
