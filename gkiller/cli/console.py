@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rich.console import RenderableType
     from rich.progress import TaskID
@@ -80,6 +80,11 @@ def next_command(command: str, why: str = "next") -> None:
     console = stderr()
     if console.is_terminal or stdout().is_terminal:
         console.print(Text.assemble((f"{why}: ", "dim"), (command, "bold cyan")), soft_wrap=True)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, such as "1 epoch" or "1,200 bad rows"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def results_table(
@@ -210,8 +215,3 @@ def stages() -> Iterator[Callable[[str, int, int | None], None]]:
 
 def _ignore(stage: str, done: int, total: int | None = None) -> None:
     """Take an advance that nobody sees."""
-
-
-def key_values(title: str, values: Mapping[str, object]) -> Table:
-    """Return a two-column table of named values."""
-    return results_table(title, ("", ""), [(key, value) for key, value in values.items()])
