@@ -93,6 +93,11 @@ def one_line(error: BaseException) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun, such as "1 epoch" or "1,200 bad rows"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 class GkillerError(Exception):
     """The root of the tree.
 

@@ -137,10 +137,3 @@ def test_event_line_tells_the_parts_of_a_correlation_phase_apart():
     assert event_line(epoch) == "dendrite (candidates) phase, epoch 1/1, correlation 0.0360"
     tops = TrainingEvent("epoch", "dendrite", 3, 1, 1, loss=0.4, trains="tops")
     assert event_line(tops) == "dendrite (top weights) phase, epoch 1/1, loss 0.4000"
-
-
-@pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (1200, "1,200 rows")])
-def test_counted(count, text):
-    assert console.counted(count, "row") == text
-    assert console.counted(1, "index", "indices") == "1 index"
-    assert console.counted(2, "index", "indices") == "2 indices"

@@ -14,8 +14,8 @@ def test_prepare_prints_a_table_and_its_decisions(call, tmp_path):
     assert "toxicity" in out
     assert "column 'toxic' is the label 'toxicity'" in err
     assert "'comment_text' is taken as the comment column" in err
-    assert "1 duplicates but for case and white space" in err
-    assert "had other labels" in err
+    assert "1 duplicate but for case and white space" in err
+    assert "1 dropped duplicate had other labels" in err
 
 
 def test_prepare_json_is_the_manifest(call, tmp_path):
@@ -70,12 +70,20 @@ def test_missing_file(call, tmp_path):
     assert "comments.csv" in err
 
 
+def test_missing_name_lists_what_is_known_in_sentences(call):
+    code, _, err = call("data", "prepare", "zzzz", "--out", "p")
+    assert code == 10
+    assert "civil_comments" in err
+    assert ". A hub data set is named org/name" in err
+    assert "? A hub data set is named org/name" in call("data", "prepare", "civil_coments", "--out", "p")[2]
+
+
 def test_inspect(call, tmp_path):
     write_csv(tmp_path / "a.csv", [*many(40), ("", 1)])
     code, out, err = call("data", "inspect", "a.csv", "--plot", "a.png")
     assert code == 0, err
     assert "Labels of a.csv" in out
-    assert "1 bad rows (missing_text)" in err
+    assert "1 bad row (missing_text); 'prepare' refuses it unless" in err
     assert (tmp_path / "a.png").stat().st_size > 10_000
     code, out, _ = call("data", "inspect", "a.csv", "--json", "--max-length", 64)
     result = json.loads(out)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.errors import closeness, did_you_mean, nearest
+from gkiller.errors import closeness, counted, did_you_mean, nearest
 
 COLUMNS = ["id", "comment_text", "score", "toxic", "severe_toxic", "threat", "identity_hate", "tf", "label"]
 FEW = ["id", "text", "score", "tf"]
@@ -56,3 +56,10 @@ def test_the_best_comes_first_and_its_spelling_is_kept():
 def test_closeness_is_a_share(word, valid):
     assert 0 <= closeness(word, valid) <= 1
     assert closeness(word, word) == 1
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 rows"), (1, "1 row"), (1200, "1,200 rows")])
+def test_counted(count, text):
+    assert counted(count, "row") == text
+    assert counted(1, "index", "indices") == "1 index"
+    assert counted(2, "index", "indices") == "2 indices"

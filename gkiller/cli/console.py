@@ -82,11 +82,6 @@ def next_command(command: str, why: str = "next") -> None:
         console.print(Text.assemble((f"{why}: ", "dim"), (command, "bold cyan")), soft_wrap=True)
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun, such as "1 epoch" or "1,200 bad rows"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
 def results_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str | None = None
 ) -> Table:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from gkiller.cli.console import counted, stderr
+from gkiller.cli.console import stderr
+from gkiller.errors import counted
 from gkiller.report.phases import CANDIDATES, phase_name
 
 if TYPE_CHECKING:
