@@ -65,6 +65,11 @@ class DataSettings(_Section):
     cutoff: float = setting(
         0.5, "A score in 0..1 at or above this is a positive label.", flag="--cutoff", gt=0, le=1
     )
+    positive_values: tuple[str, ...] = setting(
+        (),
+        "Class names that count as positive, comma-separated, in any case; every other class is negative.",
+        flag="--positive-values",
+    )
     valid_share: float = setting(
         0.1, "Share of rows split off for validation.", flag="--valid-share", gt=0, lt=0.5
     )
