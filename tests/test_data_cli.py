@@ -98,6 +98,34 @@ def test_inspect(call, tmp_path):
     assert (code, result["max_length"], result["splits"]["train"]["rows"]) == (0, 64, 40)
 
 
+@pytest.mark.parametrize(("name", "head"), [("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("b.pdf", b"%PDF")])
+def test_plot_is_what_its_suffix_says(call, tmp_path, name, head):
+    write_csv(tmp_path / "a.csv", many(40))
+    written = []
+    for _ in range(2):
+        assert call("data", "inspect", "a.csv", "--plot", name)[0] == 0
+        written.append((tmp_path / name).read_bytes())
+    assert written[0].startswith(head)
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"),
+    [
+        ("x.txt", 2, "name it x.png, x.svg or x.pdf"),
+        ("plot", 2, "no suffix"),
+        (".", 2, "no suffix"),
+        ("new/x.png", 19, "there is no folder 'new'"),
+    ],
+)
+def test_plot_of_another_kind_or_nowhere_is_refused_at_once(call, tmp_path, name, code, said):
+    write_csv(tmp_path / "a.csv", many(40))
+    found, out, err = call("data", "inspect", "a.csv", "--plot", name)
+    assert (found, out) == (code, "")
+    assert said in err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
 def test_list(call):
     code, out, _ = call("data", "list")
     assert code == 0

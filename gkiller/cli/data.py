@@ -41,7 +41,12 @@ SourceArgument = Annotated[
         help="A prepared directory, or anything that 'prepare' reads. Without it: the setting data.source.",
     ),
 ]
-PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw a PNG file.")]
+PlotOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", metavar="FILE", help="Also draw this file: .png, .svg or .pdf, in a folder there is."
+    ),
+]
 
 
 @app.command("prepare")
@@ -139,8 +144,10 @@ def inspect_data(
     """Show label rates, lengths, duplicates, label conflicts and overlap of splits."""
     from gkiller.assets import tokenizer_path
     from gkiller.data.inspect import inspect
-    from gkiller.data.inspect_plot import plot_inspection
+    from gkiller.data.inspect_plot import check_plot, plot_inspection
 
+    if plot is not None:
+        check_plot(plot)
     settings = resolved.settings
     named = settings.model.tokenizer
     tokenizer = Path(named).expanduser() if named else tokenizer_path()
