@@ -120,6 +120,11 @@ def exit_codes() -> Iterator[str]:
     yield "| 143 | | terminated (SIGTERM) |"
     yield ""
     yield (
+        "`gkiller`, `gkiller data` and `gkiller config` without a command print their help on stdout and end "
+        "with 2, as nothing was done; with `--help` they end with 0."
+    )
+    yield ""
+    yield (
         "With `--json` an error is also one JSON object on stdout, with the keys `error` (the name above), "
         "`exit_code`, `what`, `where` and `remedy`."
     )

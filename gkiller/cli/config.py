@@ -22,14 +22,14 @@ SectionArgument = Annotated[
 
 
 @app.command("show")
-@with_settings()
+@with_settings("data", "model", "dendrites", "train", "evaluation")
 def show_settings(
     resolved: Resolved,
     section: SectionArgument = None,
     toml: Annotated[bool, typer.Option("--toml", help="Print a complete settings file instead.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Print every setting's value, unit and origin."""
+    """Print every setting's value, unit and origin, as a command with the same flags would see them."""
     from gkiller.settings import plain_text, settings_toml
 
     entries = _entries(section)

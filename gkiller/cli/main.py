@@ -13,7 +13,7 @@ import typer
 
 from gkiller.cli.lazy import INTERRUPTED, TERMINATED, LazyGroup
 from gkiller.cli.usage import UsageError, explain
-from gkiller.errors import GkillerError
+from gkiller.errors import GkillerError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ def root(
     """Train, prove and ship a small toxicity classifier that runs on a plain CPU."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        raise typer.Exit
+        raise typer.Exit(SettingsError.exit_code)  # as for a group without its command: nothing was done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
