@@ -93,6 +93,14 @@ def test_config_show_knows_the_origin_of_a_flag(capsys, tmp_path, monkeypatch):
     assert found["train.epochs"]["origin"] == "default"
 
 
+def test_config_show_tells_what_a_preset_lacks(capsys):
+    assert main(["config", "show", "train", "--preset", "seed"]) == 0
+    out, err = capsys.readouterr()
+    assert "--encoder google/" not in out
+    assert "preset seed: " in err
+    assert "--encoder google/bert_uncased_L-2_H-128_A-2" in err
+
+
 @pytest.mark.parametrize("arguments", [[], ["data"], ["config"]])
 def test_without_a_command_help_is_shown_and_nothing_done(capsys, arguments):
     assert main(arguments) == 2

@@ -6,6 +6,7 @@ from gkiller.errors import SettingsError
 from gkiller.settings import (
     Settings,
     nearest_keys,
+    preset_about,
     preset_names,
     resolve,
     settings_by_key,
@@ -286,3 +287,10 @@ def test_nearest_keys_prefer_the_named_section():
     assert nearest_keys("dendrites.epoch")[0] == "dendrites.epochs"
     assert nearest_keys("train.LR")[0] == "train.lr"
     assert set(nearest_keys("lr")) == {"train.lr", "dendrites.lr"}
+
+
+def test_presets_say_what_they_are_for():
+    assert all(preset_about(name).endswith(".") for name in preset_names())
+    assert "--encoder" in preset_about("seed")
+    assert "--data" in preset_about("seed")
+    assert "dendrite" not in preset_about("fast")  # a comment on one value is not about the preset

@@ -157,7 +157,7 @@ def settings_document() -> str:
 
 def _presets() -> Iterator[str]:
     """Yield what each preset changes."""
-    from gkiller.settings import plain_text, preset_names, resolve
+    from gkiller.settings import plain_text, preset_about, preset_names, resolve
 
     for name in preset_names():
         resolved = resolve(preset=name, environ={}, directory=ROOT / "docs")
@@ -167,7 +167,8 @@ def _presets() -> Iterator[str]:
             if origin != "default"
             for section, _, leaf in [key.partition(".")]
         ]
-        yield f"- `{name}`: " + (", ".join(changes) or "every default") + "."
+        sets = f" It sets {', '.join(changes)}." if changes else ""
+        yield f"- `{name}`: {preset_about(name)}{sets}"
 
 
 def _code(text: str) -> str:

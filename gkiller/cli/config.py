@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.console import emit_json, results_table, show
+from gkiller.cli.console import emit_json, note, results_table, show
 from gkiller.cli.options import JsonFlag, with_settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def show_settings(
     json: JsonFlag = False,
 ) -> None:
     """Print every setting's value, unit and origin, as a command with the same flags would see them."""
-    from gkiller.settings import plain_text, settings_toml
+    from gkiller.settings import plain_text, preset_about, settings_toml
 
     entries = _entries(section)
     if json:
@@ -44,6 +44,8 @@ def show_settings(
             for entry in entries
         ]
         show(results_table("", ("setting", "value", "unit", "origin"), rows))
+        if resolved.preset != "default":
+            note(f"preset {resolved.preset}: {preset_about(resolved.preset)}")
 
 
 @app.command("keys")

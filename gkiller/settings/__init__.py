@@ -11,6 +11,7 @@ from gkiller.settings.definition import (
     TrainSettings,
 )
 from gkiller.settings.document import settings_toml
+from gkiller.settings.files import preset_about
 from gkiller.settings.layers import Resolved, preset_names, resolve
 from gkiller.settings.reference import (
     Reference,
@@ -33,6 +34,7 @@ __all__ = [
     "key_advice",
     "nearest_keys",
     "plain_text",
+    "preset_about",
     "preset_names",
     "resolve",
     "section_titles",
