@@ -259,6 +259,9 @@ def test_rules_over_several_settings_name_the_flags_to_change(here):
     assert error.remedy == (
         "change --dendrite-epochs or --set dendrites.top_epochs=... or --dendrite-objective"
     )
+    error = refusal(here, flags={**flags, "dendrites.epochs": "1"})
+    assert error.what.startswith("dendrites.epochs (1) must be 2 or more when")
+    assert error.remedy == "change --dendrite-epochs or --dendrite-objective"
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -180,10 +180,9 @@ class DendriteSettings(_Section):
     def _room_for_correlation(self) -> DendriteSettings:
         least = self.top_epochs or 1
         if self.objective == "correlation" and self.epochs is not None and self.epochs <= least:
-            raise ValueError(
-                f"dendrites.epochs ({self.epochs}) must exceed dendrites.top_epochs ({least}) "
-                "when dendrites.objective is 'correlation'"
-            )
+            rule = "be 2 or more" if least == 1 else f"exceed dendrites.top_epochs ({least})"
+            when = "when dendrites.objective is 'correlation'"
+            raise ValueError(f"dendrites.epochs ({self.epochs}) must {rule} {when}")
         return self
 
 
