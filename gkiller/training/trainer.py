@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gkiller.data.batches import training_batches
-from gkiller.errors import DivergedError, ResumeError, SingleClassError
+from gkiller.errors import DivergedError, ResumeError, SingleClassError, counted
 from gkiller.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from gkiller.training.events import TrainingEvent
 from gkiller.training.learner import Encoded, Labels, Learner, Rows, Validation
@@ -166,9 +166,10 @@ class Trainer:
         phase = self.progress.phase
         epochs = phase_length(self.lengths, phase)
         if epochs < phase.epochs:
+            planned = counted(phase.epochs, "epoch")
             raise ResumeError(
-                f"the {phase.name} phase was planned for {phase.epochs} epochs and cannot get shorter",
-                remedy=f"ask for {phase.epochs} epochs or more",
+                f"the {phase.name} phase was planned for {planned} and cannot get shorter",
+                remedy=f"ask for {planned} or more",
             )
         self.progress.phase = replace(phase, epochs=epochs)
 
@@ -388,6 +389,7 @@ class Trainer:
             epochs=progress.phase.epochs,
             steps=self.steps,
             metric=self.settings.train.metric,
+            trains=progress.phase.trains,
             **values,
         )
 
