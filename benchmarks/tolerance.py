@@ -98,7 +98,7 @@ def _train(set_up: SetUp, run: Path, data: str, rows: int) -> Path:
 
 def _table(found: dict[str, dict[str, float]], digests: dict[str, str], rows: int) -> str:
     lines = [
-        f"{rows:,} training rows, one epoch a phase; figures of the last, F1 at 0.5; in brackets the difference.",
+        f"{rows:,} training rows, an epoch a phase; figures of the last, F1 at 0.5; in brackets differences.",
         "",
         "| set-up | training loss | validation loss | AP | F1 | bytes |",
         "|---|---|---|---|---|---|",
