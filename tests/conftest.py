@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
+from saved_models import save
 from toy import SIX, tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
 
 from gkiller.cli.main import main
@@ -45,6 +47,18 @@ def tiny(prepared, tokenizer_file):
         return tiny_settings(f"data.source={prepared}", f"model.tokenizer={tokenizer_file}", *overrides)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def saved_once(tmp_path_factory):
+    """A model directory of two labels, with dendrites; nobody may change it."""
+    return save(tmp_path_factory.mktemp("saved") / "model")
+
+
+@pytest.fixture
+def saved(saved_once, tmp_path):
+    """A copy of that directory, to be changed."""
+    return shutil.copytree(saved_once, tmp_path / "model")
 
 
 @pytest.fixture
