@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 
+# Before torch is imported: its networks are tiny here, and the tests' own processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from saved_models import save
 from toy import SIX, tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
