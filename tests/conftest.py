@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+
+# Before torch is imported: its networks are tiny here, and the tests' own processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from inference_helpers import write_model
+from saved_models import save
 from toy import SIX, tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
 
 from gkiller.cli.main import main
@@ -52,6 +57,18 @@ def tiny(prepared, tokenizer_file):
 def onnx_model(tmp_path_factory):
     """A model directory with tiny ONNX graphs, two labels, 16 tokens."""
     return write_model(tmp_path_factory.mktemp("onnx") / "model")
+
+
+@pytest.fixture(scope="session")
+def saved_once(tmp_path_factory):
+    """A model directory of two labels, with dendrites; nobody may change it."""
+    return save(tmp_path_factory.mktemp("saved") / "model")
+
+
+@pytest.fixture
+def saved(saved_once, tmp_path):
+    """A copy of that directory, to be changed."""
+    return shutil.copytree(saved_once, tmp_path / "model")
 
 
 @pytest.fixture

@@ -128,3 +128,12 @@ def test_training_display_draws_a_bar_on_a_terminal():
 
 def test_event_line_says_what_is_known():
     assert event_line(TrainingEvent("epoch", "dendrites", epoch=1, epochs=3)) == "dendrites phase, epoch 1/3"
+
+
+def test_event_line_tells_the_parts_of_a_correlation_phase_apart():
+    start = TrainingEvent("phase", "dendrite", 2, epochs=1, trains="candidates")
+    assert event_line(start) == "phase 2: dendrite (candidates), up to 1 epoch"
+    epoch = TrainingEvent("epoch", "dendrite", 2, 1, 1, loss=-0.036, trains="candidates")
+    assert event_line(epoch) == "dendrite (candidates) phase, epoch 1/1, correlation 0.0360"
+    tops = TrainingEvent("epoch", "dendrite", 3, 1, 1, loss=0.4, trains="tops")
+    assert event_line(tops) == "dendrite (top weights) phase, epoch 1/1, loss 0.4000"

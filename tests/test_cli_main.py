@@ -82,9 +82,33 @@ def test_help_of_a_command_joins_wrapped_lines():
     assert "\n" not in paragraphs[1]
 
 
-def test_no_arguments_shows_help(capsys):
-    assert main([]) == 0
-    assert "Commands:" in capsys.readouterr().out
+def test_config_show_knows_the_origin_of_a_flag(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["config", "show", "--lr", "0.01", "--no-dendrites", "--data", "a.csv", "--json"]
+    assert main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)["settings"]
+    assert (found["train.lr"]["value"], found["train.lr"]["origin"]) == (0.01, "--lr")
+    assert found["dendrites.enabled"]["origin"] == "--no-dendrites"
+    assert found["data.source"]["origin"] == "--data"
+    assert found["train.epochs"]["origin"] == "default"
+
+
+def test_config_show_tells_what_a_preset_lacks(capsys):
+    assert main(["config", "show", "train", "--preset", "seed"]) == 0
+    out, err = capsys.readouterr()
+    assert "--encoder google/" not in out
+    assert "preset seed: " in err
+    assert "--encoder google/bert_uncased_L-2_H-128_A-2" in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["data"], ["config"]])
+def test_without_a_command_help_is_shown_and_nothing_done(capsys, arguments):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert "Commands" in out
+    assert not err
+    assert main([*arguments, "--help"]) == 0
+    assert "Commands" in capsys.readouterr().out
 
 
 def test_version(capsys):
@@ -105,7 +129,8 @@ def test_public_names_are_lazy_and_complete():
         (["trian"], "gkiller", "'train'"),
         (["config", "shw"], "gkiller config", "did you mean 'show'?"),
         (["config", "show", "--jsn"], "gkiller config show", "--json"),
-        (["config", "show", "--lrr=3"], "gkiller config show", "--set train.lr=..."),
+        (["config", "show", "--lrr=3"], "gkiller config show", "did you mean --lr?"),
+        (["data", "inspect", "--lrr=3"], "gkiller data inspect", "--set train.lr=..."),
         (["config", "show", "--train.lr", "3"], "gkiller config show", "--set train.lr=..."),
         (["config", "show", "--train.lrr", "3"], "gkiller config show", "--set train.lr=..."),
         (["config", "show", "--dropout", "3"], "gkiller config show", "--set model.dropout=..."),

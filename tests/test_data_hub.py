@@ -100,6 +100,19 @@ def test_names_of_classes_decide_what_is_toxic(tmp_path, monkeypatch, names, fir
     assert labels["t 1"] == 1 - first
 
 
+@pytest.mark.parametrize("positive", ["hate", "0"])
+def test_positive_classes_are_named_or_numbered(tmp_path, monkeypatch, positive):
+    names = datasets.ClassLabel(names=["hate", "offensive", "neither"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    rows = {"text": [f"t {i}" for i in range(60)], "label": [i % 3 for i in range(60)]}
+    split = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(hub, "resolve_commit", lambda repository, revision: None)
+    monkeypatch.setattr(hub, "load_splits", lambda *_: {"train": split})
+    prepare(settings(positive_values=(positive,)), tmp_path / "out", sources=["any/thing"])
+    labels = {row["text"]: row["toxicity"] for row in all_rows(tmp_path / "out")}
+    assert [labels["t 0"], labels["t 1"], labels["t 2"]] == [1, 0, 0]
+
+
 def test_hub_columns_are_checked(tmp_path, local_hub):
     folder, _ = local_hub
     write_jsonl(folder / "train.jsonl", [{"text": "a", "label": 1}])

@@ -120,10 +120,10 @@ def test_nothing_good_to_inspect(tmp_path):
 def test_plot(folder, tmp_path):
     result = inspect(str(folder))
     for name in ("a.png", "b.png"):
-        plot_inspection(result, tmp_path / "plots" / name)
-    picture = (tmp_path / "plots" / "a.png").read_bytes()
+        plot_inspection(result, tmp_path / name)
+    picture = (tmp_path / "a.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
-    assert picture == (tmp_path / "plots" / "b.png").read_bytes()
+    assert picture == (tmp_path / "b.png").read_bytes()
     with pytest.raises(OutputError):
-        plot_inspection(result, tmp_path / "plots" / "a.png" / "c.png")
+        plot_inspection(result, tmp_path / "a.png" / "c.png")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.data.labels import CLASS_NAMES, UNKNOWN, LabelReader, canonical_name
+from gkiller.data.labels import CLASS_NAMES, MOST_CLASSES, UNKNOWN, LabelReader, canonical_name
 
 
 @pytest.mark.parametrize("value", [0, 0.0, False, "0", " 0 ", "0.0", np.int8(0), "false", "Non-Toxic", "NO"])
@@ -79,3 +79,72 @@ def test_canonical_names(column, label):
 
 def test_class_names_are_lower_case():
     assert all(name == name.lower() for name in CLASS_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("hate", 1),
+        (" HATE ", 1),
+        ("off_topic", 1),
+        ("normal", 0),
+        ("toxic", 0),
+        ("yes", 0),
+        ("1_0", 0),
+        (1, 1),
+        ("0", 0),
+        (0.25, 0),
+        ("0.75", 1),
+        (True, 1),
+        *[(unknown, UNKNOWN) for unknown in (None, "", "NaN", "n/a", "none", -1, "-1", math.nan)],
+    ],
+)
+def test_named_positive_classes(value, code):
+    assert LabelReader(0.5, ("Hate", "off_topic")).read(value) == code
+
+
+@pytest.mark.parametrize("value", [2, "3", math.inf, [1], {"a": 1}])
+def test_named_classes_leave_numbers_as_they_are(value):
+    with pytest.raises(ValueError):  # noqa: PT011
+        LabelReader(0.5, ("hate",)).read(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [(0, 1), ("0", 1), ("0.0", 1), (2.0, 1), ("2", 1), (1, 0), ("1", 0), (5, 0), ("x", 0), (-1, UNKNOWN)],
+)
+def test_numbers_can_be_class_names(value, code):
+    assert LabelReader(0.5, ("0", "2")).read(value) == code
+
+
+def test_unknown_spellings_can_be_named():
+    assert LabelReader(0.5, ("none",)).read("None") == 1
+    assert LabelReader(0.5, ("-1",)).read(-1) == 1
+
+
+def test_class_names_are_remembered_and_missed():
+    reader = LabelReader(0.5, ("hate", "2"))
+    for value in ("Hate", 1, "normal"):
+        reader.read(value)
+    assert reader.class_names == {"hate": 1, "1": 0, "normal": 0}
+    assert (reader.met("HATE"), reader.met("2.0"), reader.met("1.0")) == (True, False, True)
+    assert reader.kind == "class names"
+
+
+def test_a_column_of_free_text_is_no_column_of_classes():
+    reader = LabelReader(0.5, ("hate",))
+    for i in range(MOST_CLASSES):
+        assert reader.read(f"word {i}") == 0
+    with pytest.raises(ValueError, match="one more"):
+        reader.read("one more")
+    assert reader.read("word 1") == 0
+    assert reader.read("hate") == 1
+
+
+@given(st.text(), st.lists(st.text(), max_size=3))
+def test_every_text_is_a_class_or_refused(value, names):
+    reader = LabelReader(0.5, names)
+    try:
+        assert reader.read(value) in (0, 1, UNKNOWN)
+    except ValueError:
+        assert not names or any(letter.isdigit() for letter in value)

@@ -203,6 +203,19 @@ def test_weights_where_some_files_have_them(tmp_path):
     assert {row["weight"] for row in read_rows(tmp_path / "out", "train")} == {1.0}
 
 
+def test_positive_classes_are_named(tmp_path):
+    rows = [(f"t {i}", ("hate", "Abuse", "normal", "fun")[i % 4]) for i in range(80)]
+    write_csv(tmp_path / "a.csv", rows)
+    own = settings(positive_values=("abuse", "HATE", "haet"))
+    manifest = prepare(own, tmp_path / "out", sources=[str(tmp_path / "a.csv")])
+    assert manifest["class_names"] == {"abuse": 1, "fun": 0, "hate": 1, "normal": 0}
+    assert manifest["settings"]["positive_values"] == ["abuse", "HATE", "haet"]
+    assert "no row has the class 'haet' (--positive-values)" in manifest["warnings"]
+    assert sum("no row has the class" in line for line in manifest["warnings"]) == 1
+    labels = {row["text"]: row["toxicity"] for row in all_rows(tmp_path / "out")}
+    assert [labels[f"t {i}"] for i in range(4)] == [1, 1, 0, 0]
+
+
 def test_scores_are_cut_and_class_names_are_told(tmp_path):
     scores = write_csv(tmp_path / "s.csv", [(f"t {i}", i / 20) for i in range(20)], header=("text", "target"))
     manifest = prepare(settings(cutoff=0.7), tmp_path / "a", sources=[str(scores)])

@@ -1,65 +1,26 @@
 """The model directory: what is saved is what is loaded, and nothing else is."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from toy import tiny_settings, toy_tokenizer, vocabulary
+from saved_models import LABELS, network, save
+from toy import toy_tokenizer
 from transformers import BertForSequenceClassification
 
 from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError, OutputError
 from gkiller.files import atomic_directory, sha256_file
 from gkiller.model import directory as room
-from gkiller.model.classifier import build_classifier
-from gkiller.model.dendritic import add_dendrites
-from gkiller.model.directory import load_model, rewrite_model, save_model
-from gkiller.model.growth import chosen_linears, dendritic_modules
+from gkiller.model.directory import load_model, rewrite_model
+from gkiller.model.growth import dendritic_modules
 from gkiller.model.layout import find_model
 from gkiller.model.scoring import score_texts
 from gkiller.sealed import digest_of, seal
 
-LABELS = ("toxicity", "threat")
 TEXTS = ["good work on the map", "you idiot", "", "[SEP] [MASK]", "thank you " * 40, "ünïcode 🙂"]
 FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json")
-
-
-def network(labels=LABELS, dendrites=2, activation="tanh", pooling="mean_max"):
-    torch.manual_seed(0)
-    settings = tiny_settings(f"model.pooling={pooling}").model
-    model = build_classifier(settings, labels, len(vocabulary()))
-    names = chosen_linears(model, ("*.query", "*.output.dense"))
-    add_dendrites(model, dict.fromkeys(names, dendrites), activation)
-    with torch.no_grad():
-        for module in dendritic_modules(model).values():
-            module.dendrite_tops.normal_()
-            for link in module.dendrite_links:
-                link.normal_()
-    return model.eval()
-
-
-def save(folder, model=None, labels=LABELS, **changes):
-    values = {
-        "labels": labels,
-        "thresholds": {label: {"value": 0.25 + i / 10, "target": "max f1"} for i, label in enumerate(labels)},
-        "max_length": 16,
-        "card": "# Card\n\n## Thresholds\n\n- none\n",
-        "training": {"source": "a test", "synthetic": True},
-    }
-    save_model(folder, model or network(labels), toy_tokenizer().to_str(), **(values | changes))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("saved") / "model")
-
-
-@pytest.fixture
-def saved(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "model")
 
 
 def resign(folder, **changes):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fuzzing import contents, mutations, reseal, restore
-from test_model_directory import save
+from saved_models import save
 
 from gkiller.errors import GkillerError, ModelFormatError, ModelTamperedError
 from gkiller.model.directory import load_model

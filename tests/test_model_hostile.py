@@ -2,26 +2,14 @@
 
 import json
 import os
-import shutil
 
 import pytest
 from forging import FILES, describe, forge, refused, replace
-from test_model_directory import LABELS, save
+from saved_models import LABELS
 
 from gkiller import sealed
 from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
 from gkiller.model.directory import load_model, rewrite_model
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("saved") / "model")
-
-
-@pytest.fixture
-def saved(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "model")
-
 
 # -- the place of files ---------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 import io
 import json
 import pickle
-import shutil
 import struct
 import zipfile
 import zlib
@@ -12,7 +11,6 @@ import pytest
 import torch
 from forging import forge, refused, replace
 from safetensors.torch import load_file, save_file
-from test_model_directory import save
 from toy import toy_tokenizer
 
 from gkiller import tensors
@@ -21,16 +19,6 @@ from gkiller.model.directory import load_model
 from gkiller.model.scoring import score_texts
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("saved") / "model")
-
-
-@pytest.fixture
-def saved(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "model")
 
 
 # -- the configuration ----------------------------------------------------------------------------

@@ -1,24 +1,12 @@
 """Model directories that somebody made to do harm: the tokenizer."""
 
 import json
-import shutil
 
 import pytest
 from forging import refused, replace
-from test_model_directory import save
 from toy import toy_tokenizer
 
 from gkiller.model.directory import load_model
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("saved") / "model")
-
-
-@pytest.fixture
-def saved(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "model")
 
 
 def tokenizer(change):

@@ -6,9 +6,12 @@ import math
 import struct
 
 import numpy as np
+import pytest
 
+from gkiller.report import training_plots
 from gkiller.report.drawing import DASHES, colour, dash, safe
 from gkiller.report.evaluation_plots import write_evaluation_plots
+from gkiller.report.phases import phase_name
 from gkiller.report.training_plots import _name_phases, _spans, write_training_plots
 
 
@@ -124,6 +127,42 @@ def test_phases_are_told_apart():
         ("dendrite", 2, 6, 7),
         ("joint", 2, 8, 8),
     ]
+
+
+def correlated():
+    """Epochs of a run by correlation: the second last one trains candidates, the last one top weights."""
+    rows = epochs(("neuron", 2, 0), ("dendrite", 1, 1), ("dendrite", 1, 1))
+    for row, trains in zip(rows, ("neurons", "neurons", "candidates", "tops"), strict=True):
+        row["trains"] = trains
+    rows[2]["train_loss"] = -0.036
+    return rows
+
+
+def test_candidates_correlation_is_no_loss(tmp_path, monkeypatch):
+    figures = {}
+    monkeypatch.setattr(training_plots, "save", lambda figure, path: figures.setdefault(path.name, figure))
+    write_training_plots(correlated(), tmp_path)
+    loss, _, correlation = figures["training.png"].axes
+    training = loss.get_legend_handles_labels()[0][0].get_ydata()
+    assert np.isnan(training[2])
+    assert min(training[[0, 1, 3]]) > 0
+    assert np.nanmin(correlation.lines[0].get_ydata()) == pytest.approx(0.036)
+    names = [text.get_text() for text in loss.texts]
+    assert names == ["neuron", "dendrite (candidates)", "dendrite (top weights)"]
+
+
+def test_without_candidates_there_is_no_panel_for_them(tmp_path, monkeypatch):
+    figures = {}
+    monkeypatch.setattr(training_plots, "save", lambda figure, path: figures.setdefault(path.name, figure))
+    write_training_plots(epochs(("neuron", 2, 0), ("dendrite", 1, 1)), tmp_path)
+    assert len(figures["training.png"].axes) == 2
+
+
+def test_phase_names():
+    assert phase_name("neuron", "neurons") == "neuron"
+    assert phase_name("dendrite", "dendrites", 1) == "dendrite"
+    assert phase_name("dendrite", "tops", 2) == "dendrite 2 (top weights)"
+    assert phase_name("joint", "everything", 2) == "joint"
 
 
 def test_phase_names_do_not_touch(tmp_path):

@@ -6,6 +6,7 @@ from gkiller.errors import SettingsError
 from gkiller.settings import (
     Settings,
     nearest_keys,
+    preset_about,
     preset_names,
     resolve,
     settings_by_key,
@@ -111,7 +112,7 @@ def test_file_accepts_bom_crlf_and_dotted_keys(here, tmp_path):
     ("toml", "line", "nearest"),
     [
         ("[train]\nepochs = 1\nlrr = 3\n", "line 3", "train.lr"),
-        ("\n[trian]\nlr = 3\n", "line 3", "train.lr"),
+        ("\n[trian]\nlr = 3\n", "line 3", "did you mean 'train.lr'?"),
         ("train.epoch = 3\n", "line 1", "train.epochs"),
         ("lr = 3\n", "line 1", "train.lr"),
         ("train = 3\n", "line 1", "train.batch_size"),
@@ -124,7 +125,9 @@ def test_unknown_key_in_a_file_names_the_line_and_the_nearest(here, toml, line, 
     assert nearest in error.remedy
 
 
-@pytest.mark.parametrize("name", ["GKILLER_TRAIN__LRR", "GKILLER_TRAIN_LR", "gkiller_train__lrr"])
+@pytest.mark.parametrize(
+    "name", ["GKILLER_TRAIN__LRR", "GKILLER_TRAIN_LR", "gkiller_train__lrr", "GKILLER_TRIAN__LR"]
+)
 def test_unknown_variable_names_the_nearest(here, name):
     error = refusal(here, environ={name: "1"})
     assert error.where == name
@@ -139,7 +142,7 @@ def test_other_programs_variables_are_left_alone(here):
     ("override", "nearest"),
     [
         ("train.lrr=3", "train.lr"),
-        ("trian.lr=3", "train.lr"),
+        ("trian.lr=3", "did you mean 'train.lr'?"),
         ("lr=3", "train.lr"),
         ("train.batch-size=3", "train.batch_size"),
         ("train=3", "train.epochs"),
@@ -246,6 +249,26 @@ def test_rules_over_several_settings_name_their_givers(here):
     assert error.where == "--set model.hidden, --heads"
     both = refusal(here, flags={"evaluation.min_precision": "0.5", "evaluation.min_recall": "0.5"})
     assert "not both" in both.what
+    assert both.remedy == "change --min-precision or --min-recall"
+
+
+def test_rules_over_several_settings_name_the_flags_to_change(here):
+    flags = {"dendrites.objective": "correlation", "dendrites.epochs": "2"}
+    error = refusal(here, flags=flags, overrides=["dendrites.top_epochs=2"])
+    assert error.where == "--dendrite-epochs, --set dendrites.top_epochs, --dendrite-objective"
+    assert error.remedy == (
+        "change --dendrite-epochs or --set dendrites.top_epochs=... or --dendrite-objective"
+    )
+    error = refusal(here, flags={**flags, "dendrites.epochs": "1"})
+    assert error.what.startswith("dendrites.epochs (1) must be 2 or more when")
+    assert error.remedy == "change --dendrite-epochs or --dendrite-objective"
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_goes_with_every_choice(here, preset):
+    for entry in settings_reference():
+        for choice in entry.choices:
+            assert here(preset=preset, flags={entry.key: choice}).origins[entry.key] != f"preset {preset}"
 
 
 def test_long_values_are_cut_in_messages(here):
@@ -267,3 +290,10 @@ def test_nearest_keys_prefer_the_named_section():
     assert nearest_keys("dendrites.epoch")[0] == "dendrites.epochs"
     assert nearest_keys("train.LR")[0] == "train.lr"
     assert set(nearest_keys("lr")) == {"train.lr", "dendrites.lr"}
+
+
+def test_presets_say_what_they_are_for():
+    assert all(preset_about(name).endswith(".") for name in preset_names())
+    assert "--encoder" in preset_about("seed")
+    assert "--data" in preset_about("seed")
+    assert "dendrite" not in preset_about("fast")  # a comment on one value is not about the preset

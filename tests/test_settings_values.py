@@ -8,7 +8,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gkiller.errors import SettingsError
-from gkiller.settings import Settings, resolve, settings_by_key, settings_reference, settings_toml
+from gkiller.settings import (
+    Settings,
+    nearest_keys,
+    resolve,
+    settings_by_key,
+    settings_reference,
+    settings_toml,
+)
 from gkiller.settings.files import parse
 
 # TOML files are UTF-8: no lone surrogates.
@@ -113,7 +120,7 @@ def test_settings_written_as_toml_load_back_equal(tmp_path_factory, flags):
         settings = resolve(environ={}, flags=flags).settings
     except SettingsError as error:
         # Each value is within its own range, so only a rule over several settings may refuse.
-        if "change one of them" not in str(error):
+        if not error.remedy.startswith("change "):
             raise
         reject()
     path = tmp_path_factory.getbasetemp() / "written.toml"
@@ -144,3 +151,23 @@ def test_no_file_content_escapes_the_error_tree(entries):
     layer = parse(tomlkit.dumps({"train": entries}), "file")
     assert set(layer.given) <= set(settings_by_key())
     assert len(layer.given) + len(layer.problems) == len(entries)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("trian.lr", ["train.lr"]),
+        ("dendrite.lr", ["dendrites.lr"]),
+        ("data.lr", ["train.lr", "dendrites.lr"]),
+        ("lr", ["train.lr", "dendrites.lr"]),
+        ("lrr", ["train.lr", "dendrites.lr"]),
+        ("trian.epohcs", ["train.epochs"]),
+        ("eval.resample", ["evaluation.resamples"]),
+        ("train.maxlength", ["model.max_length"]),
+        ("train_lr", ["train.lr"]),
+        ("data.text-column", ["data.text_column"]),
+        ("zzz.zzz", []),
+    ],
+)
+def test_section_and_name_of_a_key_are_compared_apart(key, nearest):
+    assert nearest_keys(key) == nearest

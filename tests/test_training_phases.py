@@ -3,6 +3,7 @@
 import pytest
 from toy import tiny_settings
 
+from gkiller.settings import resolve
 from gkiller.training.phases import (
     LEAST_EPOCHS,
     LEAST_STEPS,
@@ -144,3 +145,13 @@ def test_set_lengths_are_kept():
 
 def test_a_phase_is_a_value():
     assert Phase("joint", "everything", 1, 2, 0.1) == Phase("joint", "everything", 1, 2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [("gradient", Lengths(2, 1, 0, 0)), ("correlation", Lengths(2, 2, 1, 0))],
+)
+def test_the_fast_preset_stays_short(objective, expected):
+    flags = {"dendrites.objective": objective}
+    settings = resolve(preset="fast", flags=flags, environ={}).settings
+    assert lengths(settings, 25) == expected

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 from training_helpers import toy_trainer, untimed, untimed_state
 
+from gkiller.errors import ResumeError
 from gkiller.training.learner import Validation
 from gkiller.training.trainer import Trainer
 
@@ -134,3 +137,28 @@ def test_a_finished_training_stays_as_it_is(tiny, tmp_path, monkeypatch):
     assert session.run(resume=True).finished
     assert session.result() == before
     assert session.rows == rows
+
+
+def test_a_checkpoint_of_another_training_is_refused(tiny, tmp_path, monkeypatch):
+    settings = tiny(*SMALL)
+    with toy_trainer(settings, tmp_path / "a") as (trainer, _):
+        trainer.run()
+        whole = trainer.store.newest()
+    odd = {
+        "another place": replace(whole, progress=changed_place(whole, step=99)),
+        "more dendrites": replace(whole, progress=changed_place(whole, dendrites=2)),
+        "another shape": replace(whole, weights={n: t[..., :1] for n, t in whole.weights.items()}),
+        "a name too many": replace(whole, weights={**whole.weights, "extra": torch.ones(1)}),
+        "a name too few": replace(whole, weights=dict(list(whole.weights.items())[1:])),
+        "no random state": replace(whole, rng=[{}]),
+        "a torn random state": replace(whole, rng=[{**whole.rng[0], "torch": "AAAA"}]),
+    }
+    for what, checkpoint in odd.items():
+        print(what)
+        with toy_trainer(settings, tmp_path / "b") as (trainer, _), pytest.raises(ResumeError):
+            trainer.resume(checkpoint)
+
+
+def changed_place(checkpoint, *, dendrites=1, **values):
+    progress = checkpoint.progress
+    return replace(progress, phase=replace(progress.phase, dendrites=dendrites), **values)

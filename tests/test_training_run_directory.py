@@ -52,6 +52,17 @@ def test_open_and_newest(tmp_path):
     assert RunDirectory.open(tmp_path / "b").path == tmp_path / "b"
 
 
+def test_a_run_is_found_by_its_path_or_its_name(tmp_path):
+    with pytest.raises(ResumeError, match="start one"):
+        RunDirectory.find(tmp_path, "x")
+    RunDirectory.create(tmp_path, "first").write_settings(tiny_settings())
+    for name in ("first", str(tmp_path / "first")):
+        assert RunDirectory.find(tmp_path, name).path == tmp_path / "first"
+    for name in ("frist", str(tmp_path / "frist")):
+        with pytest.raises(ResumeError, match="did you mean 'first'"):
+            RunDirectory.find(tmp_path, name)
+
+
 def test_settings_are_complete_and_come_back(tmp_path):
     settings = tiny_settings("train.lr=0.25", "data.label_columns=a,b", "train.epochs=none")
     run = RunDirectory.create(tmp_path, "x")

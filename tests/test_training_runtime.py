@@ -5,7 +5,7 @@ import torch
 
 from gkiller.errors import SettingsError
 from gkiller.settings import TrainSettings
-from gkiller.training.runtime import cpu_count, resolve_device, runtime
+from gkiller.training.runtime import cpu_count, resolve_device, runtime, thread_count
 
 
 def test_everything_is_put_back():
@@ -49,6 +49,38 @@ def test_devices(monkeypatch):
     assert resolve_device("auto") == torch.device("cuda")
 
 
-def test_threads_by_default_are_the_cores():
+def test_threads_by_default_are_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with runtime(TrainSettings(), torch.device("cpu")):
         assert torch.get_num_threads() == cpu_count() >= 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "threads"),
+    [
+        ("1", 1),
+        (" 3 ", 3),
+        ("0", None),
+        ("-2", None),
+        ("many", None),
+        ("", None),
+        ("2,1", None),
+        ("5000", None),
+    ],
+)
+def test_omp_num_threads_counts_where_no_threads_are_set(monkeypatch, variable, threads):
+    monkeypatch.setattr("gkiller.training.runtime.cpu_count", lambda: 7)
+    monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    assert thread_count(TrainSettings()) == (threads or 7)
+    assert thread_count(TrainSettings(threads=2)) == 2
+
+
+def test_processes_share_the_cores_but_not_omp_num_threads(monkeypatch):
+    monkeypatch.setattr("gkiller.training.runtime.cpu_count", lambda: 6)
+    monkeypatch.setattr("gkiller.training.runtime.local_processes", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert thread_count(TrainSettings()) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what torchrun writes when nobody has set it
+    assert thread_count(TrainSettings()) == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert thread_count(TrainSettings()) == 5

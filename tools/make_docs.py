@@ -120,6 +120,11 @@ def exit_codes() -> Iterator[str]:
     yield "| 143 | | terminated (SIGTERM) |"
     yield ""
     yield (
+        "`gkiller`, `gkiller data` and `gkiller config` without a command print their help on stdout and end "
+        "with 2, as nothing was done; with `--help` they end with 0."
+    )
+    yield ""
+    yield (
         "With `--json` an error is also one JSON object on stdout, with the keys `error` (the name above), "
         "`exit_code`, `what`, `where` and `remedy`."
     )
@@ -152,7 +157,7 @@ def settings_document() -> str:
 
 def _presets() -> Iterator[str]:
     """Yield what each preset changes."""
-    from gkiller.settings import plain_text, preset_names, resolve
+    from gkiller.settings import plain_text, preset_about, preset_names, resolve
 
     for name in preset_names():
         resolved = resolve(preset=name, environ={}, directory=ROOT / "docs")
@@ -162,7 +167,8 @@ def _presets() -> Iterator[str]:
             if origin != "default"
             for section, _, leaf in [key.partition(".")]
         ]
-        yield f"- `{name}`: " + (", ".join(changes) or "every default") + "."
+        sets = f" It sets {', '.join(changes)}." if changes else ""
+        yield f"- `{name}`: {preset_about(name)}{sets}"
 
 
 def _code(text: str) -> str:

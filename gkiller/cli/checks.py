@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from gkiller.errors import GkillerError
+from gkiller.errors import GkillerError, counted
 from gkiller.model.platforms import PERFORATEDAI, SUPPORTED
 from gkiller.report.environment import CPU_FLAGS, package_versions, read_cpu
 
@@ -138,7 +138,11 @@ def check_settings() -> list[Check]:
     except GkillerError as error:
         return [Check("settings", "failed", f"{error.where}: {error.what}", error.remedy)]
     changed = sum(origin != "default" for origin in resolved.origins.values())
-    return [Check("settings", "ok", f"preset {resolved.preset}, {changed} values not from the definition")]
+    return [
+        Check(
+            "settings", "ok", f"preset {resolved.preset}, {counted(changed, 'value')} not from the definition"
+        )
+    ]
 
 
 def check_runs(directory: Path) -> list[Check]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.console import emit_json, results_table, show
+from gkiller.cli.console import emit_json, note, results_table, show
 from gkiller.cli.options import JsonFlag, with_settings
 
 if TYPE_CHECKING:
@@ -22,15 +22,15 @@ SectionArgument = Annotated[
 
 
 @app.command("show")
-@with_settings()
+@with_settings("data", "model", "dendrites", "train", "evaluation")
 def show_settings(
     resolved: Resolved,
     section: SectionArgument = None,
     toml: Annotated[bool, typer.Option("--toml", help="Print a complete settings file instead.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Print every setting's value, unit and origin."""
-    from gkiller.settings import plain_text, settings_toml
+    """Print every setting's value, unit and origin, as a command with the same flags would see them."""
+    from gkiller.settings import plain_text, preset_about, settings_toml
 
     entries = _entries(section)
     if json:
@@ -44,6 +44,8 @@ def show_settings(
             for entry in entries
         ]
         show(results_table("", ("setting", "value", "unit", "origin"), rows))
+        if resolved.preset != "default":
+            note(f"preset {resolved.preset}: {preset_about(resolved.preset)}")
 
 
 @app.command("keys")
@@ -74,13 +76,14 @@ def _entries(section: str | None) -> list[Reference]:
     Raises:
         SettingsError: neither a section nor a key.
     """
-    from gkiller.errors import SettingsError, did_you_mean
-    from gkiller.settings import nearest_keys, section_titles, settings_reference
+    from gkiller.errors import SettingsError, did_you_mean, nearest
+    from gkiller.settings import key_advice, nearest_keys, section_titles, settings_reference
 
     entries = [entry for entry in settings_reference() if section in (None, entry.section, entry.key)]
     if not entries:
-        valid = nearest_keys(str(section)) if "." in str(section) else section_titles()
-        remedy = did_you_mean(str(section), valid)
+        word, titles = str(section), section_titles()
+        meant = nearest(word, titles) or not nearest_keys(word)
+        remedy = did_you_mean(word, titles) if "." not in word and meant else key_advice(word)
         raise SettingsError(f"no section or setting {section!r}", where="gkiller config", remedy=remedy)
     return entries
 

@@ -9,6 +9,7 @@ import typer
 
 from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages, warn
 from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.errors import counted
 
 if TYPE_CHECKING:
     from gkiller.settings import Resolved
@@ -40,7 +41,12 @@ SourceArgument = Annotated[
         help="A prepared directory, or anything that 'prepare' reads. Without it: the setting data.source.",
     ),
 ]
-PlotOption = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw a PNG file.")]
+PlotOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", metavar="FILE", help="Also draw this file: .png, .svg or .pdf, in a folder there is."
+    ),
+]
 
 
 @app.command("prepare")
@@ -89,21 +95,26 @@ def _tell(manifest: dict[str, Any]) -> None:
     if manifest["class_names"]:
         pairs = ", ".join(f"{name!r} is {code}" for name, code in manifest["class_names"].items())
         note(f"class names: {pairs}")
-    dropped = manifest["dropped"]
-    counts = {"exact duplicates": dropped["exact_duplicates"]}
-    counts["duplicates but for case and white space"] = dropped["folded_duplicates"]
-    counts |= {f"{pair} as well": count for pair, count in dropped["overlap"].items()}
-    counts |= {f"bad rows ({kind})": count for kind, count in dropped["bad"].items()}
-    told = [f"{count:,} {what}" for what, count in counts.items() if count]
-    note(f"rows read: {manifest['rows_read']:,}; dropped: " + (", ".join(told) or "none"))
+    note(f"rows read: {manifest['rows_read']:,}; dropped: " + (", ".join(_dropped(manifest)) or "none"))
     if manifest["conflicts"]:
-        warn(f"{manifest['conflicts']:,} dropped duplicates had other labels than the row that was kept")
+        conflicts = counted(manifest["conflicts"], "dropped duplicate")
+        warn(f"{conflicts} had other labels than the row that was kept")
     for line in manifest["bad_row_examples"]:
         note(f"bad row: {line}")
     if manifest["synthetic"]:
         warn("these comments are synthetic: good for trying gkiller out, not for use")
     for line in manifest["warnings"]:
         warn(line)
+
+
+def _dropped(manifest: dict[str, Any]) -> list[str]:
+    """Return how many rows were dropped, a text per reason."""
+    dropped = manifest["dropped"]
+    exact, folded = dropped["exact_duplicates"], dropped["folded_duplicates"]
+    told = [counted(exact, "exact duplicate")] if exact else []
+    told += [counted(folded, "duplicate") + " but for case and white space"] if folded else []
+    told += [f"{count:,} {pair} as well" for pair, count in dropped["overlap"].items() if count]
+    return told + [f"{counted(count, 'bad row')} ({kind})" for kind, count in dropped["bad"].items() if count]
 
 
 def _rate_rows(manifest: dict[str, Any]) -> list[tuple[object, ...]]:
@@ -133,8 +144,10 @@ def inspect_data(
     """Show label rates, lengths, duplicates, label conflicts and overlap of splits."""
     from gkiller.assets import tokenizer_path
     from gkiller.data.inspect import inspect
-    from gkiller.data.inspect_plot import plot_inspection
+    from gkiller.data.inspect_plot import check_plot, plot_inspection
 
+    if plot is not None:
+        check_plot(plot)
     settings = resolved.settings
     named = settings.model.tokenizer
     tokenizer = Path(named).expanduser() if named else tokenizer_path()
@@ -158,7 +171,8 @@ def _show_inspection(result: dict[str, Any]) -> None:
     for line in result["notes"]:
         note(line)
     for kind, count in result["bad_rows"].items():
-        warn(f"{count:,} bad rows ({kind}) are left out here; 'prepare' refuses them unless --on-error skip")
+        rows, them = counted(count, "bad row"), "it" if count == 1 else "them"
+        warn(f"left out here: {rows} ({kind}); 'prepare' refuses {them} unless --on-error skip")
     if result["unit"] == "words":
         warn("no tokenizer: lengths are words, not tokens")
     for line in result["warnings"]:

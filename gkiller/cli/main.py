@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ import typer
 
 from gkiller.cli.lazy import INTERRUPTED, TERMINATED, LazyGroup
 from gkiller.cli.usage import UsageError, explain
-from gkiller.errors import GkillerError
+from gkiller.errors import GkillerError, InterruptedRunError, SettingsError, TerminatedRunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +50,7 @@ def root(
     """Train, prove and ship a small toxicity classifier that runs on a plain CPU."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        raise typer.Exit
+        raise typer.Exit(SettingsError.exit_code)  # as for a group without its command: nothing was done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +87,9 @@ def _refuse(error: Any, as_json: bool) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # its help is printed already
         return int(error.exit_code)
     known = error if isinstance(error, GkillerError) else explain(error)
-    _report(known, as_json)
+    stopped = isinstance(known, InterruptedRunError | TerminatedRunError)
+    if not (stopped and os.environ.get("RANK", "0") != "0"):  # of several processes the first one says it
+        _report(known, as_json)
     return known.exit_code
 
 

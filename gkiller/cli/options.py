@@ -174,7 +174,8 @@ def _layer_parameters() -> list[inspect.Parameter]:
     preset = typer.Option(
         "--preset",
         metavar="|".join(presets),
-        help="Start from a named set of values.",
+        help="Start from a named set of values. None chooses an encoder or data: "
+        "'gkiller config show --preset NAME' tells what one is for.",
         rich_help_panel=PANEL,
         autocompletion=_completion(presets),
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from gkiller.cli.console import results_table
+from gkiller.cli.console import results_table, stdout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -12,33 +12,82 @@ if TYPE_CHECKING:
     from gkiller.evaluation.results import Evaluation, Figure, LabelResult, MacroResult
 
 
-def evaluation_table(evaluation: Evaluation, title: str) -> Table:
-    """Return the headline figures of an evaluation, a row per label and one for their mean."""
-    rows = [_row(result.label, str(result.positives), result) for result in evaluation.labels]
+class _Shape(NamedTuple):
+    """How much of an evaluation a table holds: all columns or the main ones, and where intervals stand."""
+
+    everything: bool
+    intervals: Literal["beside", "below", "nowhere"]
+
+
+_SHAPES = (
+    _Shape(everything=True, intervals="beside"),
+    _Shape(everything=True, intervals="below"),
+    _Shape(everything=False, intervals="beside"),
+    _Shape(everything=False, intervals="below"),
+    _Shape(everything=False, intervals="nowhere"),
+)
+"""From the widest to the narrowest."""
+
+
+def evaluation_table(evaluation: Evaluation, title: str, *, width: int | None = None) -> Table:
+    """Return the headline figures of an evaluation, a row per label and one for their mean.
+
+    Args:
+        evaluation: what to show.
+        title: stands above the table.
+        width: the columns that there are to draw in; the console's by default. Where the whole table does
+            not fit, intervals move below their figures, or precision, recall and F1 at 0.5 are left out; the
+            caption says so.
+    """
+    from rich.console import Console
+
+    ruler = Console(width=10_000)
+    room = stdout().width if width is None else width
+    for shape in _SHAPES:
+        table = _table(evaluation, title, shape)
+        if ruler.measure(table).maximum <= room:
+            break
+    return table
+
+
+def _table(evaluation: Evaluation, title: str, shape: _Shape) -> Table:
+    rows = [_row(result.label, str(result.positives), result, shape) for result in evaluation.labels]
     if len(evaluation.labels) > 1:
-        rows.append(_row("macro", "", evaluation.macro))
-    caption = (
-        f"n = {evaluation.rows:,}{', weighted' if evaluation.weighted else ''}; in brackets "
-        f"{evaluation.confidence:.0%} intervals (bootstrap over rows, {evaluation.resamples:,} resamples)"
-    )
-    header = ("label", "pos.", "cut", "F1", "prec.", "recall", "ROC-AUC", "AP", "F1@0.5")
-    return results_table(title, header, rows, caption=caption)
+        rows.append(_row("macro", "", evaluation.macro, shape))
+    header = ["label", "pos.", "cut", "F1", "ROC-AUC", "AP"]
+    if shape.everything:
+        header = ["label", "pos.", "cut", "F1", "prec.", "recall", "ROC-AUC", "AP", "F1@0.5"]
+    return results_table(title, header, rows, caption=_caption(evaluation, shape))
 
 
-def _row(name: str, positives: str, result: LabelResult | MacroResult) -> tuple[str, ...]:
+def _caption(evaluation: Evaluation, shape: _Shape) -> str:
+    """Return what the figures stand on, and what the table leaves out."""
+    place = {"beside": "in brackets", "below": "below the figures", "nowhere": ""}[shape.intervals]
+    lines = [f"n = {evaluation.rows:,}{', weighted' if evaluation.weighted else ''}"]
+    if place:
+        lines[0] += f"; {place} {evaluation.confidence:.0%} intervals"
+        lines.append(f"(bootstrap over rows, {evaluation.resamples:,} resamples)")
+    if shape.everything:
+        return " ".join(lines)
+    gone = "precision, recall, F1@0.5" + ("" if place else ", intervals")
+    return "\n".join([*lines, f"no room for {gone}: see --json"])
+
+
+def _row(name: str, positives: str, result: LabelResult | MacroResult, shape: _Shape) -> tuple[str, ...]:
     stored = result.stored
     threshold = "" if stored.threshold is None else f"{stored.threshold:.3f}"
-    return (
-        name,
-        positives,
-        threshold,
-        figure_text(stored.f1),
-        figure_text(stored.precision, interval=False),
-        figure_text(stored.recall, interval=False),
-        figure_text(result.roc_auc),
-        figure_text(result.ap),
-        figure_text(result.half.f1, interval=False),
+
+    def main(figure: Figure) -> str:
+        text = figure_text(figure, interval=shape.intervals != "nowhere")
+        return text.replace(" (", "\n").rstrip(")") if shape.intervals == "below" else text
+
+    f1, roc_auc, ap = main(stored.f1), main(result.roc_auc), main(result.ap)
+    if not shape.everything:
+        return (name, positives, threshold, f1, roc_auc, ap)
+    precision, recall, half = (
+        figure_text(figure, interval=False) for figure in (stored.precision, stored.recall, result.half.f1)
     )
+    return (name, positives, threshold, f1, precision, recall, roc_auc, ap, half)
 
 
 def figure_text(figure: Figure, *, interval: bool = True) -> str:

@@ -12,6 +12,7 @@ from gkiller.cli.console import emit_json, next_command, note, results_table, sh
 from gkiller.cli.options import JsonFlag, with_settings
 from gkiller.cli.tables import evaluation_table
 from gkiller.cli.training_display import TrainingDisplay
+from gkiller.errors import counted
 
 if TYPE_CHECKING:
     from gkiller.settings import Resolved, Settings
@@ -23,7 +24,9 @@ NameOption = Annotated[
 ]
 ResumeOption = Annotated[
     str | None,
-    typer.Option("--resume", metavar="RUN", help="Go on with a stopped run: its directory, or 'last'."),
+    typer.Option(
+        "--resume", metavar="RUN", help="Go on with a stopped run: its directory, its name, or 'last'."
+    ),
 ]
 
 
@@ -59,6 +62,7 @@ def train(
         )
     if not result.first:
         return
+    _warn(result)
     if json:
         emit_json(_facts(result))
         return
@@ -70,7 +74,7 @@ def _resumed(out: Path, resume: str) -> Path:
 
     if resume == "last":
         return RunDirectory.newest(out).path
-    return RunDirectory.open(Path(resume).expanduser()).path
+    return RunDirectory.find(out, resume).path
 
 
 def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
@@ -112,12 +116,19 @@ def _facts(result: TrainResult) -> dict[str, Any]:
     }
 
 
+def _warn(result: TrainResult) -> None:
+    from gkiller.evaluation.chance import learnt_nothing
+
+    if unlearnt := learnt_nothing(result.finished.evaluation):
+        warn(f"no better than chance on validation: {', '.join(unlearnt)}; try a lower --lr or more epochs")
+    if result.manifest["data"]["synthetic"]:
+        warn("trained on the synthetic sample: a demonstration, not a model for real comments")
+
+
 def _show(result: TrainResult, settings: Settings) -> None:
     finished, run = result.finished, result.run
     show(evaluation_table(finished.evaluation, "Validation split, at thresholds tuned on it"))
     show(results_table("", ("", ""), _summary(result, settings)))
-    if result.manifest["data"]["synthetic"]:
-        warn("trained on the synthetic sample: a demonstration, not a model for real comments")
     note(f"run directory: {run.path}")
     next_command(f"gkiller evaluate {run.path}")
 
@@ -141,5 +152,5 @@ def _summary(result: TrainResult, settings: Settings) -> list[tuple[str, str]]:
         rows.append(("AP with dendrites zeroed / at their mean", f"{ap['zeroed']:.4f} / {ap['mean']:.4f}"))
         rows.append(("mean |top weight|", f"{finished.dendrite_report['top_weight_mean']:.4f}"))
     rows.append(("folded logits differ by at most", f"{finished.fold_difference:.1e}"))
-    rows.append(("training time", f"{progress.seconds:.0f} s in {progress.epoch} epochs"))
+    rows.append(("training time", f"{progress.seconds:.0f} s in {counted(progress.epoch, 'epoch')}"))
     return rows

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from gkiller.cli.console import stderr
+from gkiller.errors import counted
+from gkiller.report.phases import CANDIDATES, phase_name
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -60,7 +62,7 @@ class TrainingDisplay:
         total = event.epochs * event.steps or None
         if event.phase_index not in self._tasks:
             self._tasks[event.phase_index] = bars.add_task(
-                event.phase, total=total, epoch="", loss="", score="", speed=""
+                phase_name(event.phase, event.trains), total=total, epoch="", loss="", score="", speed=""
             )
         done = (
             event.epoch * event.steps
@@ -69,7 +71,7 @@ class TrainingDisplay:
         )
         fields: dict[str, Any] = {"epoch": f"epoch {event.epoch}/{event.epochs}"}
         if event.loss is not None:
-            fields["loss"] = f"loss {event.loss:.4f}"
+            fields["loss"] = _loss(event)
         if event.score is not None:
             fields["score"] = f"{event.metric} {event.score:.4f}"
         if event.rows_per_second is not None:
@@ -81,13 +83,12 @@ def event_line(event: TrainingEvent) -> str:
     """Return an event as one plain line."""
     if event.kind == "note":
         return event.message
-    parts = [f"{event.phase} phase"]
+    name = phase_name(event.phase, event.trains)
+    parts = [f"{name} phase", f"epoch {event.epoch}/{event.epochs}"]
     if event.kind == "phase":
-        parts[0] = f"phase {event.phase_index}: {event.phase}, up to {event.epochs} epochs"
-    else:
-        parts.append(f"epoch {event.epoch}/{event.epochs}")
+        parts = [f"phase {event.phase_index}: {name}", f"up to {counted(event.epochs, 'epoch')}"]
     if event.loss is not None:
-        parts.append(f"loss {event.loss:.4f}")
+        parts.append(_loss(event))
     if event.score is not None:
         parts.append(f"{event.metric} {event.score:.4f}")
     if event.rows_per_second is not None:
@@ -95,6 +96,12 @@ def event_line(event: TrainingEvent) -> str:
     if event.message:
         parts.append(event.message)
     return ", ".join(parts)
+
+
+def _loss(event: TrainingEvent) -> str:
+    """Return the loss in words; candidates have none, but a correlation that they raise."""
+    assert event.loss is not None
+    return f"correlation {-event.loss:.4f}" if event.trains == CANDIDATES else f"loss {event.loss:.4f}"
 
 
 def _bars(console: Console) -> Progress:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.columns import ColumnPlan, PartColumns
-from gkiller.data.labels import UNKNOWN, LabelReader
+from gkiller.data.hub import HubReader
+from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader
 from gkiller.data.parts import Part
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, place
 from gkiller.data.textfile import encoding_error
@@ -126,9 +127,8 @@ def clean_rows(
 
 def new_tally(parts: Sequence[Part], plan: ColumnPlan, settings: DataSettings) -> Tally:
     """Return an empty tally for :func:`clean_rows`."""
-    return Tally(
-        read=[0] * len(parts), readers={label: LabelReader(settings.cutoff) for label in plan.labels}
-    )
+    readers = {label: LabelReader(settings.cutoff, settings.positive_values) for label in plan.labels}
+    return Tally(read=[0] * len(parts), readers=readers)
 
 
 class _Cleaner:
@@ -149,6 +149,9 @@ class _Cleaner:
         self.columns = columns
         self.labels = [(columns.labels.get(label), tally.readers[label]) for label in plan.labels]
         self.refuse = settings.on_error == "refuse"
+        if isinstance(part.reader, HubReader):
+            numbered = any(reader.numbered for _, reader in self.labels)
+            part.reader.named = bool(settings.positive_values) and not numbered
         self.tally = tally
         # Spreadsheet tools write a missing text as NaN; JSON and Parquet have their own null.
         self.nan_is_missing = part.info.get("format") in ("CSV", "TSV")
@@ -241,7 +244,7 @@ class _Cleaner:
             try:
                 codes.append(reader.read(value))
             except ValueError as error:
-                raise self._bad_label(value, raw, i, column) from error
+                raise self._bad_label(value, reader, raw, i, column) from error
         if all(code == UNKNOWN for code in codes):
             columns = ", ".join(column for column, _ in self.labels if column is not None)
             unlabelled = LabelValueError(
@@ -252,16 +255,20 @@ class _Cleaner:
             raise BadRowError("unlabelled", unlabelled)
         return codes
 
-    def _bad_label(self, value: Any, raw: RawBatch, i: int, column: str) -> BadRowError:
+    def _bad_label(self, value: Any, reader: LabelReader, raw: RawBatch, i: int, column: str) -> BadRowError:
         if isinstance(value, str):
             encoding = encoding_error(value, self._where(raw, i, column))
             if encoding is not None:
                 return BadRowError("encoding", encoding)
-        error = LabelValueError(
-            f"the label {_short(value)} is neither 0 or 1, nor a score in 0..1, nor a known class name",
-            where=self._where(raw, i, column),
-            remedy=f"classes may be toxic/non-toxic, true/false or yes/no; mend the row, {_SKIP}",
+        what = f"the label {_short(value)} is neither 0 or 1, nor a score in 0..1, nor a known class name"
+        remedy = (
+            "classes may be toxic/non-toxic, true/false or yes/no, or those named with --positive-values; "
+            f"mend the row, {_SKIP}"
         )
+        if len(reader.class_names) >= MOST_CLASSES:
+            what = f"{_short(value)} is one class name too many: over {MOST_CLASSES} are in the column"
+            remedy = "a label column holds few classes: check --label-columns"
+        error = LabelValueError(what, where=self._where(raw, i, column), remedy=remedy)
         return BadRowError("bad_label", error)
 
     def _weight(self, raw: RawBatch, i: int) -> float:

@@ -32,10 +32,14 @@ class HubReader:
         dataset: a ``datasets.IterableDataset`` or ``datasets.Dataset``.
         name: how messages name it.
 
+    Attributes:
+        named: whether a class column's numbers are read as the names behind them, whatever those are.
+
     """
 
     def __init__(self, dataset: Any, name: str) -> None:
         self.name = name
+        self.named = False
         self.notes: list[str] = []
         self._dataset = dataset
         self._columns: list[str] = []
@@ -78,10 +82,10 @@ class HubReader:
                 row += table.num_rows
 
     def _class_values(self, column: str) -> dict[Any, str]:
-        """Return the names behind a class column's numbers when they say which class is toxic."""
+        """Return the names behind a class column's numbers when it is known which class is toxic."""
         feature = (self._dataset.features or {}).get(column)
         names = list(getattr(feature, "names", None) or [])
-        if names and all(name.strip().lower() in CLASS_NAMES for name in names):
+        if names and (self.named or all(name.strip().lower() in CLASS_NAMES for name in names)):
             return dict(enumerate(names))
         if names:
             self.notes.append(f"{self.name}: classes of {column!r} are {', '.join(names)}, read as numbers")

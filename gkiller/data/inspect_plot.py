@@ -5,19 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gkiller.errors import OutputError
+from gkiller.errors import OutputError, SettingsError
+
+# What is written about the file itself: the program's name, but no date, so that the bytes stay the same.
+METADATA: dict[str, dict[str, str | None]] = {
+    ".png": {"Software": "gkiller"},
+    ".svg": {"Creator": "gkiller", "Date": None},
+    ".pdf": {"Creator": "gkiller", "CreationDate": None},
+}
+"""The formats of a plot, by suffix."""
+
+
+def check_plot(path: Path) -> None:
+    """Refuse a plot's name before any work is done for it.
+
+    Raises:
+        SettingsError: its suffix names no format that a plot can have.
+        OutputError: its folder is not there.
+
+    """
+    if path.suffix.lower() not in METADATA:
+        what = f"a plot cannot be {path.suffix!r}" if path.suffix else "the plot's name has no suffix"
+        stem = path.with_suffix("") if path.name else Path("plot")
+        remedy = f"name it {stem}.png, {stem}.svg or {stem}.pdf"
+        raise SettingsError(what, where=f"--plot {path}", remedy=remedy)
+    if not path.parent.is_dir():
+        what = f"there is no folder {str(path.parent)!r}"
+        raise OutputError(what, where=f"--plot {path}", remedy="make it first, or name another")
 
 
 def plot_inspection(result: dict[str, Any], path: Path) -> None:
-    """Draw the result of :func:`gkiller.data.inspect.inspect` as a PNG file.
+    """Draw the result of :func:`gkiller.data.inspect.inspect` as a PNG, SVG or PDF file, by its suffix.
 
     Left: the share of positive rows per label and split. Right: how long the comments are, as shares of
     their split, with the model's cut marked; the last bar holds everything longer.
 
     Raises:
-        OutputError: the file cannot be written.
+        SettingsError: the suffix names none of these formats.
+        OutputError: its folder is not there, or the file cannot be written.
 
     """
+    check_plot(path)
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -27,9 +56,10 @@ def plot_inspection(result: dict[str, Any], path: Path) -> None:
     _draw_rates(rates, result)
     _draw_lengths(lengths, result)
     figure.suptitle(Path(str(result["source"])).name or str(result["source"]), fontsize=11)
+    kind = path.suffix.lower()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120, format="png", metadata={"Software": "gkiller"})
+        with rc_context({"svg.hashsalt": "gkiller"}):  # else an SVG's ids are drawn anew each time
+            figure.savefig(path, dpi=120, format=kind.removeprefix("."), metadata=METADATA[kind])
     except OSError as error:
         raise OutputError(
             f"the plot cannot be written: {error.strerror}", where=str(path), remedy="choose another --plot"

@@ -8,10 +8,16 @@ A value is read the same way wherever it comes from:
 * nothing, NaN, ``-1`` (how Jigsaw marks an unscored comment) or a spelling in ``UNKNOWN_NAMES``: unknown.
 
 Anything else is an error: nothing is clipped or guessed.
+
+Where the setting ``data.positive_values`` names classes, text is a class name instead: 1 when it is named
+there, in any case, else 0. Unknown stays unknown, and numbers stay what they are, unless a number is among
+the names: then numbers are class names too ("2" is also 2 and 2.0), and ``-1`` alone stays unknown.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 CANONICAL_LABELS = ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack")
@@ -43,7 +49,11 @@ UNKNOWN_NAMES = frozenset({"", "nan", "na", "n/a", "null", "none"})
 UNKNOWN = -1
 """How an unknown label is coded in int8 arrays; Parquet files hold a null."""
 
+MOST_CLASSES = 100
+"""Class names of a label after which another negative one is refused: the column does not hold classes."""
+
 _CACHE_LIMIT = 4096
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
 
 
 def canonical_name(column: str) -> str:
@@ -56,15 +66,19 @@ class LabelReader:
 
     Args:
         cutoff: scores at or above it are positive.
+        positive: names of the positive classes; all others are negative. Empty for the usual names.
 
     Attributes:
+        numbered: whether a number is among the positive classes' names.
         scores: whether a value strictly between 0 and 1 was cut.
         class_names: the class names met, with what they stand for.
 
     """
 
-    def __init__(self, cutoff: float) -> None:
+    def __init__(self, cutoff: float, positive: Iterable[str] = ()) -> None:
         self.cutoff = cutoff
+        self._positive = {_class_key(name) for name in positive}
+        self.numbered = any(isinstance(key, float) for key in self._positive)
         self.scores = False
         self.class_names: dict[str, int] = {}
         self._known: dict[Any, int] = {}
@@ -73,7 +87,7 @@ class LabelReader:
         """Return 0, 1 or ``UNKNOWN``.
 
         Raises:
-            ValueError: the value is none of those the module describes.
+            ValueError: the value is none of those the module describes, or one class name too many.
 
         """
         if value is None:
@@ -89,8 +103,10 @@ class LabelReader:
 
     def _read_text(self, value: str) -> int:
         word = value.strip().lower()
-        if word in UNKNOWN_NAMES:
+        if word in UNKNOWN_NAMES and word not in self._positive:
             return UNKNOWN
+        if self._positive and not _NUMBER.fullmatch(word):
+            return self._read_class(word)
         if word in CLASS_NAMES:
             self.class_names[word] = CLASS_NAMES[word]
             return CLASS_NAMES[word]
@@ -103,13 +119,27 @@ class LabelReader:
             number = float(value)
         except (TypeError, OverflowError) as error:
             raise ValueError(value) from error
-        if number != number or number == -1.0:
+        if number != number or (number == -1.0 and number not in self._positive):
             return UNKNOWN
+        if self.numbered and abs(number) < 1e15:
+            return self._read_class(str(int(number)) if number.is_integer() else str(number))
         if not 0.0 <= number <= 1.0:
             raise ValueError(value)
         if 0.0 < number < 1.0:
             self.scores = True
         return int(number >= self.cutoff)
+
+    def _read_class(self, word: str) -> int:
+        """Return 1 for a positive class and 0 for another one, and remember its name."""
+        code = int(_class_key(word) in self._positive)
+        if not code and word not in self.class_names and len(self.class_names) >= MOST_CLASSES:
+            raise ValueError(word)
+        self.class_names[word] = code
+        return code
+
+    def met(self, name: str) -> bool:
+        """Tell whether a class of that name was read."""
+        return _class_key(name) in {_class_key(word) for word in self.class_names}
 
     @property
     def kind(self) -> str:
@@ -117,3 +147,9 @@ class LabelReader:
         if self.scores:
             return "score"
         return "class names" if self.class_names else "0/1"
+
+
+def _class_key(name: str) -> str | float:
+    """Return what the spellings of a class name share: its lower case, or the number that it is."""
+    word = name.strip().lower()
+    return float(word) if _NUMBER.fullmatch(word) else word

@@ -69,9 +69,10 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
 def _check_settings(settings: DataSettings, manifest: dict[str, Any]) -> None:
     """Refuse settings that ask for something else than was prepared, rather than ignore them."""
     used = manifest.get("settings", {})
-    for name in ("text_column", "id_column", "weight_column", "cutoff"):
-        asked = getattr(settings, name)
-        if asked != DataSettings.model_fields[name].default and asked != used.get(name):
+    plain = settings.model_dump(mode="json")
+    for name in ("text_column", "id_column", "weight_column", "cutoff", "positive_values"):
+        asked = plain[name]
+        if getattr(settings, name) != DataSettings.model_fields[name].default and asked != used.get(name):
             raise SettingsError(
                 f"data.{name} is {asked!r}, but the data were prepared with {used.get(name)!r}",
                 where=settings.source,

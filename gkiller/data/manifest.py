@@ -86,7 +86,8 @@ def check_classes(labels: Sequence[str], codes: npt.NDArray[np.int8], where: str
     raise SingleClassError(
         f"the train rows have one class only ({found})",
         where=where,
-        remedy="add rows of the other class, check the label column, or lower --cutoff for scores",
+        remedy="add rows of the other class, check the label column, name the positive classes with "
+        "--positive-values, or lower --cutoff for scores",
     )
 
 
@@ -117,6 +118,13 @@ def class_warnings(split: str, counts: dict[str, dict[str, Any]]) -> list[str]:
     return [
         f"{split}: no {' and no '.join(kinds)} row of {label!r}" for label, kinds in missing.items() if kinds
     ]
+
+
+def _unmet(settings: DataSettings, tally: Tally) -> list[str]:
+    """Return a warning for each positive class that no row has: its name may be misspelt."""
+    readers = tally.readers.values()
+    names = [name for name in settings.positive_values if not any(reader.met(name) for reader in readers)]
+    return [f"no row has the class {name!r} (--positive-values)" for name in names]
 
 
 def build_manifest(
@@ -164,7 +172,7 @@ def build_manifest(
         "renames": columns.renames,
         "guesses": columns.guesses,
         "notes": [*plan.notes, *columns.notes, *(note for part in plan.parts for note in part.reader.notes)],
-        "warnings": split_warnings(labels, by_split),
+        "warnings": [*split_warnings(labels, by_split), *_unmet(settings, tally)],
         "rows_read": sum(tally.read),
         "rows_kept": int(np.count_nonzero(assigned >= 0)),
         "dropped": {

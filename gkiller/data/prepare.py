@@ -29,7 +29,7 @@ from gkiller.data.store import (
     rows_table,
     write_manifest,
 )
-from gkiller.errors import EmptyDataError
+from gkiller.errors import EmptyDataError, counted
 from gkiller.files import atomic_directory
 from gkiller.settings import DataSettings
 
@@ -84,7 +84,8 @@ def prepare(
         manifest = build_manifest(plan, columns, settings, tally, duplicates, assigned, keys.codes, writers)
         repeated = _repeated_ids(keys.ids[assigned != DROPPED])
         if repeated:
-            manifest["warnings"].append(f"{repeated:,} rows share their id with another row")
+            share = "shares its" if repeated == 1 else "share their"
+            manifest["warnings"].append(f"{counted(repeated, 'row')} {share} id with another row")
         write_manifest(folder, manifest)
         check_output(out, overwrite=overwrite)  # something may have come there meanwhile
     return manifest
@@ -123,7 +124,8 @@ def _spill(
     writer.close()
     if not parts:
         raise EmptyDataError(
-            f"all {sum(tally.read):,} rows are bad: " + ", ".join(f"{n:,} {k}" for k, n in tally.bad.items()),
+            f"no row of {sum(tally.read):,} is good: "
+            + ", ".join(f"{n:,} {k}" for k, n in tally.bad.items()),
             where=plan.parts[0].reader.name,
             remedy="run with --on-error refuse to see the first one",
         )

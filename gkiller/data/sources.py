@@ -186,10 +186,11 @@ def _missing(source: str, path: Path) -> SourceNotFoundError:
     names = files if looks_like_path else [*known_names(), *files]
     close = nearest(path.name, names, count=1)
     if not looks_like_path:
+        advice = did_you_mean(source, close) if close else did_you_mean(source, known_names()) + "."
         return SourceNotFoundError(
             "no file, folder or known data set has that name",
             where=source,
-            remedy=did_you_mean(source, close or known_names()) + " A hub data set is named org/name",
+            remedy=f"{advice} A hub data set is named org/name",
         )
     if not parent.is_dir():
         what = f"no such file: the folder {str(parent)!r} is not there"

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from gkiller.errors import GkillerError, ResumeError, RunExistsError, RunLockedError, SettingsError
+from gkiller.errors import (
+    GkillerError,
+    ResumeError,
+    RunExistsError,
+    RunLockedError,
+    SettingsError,
+    did_you_mean,
+)
 from gkiller.files import append_line, json_text, remove_leftovers, write_text, writing
 
 if TYPE_CHECKING:
@@ -90,11 +97,27 @@ class RunDirectory:
         Raises:
             ResumeError: it is not one.
         """
-        if not (path / "settings.toml").is_file():
+        if not _is_run(path):
             raise ResumeError(
                 "not a run: settings.toml is missing", where=str(path), remedy="name a directory under runs/"
             )
         return cls(path)
+
+    @classmethod
+    def find(cls, out: Path, name: str) -> RunDirectory:
+        """Return an existing run by its directory, or by its name under ``out``.
+
+        Raises:
+            ResumeError: there is none; it proposes the nearest names.
+        """
+        path = Path(name).expanduser()
+        if _is_run(path):
+            return cls(path)
+        if _NAME.fullmatch(name) and _is_run(out / name):
+            return cls(out / name)
+        runs = [run.parent.name for run in out.glob("*/settings.toml")]
+        remedy = did_you_mean(path.name, runs) if runs else "start one with 'gkiller train'"
+        raise ResumeError("not a run: settings.toml is missing", where=name, remedy=remedy)
 
     @classmethod
     def newest(cls, out: Path) -> RunDirectory:
@@ -207,6 +230,10 @@ class RunDirectory:
         """Write ``metrics.jsonl`` anew: a resumed training goes on after the rows of its checkpoint."""
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         write_text(self.path / "metrics.jsonl", text)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "settings.toml").is_file()
 
 
 def _stillborn(path: Path) -> bool:

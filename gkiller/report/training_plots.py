@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gkiller.report.drawing import COLOURS, GREY, finite, new_figure, plain, save
+from gkiller.report.phases import CANDIDATES, phase_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,16 +23,20 @@ LINE_PIXELS = 17.0  # height of a phase name's line
 
 @dataclass(frozen=True)
 class _Span:
-    """Epochs first..last of one phase."""
+    """Epochs first..last of one phase, or of one part of it."""
 
     phase: str
     dendrites: int
     first: int
     last: int
+    trains: str = ""
 
 
 def write_training_plots(metrics: Sequence[Mapping[str, Any]], directory: Path) -> list[Path]:
     """Write training.png (loss and score) and schedule.png (learning rate and speed), return their paths.
+
+    Where dendrites were trained by correlation, training.png shows the candidates' correlation apart from
+    the loss.
 
     Args:
         metrics: rows of metrics.jsonl, one per epoch; a repeated epoch (after a resume) counts by its last
@@ -63,9 +68,9 @@ def _spans(rows: Sequence[Mapping[str, Any]]) -> list[_Span]:
             and int(row.get("phase_epoch", epoch)) > int(before.get("phase_epoch", epoch - 1))
         )
         if same:
-            spans[-1] = _Span(spans[-1].phase, dendrites, spans[-1].first, epoch)
+            spans[-1] = replace(spans[-1], dendrites=dendrites, last=epoch)
         else:
-            spans.append(_Span(str(row["phase"]), dendrites, epoch, epoch))
+            spans.append(_Span(str(row["phase"]), dendrites, epoch, epoch, str(row.get("trains", ""))))
         before = row
     return spans
 
@@ -82,7 +87,7 @@ def _line(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, tint: str, la
         color=tint,
         label=label or None,
         marker=mark,
-        markersize=5 if len(rows) <= 40 else 0,
+        markersize=5 if len(rows) <= 40 else 3,  # a lone epoch must show
         markeredgecolor="white",
         linewidth=1.8,
         linestyle="solid" if mark == "o" else (0, (5, 1.5)),
@@ -91,16 +96,31 @@ def _line(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, tint: str, la
 
 
 def _training(rows: Sequence[Mapping[str, Any]], spans: Sequence[_Span], path: Path) -> Path:
-    figure = new_figure(9.0, 6.4)
-    loss, score = figure.subplots(2, 1, sharex=True)
+    rows = [_apart(row) for row in rows]
+    correlated = any("correlation" in row for row in rows)
+    figure = new_figure(9.0, 8.0 if correlated else 6.4)
+    heights = (2.0, 2.0, 1.0) if correlated else (1.0, 1.0)
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    loss, score = panels[:2]
     _line(loss, rows, "train_loss", BLUE, "training", "o")
     _line(loss, rows, "valid_loss", VERMILLION, "validation", "s")
     plain(loss, "", "", "Loss")
     _line(score, rows, "valid_ap", GREEN, "average precision", "o")
     _line(score, rows, "valid_f1", PURPLE, "F1 at 0.5", "s")
-    plain(score, "", "Epoch", "Validation score (macro)")
+    plain(score, "", "" if correlated else "Epoch", "Validation score (macro)")
     _mark_best(score, rows)
-    return _finish(figure, (loss, score), spans, path)
+    if correlated:
+        _line(panels[2], rows, "correlation", BLUE, "candidates with\nthe neurons' error", "o")
+        plain(panels[2], "", "Epoch", "Correlation")
+    return _finish(figure, panels, spans, path)
+
+
+def _apart(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row whose loss is the task's or none: candidates lower minus their mean correlation."""
+    if row.get("trains") != CANDIDATES:
+        return row
+    loss = row.get("train_loss")
+    return {**row, "train_loss": None, "correlation": None if loss is None else -loss}
 
 
 def _schedule(rows: Sequence[Mapping[str, Any]], spans: Sequence[_Span], path: Path) -> Path:
@@ -160,9 +180,8 @@ def _name_phases(figure: Figure, axes: Axes, spans: Sequence[_Span]) -> None:
     figure.draw_without_rendering()
     ends: list[float] = []
     for span in spans:
-        name = span.phase + (f" {span.dendrites}" if span.phase == "dendrite" and span.dendrites > 1 else "")
         text = axes.annotate(
-            name,
+            phase_name(span.phase, span.trains, span.dendrites),
             ((span.first + span.last) / 2, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, 4),

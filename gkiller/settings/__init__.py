@@ -12,6 +12,7 @@ from gkiller.settings.definition import (
     TrainSettings,
 )
 from gkiller.settings.document import settings_toml
+from gkiller.settings.files import preset_about
 from gkiller.settings.layers import Resolved, preset_names, resolve
 from gkiller.settings.reference import (
     Reference,
@@ -20,7 +21,7 @@ from gkiller.settings.reference import (
     settings_by_key,
     settings_reference,
 )
-from gkiller.settings.values import nearest_keys
+from gkiller.settings.values import key_advice, nearest_keys
 
 __all__ = [
     "DataSettings",
@@ -32,8 +33,10 @@ __all__ = [
     "Resolved",
     "Settings",
     "TrainSettings",
+    "key_advice",
     "nearest_keys",
     "plain_text",
+    "preset_about",
     "preset_names",
     "resolve",
     "section_titles",

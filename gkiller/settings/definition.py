@@ -65,6 +65,11 @@ class DataSettings(_Section):
     cutoff: float = setting(
         0.5, "A score in 0..1 at or above this is a positive label.", flag="--cutoff", gt=0, le=1
     )
+    positive_values: tuple[str, ...] = setting(
+        (),
+        "Class names that count as positive, comma-separated, in any case; every other class is negative.",
+        flag="--positive-values",
+    )
     valid_share: float = setting(
         0.1, "Share of rows split off for validation.", flag="--valid-share", gt=0, lt=0.5
     )
@@ -175,10 +180,9 @@ class DendriteSettings(_Section):
     def _room_for_correlation(self) -> DendriteSettings:
         least = self.top_epochs or 1
         if self.objective == "correlation" and self.epochs is not None and self.epochs <= least:
-            raise ValueError(
-                f"dendrites.epochs ({self.epochs}) must exceed dendrites.top_epochs ({least}) "
-                "when dendrites.objective is 'correlation'"
-            )
+            rule = "be 2 or more" if least == 1 else f"exceed dendrites.top_epochs ({least})"
+            when = "when dendrites.objective is 'correlation'"
+            raise ValueError(f"dendrites.epochs ({self.epochs}) must {rule} {when}")
         return self
 
 
@@ -225,7 +229,13 @@ class TrainSettings(_Section):
         flag="--class-weights",
     )
     seed: int = setting(0, "Seed of weights, data order and dropout.", flag="--seed", ge=0, lt=2**32)
-    threads: int = setting(0, "CPU threads; 0 for one per core.", flag="--threads", ge=0, le=1024)
+    threads: int = setting(
+        0,
+        "CPU threads of each process; 0 for OMP_NUM_THREADS where it is set, else one per core.",
+        flag="--threads",
+        ge=0,
+        le=1024,
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train.", flag="--device")
     checkpoint_seconds: float | None = setting(
         60.0,

@@ -6,6 +6,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from gkiller.errors import SettingsError, did_you_mean, nearest
@@ -41,6 +42,16 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: name != "default"))
 
 
+def preset_about(name: str) -> str:
+    """Return what a shipped preset is for: the comment at the top of its file, on one line."""
+    lines = takewhile(lambda line: line.startswith("#"), _preset_text(name).splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines)
+
+
+def _preset_text(name: str) -> str:
+    return files("gkiller.settings").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
+
+
 def read_preset(name: str, where: str) -> FileLayer:
     """Return what a shipped preset sets.
 
@@ -51,8 +62,7 @@ def read_preset(name: str, where: str) -> FileLayer:
         raise SettingsError(
             f"there is no preset {name!r}", where=where, remedy=did_you_mean(name, preset_names())
         )
-    text = files("gkiller.settings").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
-    return parse(text, f"preset {name}")
+    return parse(_preset_text(name), f"preset {name}")
 
 
 def read_file(path: Path, origin: str) -> FileLayer:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from gkiller.errors import nearest
-from gkiller.settings.definition import ENV_PREFIX, Settings
+from gkiller.settings.definition import ENV_DELIMITER, ENV_PREFIX, Settings
 from gkiller.settings.files import FILE_NAME, FileLayer, preset_names, read_file, read_preset
 from gkiller.settings.problems import Given, Problem, from_validation, refuse, unknown_key
 from gkiller.settings.reference import settings_by_key
-from gkiller.settings.values import from_text, from_value, key_advice
+from gkiller.settings.values import from_text, from_value, key_advice, nearest_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,16 +125,17 @@ def _from_environment(
         elif name.upper() == PRESET_VARIABLE:
             preset = Given(text, name, name) if text else None
         elif name.upper().startswith(ENV_PREFIX):
-            problems.append(
-                _unknown_variable(name, {entry.env: key for key, entry in settings_by_key().items()})
-            )
+            problems.append(_unknown_variable(name))
     return given, preset, problems
 
 
-def _unknown_variable(name: str, keys: Mapping[str, str]) -> Problem:
-    hits = nearest(name.upper(), [*keys, PRESET_VARIABLE], 2)
-    proposals = [f"{hit} ({keys[hit]})" if hit in keys else hit for hit in hits]
-    remedy = f"did you mean {' or '.join(proposals)}?" if proposals else "unset it"
+def _unknown_variable(name: str) -> Problem:
+    word = name.upper()
+    hits = nearest(word, [PRESET_VARIABLE], 1)
+    if not hits:
+        key = word.removeprefix(ENV_PREFIX).replace(ENV_DELIMITER, ".")
+        hits = [f"{settings_by_key()[hit].env} ({hit})" for hit in nearest_keys(key)[:2]]
+    remedy = f"did you mean {' or '.join(hits)}?" if hits else "unset it"
     return Problem(f"no setting has the variable {name}", name, remedy)
 
 

@@ -71,7 +71,7 @@ def from_validation(
             problems.setdefault(key, bad_value(key, given[key]))
         else:  # a rule over several settings
             what = error["msg"].removeprefix("Value error, ")
-            problems.setdefault(what, Problem(what, _givers(what, given), "change one of them"))
+            problems.setdefault(what, Problem(what, _givers(what, given), _ways(what)))
     return list(problems.values())
 
 
@@ -99,7 +99,20 @@ def shown(value: Any) -> str:
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
+def _named(message: str) -> list[str]:
+    """Return the settings that a message names, each once."""
+    keys = re.findall(r"[a-z]+\.[a-z_]+", message)
+    return [key for key in dict.fromkeys(keys) if key in settings_by_key()]
+
+
 def _givers(message: str, given: Mapping[str, Given]) -> str:
     """Return where the settings that a message names were given."""
-    keys = [key for key in re.findall(r"[a-z]+\.[a-z_]+", message) if key in given]
+    keys = [key for key in _named(message) if key in given]
     return ", ".join(dict.fromkeys(given[key].where for key in keys)) or "settings"
+
+
+def _ways(message: str) -> str:
+    """Return the flags that change what a message names; ``--set`` for a setting that has none."""
+    entries = [settings_by_key()[key] for key in _named(message)]
+    ways = [entry.flag.partition("/")[0] or f"--set {entry.key}=..." for entry in entries]
+    return "change " + " or ".join(ways) if ways else "change one of them"

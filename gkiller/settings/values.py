@@ -64,21 +64,26 @@ def from_value(entry: Reference, value: Any) -> Any:
 def nearest_keys(key: str) -> list[str]:
     """Return up to three valid dotted keys that look like ``key``, best first.
 
-    A misspelt name in a right section finds that section's settings; a right name without its section,
-    or in a wrong one, finds the settings of that name.
+    Section and name are compared apart. A section that is right, or nearly so, finds its own settings; where
+    it has none of such a name, or no section is given, the name alone counts.
     """
     keys = list(settings_by_key())
     word = key.lower().replace("-", "_")
     section, _, name = word.rpartition(".")
-    siblings = nearest(word, [entry for entry in keys if entry.startswith(section + ".")], 2)
-    if section and siblings:
-        return siblings
-    same_name = [entry for entry in keys if entry.rpartition(".")[2] == name]
-    if same_name:
-        return same_name[:3]
-    names = {entry.rpartition(".")[2]: entry for entry in reversed(keys)}
-    similar = nearest(word, keys) + [names[hit] for hit in nearest(name, names)]
-    return list(dict.fromkeys(similar))[:3]
+    titles = dict.fromkeys(entry.section for entry in settings_by_key().values())
+    meant = [section] if section in titles else nearest(section, titles, 1)
+    inside = [entry for entry in keys if entry.partition(".")[0] in meant]
+    return (_of_name(name, inside) or _of_name(name, keys) or nearest(word, keys))[:3]
+
+
+def _of_name(name: str, keys: list[str]) -> list[str]:
+    """Return the keys of that name, else of the nearest names; the owner of such a flag comes first."""
+    entries = [settings_by_key()[key] for key in keys]
+    names = dict.fromkeys(entry.name for entry in entries)
+    hits = [name] if name in names else nearest(name, names)
+    found = [entry for entry in entries if entry.name in hits]
+    found.sort(key=lambda entry: (hits.index(entry.name), entry.flag != "--" + entry.name.replace("_", "-")))
+    return [entry.key for entry in found]
 
 
 def key_advice(key: str) -> str:

@@ -19,11 +19,13 @@ class TrainingEvent:
         epochs: the most epochs that this phase may take.
         step: steps done in this epoch.
         steps: steps in an epoch.
-        loss: mean training loss (of the step, or of the epoch), or None.
+        loss: mean training loss (of the step, or of the epoch), or None; where candidates train, minus
+            their mean correlation with the neurons' error.
         score: the validation metric, or None where it was not measured.
         metric: the metric's name, such as "ap".
         rows_per_second: training speed, or None where it was not measured.
         message: a sentence for the reader, or an empty string.
+        trains: which parameters the phase moves, such as "candidates", or an empty string.
     """
 
     kind: Literal["phase", "step", "epoch", "note"]
@@ -38,3 +40,4 @@ class TrainingEvent:
     metric: str = ""
     rows_per_second: float | None = None
     message: str = ""
+    trains: str = ""

@@ -1,17 +1,21 @@
-"""What a resumed training may change: little."""
+"""What a resumed training may change, and which checkpoints fit it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gkiller.errors import ResumeError
+from gkiller.errors import ResumeError, counted
 from gkiller.settings import resolve
+from gkiller.training.phases import Lengths, Phase, phase_length
 
 if TYPE_CHECKING:
+    from gkiller.model.growth import State
     from gkiller.settings import Settings
-    from gkiller.training.phases import Phase
+    from gkiller.settings.definition import DendriteSettings
+    from gkiller.training.progress import Progress
 
 HARMLESS = (
     "train.device",
@@ -91,3 +95,47 @@ def check_lengths(keys: Iterable[str], phase: Phase) -> None:
             f"the run is in its {phase.name} phase: {', '.join(over)} cannot change any more",
             remedy="leave it out, or start a new training",
         )
+
+
+def lengthened(phase: Phase, length: Lengths) -> Phase:
+    """Return a checkpoint's phase with its length as it is now.
+
+    Raises:
+        ResumeError: it would get shorter.
+    """
+    epochs = phase_length(length, phase)
+    if epochs < phase.epochs:
+        planned = counted(phase.epochs, "epoch")
+        raise ResumeError(
+            f"the {phase.name} phase was planned for {planned} and cannot get shorter",
+            remedy=f"ask for {planned} or more",
+        )
+    return replace(phase, epochs=epochs)
+
+
+def check_place(progress: Progress, dendrites: DendriteSettings, steps: int) -> None:
+    """Refuse a checkpoint of a place that a training never comes to.
+
+    Args:
+        progress: where the checkpoint was written.
+        dendrites: the settings in force.
+        steps: of an epoch.
+
+    Raises:
+        ResumeError: it is of another training.
+    """
+    most = dendrites.count if dendrites.enabled else 0
+    if progress.phase.dendrites > most or not 0 <= progress.step <= steps:
+        raise ResumeError(f"the checkpoint, {progress.place()}, is of another training")
+
+
+def check_network(own: State, given: State) -> None:
+    """Refuse a checkpoint's weights where they are not those of the network.
+
+    Raises:
+        ResumeError: a name or a shape differs.
+    """
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (own, given)]
+    odd = sorted(n for n in {*own, *given} if shapes[0].get(n) != shapes[1].get(n))
+    if odd:
+        raise ResumeError(f"the checkpoint is of another network: {', '.join(odd[:3])}")

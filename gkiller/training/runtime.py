@@ -41,8 +41,17 @@ def cpu_count() -> int:
 
 
 def thread_count(settings: TrainSettings) -> int:
-    """Return the CPU threads of this process: those set, or its part of the cores."""
-    return settings.threads or max(1, cpu_count() // local_processes())
+    """Return the CPU threads of this process: those set, else OMP_NUM_THREADS, else its part of the cores.
+
+    OMP_NUM_THREADS is each process's own number. It is passed over where it is no whole number from 1 to
+    1024, and where it is 1 beside other processes: torchrun writes that whenever nobody has set it.
+    """
+    processes = local_processes()
+    asked = os.environ.get("OMP_NUM_THREADS", "").strip()
+    openmp = int(asked) if asked.isdecimal() and len(asked) <= 4 else 0
+    if openmp > 1024 or (openmp == 1 and processes > 1):
+        openmp = 0
+    return settings.threads or openmp or max(1, cpu_count() // processes)
 
 
 @contextlib.contextmanager

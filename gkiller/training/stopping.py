@@ -11,6 +11,18 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
+    """The training stopped because it was asked to; its checkpoint is written.
+
+    Attributes:
+        number: the signal that asked.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"stopped by signal {number}")
+
+
 class StopRequest:
     """Whether somebody asked the training to stop.
 

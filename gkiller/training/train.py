@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +27,12 @@ from gkiller.training.progress import Progress
 from gkiller.training.ranks import Ranks, joined, rank_device
 from gkiller.training.resume import changed, check_lengths, resumed_settings, run_settings
 from gkiller.training.runtime import resolve_device, runtime
-from gkiller.training.stopping import StopRequest, stop_signals
+from gkiller.training.stopping import Stopped, StopRequest, stop_signals
 from gkiller.training.store import CheckpointStore
-from gkiller.training.trainer import EventCallback, Stopped, Trainer
+from gkiller.training.trainer import EventCallback, Trainer
 
 if TYPE_CHECKING:
+    import torch
     from tokenizers import Tokenizer
 
     from gkiller.data.clean import Progress as DataProgress
@@ -100,13 +101,7 @@ def train(
     if resume is not None:
         before = run_settings(RunDirectory.open(resume).path)
         resumed_settings(resume, settings, settings_by_key())
-
-    def tell(messages: Iterable[str]) -> None:
-        for message in messages:
-            on_event(TrainingEvent("note", message=message))
-
     with joined(device) as ranks:
-        on_event = on_event if ranks.first else _ignore
         dataset = _load_data(settings, out / ".data", on_data, ranks)
         for split in ("train", "valid"):
             dataset.split(split)  # refused before there is a run directory
@@ -118,39 +113,62 @@ def train(
                 if resume is None:
                     stack.enter_context(run.discarded_when_refused())
             stack.enter_context(runtime(settings.train, device))
-            manifest = new_manifest(settings, dataset, tokenizer, argv, device, ranks)
-            tell(compare_runs(run, manifest) if before else [])
-            model = build_classifier(settings.model, dataset.labels, tokenizer.get_vocab_size())
-            growth = stack.enter_context(growing(settings, model.to(device)))
-            store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
+            work = _Work(settings, before, run, dataset, tokenizer, device, ranks)
+            return work.do(argv, on_event if ranks.first else _ignore, signals=signals)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one training works on.
+
+    Attributes:
+        settings: of the run.
+        before: the settings that a resumed run had, None for a new one.
+        run: its directory; of several processes, the first one holds its lock.
+        dataset: with a train and a valid split.
+        tokenizer: truncates.
+        device: where to train.
+        ranks: the processes that train together.
+    """
+
+    settings: Settings
+    before: Settings | None
+    run: RunDirectory
+    dataset: Dataset
+    tokenizer: Tokenizer
+    device: torch.device
+    ranks: Ranks
+
+    def do(self, argv: Sequence[str], on_event: EventCallback, *, signals: bool) -> TrainResult:
+        """Train to the end, and save the model."""
+        settings, run, ranks, labels = self.settings, self.run, self.ranks, self.dataset.labels
+        manifest = new_manifest(settings, self.dataset, self.tokenizer, argv, self.device, ranks)
+        for message in compare_runs(run, manifest) if self.before else []:
+            on_event(TrainingEvent("note", message=message))
+        model = build_classifier(settings.model, labels, self.tokenizer.get_vocab_size())
+        store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
+        with growing(settings, model.to(self.device)) as growth:
             trainer = Trainer(
                 settings,
-                dataset.labels,
-                encode(tokenizer, dataset.split("valid")),
-                new_learner(settings, dataset, tokenizer, growth, ranks),
+                labels,
+                encode(self.tokenizer, self.dataset.split("valid")),
+                new_learner(settings, self.dataset, self.tokenizer, growth, ranks),
                 store,
                 on_event=on_event,
                 on_metrics=run.append_metrics if ranks.first else lambda row: None,
             )
-            if before is not None:
-                _go_on(trainer, run, before)
+            if self.before is not None:
+                _go_on(trainer, run, self.before)
             if ranks.first:
                 store.tidy()
-                open_run(run, settings, before, manifest)
+                open_run(run, settings, self.before, manifest)
                 run.write_metrics(trainer.progress.metrics)
             progress = _run(trainer, run, signals=signals)
+            text = self.tokenizer.to_str()
             finished = finish(
-                settings,
-                run,
-                dataset,
-                tokenizer.to_str(),
-                growth,
-                store,
-                progress,
-                manifest,
-                write=ranks.first,
+                settings, run, self.dataset, text, growth, store, progress, manifest, write=ranks.first
             )
-            ranks.from_first(None)  # nobody leaves before the model is written
+        ranks.from_first(None)  # nobody leaves before the model is written
         return TrainResult(run, progress, finished, manifest, first=ranks.first)
 
 

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,14 +19,15 @@ from gkiller.training.checkpoint import Checkpoint, optimizer_tensors, restore_o
 from gkiller.training.events import TrainingEvent
 from gkiller.training.learner import Encoded, Labels, Learner, Rows, Validation
 from gkiller.training.optim import build_optimizer, rate, trained_parameters
-from gkiller.training.phases import first_phase, lengths, next_phase, phase_length
+from gkiller.training.phases import first_phase, lengths, next_phase
 from gkiller.training.progress import Progress
 from gkiller.training.ranks import Ranks, check_same
+from gkiller.training.resume import check_network, check_place, lengthened
 from gkiller.training.rng import restore_rng, rng_state, seed_everything
-from gkiller.training.stopping import StopRequest
+from gkiller.training.stopping import Stopped, StopRequest
 
 if TYPE_CHECKING:
-    from gkiller.model.growth import Growth, State
+    from gkiller.model.growth import Growth
     from gkiller.settings.definition import Settings
     from gkiller.training.store import CheckpointStore
 
@@ -35,18 +35,6 @@ EventCallback = Callable[[TrainingEvent], None]
 MetricsCallback = Callable[[dict[str, Any]], None]
 _EPOCH_STRIDE = 1_000_003  # primes: the seeds of neighbouring runs, epochs and ranks do not meet
 _RANK_STRIDE = 7_919
-
-
-class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
-    """The training stopped because it was asked to; its checkpoint is written.
-
-    Attributes:
-        number: the signal that asked.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(f"stopped by signal {number}")
 
 
 class Trainer:
@@ -126,14 +114,16 @@ class Trainer:
             ResumeError: it does not fit this training.
         """
         self.progress = checkpoint.progress
-        self._check_fits()
-        self._lengthen()
+        check_place(self.progress, self.settings.dendrites, self.steps)
+        self.progress.phase = lengthened(self.progress.phase, self.lengths)
         for score in self.progress.tracked:
             if self.growth.count == 0:
                 self.growth.observe(score)
         while self.growth.count < self.progress.phase.dendrites:
             self.growth.grow(max(self.progress.best.values()))
-        self._load(checkpoint.weights)
+        if not self._switched():  # else the network has grown since it was written
+            check_network(self.growth.state(), checkpoint.weights)
+        self.growth.load(checkpoint.weights)
         self._restore_rng(checkpoint.rng)
         self._optimizer_state = checkpoint.optimizer
         self.on_event(self._event("note", message=f"resumed after {self.progress.place()}"))
@@ -145,32 +135,6 @@ class Trainer:
         return self._phase_over() and not next_phase(
             self.settings, self.lengths, progress.phase, progress.best
         )
-
-    def _check_fits(self) -> None:
-        """Refuse a place that this training never comes to."""
-        progress, own = self.progress, self.settings.dendrites
-        most = own.count if own.enabled else 0
-        if progress.phase.dendrites > most or not 0 <= progress.step <= self.steps:
-            raise ResumeError(f"the checkpoint, {progress.place()}, is of another training")
-
-    def _load(self, weights: State) -> None:
-        shapes = {name: tensor.shape for name, tensor in self.growth.state().items()}
-        given = {name: tensor.shape for name, tensor in weights.items()}
-        if given != shapes and not self._switched():
-            odd = sorted(name for name in {*given, *shapes} if given.get(name) != shapes.get(name))
-            raise ResumeError(f"the checkpoint is of another network: {', '.join(odd[:3])}")
-        self.growth.load(weights)
-
-    def _lengthen(self) -> None:
-        """Take over a phase length that was raised since the checkpoint."""
-        phase = self.progress.phase
-        epochs = phase_length(self.lengths, phase)
-        if epochs < phase.epochs:
-            raise ResumeError(
-                f"the {phase.name} phase was planned for {phase.epochs} epochs and cannot get shorter",
-                remedy=f"ask for {phase.epochs} epochs or more",
-            )
-        self.progress.phase = replace(phase, epochs=epochs)
 
     def _restore_rng(self, states: list[dict[str, Any]]) -> None:
         if len(states) == self.ranks.size:
@@ -388,6 +352,7 @@ class Trainer:
             epochs=progress.phase.epochs,
             steps=self.steps,
             metric=self.settings.train.metric,
+            trains=progress.phase.trains,
             **values,
         )
 

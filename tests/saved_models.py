@@ -1,0 +1,39 @@
+"""A small network with dendrites, saved as a model directory."""
+
+from __future__ import annotations
+
+import torch
+from toy import tiny_settings, toy_tokenizer, vocabulary
+
+from gkiller.model.classifier import build_classifier
+from gkiller.model.dendritic import add_dendrites
+from gkiller.model.directory import save_model
+from gkiller.model.growth import chosen_linears, dendritic_modules
+
+LABELS = ("toxicity", "threat")
+
+
+def network(labels=LABELS, dendrites=2, activation="tanh", pooling="mean_max"):
+    torch.manual_seed(0)
+    settings = tiny_settings(f"model.pooling={pooling}").model
+    model = build_classifier(settings, labels, len(vocabulary()))
+    names = chosen_linears(model, ("*.query", "*.output.dense"))
+    add_dendrites(model, dict.fromkeys(names, dendrites), activation)
+    with torch.no_grad():
+        for module in dendritic_modules(model).values():
+            module.dendrite_tops.normal_()
+            for link in module.dendrite_links:
+                link.normal_()
+    return model.eval()
+
+
+def save(folder, model=None, labels=LABELS, **changes):
+    values = {
+        "labels": labels,
+        "thresholds": {label: {"value": 0.25 + i / 10, "target": "max f1"} for i, label in enumerate(labels)},
+        "max_length": 16,
+        "card": "# Card\n\n## Thresholds\n\n- none\n",
+        "training": {"source": "a test", "synthetic": True},
+    }
+    save_model(folder, model or network(labels), toy_tokenizer().to_str(), **(values | changes))
+    return folder
