@@ -153,8 +153,7 @@ def test_a_checkpoint_of_another_training_is_refused(tiny, tmp_path, monkeypatch
         "no random state": replace(whole, rng=[{}]),
         "a torn random state": replace(whole, rng=[{**whole.rng[0], "torch": "AAAA"}]),
     }
-    for what, checkpoint in odd.items():
-        print(what)
+    for checkpoint in odd.values():
         with toy_trainer(settings, tmp_path / "b") as (trainer, _), pytest.raises(ResumeError):
             trainer.resume(checkpoint)
 
