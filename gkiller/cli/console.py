@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
     from rich.progress import TaskID
@@ -210,3 +210,8 @@ def stages() -> Iterator[Callable[[str, int, int | None], None]]:
 
 def _ignore(stage: str, done: int, total: int | None = None) -> None:
     """Take an advance that nobody sees."""
+
+
+def key_values(title: str, values: Mapping[str, object]) -> Table:
+    """Return a two-column table of named values."""
+    return results_table(title, ("", ""), [(key, value) for key, value in values.items()])
