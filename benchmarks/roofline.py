@@ -2,7 +2,7 @@
 
     python benchmarks/roofline.py runs/NAME --data prepared/ --report docs/roofline.md
 
-Takes, on one thread: the rate of matrix products of the network's shapes in float32 and in int8, the rate of
+Takes, on one thread: the rate of products of the network's shapes in float32 and in int8, the rate of
 copying memory, the tokenizer's rate, and onnxruntime's own profile of the model's graphs on real comments. From
 the products alone follows a bound on comments per second, which the measured rate is compared with.
 """
@@ -196,7 +196,7 @@ def measure(loaded: LoadedModel, texts: list[str]) -> str:
     lines += [
         "",
         f"Copying memory: {copy_rate() / 1e9:.1f} GB/s. A comment has {lengths.mean():.1f} tokens on average "
-        f"(at most {loaded.max_length}) and costs {work / 1e6:.2f} million multiply-adds; the tokenizers library takes "
+        f"(at most {loaded.max_length}) and {work / 1e6:.2f} million multiply-adds; tokenizing takes "
         f"{tokenizing * 1e6:.0f} µs for it.",
         "",
     ]
