@@ -2,9 +2,9 @@
 
     python benchmarks/roofline.py runs/NAME --data prepared/ --report docs/roofline.md
 
-Takes, on one thread: the rate of products of the network's shapes in float32 and in int8, the rate of
-copying memory, the tokenizer's rate, and onnxruntime's own profile of the model's graphs on real comments. From
-the products alone follows a bound on comments per second, which the measured rate is compared with.
+Takes, on one thread: the rate of products of the network's shapes in float32 and in int8, the rate of copying
+memory, the tokenizer's rate, and onnxruntime's own profile of the model's graphs on real comments. From the
+products alone follows a bound on comments per second, which the measured rate is compared with.
 """
 
 from __future__ import annotations
