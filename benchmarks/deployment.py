@@ -5,8 +5,11 @@
 Size is of every file needed to predict. F1 (at the stored thresholds) and average precision are means over
 labels on the validation and the test split, with 95 % bootstrap intervals. All speeds include the tokenizer
 and are taken in turns after a warm-up. With several threads, onnxruntime scores that many batches at a time,
-one thread each, and torch uses its own threads. Each number of threads is a process of its own, because the
-tokenizer's and torch's threads are set once.
+one thread each, and torch uses its own threads. "gkiller.load" is what users run: it remembers the ids of
+words, of which the warm-up has filled the store, and reads long comments in windows, where the others cut
+them; "truncated" cuts as well. Single comments are timed on one thread only: at this size more do not help,
+and the idle threads of several sessions disturb each other. Each number of threads is a process of its own,
+because the tokenizer's and torch's threads are set once.
 """
 
 from __future__ import annotations
@@ -20,12 +23,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from document import insert
 from timing import in_turns
 
+from gkiller import load
 from gkiller.data.batches import scoring_batches, tokenize
 from gkiller.data.load import read_prepared
 from gkiller.deployment.arithmetic import Scheme
@@ -45,6 +49,7 @@ from gkiller.settings import EvaluationSettings
 BATCH = 16
 LENGTHS = (32, 128)
 TORCH = "torch fp32"
+SHIPPED = "gkiller.load,"
 SPLITS = ("valid", "test")
 
 
@@ -103,20 +108,37 @@ def speeds(loaded: LoadedModel, graphs: dict[str, bytes], texts: list[str], thre
     whole: dict[str, Callable[[], object]] = {TORCH: partial(score_texts, loaded, texts, BATCH)}
     for name, graph in graphs.items():
         whole[name] = partial(end_to_end, loaded, session(graph), texts, threads)
+    for precision in shipped(loaded):
+        classifier = load(str(loaded.path), precision=precision, threads=threads)
+        whole[f"{SHIPPED} {precision}"] = partial(classifier.predict_proba, texts)
+        cut = partial(classifier.predict_proba, texts, long_text="truncate")
+        whole[f"{SHIPPED} {precision}, truncated"] = cut
     seconds = in_turns(whole, max(1, rounds // 3))
     rows = {name: {"rate": len(texts) / float(np.median(values))} for name, values in seconds.items()}
-    for length in LENGTHS:
+    for length in LENGTHS if threads == 1 else ():
         sample = long_texts(loaded, texts, length)
         loaded.tokenizer.enable_truncation(min(length, loaded.max_length))
         single: dict[str, Callable[[], object]] = {TORCH: Turn(sample, partial(one_torch, loaded))}
         for name, graph in graphs.items():
-            single[name] = Turn(sample, partial(one_graph, loaded, session(graph, threads)))
+            single[name] = Turn(sample, partial(one_graph, loaded, session(graph)))
+        for precision in shipped(loaded):
+            classifier = load(str(loaded.path), precision=precision, threads=threads)
+            single[f"{SHIPPED} {precision}, truncated"] = Turn(
+                sample, partial(classifier.predict_proba, long_text="truncate")
+            )
         for name, values in in_turns(single, rounds * 30, 30).items():
             rows[name][f"p50 {length}"], rows[name][f"p95 {length}"] = (
                 float(value) * 1e3 for value in np.quantile(values, (0.5, 0.95))
             )
         loaded.tokenizer.enable_truncation(loaded.max_length)
     return rows
+
+
+def shipped(loaded: LoadedModel) -> list[Literal["fp32", "int8"]]:
+    """Return the precisions that the model directory holds graphs of."""
+    assert loaded.path is not None
+    files: dict[Literal["fp32", "int8"], str] = {"fp32": "onnx/model.onnx", "int8": "onnx/model.int8.onnx"}
+    return [precision for precision, file in files.items() if (loaded.path / file).is_file()]
 
 
 class Turn:
@@ -193,17 +215,21 @@ def report(found: dict[str, Any], times: dict[str, Any], rows: int) -> str:
         cells = [quality[split][key] for split in SPLITS for key in ("f1", "ap")]
         lines.append(f"| {system} | {size:.2f} | {' | '.join(cells)} |")
     for threads, systems in times.items():
-        head = " | ".join(f"p50 / p95 ms, {length} tokens" for length in LENGTHS)
+        lengths = LENGTHS if threads == "1" else ()
+        head = "".join(f" p50 / p95 ms, {length} tokens |" for length in lengths)
         lines += [
             "",
             f"{threads} thread(s), {rows:,} comments:",
             "",
-            f"| system | comments/s | {head} |",
-            "|---|---|" + "---|" * len(LENGTHS),
+            f"| system | comments/s |{head}",
+            "|---|---|" + "---|" * len(lengths),
         ]
         for system, row in systems.items():
-            single = " | ".join(f"{row[f'p50 {n}']:.2f} / {row[f'p95 {n}']:.2f}" for n in LENGTHS)
-            lines.append(f"| {system} | {row['rate']:,.0f} | {single} |")
+            cells = [
+                f" {row[f'p50 {n}']:.2f} / {row[f'p95 {n}']:.2f} |" if f"p50 {n}" in row else " |"
+                for n in lengths
+            ]
+            lines.append(f"| {system} | {row['rate']:,.0f} |{''.join(cells)}")
     return "\n".join(lines) + "\n"
 
 
@@ -236,6 +262,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--threads", default="1,2", help="comma-separated")
+    parser.add_argument("--name", default="tables", help="of the marks in FILE")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the tables into FILE")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -252,7 +279,7 @@ def main() -> None:
     times = {threads: child(arguments, int(threads)) for threads in arguments.threads.split(",")}
     text = report(found, times, len(texts))
     if arguments.report:
-        insert(arguments.report, text)
+        insert(arguments.report, text, arguments.name)
     sys.stdout.write(text)
 
 

@@ -86,6 +86,16 @@ def test_a_loss_counts_and_a_gain_does_not(rows):
     assert won.passed
 
 
+def test_the_losses_of_a_label_with_few_positive_comments_do_not_count(rows):
+    positives = int((rows.truth[:, 0] == 1).sum())
+    worst = 1 - rows.expected
+    for least, counts in ((positives, True), (positives + 1, False)):
+        parity = compare(rows, worst, Limits(1, 1, 0, 0, least_positives=least))
+        assert parity.labels[0].positives == positives
+        assert (parity.f1_loss > 0 or parity.ap_loss > 0) is counts
+        assert parity.passed is not counts
+
+
 def test_a_score_that_is_no_number_fails(rows):
     found = rows.expected.copy()
     found[0] = np.nan

@@ -36,12 +36,14 @@ class Limits:
         flips: share of decisions, rows times labels, on the other side of the threshold.
         ap_loss: average precision lost on any label.
         f1_loss: F1 at the stored threshold lost on any label.
+        least_positives: positive comments below which a label's losses say too little to count.
     """
 
     score_difference: float
     flips: float
     ap_loss: float
     f1_loss: float
+    least_positives: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class LabelParity:
     """One label's figures before and after; None where the data do not define them."""
 
     label: str
+    positives: int
     flips: int
     f1_before: float | None
     f1_after: float | None
@@ -94,7 +97,7 @@ class Parity:
         max_difference: largest absolute difference of a score; NaN scores count as 1.
         flips: decisions on the other side of the threshold.
         flip_share: the same as a share of rows times labels.
-        f1_loss: the most that a label lost, 0 when none lost.
+        f1_loss: the most that a label with enough positive comments lost, 0 when none lost.
         ap_loss: the same for average precision.
         labels: the figures of each label.
         failures: which limits were exceeded, in words.
@@ -129,7 +132,11 @@ def limits_of(settings: DeploymentSettings, precision: GraphPrecision) -> Limits
             settings.fp32_f1_loss,
         )
     return Limits(
-        settings.int8_score_difference, settings.int8_flips, settings.int8_ap_loss, settings.int8_f1_loss
+        settings.int8_score_difference,
+        settings.int8_flips,
+        settings.int8_ap_loss,
+        settings.int8_f1_loss,
+        settings.int8_least_positives,
     )
 
 
@@ -179,11 +186,12 @@ def compare(rows: ParityRows, scores: FloatArray, limits: Limits) -> Parity:
         _label_parity(rows, found[:, place], int(flipped[:, place].sum()), place)
         for place in range(len(rows.labels))
     )
+    counted = [one for one in labels if one.positives >= limits.least_positives]
     measured = {
         "max_difference": float(difference.max(initial=0.0)),
         "flip_share": float(flipped.mean()) if flipped.size else 0.0,
-        "ap_loss": max((_loss(one.ap_before, one.ap_after) for one in labels), default=0.0),
-        "f1_loss": max((_loss(one.f1_before, one.f1_after) for one in labels), default=0.0),
+        "ap_loss": max((_loss(one.ap_before, one.ap_after) for one in counted), default=0.0),
+        "f1_loss": max((_loss(one.f1_before, one.f1_after) for one in counted), default=0.0),
     }
     return Parity(
         rows=len(scores),
@@ -219,7 +227,8 @@ def _label_parity(rows: ParityRows, found: FloatArray, flips: int, place: int) -
     before = label_figures(truth, rows.expected[:, place], rows.weights, threshold=cut)
     after = label_figures(truth, found, rows.weights, threshold=cut)
     figures = [before["f1"], after["f1"], before["ap"], after["ap"]]
-    return LabelParity(rows.labels[place], flips, *(None if math.isnan(f) else float(f) for f in figures))
+    known = (None if math.isnan(figure) else float(figure) for figure in figures)
+    return LabelParity(rows.labels[place], int((truth == 1).sum()), flips, *known)
 
 
 def _loss(before: float | None, after: float | None) -> float:

@@ -302,6 +302,12 @@ class DeploymentSettings(_Section):
     int8_f1_loss: float = setting(
         0.01, "F1 that int8 weights or fp16 storage may lose on any label.", ge=0, le=1
     )
+    int8_least_positives: int = setting(
+        100,
+        "Positive comments below which a label's F1 and average precision are not compared.",
+        unit="rows",
+        ge=0,
+    )
 
 
 class Settings(BaseSettings):
