@@ -122,7 +122,7 @@ def main() -> None:
     ]
     text = f"{len(texts):,} comments, {tokens.lengths.mean():.0f} tokens on average.\n\n" + "\n".join(tables)
     if arguments.report:
-        insert(arguments.report, text)
+        insert(arguments.report, text, "steps")
     sys.stdout.write(text)
 
 
