@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--kinds", default="float32,int8")
+    parser.add_argument("--kinds", default="fp32,int8")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the tables into FILE")
     arguments = parser.parse_args()
     texts = read_prepared(arguments.data).split("valid").texts[: arguments.rows]
