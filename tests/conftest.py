@@ -7,6 +7,7 @@ import shutil
 
 # Before torch is imported: its networks are tiny here, and the tests' own processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # what a test prints does not depend on the window it was started from
 
 import pytest
 from inference_helpers import write_model
