@@ -194,6 +194,7 @@ def test_utf16_is_recognised(tmp_path, encoding):
 @pytest.mark.parametrize(
     ("content", "kind"),
     [(gzip.compress(b"text,label\n"), "gzip"), (b"PAR1....", "Parquet"), (b"PK\x03\x04....", "zip")],
+    ids=["gzip", "Parquet", "zip"],
 )
 def test_other_kinds_of_file_are_recognised(tmp_path, content, kind):
     path = tmp_path / "a.csv"
