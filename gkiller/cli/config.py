@@ -55,19 +55,16 @@ def list_keys(section: SectionArgument = None, json: JsonFlag = False) -> None:
     if json:
         emit_json({"settings": {entry.key: _definition(entry) for entry in entries}})
         return
-    rows = [
-        (
-            entry.key,
-            entry.type_text,
-            entry.range_text,
-            entry.default_text,
-            entry.unit,
-            entry.flag,
-            entry.description,
-        )
-        for entry in entries
-    ]
-    show(results_table("", ("setting", "type", "range", "default", "unit", "flag", "meaning"), rows))
+    rows = [(entry.key, _meaning(entry)) for entry in entries]
+    show(results_table("", ("setting", "meaning"), rows))
+
+
+def _meaning(entry: Reference) -> str:
+    """Return what a setting is for and, on a line of its own, what it may be and how it is given."""
+    kind = " ".join(part for part in (entry.type_text, entry.range_text, entry.unit) if part)
+    default = f"default {entry.default_text}" if entry.default_text else "no default"
+    parts = [kind, default, entry.flag, entry.env]
+    return f"{entry.description}\n{'; '.join(part for part in parts if part)}"
 
 
 def _entries(section: str | None) -> list[Reference]:

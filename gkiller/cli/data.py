@@ -198,7 +198,7 @@ def _show_inspection(result: dict[str, Any]) -> None:
     )
     if result["overlap"]:
         pairs = [(pair, count) for pair, count in result["overlap"].items()]
-        show(results_table("Rows whose text stands in another split", ("rows of", "count"), pairs))
+        show(results_table("Rows also in another split", ("rows of", "count"), pairs))
     show(f"texts with conflicting labels anywhere: {result['conflicting_texts']:,}")
 
 

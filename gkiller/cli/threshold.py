@@ -69,9 +69,11 @@ def threshold(
         emit_json({**facts, "thresholds": thresholds, "warnings": warnings})
         return
     rows = [
-        (label, before[label]["value"], t.value, t.target, t.precision, t.recall, t.f1, t.positives, t.note)
+        (label, t.positives, before[label]["value"], t.value, t.target, t.precision, t.recall, t.f1)
         for label, t in tuned.items()
     ]
-    header = ("label", "before", "now", "target", "precision", "recall", "F1", "positives", "note")
-    show(results_table(f"Thresholds tuned on {found.name} ({len(found.rows):,} rows)", header, rows))
+    header = ("label", "pos.", "before", "now", "target", "prec.", "recall", "F1")
+    notes = "\n".join(f"{label}: {t.note}" for label, t in tuned.items() if t.note)
+    title = f"Thresholds tuned on {found.name} ({len(found.rows):,} rows)"
+    show(results_table(title, header, rows, caption=notes or None))
     next_command(f"gkiller evaluate {model}")
