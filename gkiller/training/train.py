@@ -23,7 +23,7 @@ from gkiller.settings import settings_by_key
 from gkiller.training.events import TrainingEvent
 from gkiller.training.finish import Finished, finish
 from gkiller.training.learner import Encoded, Learner
-from gkiller.training.opening import compare_runs, new_manifest, open_run
+from gkiller.training.opening import compare_runs, network_facts, new_manifest, open_run
 from gkiller.training.progress import Progress
 from gkiller.training.ranks import Ranks, joined, rank_device
 from gkiller.training.resume import changed, check_lengths, resumed_settings, run_settings
@@ -147,6 +147,8 @@ class _Work:
         for message in compare_runs(run, manifest) if self.before else []:
             on_event(TrainingEvent("note", message=message))
         model = build_classifier(settings.model, labels, self.tokenizer.get_vocab_size())
+        if settings.model.arch == "giant":
+            manifest["network"] = network_facts(model, 0)
         store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
         with growing(settings, model.to(self.device)) as growth:
             trainer = Trainer(
