@@ -30,7 +30,7 @@ DIFF_LINES = 40
 LAYERS = """\
 Each value is taken from the strongest layer that gives it. From the weakest to the strongest:
 
-1. the definition's default;
+1. the definition's default, or for a giant (`model.arch`) its own, listed [below](#giants);
 2. the preset: `--preset NAME`, else `GKILLER_PRESET`, else `preset = "NAME"` at the top of the file;
 3. `gkiller.toml` in the current directory, or the file named by `--config FILE` instead of it;
 4. `GKILLER_*` variables, such as `GKILLER_TRAIN__LR=3e-5` (two underscores after the section);
@@ -142,17 +142,42 @@ def settings_document() -> str:
     """Return the reference of the settings: the layers, the presets, and a table per section."""
     from gkiller.settings import section_titles, settings_reference
 
-    parts = [NOTICE, "# Settings", "", LAYERS, "## Presets", "", *_presets(), ""]
+    parts = [
+        NOTICE,
+        "# Settings",
+        "",
+        LAYERS,
+        "## Presets",
+        "",
+        *_presets(),
+        "",
+        "## Giants",
+        "",
+        *_giants(),
+        "",
+    ]
     for section, title in section_titles().items():
         parts += [f"## `{section}`", "", title, ""]
         parts += ["| setting | type | default | range | unit | flag | variable |", "| --- " * 7 + "|"]
         entries = [entry for entry in settings_reference() if entry.section == section]
         for entry in entries:
             cells = (entry.key, entry.type_text, entry.default_text or '""', entry.range_text)
-            more = (entry.unit, entry.flag, entry.env)
+            flags = ", ".join(filter(None, (entry.flag, entry.alias)))
+            more = (entry.unit, flags, entry.env)
             parts.append("| " + " | ".join([*map(_code, cells), more[0], *map(_code, more[1:])]) + " |")
         parts += ["", *(f"- `{entry.key}`: {entry.description}" for entry in entries), ""]
     return "\n".join(parts)
+
+
+def _giants() -> Iterator[str]:
+    """Yield the defaults that a giant brings."""
+    from gkiller.settings import plain_text
+    from gkiller.settings.files import read_arch
+
+    yield "With `model.arch` set to `giant` these are the defaults:"
+    yield ""
+    for key, given in read_arch("giant").given.items():
+        yield f"- `{key}` = `{plain_text(given.value)}`"
 
 
 def _presets() -> Iterator[str]:

@@ -71,7 +71,7 @@ def _keys_of(word: str, name: str) -> list[str]:
         return [word]
     if "." in word:
         return nearest_keys(word)
-    by_flag = [entry.key for entry in settings_reference() if name in entry.flag.split("/")]
+    by_flag = [entry.key for entry in settings_reference() if name in (*entry.flag.split("/"), entry.alias)]
     return by_flag or [entry.key for entry in settings_reference() if entry.name == word]
 
 
