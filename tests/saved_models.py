@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from giants import tokenizer_of, write_encoder
 from toy import tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.model.classifier import build_classifier
@@ -36,4 +39,19 @@ def save(folder, model=None, labels=LABELS, **changes):
         "training": {"source": "a test", "synthetic": True},
     }
     save_model(folder, model or network(labels), toy_tokenizer().to_str(), **(values | changes))
+    return folder
+
+
+def save_giant(folder: Path, kind: str, encoder: Path) -> Path:
+    """A giant of random weights, saved as a model directory."""
+    write_encoder(encoder, kind)
+    tokenizer = tokenizer_of(kind)
+    overrides = ("model.arch=giant", f"model.encoder={encoder}", "dendrites.enabled=false")
+    settings = tiny_settings(*overrides, "model.pooling=mean_max").model
+    model = build_classifier(settings, LABELS, tokenizer.get_vocab_size())
+    text = tokenizer.to_str()
+    thresholds = {label: {"value": 0.5, "target": "max f1"} for label in LABELS}
+    save_model(
+        folder, model, text, labels=LABELS, thresholds=thresholds, max_length=16, card="# Card\n", training={}
+    )
     return folder

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from fuzzing import contents, mutations, reseal, restore
-from saved_models import save
+from giants import KINDS
+from saved_models import save, save_giant
 
 from gkiller.errors import GkillerError, ModelFormatError, ModelTamperedError
 from gkiller.model.directory import load_model
@@ -16,12 +17,20 @@ from gkiller.model.scoring import score_texts
 
 TEXTS = ["good work on the map", "you idiot [SEP] 中文 🙂", "", "x" * 300]
 CHUNKS, EACH = 12, 100  # twice: 2,400 mutations
+GIANT_EACH = 300
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """The files of a model directory."""
     return contents(save(tmp_path_factory.mktemp("saved") / "model"))
+
+
+@pytest.fixture(scope="module", params=[kind for kind in KINDS if kind != "bert"])
+def giant(request, tmp_path_factory):
+    """The files of a giant's model directory."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return contents(save_giant(folder / "model", request.param, folder / "encoder"))
 
 
 def mutated(files, folder, mutation):
@@ -121,6 +130,25 @@ def test_a_forger_makes_no_wreck(original, tmp_path, chunk):
         with reported(1000 + chunk, mutation):
             refused += check_forged(folder)
     assert 0.2 * EACH < refused < EACH  # otherwise the digests alone were tested, or nothing was
+
+
+def test_damage_of_a_giant_is_noticed(giant, tmp_path):
+    refused = 0
+    for mutation in mutations(giant, 2000, EACH):
+        folder = mutated(giant, tmp_path / "model", mutation)
+        with reported(2000, mutation):
+            refused += check_damaged(folder, giant)
+    assert refused > EACH * 0.9
+
+
+def test_a_forger_makes_no_wreck_of_a_giant(giant, tmp_path):
+    refused = 0
+    for mutation in mutations(giant, 3000, GIANT_EACH):
+        folder = mutated(giant, tmp_path / "model", mutation)
+        reseal(folder, "gkiller.json")
+        with reported(3000, mutation):
+            refused += check_forged(folder)
+    assert 0.2 * GIANT_EACH < refused < GIANT_EACH
 
 
 def test_the_same_seed_gives_the_same_mutations(original, tmp_path):

@@ -133,13 +133,20 @@ def test_its_graph_scores_as_it_does_without_torch(kind, copied, prepared, form,
         assert sizes[0] < sizes[1]
 
 
-def test_what_only_bert_has_is_refused(kind, trained, tmp_path):
+def test_the_other_commands_take_it(copied, prepared, call):
+    for command in (("evaluate", "--resamples", 10), ("threshold",)):
+        code, out, err = call(command[0], copied, "--data", prepared, *command[1:], "--json")
+        assert code == 0, err
+        assert "toxicity" in out
+    assert load_model(copied).thresholds.keys() == {"toxicity"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bert"], indirect=True)
+def test_what_only_bert_has_is_refused(trained, tmp_path):
     from gkiller.deployment.deploy import export_onnx
     from gkiller.deployment.vocabulary import save_trimmed
     from gkiller.settings import DeploymentSettings
 
-    if kind == "bert":
-        pytest.skip("it has both")
     loaded = load_model(trained.run.model)
     with pytest.raises(ExportError, match="fp16"):
         export_onnx(loaded, None, DeploymentSettings(), out=tmp_path / "out", precision="fp16")
@@ -182,36 +189,34 @@ def gkiller_load_without_graph(folder):
     gkiller.load(folder)
 
 
-@pytest.mark.parametrize(
-    ("kinds", "changes", "said"),
-    [
-        (KINDS, {"model_type": "xlnet"}, "the model_type is 'xlnet', and not one of bert"),
-        (KINDS, {"model_type": ["bert"]}, "the model_type is"),
-        (KINDS, {"auto_map": {"AutoModel": "evil.Model"}}, "can bring code along"),
-        (("bert", "distilbert"), {"pad_token_id": 10**6}, "pad_token_id"),
-        (COUNTED, {"pad_token_id": 10**6}, "max_length"),
-        (KINDS, {"is_decoder": True}, "another network"),
-        (("distilbert",), {"sinusoidal_pos_embds": True}, "sinusoidal_pos_embds"),
-        (("distilbert",), {"n_heads": 3}, "dim 16 is no multiple of n_heads"),
-        (("distilbert",), {"activation": "os.system"}, "activation 'os.system' is unknown"),
-        (("mpnet",), {"relative_attention_num_buckets": 8}, "relative_attention_num_buckets"),
-        (("mpnet",), {"pad_token_id": 0}, "pad_token_id 0 is not MPNet's 1"),
-        (("roberta",), {"pad_token_id": None}, "max_length"),
-        (("roberta",), {"pad_token_id": 0}, "pads with 1, and the network counts positions from 0"),
-        (("roberta",), {"pad_token_id": 17}, "max_length"),
-        (("roberta",), {"model_type": "bert"}, ""),
-        (("bert",), {"model_type": "roberta"}, ""),
-        (("bert",), {"model_type": "mpnet"}, ""),
-    ],
+LIES = (
+    (KINDS, {"model_type": "xlnet"}, "the model_type is 'xlnet', and not one of bert"),
+    (KINDS, {"model_type": ["bert"]}, "the model_type is"),
+    (KINDS, {"auto_map": {"AutoModel": "evil.Model"}}, "can bring code along"),
+    (("bert", "distilbert"), {"pad_token_id": 10**6}, "pad_token_id"),
+    (COUNTED, {"pad_token_id": 10**6}, "max_length"),
+    (KINDS, {"is_decoder": True}, "another network"),
+    (("distilbert",), {"sinusoidal_pos_embds": True}, "sinusoidal_pos_embds"),
+    (("distilbert",), {"n_heads": 3}, "dim 16 is no multiple of n_heads"),
+    (("distilbert",), {"activation": "os.system"}, "activation 'os.system' is unknown"),
+    (("mpnet",), {"relative_attention_num_buckets": 8}, "relative_attention_num_buckets"),
+    (("mpnet",), {"pad_token_id": 0}, "pad_token_id 0 is not MPNet's 1"),
+    (("roberta",), {"pad_token_id": None}, "max_length"),
+    (("roberta",), {"pad_token_id": 0}, "pads with 1, and the network counts positions from 0"),
+    (("roberta",), {"pad_token_id": 17}, "max_length"),
+    (("bert",), {"model_type": "roberta"}, ""),
+    (("bert",), {"model_type": "mpnet"}, ""),
 )
-def test_a_configuration_that_lies(kind, copied, kinds, changes, said):
-    if kind not in kinds:
-        pytest.skip("it is about another architecture")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [(kind, changes, said) for kinds, changes, said in LIES for kind in kinds],
+    indirect=["kind"],
+)
+def test_a_configuration_that_lies(kind, copied, changes, said):
     configure(copied, **changes)
-    if changes == {"model_type": "bert"}:  # the same tensors; the positions then begin at 0
-        assert load_model(copied).model.bert.config.model_type == "bert"
-    else:
-        refused(copied, said)
+    refused(copied, said)
 
 
 def test_a_tensor_too_many_or_too_few(copied):
@@ -322,6 +327,33 @@ def test_an_encoder_that_is_no_giant(kind_of_file, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind_of_file}))
     with pytest.raises(ModelFormatError, match="gkiller trains giants of bert, distilbert, mpnet, roberta"):
         build_classifier(giant_settings(tmp_path).model, ("toxicity",), 10)
+
+
+def test_code_that_an_encoder_brings_is_not_run(kind, encoder, tmp_path):
+    folder = shutil.copytree(encoder, tmp_path / "encoder")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    content = json.loads((folder / "config.json").read_text())
+    brought = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model", "AutoTokenizer": ["evil.T", "evil.T"]}
+    (folder / "config.json").write_text(json.dumps({**content, "auto_map": brought}))
+    settings = giant_settings(folder).model
+    tokenizer = load_tokenizer(settings)
+    model = build_classifier(settings, ("toxicity",), tokenizer.get_vocab_size())
+    assert model.bert.config.model_type == kind
+    assert not hasattr(model.bert.config, "auto_map")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_encoder_whose_weights_are_others(kind, encoder, tmp_path):
+    folder = shutil.copytree(encoder, tmp_path / "encoder")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in sorted(weights) if "word_embeddings" in name)
+    save_file({**weights, name: torch.zeros(3, 16)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelFormatError, match=r"word_embeddings.weight has the shape \[3, 16\]"):
+        build_classifier(giant_settings(folder).model, ("toxicity",), 10)
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelFormatError, match=r"lacks weights, first .*word_embeddings.weight"):
+        build_classifier(giant_settings(folder).model, ("toxicity",), 10)
 
 
 def test_an_encoder_that_is_not_there(tmp_path):
