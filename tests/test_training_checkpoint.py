@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -221,6 +222,20 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
     monkeypatch.undo()
     assert store.newest().progress.epoch == 1
+
+
+def test_an_old_checkpoint_that_cannot_be_removed(tmp_path, monkeypatch):
+    store, real = filled(tmp_path, 1, 1), shutil.rmtree
+
+    def refuse(path, *given, **named):
+        if path == tmp_path / "checkpoint-00000001":
+            raise PermissionError(13, "Permission denied", str(path))
+        real(path, *given, **named)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(OutputError, match="Permission denied"):
+        store.save(checkpoint(2))
+    assert store.newest().progress.epoch == 2
 
 
 def test_best_weights(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gkiller.errors import ResumeError
-from gkiller.files import remove_leftovers, require_space, writing
+from gkiller.files import make_directory, remove_leftovers, require_space, writing
 from gkiller.model.growth import State
 from gkiller.strict_json import parse_json
 from gkiller.training.checkpoint import (
@@ -50,16 +50,16 @@ class CheckpointStore:
         newest = self.checkpoints()[:1]
         number = int(newest[0].name.rpartition("-")[2]) + 1 if newest else 1
         save_checkpoint(self.directory / f"checkpoint-{number:08d}", checkpoint)
-        for old in self.checkpoints()[self.keep :]:
-            shutil.rmtree(old)
-        needed = {path for kept in self.checkpoints() for path in self._bests_of(kept)}
-        for best in self.directory.glob("best-*"):
-            if best not in needed:
-                shutil.rmtree(best)
+        with writing(self.directory):
+            for old in self.checkpoints()[self.keep :]:
+                shutil.rmtree(old)
+            needed = {path for kept in self.checkpoints() for path in self._bests_of(kept)}
+            for best in self.directory.glob("best-*"):
+                if best not in needed:
+                    shutil.rmtree(best)
 
     def _make_room(self, size: int) -> None:
-        with writing(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory)
         require_space(self.directory, size)
 
     def _bests_of(self, checkpoint: Path) -> list[Path]:
