@@ -193,13 +193,14 @@ def test_where_nothing_was_written_there_is_none(tmp_path):
     assert CheckpointStore(tmp_path / "none", 2).newest() is None
 
 
-def test_nothing_is_overwritten_by_one_that_goes_on_from_an_earlier_checkpoint(tmp_path):
-    store = filled(tmp_path, 3, 1, 2)
+def test_a_damaged_checkpoint_takes_no_whole_one_s_place(tmp_path):
+    store = filled(tmp_path, 2, 1, 2)
     damage(tmp_path / "checkpoint-00000002" / "weights.safetensors")
     assert store.newest().progress.epoch == 1
     store.save(checkpoint(2))
-    assert [path.name[-1] for path in store.checkpoints()] == ["3", "2", "1"]
-    assert store.newest().progress.epoch == 2
+    assert [path.name[-1] for path in store.checkpoints()] == ["3", "1"]
+    damage(tmp_path / "checkpoint-00000003" / "weights.safetensors")
+    assert store.newest().progress.epoch == 1
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
