@@ -60,8 +60,14 @@ def test_columns_are_guessed_and_told(tmp_path):
 
 
 def test_json_lines(tmp_path):
-    objects = [{"id": 7, "text": "a"}, {"text": "b\u0000\ud800", "id": None}, {"id": "x", "text": ""}]
-    expected = [(7, "a"), (None, "b\0\ud800"), ("x", "")]
+    objects = [
+        {"id": 7, "text": "a"},
+        {"text": "b\u0000\ud800", "id": None},
+        {"id": "x", "text": ""},
+        {"id": 10**400, "text": "c"},
+        {"id": float("nan"), "text": "d"},  # what tables of numbers have where an id is missing
+    ]
+    expected = [(7, "a"), (None, "b\0\ud800"), ("x", ""), (10**400, "c"), (None, "d")]
     path = write_jsonl(tmp_path / "a.jsonl", objects)
     assert good(from_file(path, "a.jsonl")) == expected
     source = stream(b"\n" + path.read_bytes())
@@ -72,6 +78,23 @@ def test_json_lines(tmp_path):
 @pytest.mark.parametrize("line", [b"{not json}", b"[1]", b'"text"', b"{}x", b"{" * 5000])
 def test_text_that_only_looks_like_json_is_text(line):
     assert good(stream(line + b"\n")) == [(None, line.decode())]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"a\n"), "gzip data"),
+        ("a line\n".encode("utf-16"), "UTF-16"),
+        (b"PAR1\x15\x04\x15", "Parquet"),
+    ],
+)
+def test_what_is_plainly_no_text_is_said_to_be_so(tmp_path, content, message):
+    for form in ("auto", "txt"):
+        with pytest.raises((FormatError, EncodingError), match=message):
+            stream(content, form)
+    with pytest.raises((FormatError, EncodingError), match=message):
+        from_file(raw(tmp_path / "a.txt", content), "a.txt")
+    assert good(stream(b"PAR1 of the plan\n")) == [(None, "PAR1 of the plan")]
 
 
 def test_parquet(tmp_path):
@@ -117,9 +140,9 @@ def test_bad_rows_name_their_place(tmp_path):
     [
         ('{"text": null}', "missing"),
         ('{"id": 1}', "missing"),
-        ('{"text": 5}', "a int, not text"),
-        ('{"text": "a", "id": [1]}', "the id is a list"),
-        ('{"text": "a", "id": 1e999}', "the id is a float"),
+        ('{"text": 5}', "of type int, not text"),
+        ('{"text": "a", "id": [1]}', "the id is of type list"),
+        ('{"text": "a", "id": 1e999}', "the id is infinite"),
         ('{"text": "a"', "not valid JSON"),
         ('{"text": "a", "text": "b"}', "stands twice"),
     ],
