@@ -106,7 +106,7 @@ def test_thresholds(predict):
         (["--format", "csv", "--resume"], 2, "--output"),
         (["--output", "a", "--resume", "--force"], 2, "contradict"),
         (["a", "--format", "csv", "--explain"], 2, "jsonl"),
-        (["a", "--precision", "fp16"], 20, "gkiller export"),
+        (["a", "--precision", "fp16"], 20, "--storage fp16"),
     ],
 )
 def test_what_does_not_go_together(predict, arguments, code, message):
