@@ -60,6 +60,8 @@ def test_json_is_one_object(predict):
     assert [word["text"] for word in answer["predictions"][0]["explanation"]] == ["you", "idiot"]
     code, out, _ = predict("--json", stdin=b"a")
     assert (code, json.loads(out)["error"]) == (2, "SettingsError")
+    code, out, _ = predict("a", "--json", "--format", "csv")
+    assert (code, json.loads(out)["where"]) == (2, "--json")
 
 
 def test_files_in_and_out(predict, tmp_path):
@@ -102,6 +104,10 @@ def test_thresholds(predict):
         (["a", "--input", "a.txt"], 2, "not both"),
         (["--input", "no.txt"], 10, "no such file"),
         (["a", "--format", "parquet"], 2, "--output"),
+        (["a", "--output", "a.tsv"], 2, "no format is written to .tsv"),
+        (["a", "--output", "a.tsv.gz"], 2, "--format"),
+        (["a", "--text-column", "text"], 2, "--input"),
+        (["a", "--input-format", "csv"], 2, "--input"),
         (["a", "--format", "xml"], 2, "xml"),
         (["--format", "csv", "--resume"], 2, "--output"),
         (["--output", "a", "--resume", "--force"], 2, "contradict"),
@@ -178,6 +184,8 @@ def test_at_a_terminal(onnx_model):
     assert "{" not in shown
     code, shown = at_a_terminal("you idiot", "thank you", "--model", onnx_model)
     assert (code, "highest score" in shown, "thank you" in shown) == (0, True, True)
+    code, shown = at_a_terminal("a", "b", "--model", onnx_model, "--only-flagged", "-t", "1")
+    assert (code, shown.strip()) == (0, "no comment reaches a threshold")
     code, shown = at_a_terminal("--model", onnx_model, stdin=b"you idiot\n")
     assert (code, json.loads(shown.splitlines()[0])["row"]) == (0, 1)
     code, shown = at_a_terminal("--model", onnx_model)
@@ -273,6 +281,22 @@ def test_a_reader_that_leaves_ends_it_quietly(onnx_model):
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
         assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device there")
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_full_standard_output_is_named(onnx_model, flags):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "a", "--model", onnx_model, *flags],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 19
+    assert done.stderr.startswith(b"error: the output cannot be written: No space left")
+    assert done.stderr.count(b"\n") == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM there")
