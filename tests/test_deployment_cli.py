@@ -135,6 +135,18 @@ def test_doctor_rechecks_every_graph(call, run):
     assert "64 probes" in found["onnx/model.onnx"].detail
 
 
+def test_doctor_takes_a_copy_that_holds_what_scoring_needs(call, run):
+    call("export", run)
+    call("quantize", run, *LOOSE)
+    model = run / "model"
+    for name in ("model.safetensors", "README.md", "onnx/model.onnx"):
+        (model / name).unlink()
+    found = {check.name: check.status for check in check_model(str(model))}
+    assert found == {"model": "ok", "onnx/model.int8.onnx": "ok"}
+    (model / "onnx/model.int8.onnx").write_bytes(b"")
+    assert [check.status for check in check_model(str(model))] == ["failed"]
+
+
 def test_doctor_says_what_is_wrong_with_a_model(run, tmp_path):
     assert [check.status for check in check_model(str(tmp_path / "none"))] == ["failed"]
     assert [check.status for check in check_model(str(run))] == ["ok", "skipped"]
