@@ -117,6 +117,24 @@ def test_safetensors_needs_a_place(call, run, tmp_path):
     assert load_model(tmp_path / "plain").labels == ("toxicity",)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "--precision", "int8"], "gkiller quantize"),
+        (["export", "--package-name", "mine"], "--format wheel"),
+        (["export", "--format", "wheel", "--plain"], "--format onnx"),
+        (["export", "--format", "safetensors", "--out", "plain", "--split", "test"], "--format onnx"),
+        (["quantize", "--storage", "fp16", "--portable"], "--storage int8"),
+        (["quantize", "--storage", "fp16", "--vocabulary", "90", "--out", "small"], "--storage int8"),
+    ],
+)
+def test_a_flag_that_would_be_ignored_is_refused(call, run, arguments, message):
+    command, *flags = arguments
+    code, _, err = call(command, run, *flags)
+    assert code == 2
+    assert message in err
+
+
 def test_a_wheel_needs_a_graph(call, run):
     code, _, err = call("export", run, "--format", "wheel")
     assert code == 61

@@ -73,7 +73,7 @@ def build_wheel(
     loaded: LoadedModel,
     out: Path,
     *,
-    name: str = "gkiller-model",
+    name: str | None = None,
     version: str | None = None,
     precision: GraphPrecision | None = None,
 ) -> Wheel:
@@ -82,7 +82,8 @@ def build_wheel(
     Args:
         loaded: an exported model.
         out: the directory; it is made when it is not there.
-        name: of the distribution; the package in it is always imported as ``gkiller``.
+        name: of the distribution, "gkiller-model" by default; the package in it is always imported as
+            ``gkiller``.
         version: of the distribution; gkiller's own by default.
         precision: "int8", "fp32" or "fp16"; the first of these that was exported by default.
 
@@ -92,6 +93,7 @@ def build_wheel(
         WheelContentError: the inference code needs more than a wheel depends on, or the licence is missing.
         OutputError: it cannot be written.
     """
+    name = name or "gkiller-model"
     number = version or gkiller.__version__.replace("+unknown", "")
     _check_names(name, number)
     graph = _graph(loaded, precision)
