@@ -103,6 +103,7 @@ def test_thresholds(predict):
         (["a", "--threshold", "2"], 52, "0..1"),
         (["a", "--input", "a.txt"], 2, "not both"),
         (["--input", "no.txt"], 10, "no such file"),
+        (["--input", ".", "--input-format", "txt"], 10, "folder"),
         (["a", "--format", "parquet"], 2, "--output"),
         (["a", "--output", "a.tsv"], 2, "no format is written to .tsv"),
         (["a", "--output", "a.tsv.gz"], 2, "--format"),
@@ -134,17 +135,17 @@ def test_bad_rows(predict):
     assert "(standard input), row 2" in err
     code, out, err = predict("--on-error", "skip", stdin=content)
     assert (code, [line["row"] for line in objects(out)]) == (0, [1, 3])
-    assert "1 bad rows are left out" in err
+    assert "warning: 1 bad row left out" in err
     assert "(standard input), row 2: byte 0xE9" in err
 
 
 def test_long_texts_are_told(predict):
     code, out, err = predict("page " * 40)
     assert (code, objects(out)[0]["windows"] > 1) == (0, True)
-    assert "1 comments have more than 16 tokens and were read in windows" in err
+    assert "1 comment of more than 16 tokens read in windows" in err
     code, out, err = predict("page " * 40, "--long-text", "truncate")
     assert (code, objects(out)[0]["truncated"]) == (0, True)
-    assert "their end was not read" in err
+    assert "1 comment of more than 16 tokens read without the end" in err
 
 
 def at_a_terminal(*arguments, stdin=None):

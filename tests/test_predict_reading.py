@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+from datetime import date, datetime
+from decimal import Decimal
 
 import pytest
 from data_helpers import write_csv, write_jsonl, write_parquet
@@ -104,6 +106,10 @@ def test_parquet(tmp_path):
     assert (rows[0].id, rows[0].text) == (3, "a")
     with pytest.raises(FormatError, match="--input"):
         stream(b"PAR1", "parquet")
+    moments = [Decimal("1.50"), None, datetime(2020, 1, 2, 3), date(2020, 1, 2)]
+    for moment, expected in zip(moments, ["1.50", None, "2020-01-02 03:00:00", "2020-01-02"], strict=True):
+        path = write_parquet(tmp_path / "b.parquet", text=["a"], id=[moment])
+        assert good(from_file(path, "b")) == [(expected, "a")]
 
 
 def test_missing_and_unknown(tmp_path):

@@ -65,12 +65,18 @@ def readable(name: str) -> Iterator[None]:
         ) from error
     except FileNotFoundError as error:
         raise SourceNotFoundError("no such file", where=name, remedy="check the path") from error
+    except IsADirectoryError as error:
+        raise SourceNotFoundError(
+            "a folder is there, not a file", where=name, remedy="name a file in it"
+        ) from error
     except PermissionError as error:
         raise SourceNotFoundError(
             "the file may not be read", where=name, remedy="check its permissions"
         ) from error
     except OSError as error:
-        raise FormatError(f"the file cannot be read: {error}", where=name, remedy="check the disk") from error
+        raise FormatError(
+            f"the file cannot be read: {error.strerror or error}", where=name, remedy="check the disk"
+        ) from error
 
 
 def open_bytes(path: Path) -> BinaryIO:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -253,9 +255,7 @@ def _row(batch: RawBatch, position: int, name: str, form: str, text: str, identi
         return Row(number, "", None, bad.error)
     value = batch.columns[text][position]
     fault = _text_fault(value, form, lambda: place(name, number, line, text if form != "txt" else None))
-    key = batch.columns[identifier][position] if identifier is not None else None
-    if _missing(key):
-        key = None
+    key = _id(batch.columns[identifier][position]) if identifier is not None else None
     if fault is None and key is not None:
         fault = _id_fault(key, lambda: place(name, number, line, identifier))
     return Row(number, "", None, fault) if fault is not None else Row(number, value, key)
@@ -282,6 +282,13 @@ def _text_fault(value: Any, form: str, where: Callable[[], str]) -> GkillerError
 def _missing(value: Any) -> bool:
     """Whether it is null, or the NaN that tables of numbers have in its place."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _id(value: Any) -> Any:
+    """Return an id as it is written: Parquet's decimals and times as text, None where it is missing."""
+    if _missing(value):
+        return None
+    return str(value) if isinstance(value, Decimal | date | time) else value
 
 
 def _id_fault(value: Any, where: Callable[[], str]) -> GkillerError | None:
