@@ -133,6 +133,8 @@ def test_bad_rows(predict):
     code, out, err = predict(stdin=content)
     assert (code, out) == (13, "")
     assert "(standard input), row 2" in err
+    code, _, err = predict("--batch-size", "1", "--output", "out.csv", stdin=b"fine\n" + content)
+    assert (code, err.splitlines()[0]) == (13, "1 row done: go on with the same command and --resume")
     code, out, err = predict("--on-error", "skip", stdin=content)
     assert (code, [line["row"] for line in objects(out)]) == (0, [1, 3])
     assert "warning: 1 bad row left out" in err
@@ -304,15 +306,16 @@ def test_a_full_standard_output_is_named(onnx_model, flags):
 def test_a_terminated_job_goes_on_where_it_was(onnx_model, tmp_path):
     out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
     arguments = [*COMMAND, "--model", str(onnx_model), "--batch-size", "1000", "--output", str(out)]
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE)
-    process.stdin.write(CONTENT[:-1000])
-    process.stdin.flush()
-    while not (partial.exists() and partial.stat().st_size > 0):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.terminate()
-    process.stdin.close()
-    assert process.wait(timeout=60) == 143
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(CONTENT[:-1000])
+        process.stdin.flush()
+        while not (partial.exists() and partial.stat().st_size > 0):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        process.stdin.close()
+        assert process.wait(timeout=60) == 143
+        assert b"go on with the same command and --resume" in process.stderr.read()
     journal = json.loads((tmp_path / "out.jsonl.progress.json").read_text())
     assert journal["bytes"] == partial.stat().st_size > 0
     done = subprocess.run([*arguments, "--resume", "--json"], input=CONTENT, capture_output=True, check=True)

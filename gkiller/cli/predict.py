@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gkiller.cli.console import emit_json, note, progress, show, stdout
@@ -29,10 +30,10 @@ from gkiller.cli.predict_options import (
     ThresholdOption,
     WithTextFlag,
 )
-from gkiller.errors import SettingsError
+from gkiller.errors import DataError, SettingsError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from gkiller.inference import Classifier
@@ -131,11 +132,25 @@ def _bulk(job: Job, source: Source, sink: Sink, writer: Writer, output: Path | N
     from gkiller.cli.predict_output import summary, tell
 
     started = time.perf_counter()
-    outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal)
+    with _unfinished(sink):
+        outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal)
     seconds = time.perf_counter() - started
     tell(job, outcome, seconds, output)
     if json:
         emit_json(summary(job, outcome, seconds, output))
+
+
+@contextmanager
+def _unfinished(sink: Sink) -> Iterator[None]:
+    """Say how to go on with a file when what the block does is stopped, or fails."""
+    from gkiller.inference.bulk.sinks import FileSink
+
+    try:
+        yield
+    except (DataError, KeyboardInterrupt, SystemExit):
+        if isinstance(sink, FileSink) and sink.rows_kept:
+            note(f"{counted(sink.rows_kept, 'row')} done: go on with the same command and --resume")
+        raise
 
 
 def _check(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from gkiller.deployment.lean import Rewrites, build
 from gkiller.deployment.nodes import OPSET
 from gkiller.deployment.parity import Limits, Parity, ParityRows, compare, limits_of, require
 from gkiller.deployment.probes import new_probes, read_probes, score_probes
-from gkiller.deployment.quantise import CANDIDATES, Tried, choose, try_candidates
+from gkiller.deployment.quantise import CANDIDATES, Progress, Tried, choose, silent, try_candidates
 from gkiller.deployment.runtime import score_tokens, session
 from gkiller.deployment.vocabulary import TRIMMED, save_trimmed
 from gkiller.deployment.weights import network_of
@@ -40,8 +40,6 @@ from gkiller.sealed import SealBrokenError, unseal
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
     from gkiller.settings.definition import DeploymentSettings
-
-Progress = Callable[[str, int, int | None], None]
 
 BESIDE: Final = (CONFIG, META, TOKENIZER)
 """What a graph needs beside it to predict."""
@@ -108,7 +106,7 @@ def export_onnx(
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
     target = _target(loaded, out)
-    tell = progress or _silent
+    tell = progress or silent
     tell("building the graph", 0, None)
     if plain and precision == "fp32":
         graph = export_plain(loaded.model, loaded.max_length).SerializeToString()
@@ -309,7 +307,3 @@ def _write(
     files = {name: graph, PROBES: probes.text().encode()}
     add_files(target, loaded, files, changes={"exports": exports})
     return Exported(target, name, precision, len(graph), bytes_to_predict(target, name), parity, limits)
-
-
-def _silent(stage: str, done: int, total: int | None) -> None:
-    """Take a report that nobody wants."""

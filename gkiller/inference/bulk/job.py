@@ -94,7 +94,8 @@ def run(job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress
     Raises:
         DataError: the source is broken, or a row is bad and bad rows are not skipped.
         ResumeError: the input is not the one of the job that is gone on with.
-        OutputError: the output cannot be written.
+        OutputError: the output file cannot be written.
+        OSError: the output stream cannot be written.
     """
     with contextlib.closing(sink):
         before = sink.begin()

@@ -99,6 +99,11 @@ class FileSink:
         """Where it is written down how far it is."""
         return self.path.with_name(f"{self.path.name}.progress.json")
 
+    @property
+    def rows_kept(self) -> int:
+        """Input rows that need not be done again if the job stops now."""
+        return self._done[1].rows
+
     def begin(self) -> Mark:
         """Return how far an earlier job came.
 
@@ -180,6 +185,9 @@ class FileSink:
         assert self._stream is not None
         self._save()
         with writing(self.path):
+            if os.name == "nt":  # which does not move an open file; elsewhere it stays, for its lock
+                self._stream.close()
+                self._stream = None
             self.writer.finish(self.partial, self.path)
             sync(self.path)
             self.journal.unlink()
