@@ -3,11 +3,12 @@
 import json
 import shutil
 
+import onnxruntime
 import pytest
 from deployment_helpers import save
 
 from gkiller.cli.model_checks import check_model
-from gkiller.model.directory import load_model
+from gkiller.model.directory import add_files, load_model
 from gkiller.training.train import train
 
 LOOSE = (
@@ -163,6 +164,16 @@ def test_doctor_takes_a_copy_that_holds_what_scoring_needs(call, run):
     assert found == {"model": "ok", "onnx/model.int8.onnx": "ok"}
     (model / "onnx/model.int8.onnx").write_bytes(b"")
     assert [check.status for check in check_model(str(model))] == ["failed"]
+
+
+def test_doctor_tells_of_a_graph_that_does_not_run_here(call, run):
+    call("export", run)
+    loaded = load_model(run)
+    add_files(loaded.path, loaded, {"onnx/model.onnx": b"of a later onnxruntime"})
+    found = check_model(str(run))
+    assert [check.status for check in found] == ["ok", "failed"]
+    assert "onnx/model.onnx: onnxruntime" in found[1].detail
+    assert f"exported with onnxruntime {onnxruntime.__version__}" in found[1].remedy
 
 
 def test_doctor_says_what_is_wrong_with_a_model(run, tmp_path):

@@ -23,7 +23,9 @@ def check_model(path: str) -> list[Check]:
         return whole + [_graph(one, path) for one in recheck(path)]
     except ExportError as error:
         return [*whole, Check("graphs", "skipped", error.what, error.remedy)]
-    except (GkillerError, OSError, KeyError, TypeError, ValueError) as error:
+    except GkillerError as error:
+        return [*whole, Check("graphs", "failed", f"{error.where}: {error.what}", error.remedy)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
         detail = f"not usable: {type(error).__name__}: {error}"
         return [*whole, Check("graphs", "failed", detail, f"run: gkiller export {path}")]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gkiller.deployment.probes import read_probes, score_probes
-from gkiller.errors import ExportError
+from gkiller.deployment.probes import Probes, Scores, read_probes, score_probes
+from gkiller.errors import ExportError, ModelFormatError, one_line
 from gkiller.model.layout import (
     FORMAT_VERSION,
     LIMITS,
@@ -66,7 +67,7 @@ def recheck(path: str | Path) -> list[Recheck]:
         ModelNotFoundError: there is no model.
         ExportError: the model has no graph.
         ModelTamperedError: a graph or the probes are not what was written.
-        ModelFormatError: its probes or what it says of a graph are not readable.
+        ModelFormatError: its probes, or what it says of a graph, are not readable; a graph does not run here.
     """
     directory = find_model(path)
     content = _unseal(directory, {}).content
@@ -85,7 +86,7 @@ def recheck(path: str | Path) -> list[Recheck]:
     found = []
     for file in files:
         facts, there = exports[file], probes.scores[file]
-        scores = score_probes(probes, stored[file])
+        scores = _scores(probes, stored[file], str(directory / file), str(facts["onnxruntime"]))
         limits = facts["gate"]["limits"]
         found.append(
             Recheck(
@@ -103,6 +104,17 @@ def recheck(path: str | Path) -> list[Recheck]:
             )
         )
     return found
+
+
+def _scores(probes: Probes, graph: bytes, where: str, made_with: str) -> Scores:
+    try:
+        return score_probes(probes, graph)
+    except Exception as error:  # onnxruntime's own errors have no other class in common
+        raise ModelFormatError(
+            f"onnxruntime {version('onnxruntime')} cannot run the graph here: {one_line(error)}",
+            where=where,
+            remedy=f"it was exported with onnxruntime {made_with}: install that, or export the model again",
+        ) from error
 
 
 def _unseal(directory: Path, keep: Mapping[str, int]) -> Sealed:
