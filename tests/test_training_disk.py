@@ -1,13 +1,13 @@
 """A disk that is full, too small or not to be written: a clear error, and the earlier checkpoint intact."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from full_disk import FileLimit
 from toy import TINY
 
 from gkiller.errors import OutputError
@@ -20,20 +20,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits and capabilities of Linux"),
 ]
 SMALL = ("data.sample_size=48", "dendrites.enabled=false", "train.epochs=3")
-
-
-class FileLimit:
-    """No file may grow beyond so many bytes, for this process: a disk that fills up while writing."""
-
-    def __init__(self, size):
-        self.size = size
-
-    def __enter__(self):
-        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
-
-    def __exit__(self, *_):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
 def test_a_write_that_stops_in_the_middle(tiny, tmp_path):

@@ -149,7 +149,7 @@ class Classifier:
 
         Raises:
             RowError: something that is no string.
-            SettingsError: ``units`` is below 1.
+            SettingsError: ``units`` is no whole number, or below 1.
         """
         from gkiller.inference.explain import contributions
 
@@ -168,9 +168,13 @@ class Classifier:
         for label, value in given.items():
             if label not in self.thresholds:
                 raise SettingsError(
-                    f"the model has no label {label!r}", remedy=did_you_mean(label, self.labels)
+                    f"the model has no label {label!r}", remedy=did_you_mean(str(label), self.labels)
                 )
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float | np.floating)
+                or not 0 <= value <= 1
+            ):
                 raise ScoreRangeError(f"the threshold {value!r} of {label} is not a number in 0..1")
         return {label: float(given.get(label, stored)) for label, stored in self.thresholds.items()}
 
@@ -293,7 +297,9 @@ def _listed(texts: object) -> list[str]:
     Raises:
         RowError: one is no string, or they cannot be listed.
     """
-    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+    # A mapping or a table would give its keys or columns instead of comments.
+    whole = isinstance(texts, bytes | Mapping) or getattr(texts, "ndim", 1) != 1
+    if whole or not isinstance(texts, Iterable):
         raise RowError(
             f"comments must be a str or a list of str, not {type(texts).__name__}",
             remedy="decode bytes, and give an empty string for a missing comment",
