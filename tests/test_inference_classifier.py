@@ -147,6 +147,13 @@ def test_what_is_no_text_is_refused(clf, texts):
         clf.explain(texts if not isinstance(texts, list) else texts[-1])
 
 
+def test_stream_gives_the_chunks_before_a_bad_one(clf):
+    found = []
+    with pytest.raises(RowError, match="not int"):
+        found.extend(clf.stream([("a", ["you idiot"]), ("b", ["thank you"]), ("c", [5]), ("d", ["x"])]))
+    assert [key for key, _ in found] == ["a", "b"]
+
+
 def test_stream_keeps_order_and_keys(clf):
     chunks = [(i, TEXTS[i * 10 : i * 10 + i]) for i in range(6)]
     found = list(clf.stream(iter(chunks)))

@@ -13,7 +13,14 @@ from typing import TypeVar, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import ModelFormatError, RowError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.errors import (
+    GkillerError,
+    ModelFormatError,
+    RowError,
+    ScoreRangeError,
+    SettingsError,
+    did_you_mean,
+)
 from gkiller.inference.batches import LongText, Windows, batches, make_windows, pad
 from gkiller.inference.encoding import Encoder
 from gkiller.inference.results import Contribution, Prediction
@@ -211,7 +218,7 @@ class Classifier:
             long_text: as in `predict`.
 
         Yields:
-            The first of each pair, and its comments' scores.
+            The first of each pair, and its comments' scores; also of those before a chunk that fails.
 
         Raises:
             RowError: something that is no string.
@@ -223,13 +230,24 @@ class Classifier:
                 remedy=did_you_mean(str(long_text), get_args(LongText)),
             )
         waiting: deque[tuple[Key, _Work]] = deque()
-        for key, texts in chunks:
-            waiting.append((key, self._begin(_listed(texts), long_text)))
+        source, fault = iter(chunks), None
+        while True:
+            try:
+                key, texts = next(source)
+                work = self._begin(_listed(texts), long_text)
+            except StopIteration:
+                break
+            except GkillerError as error:  # of this chunk; the ones before it are good
+                fault = error
+                break
+            waiting.append((key, work))
             if len(waiting) >= _AHEAD:
                 done, work = waiting.popleft()
                 yield done, work.result()
         for done, work in waiting:
             yield done, work.result()
+        if fault is not None:
+            raise fault
 
     def _score(self, texts: list[str], long_text: LongText) -> Iterator[Scored]:
         for _, scored in self.stream(((None, chunk) for chunk in _chunks(texts)), long_text=long_text):
