@@ -134,7 +134,7 @@ def test_bad_rows(predict):
     assert (code, out) == (13, "")
     assert "(standard input), row 2" in err
     code, _, err = predict("--batch-size", "1", "--output", "out.csv", stdin=b"fine\n" + content)
-    assert (code, err.splitlines()[0]) == (13, "1 row done: go on with the same command and --resume")
+    assert (code, err.splitlines()[0]) == (13, "2 rows done: go on with the same command and --resume")
     code, out, err = predict("--on-error", "skip", stdin=content)
     assert (code, [line["row"] for line in objects(out)]) == (0, [1, 3])
     assert "warning: 1 bad row left out" in err
