@@ -9,7 +9,7 @@ from gkiller.cli.console import results_table, stdout
 from gkiller.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import RenderableType
     from rich.table import Table
@@ -34,13 +34,24 @@ def comparison_blocks(
         title: what was compared on.
         width: the columns that there are to draw in; the console's by default.
     """
+    room = stdout().width if width is None else width
     yield _sides(comparison, a, b)
-    yield _figures(comparison, title)
+    yield _fitting(room, (_figures(comparison, title, intervals=shown) for shown in (True, False)))
     yield from _verdicts(comparison)
-    yield _decisions(comparison)
-    yield _slices(comparison, stdout().width if width is None else width)
+    yield _fitting(room, (_decisions(comparison, everything=shown) for shown in (True, False)))
+    choices = (tuple(TITLES), ("f1", "ap"), ("f1",), ())
+    yield _fitting(room, (_slices(comparison, shown) for shown in choices))
     if comparison.examples:
         yield _examples(comparison)
+
+
+def _fitting(room: int, tables: Iterable[Table]) -> Table:
+    """Return the first table that is no wider than ``room``, else the last one."""
+    from rich.console import Console
+
+    ruler = Console(width=10_000)
+    *wide, last = tables
+    return next((table for table in wide if ruler.measure(table).maximum <= room), last)
 
 
 def _sides(comparison: Comparison, a: ScoredSide, b: ScoredSide) -> Table:
@@ -52,20 +63,18 @@ def _sides(comparison: Comparison, a: ScoredSide, b: ScoredSide) -> Table:
     return results_table("Sides", ("", "scores of", "label", "cut", "which is"), rows)
 
 
-def _figures(comparison: Comparison, title: str) -> Table:
-    several = len(comparison.labels) > 1
+def _figures(comparison: Comparison, title: str, *, intervals: bool) -> Table:
     rows = []
     for one in comparison.labels:
         for name, text in TITLES.items():
             d = one.paired.differences[name]
-            figures = (_number(d.a), _number(d.b), _signed(d), _p(one.p_holm[name]))
-            rows.append((one.label, text, *figures))
+            delta = _signed(d, interval=intervals)
+            rows.append((one.label, text, _number(d.a), _number(d.b), delta, _p(one.p_holm[name])))
     caption = (
-        f"n = {comparison.rows:,}{', weighted' if comparison.weighted else ''}; in brackets "
-        f"{comparison.confidence:.0%} intervals (paired bootstrap, {comparison.resamples:,} resamples)"
-    )
-    if several:
-        caption += f"; p: of {len(comparison.labels)} labels, Holm"
+        f"n = {comparison.rows:,}{', weighted' if comparison.weighted else ''}; "
+        f"{'in brackets ' if intervals else 'below, '}{comparison.confidence:.0%} intervals "
+        f"(paired bootstrap, {comparison.resamples:,} resamples)"
+    ) + _holm(comparison)
     return results_table(title, ("label", "figure", "A", "B", "A - B", "p"), rows, caption=caption)
 
 
@@ -79,35 +88,27 @@ def _verdicts(comparison: Comparison) -> Iterator[RenderableType]:
     yield Text("")
 
 
-def _decisions(comparison: Comparison) -> Table:
+def _holm(comparison: Comparison) -> str:
+    """Say that p-values are adjusted for the labels, where they are several."""
+    return f"; p: of {len(comparison.labels)} labels, Holm" if len(comparison.labels) > 1 else ""
+
+
+def _decisions(comparison: Comparison, *, everything: bool) -> Table:
     rows = []
     for one in comparison.labels:
         (neither, only_b), (only_a, both) = one.paired.agreement.tolist()
         share = (both + neither) / one.paired.n if one.paired.n else math.nan
         tests = one.paired.mcnemar
         right = (tests.only_a_right, tests.only_b_right, _p(one.p_holm["mcnemar"]))
-        rows.append((one.label, both, only_a, only_b, neither, f"{share:.1%}", *right))
-    header = ("label", "both +", "A +", "B +", "both -", "agree", "A right", "B right", "p")
-    caption = "rows, unweighted; A right: A alone is; p: McNemar's exact test"
-    if len(comparison.labels) > 1:
-        caption += f", of {len(comparison.labels)} labels, Holm"
+        cells = (both, only_a, only_b, neither) if everything else ()
+        rows.append((one.label, *cells, f"{share:.1%}", *right))
+    header = ("label", *(("both +", "A +", "B +", "both -") if everything else ()), "agree")
+    header = (*header, "A right", "B right", "p")
+    caption = "rows, unweighted; A right: A alone is; p: McNemar's exact test" + _holm(comparison)
     return results_table("Decisions", header, rows, caption=caption)
 
 
-def _slices(comparison: Comparison, room: int) -> Table:
-    """Return the table of slices with as many columns as there is room for."""
-    from rich.console import Console
-
-    ruler = Console(width=10_000)
-    table = _slices_table(comparison, tuple(TITLES))
-    for shown in (("f1", "ap"), ("f1",), ()):
-        if ruler.measure(table).maximum <= room:
-            break
-        table = _slices_table(comparison, shown)
-    return table
-
-
-def _slices_table(comparison: Comparison, shown: Sequence[str]) -> Table:
+def _slices(comparison: Comparison, shown: Sequence[str]) -> Table:
     several = len(comparison.labels) > 1
 
     def row(one: SliceComparison) -> tuple[object, ...]:
@@ -120,7 +121,10 @@ def _slices_table(comparison: Comparison, shown: Sequence[str]) -> Table:
 
     header = ["slice", *(["label"] if several else []), "n", "pos."]
     header += [f"{TITLES[name]}, A - B" for name in shown] + ["A right", "B right", "p"]
-    caption = f"p: McNemar's, of {len(comparison.slices)} slices, Holm; intervals are of one slice at a time; length is in characters"
+    caption = (
+        f"p: McNemar's, of {len(comparison.slices)} slices, Holm; intervals are of one slice at a time;\n"
+        "length: in characters"
+    )
     if len(shown) < len(TITLES):
         caption += "\nno room for all differences: see --json"
     return results_table("Slices", header, [row(one) for one in comparison.slices], caption=caption)
@@ -152,12 +156,16 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def _signed(d: Difference, form: str = "{:+.4f}", between: str = " to ") -> str:
-    """Return a difference with its interval, such as "-0.0031 (-0.0102 to +0.0040)"."""
+def _signed(d: Difference, form: str = "{:+.4f}", between: str = " to ", *, interval: bool = True) -> str:
+    """Return a difference, with its interval when wanted, such as "-0.0031 (-0.0102 to +0.0040)"."""
     if math.isnan(d.delta):
         return "-"
     text = form.format(d.delta)
-    return text if math.isnan(d.low) else f"{text} ({form.format(d.low)}{between}{form.format(d.high)})"
+    return (
+        text
+        if math.isnan(d.low) or not interval
+        else f"{text} ({form.format(d.low)}{between}{form.format(d.high)})"
+    )
 
 
 def _p(value: float) -> str:

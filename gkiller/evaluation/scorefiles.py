@@ -1,7 +1,8 @@
 """Score files, as ``gkiller predict`` writes them, and other tables of the same comments, joined with data.
 
-Rows are joined by id where the file has one in every row, else by their order. Texts, where the file has
-them, must be those of the data.
+Rows are joined by id where the file has one in every row, else by their order; also by order where none
+of the ids is one of the data and the texts can tell. Texts, where the file has them, must be those of the
+data.
 """
 
 from __future__ import annotations
@@ -209,15 +210,17 @@ def join(records: Records, split: Split) -> tuple[IntArray, str]:
     Raises:
         RowError: a row is missing or not the same comment, or an id is not clear.
     """
-    n, m = len(split), records.count
-    if records.ids and records.ids != split.ids:
+    n = len(split)
+    shared = bool(set(records.ids) & set(split.ids))
+    same = records.ids == split.ids
+    if records.ids and not same and (shared or not records.texts):
         places = _by_id(records, split)
-        unused = m - len(set(places.tolist()))
+        unused = records.count - len(set(places.tolist()))
         how = f"{records.name}: joined by id" + (f"; {counted(unused, 'row')} not used" if unused else "")
     else:
         _check_order(records, n)
         places = np.arange(n, dtype=np.intp)
-        how = f"{records.name}: joined by {'id' if records.ids else 'order'}"
+        how = f"{records.name}: joined by {'id' if same else 'order'}"
     if records.texts:
         _check_texts(records, split, places)
     elif not records.ids:
