@@ -209,7 +209,7 @@ def test_equal_sides_are_called_different_as_often_as_promised():
 
 
 def test_pairing_narrows_the_interval():
-    """Apart, the variances of the two sides would add up; each is measured against scores that are all alike."""
+    """Apart, the variances of the two sides would add up; each is measured against scores that are alike."""
     truth, a, b = population(500)
     alike = Side(np.full(500, 0.5), 0.5)
 
