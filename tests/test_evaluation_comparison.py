@@ -399,6 +399,16 @@ def test_weights_reach_the_figures_and_zero_leaves_rows_out(tmp_path, found):
     assert ("toxicity", "1") not in [(one.column, one.value) for one in after.slices]
 
 
+def test_few_positives_or_negatives_are_told(tmp_path):
+    found = load_labelled(DataSettings(source=str(write_toy_csv(tmp_path / "toy.csv", 400))), None)
+    a = side_of_file(jsonl(tmp_path / "a.jsonl", scored(400)), found, NO_THRESHOLDS)
+    assert compare(found, a, a, FEW).rough() == []
+    found.rows.labels[:] = 1
+    found.rows.labels[:12] = 0
+    (line,) = compare(found, a, a, FEW).rough()
+    assert line.startswith("toxicity: 12 negatives: its intervals are rough")
+
+
 def test_examples_are_those_decided_differently_first(tmp_path, found):
     a, b = sides(tmp_path, found)
     examples = compare(found, a, b, FEW, examples=40).examples

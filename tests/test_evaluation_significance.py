@@ -307,7 +307,10 @@ def difference(relative, relative_low, relative_high, b=0.5):
 def test_within_needs_the_lower_bound():
     assert verdict(difference(1.0, 0.981, 1.02), n=100).kind == "within"
     assert verdict(difference(1.0, 0.979, 1.02), n=100).kind == "not shown"
-    assert verdict(difference(1.1, 1.05, 1.15), n=100).kind == "within"  # better is not worse
+    ahead = verdict(difference(1.1, 1.05, 1.15), n=100)  # better is not worse
+    assert ahead.kind == "within"
+    assert ahead.text.count("ahead, so within") == 2
+    assert "ahead" not in verdict(difference(1.0, 0.99, 1.02), n=100).text
 
 
 def test_worse_needs_the_upper_bound():

@@ -54,14 +54,14 @@ FirstThresholdOption = Annotated[
     list[str] | None,
     typer.Option(
         "--threshold-a",
-        metavar="\\[LABEL=]X",
+        metavar="[LABEL=]X",
         help="A's threshold, for one label or all, tuned on other rows; else the stored one, or the one that "
         "the flags of a file of scores show; repeatable.",
     ),
 ]
 SecondThresholdOption = Annotated[
     list[str] | None,
-    typer.Option("--threshold-b", metavar="\\[LABEL=]X", help="The same for B."),
+    typer.Option("--threshold-b", metavar="[LABEL=]X", help="The same for B."),
 ]
 ExamplesOption = Annotated[
     int,
@@ -71,6 +71,7 @@ MarginOption = Annotated[
     float,
     typer.Option(
         "--margin",
+        metavar="NUMBER",
         min=0.0,
         max=1.0,
         help="What A may lose for the verdict 'within': 0.02 is 2 % of B's figure.",
@@ -103,13 +104,14 @@ def compare(
     out: OutOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Compare two models, or files of their scores, on the same labelled comments.
+    """Compare two models, or files of their scores.
 
-    F1 at each side's own threshold, average precision and ROC-AUC, with paired bootstrap intervals of the
+    On the same labelled comments: F1 at each side's own threshold, average precision and ROC-AUC, with paired bootstrap intervals of the
     differences; the verdict whether A keeps within the margin of B; agreement and McNemar's test of the
     decisions; slices; and the comments they differ on. No threshold is tuned here. Without --data it reads
     the data of the first model's own run.
     """
+    from gkiller.data.sources import public_source
     from gkiller.evaluation.comparison import compare as compare_scored
     from gkiller.evaluation.slices import named_slices
     from gkiller.evaluation.source import comparing_warnings, load_chosen
@@ -149,6 +151,7 @@ def compare(
         if model is not None and model.path is not None
         for line in comparing_warnings(model.path, choice, found, model.metadata["thresholds"])
     ]
+    warnings += comparison.rough()
     if comparison.missing:
         warnings.append(f"not compared, as a side lacks them: {', '.join(comparison.missing)}")
     if found.dataset.manifest.get("synthetic"):
@@ -163,7 +166,8 @@ def compare(
         "notes": [*first.notes, *second.notes, *joined],
         "warnings": warnings,
     }
-    blocks = partial(comparison_blocks, comparison, first, second, f"{source}, {found.name}")
+    title = f"{public_source(source)}, {found.name}"
+    blocks = partial(comparison_blocks, comparison, first, second, title)
     if out is not None:
         _write(out, report, blocks)
     for line in warnings:

@@ -73,15 +73,16 @@ def _figures(comparison: Comparison, title: str, *, intervals: bool) -> Table:
     caption = (
         f"n = {comparison.rows:,}{', weighted' if comparison.weighted else ''}; "
         f"{'in brackets ' if intervals else 'below, '}{comparison.confidence:.0%} intervals "
-        f"(paired bootstrap, {comparison.resamples:,} resamples)"
-    ) + _holm(comparison)
+        f"(paired bootstrap, {comparison.resamples:,} resamples); "
+        f"p: of the same draws, at least {2 / (comparison.resamples + 1):.4f} each{_holm(comparison)}"
+    )
     return results_table(title, ("label", "figure", "A", "B", "A - B", "p"), rows, caption=caption)
 
 
 def _verdicts(comparison: Comparison) -> Iterator[RenderableType]:
     from rich.text import Text
 
-    yield Text(f"Does A keep within {100 * comparison.margin:g} % of B?")
+    yield Text(f"\nDoes A keep within {100 * comparison.margin:g} % of B?")
     for one in comparison.labels:
         for name, text in TITLES.items():
             yield Text(f"  {one.label} {text}: {one.verdicts[name].text}")
@@ -90,7 +91,7 @@ def _verdicts(comparison: Comparison) -> Iterator[RenderableType]:
 
 def _holm(comparison: Comparison) -> str:
     """Say that p-values are adjusted for the labels, where they are several."""
-    return f"; p: of {len(comparison.labels)} labels, Holm" if len(comparison.labels) > 1 else ""
+    return f", adjusted for {len(comparison.labels)} labels (Holm)" if len(comparison.labels) > 1 else ""
 
 
 def _decisions(comparison: Comparison, *, everything: bool) -> Table:
@@ -122,8 +123,8 @@ def _slices(comparison: Comparison, shown: Sequence[str]) -> Table:
     header = ["slice", *(["label"] if several else []), "n", "pos."]
     header += [f"{TITLES[name]}, A - B" for name in shown] + ["A right", "B right", "p"]
     caption = (
-        f"p: McNemar's, of {len(comparison.slices)} slices, Holm; intervals are of one slice at a time;\n"
-        "length: in characters"
+        f"length: in characters; p: McNemar's, adjusted for {len(comparison.slices)} slices (Holm); "
+        "intervals: of one slice at a time"
     )
     if len(shown) < len(TITLES):
         caption += "\nno room for all differences: see --json"

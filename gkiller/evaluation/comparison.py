@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gkiller.errors import LabelMismatchError
+from gkiller.errors import LabelMismatchError, counted
 from gkiller.evaluation.results import number
 from gkiller.evaluation.significance import (
     FIGURES,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import EvaluationSettings
 
 MCNEMAR = "mcnemar"
+FEW = 50  # positives or negatives below which percentile intervals are too narrow to lean on
 Progress = Callable[[int, int], None]
 
 
@@ -144,6 +145,17 @@ class Comparison:
     confidence: float
     resamples: int
     bootstrap_seed: int
+
+    def rough(self) -> list[str]:
+        """Return a line for each label of so few positives or negatives that its intervals are rough."""
+        lines = []
+        for one in self.labels:
+            positives, negatives = one.paired.positives, one.paired.n - one.paired.positives
+            least, name = min((positives, "positive"), (negatives, "negative"))
+            if least < FEW:
+                told = "its intervals are rough, and those of its slices more so"
+                lines.append(f"{one.label}: {counted(least, name)}: {told}")
+        return lines
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values: no NaN, so strict JSON takes them; labels by name."""

@@ -269,6 +269,9 @@ class Verdict:
 def verdict(difference: Difference, margin: float = MARGIN, *, n: int) -> Verdict:
     """Judge a difference by its interval.
 
+    On few positives (or negatives) a bootstrap interval is too narrow, at the worst of no width where both
+    sides decide all of them alike; then "within" says little.
+
     Args:
         difference: of one figure.
         margin: what the first side may lose: a share of the second side's figure, and in the absolute verdict
@@ -283,8 +286,8 @@ def verdict(difference: Difference, margin: float = MARGIN, *, n: int) -> Verdic
     )
     absolute_text = _told(d.delta, d.low, d.high, digits=4, unit="")
     text = (
-        f"relative {relative_text}: {_ruling(kind, f'{100 * margin:g} %', needed)}; "
-        f"absolute {absolute_text}: {_ruling(absolute, f'{margin:g}', absolute_needed)}"
+        f"relative {relative_text}: {_ruling(kind, f'{100 * margin:g} %', needed, d.relative_low > 1)}; "
+        f"absolute {absolute_text}: {_ruling(absolute, f'{margin:g}', absolute_needed, d.low > 0)}"
     )
     return Verdict(kind, text, needed, absolute, absolute_needed)
 
@@ -307,9 +310,9 @@ def _told(value: float, low: float, high: float, *, digits: int, unit: str) -> s
     return f"{value:+.{digits}f}{unit} ({span})"
 
 
-def _ruling(kind: Kind, margin: str, needed: int | None) -> str:
+def _ruling(kind: Kind, margin: str, needed: int | None, ahead: bool) -> str:
     if kind == "within":
-        return f"within {margin}"
+        return f"{'ahead, so ' if ahead else ''}within {margin}"
     if kind == "worse":
         return f"worse by more than {margin}"
     return f"not shown within {margin}" + (f", about {needed:,} rows needed" if needed is not None else "")
