@@ -73,6 +73,8 @@ def test_without_data_the_first_model_s_run_gives_them(call, compare, place):
     found = compare("runs/d1", "runs/file")
     expected = json.loads(call("evaluate", "runs/d1", "--json", *QUICK)[1])
     assert (found["split"], found["rows"]) == ("test", expected["rows"])
+    shutil.copytree("runs/d1/model", "copy")
+    assert compare("copy", "runs/d1")["rows"] == expected["rows"]
     f1 = found["labels"]["toxicity"]["differences"]["f1"]["a"]
     assert f1 == expected["labels"]["toxicity"]["stored"]["f1"]["value"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +118,14 @@ def test_a_broken_row_is_named(tmp_path, key, value):
     with pytest.raises(RowError, match="row 3") as caught:
         read_scores(jsonl(tmp_path / "s.jsonl", rows), LABEL)
     assert caught.value.remedy
+
+
+def test_a_torn_file_is_named_and_not_to_be_skipped(tmp_path):
+    path = tmp_path / "torn.jsonl"
+    path.write_text(Path(jsonl(tmp_path / "s.jsonl", scored(3))).read_text()[:-20])
+    with pytest.raises(RowError, match=r"torn\.jsonl, row 3") as caught:
+        read_scores(str(path), LABEL)
+    assert "skip" not in caught.value.remedy
 
 
 def test_what_is_no_score_file_is_refused(tmp_path):

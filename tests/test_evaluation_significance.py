@@ -231,6 +231,13 @@ def test_the_seed_alone_decides():
     assert once["differences"]["ap"]["low"] != other["differences"]["ap"]["low"]
 
 
+def test_scores_may_be_of_any_kind_of_number():
+    truth, a, b = population(80)
+    wide = compare_sides(truth, Side(a.astype(np.float32).astype(float), 0.5), Side(b, 0.5), resamples=30)
+    narrow = compare_sides(list(truth), Side(a.astype(np.float32), 0.5), Side(list(b), 0.5), resamples=30)
+    assert wide.as_dict() == narrow.as_dict()
+
+
 def test_one_class_leaves_what_it_must_undefined():
     scores = np.array([0.2, 0.8, 0.6])
     found = compare_sides(np.zeros(3), Side(scores, 0.5), Side(scores / 2, 0.5), resamples=20)

@@ -106,10 +106,10 @@ def compare(
 ) -> None:
     """Compare two models, or files of their scores.
 
-    On the same labelled comments: F1 at each side's own threshold, average precision and ROC-AUC, with paired bootstrap intervals of the
-    differences; the verdict whether A keeps within the margin of B; agreement and McNemar's test of the
-    decisions; slices; and the comments they differ on. No threshold is tuned here. Without --data it reads
-    the data of the first model's own run.
+    On the same labelled comments: F1 at each side's own threshold, average precision and ROC-AUC, with
+    paired bootstrap intervals of the differences; the verdict whether A keeps within the margin of B;
+    agreement and McNemar's test of the decisions; slices; and the comments they differ on. No threshold is
+    tuned here. Without --data it reads the data of the first side's own run, or else of the second's.
     """
     from gkiller.data.sources import public_source
     from gkiller.evaluation.comparison import compare as compare_scored
@@ -217,19 +217,19 @@ def _loaded(name: str) -> LoadedModel | None:
 def _choice(
     models: Sequence[LoadedModel | None], settings: DataSettings, asked: Collection[str]
 ) -> DataChoice:
-    """Return the data that were named, else those of the first model's run."""
-    from gkiller.evaluation.source import DataChoice, choose_data
+    """Return the data that were named, else those of the first model that has a run."""
+    from gkiller.evaluation.source import DataChoice, choose_data, run_of
 
     if "data.source" in asked:
         return DataChoice(settings, None)
-    path = next((model.path for model in models if model is not None and model.path is not None), None)
-    if path is None:
+    paths = [model.path for model in models if model is not None and model.path is not None]
+    if not paths:
         raise SettingsError(
             "two files of scores do not tell which comments they are of",
             where="--data",
             remedy="name the labelled comments with --data",
         )
-    return choose_data(path, settings, asked)
+    return choose_data(next(filter(run_of, paths), paths[0]), settings, asked)
 
 
 def _side(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gkiller.evaluation.checks import FloatArray, IntArray
 
 ROUNDING = 1e-6  # scores are written with six digits
+_MEND = "mend the row, or score the comments again"
 _SAME_ROWS = "score the rows that are compared, all of them and in their order, or with their ids"
 
 
@@ -263,7 +264,8 @@ def _batches(
     whole = {"ids": True, "texts": text is not None, "numbers": number is not None}
     for batch in part.reader.batches(list(dict.fromkeys(wanted))):
         if batch.bad:
-            raise next(iter(batch.bad.values())).error
+            error = next(iter(batch.bad.values())).error
+            raise type(error)(error.what, where=error.where, remedy=_MEND)  # rows cannot be skipped here
         ids = batch.columns[identifier] if identifier is not None else [None] * len(batch)
         for row, value in zip(batch.rows, ids, strict=True):
             if value is None or value == "":
@@ -297,9 +299,7 @@ def _score(value: Any, name: str, batch: RawBatch, i: int, label: str) -> float:
         score = math.nan
     if not 0 <= score <= 1:
         what = "the score is missing" if value in (None, "") else f"the score {value!r:.40} is not in 0..1"
-        raise ScoreRangeError(
-            what, where=_where(name, batch, i, label), remedy="mend the row, or score the comments again"
-        )
+        raise ScoreRangeError(what, where=_where(name, batch, i, label), remedy=_MEND)
     return score
 
 

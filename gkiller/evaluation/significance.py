@@ -149,14 +149,15 @@ def compare_sides(
     Raises:
         DataError, EvaluationError: see ``checked_tables``; also a threshold outside 0..1.
     """
-    column, mass = _checked(truth, a, b, weights)
-    plans = [plan(rank(column, side.scores, mass), (side.threshold,), 1) for side in (a, b)]
+    column, scores, mass = _checked(truth, a, b, weights)
+    sides = [Side(scores[:, 0], a.threshold), Side(scores[:, 1], b.threshold)]
+    plans = [plan(rank(column, side.scores, mass), (side.threshold,), 1) for side in sides]
     whole = np.ones((1, len(column)))
     points = np.stack([one.figures(whole)[0, _COLUMNS] for one in plans])
     replicas = resample(plans, len(column), resamples, seed, progress)[:, :, _COLUMNS]
     used = ~np.isnan(column) & (mass > 0)
     positive = column[used] == 1
-    flags = [side.scores[used] >= side.threshold for side in (a, b)]
+    flags = [side.scores[used] >= side.threshold for side in sides]
     return Paired(
         n=int(used.sum()),
         positives=int(positive.sum()),
@@ -168,8 +169,8 @@ def compare_sides(
     )
 
 
-def _checked(truth: Any, a: Side, b: Side, weights: Any | None) -> tuple[FloatArray, FloatArray]:
-    """Return truth (n,) and weights (n,)."""
+def _checked(truth: Any, a: Side, b: Side, weights: Any | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return truth (n,), both sides' scores (n, 2) and weights (n,)."""
     names = ("A", "B")
     shapes = [np.shape(truth), *(np.shape(side.scores) for side in (a, b))]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
@@ -177,8 +178,8 @@ def _checked(truth: Any, a: Side, b: Side, weights: Any | None) -> tuple[FloatAr
             f"truth {shapes[0]} and scores {shapes[1]} and {shapes[2]} do not fit together",
             remedy="give one value per row, of the same rows",
         )
-    scores = np.stack([a.scores, b.scores], axis=1)
-    table, _, mass = checked_tables(names, np.stack([truth, truth], axis=1), scores, weights)
+    both = np.stack([a.scores, b.scores], axis=1)
+    table, scores, mass = checked_tables(names, np.stack([truth, truth], axis=1), both, weights)
     for name, side in zip(names, (a, b), strict=True):
         if not 0 <= side.threshold <= 1:
             raise ScoreRangeError(
@@ -186,7 +187,7 @@ def _checked(truth: Any, a: Side, b: Side, weights: Any | None) -> tuple[FloatAr
                 where=f"side {name}",
                 remedy="give a threshold in 0..1",
             )
-    return table[:, 0], mass
+    return table[:, 0], scores, mass
 
 
 def _difference(point: FloatArray, replicas: FloatArray, confidence: float) -> Difference:
