@@ -33,6 +33,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "train": LazyCommand("gkiller.cli.train", "Train a classifier: first its neurons, then its dendrites."),
     "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
     "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
+    "compare": LazyCommand("gkiller.cli.compare", "Compare two models, or files of their scores."),
     "export": LazyCommand(
         "gkiller.cli.export", "Export a model: ONNX graph, plain weights, or a wheel to install."
     ),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gkiller.cli.console import emit_json, note, progress, show, stdout
-from gkiller.cli.options import JsonFlag
+from gkiller.cli.options import JsonFlag, labelled_numbers
 from gkiller.cli.predict_options import (
     BatchSizeOption,
     ExplainFlag,
@@ -179,20 +179,7 @@ def _check(
 
 def _thresholds(given: list[str]) -> Callable[[Classifier], dict[str, float]]:
     """Parse ``X`` and ``LABEL=X``; return what gives the thresholds by label for a classifier."""
-    overall: float | None = None
-    single: dict[str, float] = {}
-    for item in given:
-        label, equals, number = item.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError as error:
-            raise SettingsError(
-                f"{number!r} is no number", where="--threshold", remedy="write 0.7 or insult=0.7"
-            ) from error
-        if equals:
-            single[label] = value
-        else:
-            overall = value
+    overall, single = labelled_numbers(given, "--threshold")
 
     def apply(classifier: Classifier) -> dict[str, float]:
         stored = classifier.thresholds
