@@ -52,7 +52,29 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, where they are not there, and flush their names to the disk.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    with writing(path):
+        new = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in new:
+            sync(folder.parent)
+
+
 def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file beside its place, flush it, and rename it there.
 
     Raises:
@@ -62,8 +84,8 @@ def write_text(path: Path, text: str) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.chmod(0o644)
@@ -109,14 +131,18 @@ def remove_leftovers(directory: Path, *, keep: tuple[str, ...] = ()) -> None:
     Args:
         directory: one that nobody else writes to now.
         keep: hidden names that stay.
+
+    Raises:
+        OutputError: nothing may be removed there.
     """
-    for path in directory.glob(".*"):
-        if path.name in keep:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    with writing(directory):
+        for path in directory.glob(".*"):
+            if path.name in keep:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -144,8 +170,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         OutputError: it cannot be written, or the disk is full.
     """
     path = path.resolve()
+    make_directory(path.parent)
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         with writing(path):

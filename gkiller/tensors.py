@@ -67,7 +67,8 @@ def read_header(data: bytes, dtypes: Collection[str] = tuple(ITEM_BYTES)) -> dic
             a type that is not among ``dtypes``, or sizes that are not exactly those of the bytes that follow.
     """
     for start, what in _OTHERS.items():
-        if data.startswith(start):
+        # The length of a header, which "{" follows, may look like another format's mark.
+        if data.startswith(start) and not data.startswith(b"{", _LENGTH):
             raise ValueError(f"this is {what}, and only safetensors is read")
     length = int.from_bytes(data[:_LENGTH], "little")
     if len(data) < _LENGTH or not 2 <= length <= len(data) - _LENGTH:

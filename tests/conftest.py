@@ -12,7 +12,7 @@ os.environ.pop("COLUMNS", None)  # what a test prints does not depend on the win
 import pytest
 from inference_helpers import write_model
 from saved_models import save
-from toy import SIX, tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
+from toy import SIX, TINY, record_path, tiny_settings, toy_tokenizer, write_six_label_csv, write_toy_csv
 
 from gkiller.cli.main import main
 from gkiller.data.prepare import prepare
@@ -97,3 +97,33 @@ def call(tmp_path, monkeypatch, capfd):
         return code, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, tokenizer_file):
+    """A folder with a CSV, prepared data, and runs on either: runs/d1 and runs/file."""
+    patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("made")
+    patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
+    patch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+    patch.chdir(folder)
+    write_toy_csv(folder / "comments.csv")
+    overrides = (*TINY, "train.epochs=1", f"model.tokenizer={tokenizer_file}")
+    flags = ["--no-dendrites", *(part for override in overrides for part in ("--set", override))]
+
+    def gkiller(*arguments):
+        assert main([str(argument) for argument in arguments]) == 0
+
+    gkiller("data", "prepare", "comments.csv", "--out", "prepared")
+    gkiller("train", "--data", "prepared", "--sample-size", 60, "--name", "d1", *flags)
+    gkiller("train", "--data", folder / "comments.csv", "--name", "file", *flags)
+    patch.undo()
+    return folder
+
+
+@pytest.fixture
+def place(made, tmp_path, call):
+    """A copy of that folder, which is the current one."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    for run, source in (("d1", "prepared"), ("file", "comments.csv")):
+        record_path(tmp_path, run, str(tmp_path / source))
+    return tmp_path

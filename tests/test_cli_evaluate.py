@@ -4,9 +4,8 @@ import json
 import shutil
 
 import pytest
-from toy import TINY, write_toy_csv
+from toy import record_path, write_toy_csv
 
-from gkiller.cli.main import main
 from gkiller.data.sources import public_source
 from gkiller.model.directory import load_model
 
@@ -14,47 +13,9 @@ pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
 QUICK = ("--resamples", 10)
 
 
-def gkiller(*arguments):
-    assert main([str(argument) for argument in arguments]) == 0
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, tokenizer_file):
-    """A folder with a CSV, prepared data, and runs on either: runs/d1 and runs/file."""
-    patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("made")
-    patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
-    patch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
-    patch.chdir(folder)
-    write_toy_csv(folder / "comments.csv")
-    overrides = (*TINY, "train.epochs=1", f"model.tokenizer={tokenizer_file}")
-    flags = ["--no-dendrites", *(part for override in overrides for part in ("--set", override))]
-    gkiller("data", "prepare", "comments.csv", "--out", "prepared")
-    gkiller("train", "--data", "prepared", "--sample-size", 60, "--name", "d1", *flags)
-    gkiller("train", "--data", folder / "comments.csv", "--name", "file", *flags)
-    patch.undo()
-    return folder
-
-
-@pytest.fixture
-def place(made, tmp_path, call):
-    """A copy of that folder, which is the current one."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    for run, source in (("d1", "prepared"), ("file", "comments.csv")):
-        record_path(tmp_path, run, str(tmp_path / source))
-    return tmp_path
-
-
 def split_again(call):
     code, _, err = call("data", "prepare", "comments.csv", "--out", "prepared", "--split-seed", 7, "--force")
     assert code == 0, err
-
-
-def record_path(place, run, path):
-    """Let a run's manifest record where its data are."""
-    file = place / "runs" / run / "manifest.json"
-    manifest = json.loads(file.read_text())
-    manifest["data"]["path"] = path
-    file.write_text(json.dumps(manifest))
 
 
 # -- the run's own data -------------------------------------------------------------------------

@@ -60,6 +60,8 @@ def test_json_is_one_object(predict):
     assert [word["text"] for word in answer["predictions"][0]["explanation"]] == ["you", "idiot"]
     code, out, _ = predict("--json", stdin=b"a")
     assert (code, json.loads(out)["error"]) == (2, "SettingsError")
+    code, out, _ = predict("a", "--json", "--format", "csv")
+    assert (code, json.loads(out)["where"]) == (2, "--json")
 
 
 def test_files_in_and_out(predict, tmp_path):
@@ -101,12 +103,17 @@ def test_thresholds(predict):
         (["a", "--threshold", "2"], 52, "0..1"),
         (["a", "--input", "a.txt"], 2, "not both"),
         (["--input", "no.txt"], 10, "no such file"),
+        (["--input", ".", "--input-format", "txt"], 10, "folder"),
         (["a", "--format", "parquet"], 2, "--output"),
+        (["a", "--output", "a.tsv"], 2, "no format is written to .tsv"),
+        (["a", "--output", "a.tsv.gz"], 2, "--format"),
+        (["a", "--text-column", "text"], 2, "--input"),
+        (["a", "--input-format", "csv"], 2, "--input"),
         (["a", "--format", "xml"], 2, "xml"),
         (["--format", "csv", "--resume"], 2, "--output"),
         (["--output", "a", "--resume", "--force"], 2, "contradict"),
         (["a", "--format", "csv", "--explain"], 2, "jsonl"),
-        (["a", "--precision", "fp16"], 20, "gkiller export"),
+        (["a", "--precision", "fp16"], 20, "--storage fp16"),
     ],
 )
 def test_what_does_not_go_together(predict, arguments, code, message):
@@ -126,19 +133,21 @@ def test_bad_rows(predict):
     code, out, err = predict(stdin=content)
     assert (code, out) == (13, "")
     assert "(standard input), row 2" in err
+    code, _, err = predict("--batch-size", "1", "--output", "out.csv", stdin=b"fine\n" + content)
+    assert (code, err.splitlines()[0]) == (13, "2 rows done: go on with the same command and --resume")
     code, out, err = predict("--on-error", "skip", stdin=content)
     assert (code, [line["row"] for line in objects(out)]) == (0, [1, 3])
-    assert "1 bad rows are left out" in err
+    assert "warning: 1 bad row left out" in err
     assert "(standard input), row 2: byte 0xE9" in err
 
 
 def test_long_texts_are_told(predict):
     code, out, err = predict("page " * 40)
     assert (code, objects(out)[0]["windows"] > 1) == (0, True)
-    assert "1 comments have more than 16 tokens and were read in windows" in err
+    assert "1 comment of more than 16 tokens read in windows" in err
     code, out, err = predict("page " * 40, "--long-text", "truncate")
     assert (code, objects(out)[0]["truncated"]) == (0, True)
-    assert "their end was not read" in err
+    assert "1 comment of more than 16 tokens read without the end" in err
 
 
 def at_a_terminal(*arguments, stdin=None):
@@ -178,6 +187,8 @@ def test_at_a_terminal(onnx_model):
     assert "{" not in shown
     code, shown = at_a_terminal("you idiot", "thank you", "--model", onnx_model)
     assert (code, "highest score" in shown, "thank you" in shown) == (0, True, True)
+    code, shown = at_a_terminal("a", "b", "--model", onnx_model, "--only-flagged", "-t", "1")
+    assert (code, shown.strip()) == (0, "no comment reaches a threshold")
     code, shown = at_a_terminal("--model", onnx_model, stdin=b"you idiot\n")
     assert (code, json.loads(shown.splitlines()[0])["row"]) == (0, 1)
     code, shown = at_a_terminal("--model", onnx_model)
@@ -275,19 +286,36 @@ def test_a_reader_that_leaves_ends_it_quietly(onnx_model):
         assert process.wait(timeout=60) == 141
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device there")
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_full_standard_output_is_named(onnx_model, flags):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "a", "--model", onnx_model, *flags],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 19
+    assert done.stderr.startswith(b"error: the output cannot be written: No space left")
+    assert done.stderr.count(b"\n") == 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM there")
 def test_a_terminated_job_goes_on_where_it_was(onnx_model, tmp_path):
     out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
     arguments = [*COMMAND, "--model", str(onnx_model), "--batch-size", "1000", "--output", str(out)]
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE)
-    process.stdin.write(CONTENT[:-1000])
-    process.stdin.flush()
-    while not (partial.exists() and partial.stat().st_size > 0):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.terminate()
-    process.stdin.close()
-    assert process.wait(timeout=60) == 143
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(CONTENT[:-1000])
+        process.stdin.flush()
+        while not (partial.exists() and partial.stat().st_size > 0):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+        process.stdin.close()
+        assert process.wait(timeout=60) == 143
+        assert b"go on with the same command and --resume" in process.stderr.read()
     journal = json.loads((tmp_path / "out.jsonl.progress.json").read_text())
     assert journal["bytes"] == partial.stat().st_size > 0
     done = subprocess.run([*arguments, "--resume", "--json"], input=CONTENT, capture_output=True, check=True)

@@ -192,10 +192,17 @@ def test_a_finished_run_is_left_alone_and_can_be_lengthened(call, run):
     assert code == 41
     assert "finished" in err
     assert "more epochs" in err
+    assert "resumed" not in err
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     code, out, err = call("train", "--resume", "last", "--epochs", 2, "--json")
     assert code == 0, err
     assert json.loads(out)["epochs"] == 2
+
+
+def test_a_resumed_run_keeps_its_name(call, run):
+    code, _, err = call("train", "--resume", run, "--name", "other")
+    assert code == 2
+    assert "keeps its name" in err
 
 
 @pytest.mark.parametrize("what", ["last", "runs/nothing", "."])

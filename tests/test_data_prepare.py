@@ -260,7 +260,7 @@ def test_same_input_same_bytes_whatever_the_batch_size(tmp_path, monkeypatch):
     source = write_csv(tmp_path / "a.csv", rows)
     found = []
     for size in (4096, 4096, 7, 1):
-        monkeypatch.setattr("gkiller.data.delimited.BATCH_ROWS", size)
+        monkeypatch.setattr("gkiller.data.rows.BATCH_ROWS", size)
         out = tmp_path / f"out{len(found)}"
         prepare(settings(), out, sources=[str(source)])
         found.append({path.name: path.read_bytes() for path in out.iterdir()})

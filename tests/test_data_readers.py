@@ -10,7 +10,8 @@ from data_helpers import plain_text, write_csv, write_jsonl, write_parquet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.data import delimited, jsonl
+from gkiller.data import delimited
+from gkiller.data import rows as rows_room
 from gkiller.data.delimited import DelimitedReader, UnclosedQuoteError, parse_records
 from gkiller.data.jsonl import JsonLinesReader
 from gkiller.data.parquet import ParquetReader
@@ -117,8 +118,7 @@ def test_batches_do_not_change_rows(tmp_path, monkeypatch, size):
     rows = [(f"text {i}\nwith a line", i % 2) for i in range(10)]
     path = write_csv(tmp_path / "a.csv", rows)
     lines = write_jsonl(tmp_path / "a.jsonl", [{"text": text, "label": label} for text, label in rows])
-    monkeypatch.setattr(delimited, "BATCH_ROWS", size)
-    monkeypatch.setattr(jsonl, "BATCH_ROWS", size)
+    monkeypatch.setattr(rows_room, "BATCH_ROWS", size)
     for reader in (DelimitedReader(path, "a", ".csv"), JsonLinesReader(lines, "a")):
         batches = list(reader.batches(["text"]))
         assert [row for batch in batches for row in batch.rows] == list(range(1, 11))
@@ -193,7 +193,7 @@ def test_utf16_is_recognised(tmp_path, encoding):
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [(gzip.compress(b"text,label\n"), "gzip"), (b"PAR1....", "Parquet"), (b"PK\x03\x04....", "zip")],
+    [(gzip.compress(b"text,label\n"), "gzip"), (b"PAR1\x15...", "Parquet"), (b"PK\x03\x04....", "zip")],
     ids=["gzip", "Parquet", "zip"],
 )
 def test_other_kinds_of_file_are_recognised(tmp_path, content, kind):

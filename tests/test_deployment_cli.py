@@ -3,11 +3,12 @@
 import json
 import shutil
 
+import onnxruntime
 import pytest
 from deployment_helpers import save
 
 from gkiller.cli.model_checks import check_model
-from gkiller.model.directory import load_model
+from gkiller.model.directory import add_files, load_model
 from gkiller.training.train import train
 
 LOOSE = (
@@ -117,6 +118,24 @@ def test_safetensors_needs_a_place(call, run, tmp_path):
     assert load_model(tmp_path / "plain").labels == ("toxicity",)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "--precision", "int8"], "gkiller quantize"),
+        (["export", "--package-name", "mine"], "--format wheel"),
+        (["export", "--format", "wheel", "--plain"], "--format onnx"),
+        (["export", "--format", "safetensors", "--out", "plain", "--split", "test"], "--format onnx"),
+        (["quantize", "--storage", "fp16", "--portable"], "--storage int8"),
+        (["quantize", "--storage", "fp16", "--vocabulary", "90", "--out", "small"], "--storage int8"),
+    ],
+)
+def test_a_flag_that_would_be_ignored_is_refused(call, run, arguments, message):
+    command, *flags = arguments
+    code, _, err = call(command, run, *flags)
+    assert code == 2
+    assert message in err
+
+
 def test_a_wheel_needs_a_graph(call, run):
     code, _, err = call("export", run, "--format", "wheel")
     assert code == 61
@@ -133,6 +152,28 @@ def test_doctor_rechecks_every_graph(call, run):
         "onnx/model.int8.onnx": "ok",
     }
     assert "64 probes" in found["onnx/model.onnx"].detail
+
+
+def test_doctor_takes_a_copy_that_holds_what_scoring_needs(call, run):
+    call("export", run)
+    call("quantize", run, *LOOSE)
+    model = run / "model"
+    for name in ("model.safetensors", "README.md", "onnx/model.onnx"):
+        (model / name).unlink()
+    found = {check.name: check.status for check in check_model(str(model))}
+    assert found == {"model": "ok", "onnx/model.int8.onnx": "ok"}
+    (model / "onnx/model.int8.onnx").write_bytes(b"")
+    assert [check.status for check in check_model(str(model))] == ["failed"]
+
+
+def test_doctor_tells_of_a_graph_that_does_not_run_here(call, run):
+    call("export", run)
+    loaded = load_model(run)
+    add_files(loaded.path, loaded, {"onnx/model.onnx": b"of a later onnxruntime"})
+    found = check_model(str(run))
+    assert [check.status for check in found] == ["ok", "failed"]
+    assert "onnx/model.onnx: onnxruntime" in found[1].detail
+    assert f"exported with onnxruntime {onnxruntime.__version__}" in found[1].remedy
 
 
 def test_doctor_says_what_is_wrong_with_a_model(run, tmp_path):

@@ -195,6 +195,28 @@ def test_a_folder_of_other_things_is_not_replaced(loaded, rows, tmp_path):
     assert (other / "letter.txt").read_text() == "dear all"
 
 
+def test_another_model_is_not_replaced(loaded, rows, tmp_path):
+    add_files(loaded.path, loaded, {}, changes={"training": {"manifest_sha256": "1"}})
+    add_files(tmp_path / "other", loaded, {}, changes={"training": {"manifest_sha256": "2"}})
+    mine, before = load_model(loaded.path), contents(tmp_path / "other")
+    for act in (export_onnx, quantise):
+        with pytest.raises(OutputError, match="something else"):
+            act(mine, rows, LOOSE, out=tmp_path / "other")
+    with pytest.raises(OutputError, match="something else"):
+        copy_plain(mine, tmp_path / "other")
+    assert contents(tmp_path / "other") == before
+    for _ in range(2):  # a copy of its own is
+        export_onnx(mine, rows, LOOSE, out=tmp_path / "copy")
+
+
+def test_a_plain_copy_does_not_take_the_model_s_own_place(loaded, rows):
+    export_onnx(loaded, rows, LOOSE)
+    before = contents(loaded.path)
+    with pytest.raises(OutputError, match="lose its graphs"):
+        copy_plain(load_model(loaded.path), loaded.path)
+    assert contents(loaded.path) == before
+
+
 def test_the_plain_copy_has_no_graphs(loaded, rows, tmp_path):
     export_onnx(loaded, rows, LOOSE)
     size = copy_plain(load_model(loaded.path), tmp_path / "plain")
@@ -266,7 +288,7 @@ def test_unreadable_probes_are_refused(text):
 
 def test_recheck_passes_here_and_sees_a_machine_that_differs(loaded, rows):
     export_onnx(loaded, rows, LOOSE)
-    [found] = recheck(load_model(loaded.path))
+    [found] = recheck(loaded.path)
     assert found.passed
     assert found.max_difference <= 2e-6
     graph = (loaded.path / found.file).read_bytes()
@@ -276,11 +298,11 @@ def test_recheck_passes_here_and_sees_a_machine_that_differs(loaded, rows):
     probes.scores[found.file][:] = 1 - probes.scores[found.file]
     text = probes.text().encode()
     add_files(loaded.path, elsewhere, {PROBES: text})  # as if the other machine had scored so
-    [differs] = recheck(elsewhere)
+    [differs] = recheck(loaded.path)
     assert not differs.passed
     assert differs.flips > 0
 
 
 def test_recheck_needs_a_graph(loaded):
     with pytest.raises(ExportError, match="no graph"):
-        recheck(loaded)
+        recheck(loaded.path)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from deployment_helpers import labelled, save
+from full_disk import FileLimit
 
 import gkiller
 from gkiller.deployment import wheel as room
@@ -17,7 +18,7 @@ from gkiller.deployment.deploy import export_onnx
 from gkiller.deployment.imports import ALLOWED, needed_modules
 from gkiller.deployment.parity import parity_rows
 from gkiller.deployment.wheel import build_wheel
-from gkiller.errors import ExportError, SettingsError, WheelContentError
+from gkiller.errors import ExportError, OutputError, SettingsError, WheelContentError
 from gkiller.model.directory import load_model
 from gkiller.settings import DeploymentSettings
 
@@ -111,6 +112,7 @@ def test_the_wheel_holds_what_its_record_says(exported, stub, tmp_path):
             found = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
             assert (digest, int(size)) == (f"sha256={found}", len(content))
         metadata = archive.read("my_model-1.2.dist-info/METADATA").decode()
+        assert b"Apache License" in archive.read("my_model-1.2.dist-info/LICENSE")
     model = {name.removeprefix("gkiller/assets/model/") for name in names if "assets/model" in name}
     assert model == {"config.json", "gkiller.json", "onnx/model.onnx", "tokenizer.json"}
     needs = [
@@ -156,6 +158,15 @@ def test_bad_names_and_missing_graphs_are_refused(exported, stub, tmp_path, chan
     with pytest.raises(error):
         build_wheel(exported, tmp_path / "dist", **changes)
     assert not (tmp_path / "dist").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_full_disk_leaves_no_part_of_a_wheel(exported, stub, tmp_path, monkeypatch):
+    files = room._model_files(exported, "onnx/model.onnx")
+    monkeypatch.setattr(room, "_model_files", lambda *given: files)  # made before the disk is full
+    with FileLimit(1000), pytest.raises(OutputError, match="File too large"):
+        build_wheel(exported, tmp_path / "dist")
+    assert list((tmp_path / "dist").iterdir()) == []
 
 
 def test_a_model_without_a_graph_is_refused(stub, tmp_path):

@@ -69,8 +69,11 @@ def test_thresholds_can_be_given(clf):
         clf.predict("a", thresholds=1.5)
     with pytest.raises(ScoreRangeError, match="nan"):
         clf.predict("a", thresholds=float("nan"))
+    assert clf.predict("you idiot", thresholds=np.float32(0)).flags["insult"]
     with pytest.raises(SettingsError, match="did you mean 'insult'"):
         clf.predict("a", thresholds={"insul": 0.5})
+    with pytest.raises(SettingsError, match="no label 1"):
+        clf.predict("a", thresholds={1: 0.5})
 
 
 def test_a_long_text_is_read_to_its_end(clf):
@@ -131,13 +134,24 @@ def load_once(path):
     return LOADED.setdefault(path, load(path, threads=2))
 
 
-@pytest.mark.parametrize("texts", [b"a", 3, None, [b"a"], ["a", None], ["a", 1.5]])
+@pytest.mark.parametrize(
+    "texts",
+    [b"a", 3, None, [b"a"], ["a", None], ["a", 1.5], {"text": "a"}, np.array("a"), np.array([["a"]])],
+    ids=repr,
+)
 def test_what_is_no_text_is_refused(clf, texts):
     for method in (clf.predict, clf.predict_proba):
         with pytest.raises(RowError, match="must be a str"):
             method(texts)
     with pytest.raises(RowError, match="must be a str"):
         clf.explain(texts if not isinstance(texts, list) else texts[-1])
+
+
+def test_stream_gives_the_chunks_before_a_bad_one(clf):
+    found = []
+    with pytest.raises(RowError, match="not int"):
+        found.extend(clf.stream([("a", ["you idiot"]), ("b", ["thank you"]), ("c", [5]), ("d", ["x"])]))
+    assert [key for key, _ in found] == ["a", "b"]
 
 
 def test_stream_keeps_order_and_keys(clf):
@@ -181,8 +195,18 @@ def test_explain_a_long_text(clf):
     assert len(stretches) <= 10
     assert "idiot" in max(stretches, key=lambda w: w.contributions["toxicity"]).text
     assert "".join(s.text.replace(" ", "") for s in stretches) == text.replace(" ", "")
-    with pytest.raises(SettingsError, match="units"):
-        clf.explain(text, units=0)
+    for units in (0, 1.5, "3", True):
+        with pytest.raises(SettingsError, match="units"):
+            clf.explain(text, units=units)
+
+
+def test_explain_a_text_of_more_passes_than_are_made_at_once(clf, monkeypatch):
+    text = "please " * 30 + "idiot " + "please " * 30
+    expected = clf.explain(text)
+    monkeypatch.setattr("gkiller.inference.explain._ROWS_AT_ONCE", 7)
+    for word, same in zip(clf.explain(text), expected, strict=True):
+        assert (word.text, word.start) == (same.text, same.start)
+        assert word.contributions == pytest.approx(same.contributions, abs=1e-4)
 
 
 def test_what_is_no_number_is_refused(onnx_model, monkeypatch):

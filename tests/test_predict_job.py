@@ -8,6 +8,7 @@ import os
 
 import pyarrow.parquet as pq
 import pytest
+from full_disk import FileLimit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import comment
@@ -220,6 +221,35 @@ def test_resume_refuses_another_input_model_or_flag(clf, tmp_path):
     assert path.read_bytes().count(b"\n") == 23
 
 
+def test_a_job_that_a_bad_row_ended_goes_on_without_it(clf, tmp_path):
+    def rows():
+        for number, text in enumerate(TEXTS, start=1):
+            yield Row(number, text, None, RowError("broken") if number == 10 else None)
+
+    path, source = tmp_path / "out.jsonl", Source("test", False, rows)
+    to_file(clf, tmp_path / "whole.jsonl", source, on_error="skip")
+    with pytest.raises(RowError):
+        to_file(clf, path, source)
+    outcome = to_file(clf, path, source, resume=True, on_error="skip")
+    assert (outcome.resumed_at, outcome.mark.skipped) == (8, 1)  # both whole chunks before it
+    assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_job_that_a_full_disk_ended_goes_on(clf, tmp_path, form):
+    texts, whole, stopped = TEXTS * 40, tmp_path / f"whole.{form}", tmp_path / f"stopped.{form}"
+    to_file(clf, whole, breaking(texts, 0))
+    # Other chunks were written since the journal was, and the one that fails is torn.
+    with FileLimit(8000), pytest.raises(OutputError, match="File too large"):
+        to_file(clf, stopped, breaking(texts, 0))
+    assert (tmp_path / f"stopped.{form}.partial").stat().st_size == 8000
+    outcome = to_file(clf, stopped, breaking(texts, 0), resume=True)
+    assert outcome.resumed_at > 0
+    assert stopped.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [stopped.name, whole.name]
+
+
 def test_a_broken_journal_or_a_short_file(clf, tmp_path):
     path = tmp_path / "out.jsonl"
     with pytest.raises(KilledError):
@@ -229,7 +259,10 @@ def test_a_broken_journal_or_a_short_file(clf, tmp_path):
     partial.write_bytes(b"")
     with pytest.raises(ResumeError, match="fewer than"):
         to_file(clf, path, breaking(TEXTS, 0), resume=True)
-    for content in ("{", "{}", '{"version": 9, "bytes": 0, "settings": {}, "mark": {}}'):
+    sound = json.loads(journal.read_text())
+    broken = [{}, {**sound, "version": 9}, {**sound, "bytes": -1}, {**sound, "settings": [1]}]
+    broken.append({**sound, "mark": {**sound["mark"], "rows": "4"}})
+    for content in ("{", *map(json.dumps, broken)):
         journal.write_text(content)
         with pytest.raises(ResumeError, match="cannot be read"):
             to_file(clf, path, breaking(TEXTS, 0), resume=True)
@@ -273,6 +306,9 @@ def test_places_that_cannot_be_written(clf, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         to_file(clf, tmp_path / "file" / "out.jsonl", breaking(TEXTS, 0))
+    for length in (300, 250):  # too long itself, and with .partial
+        with pytest.raises(OutputError, match="too long"):
+            to_file(clf, tmp_path / f"{'a' * (length - 6)}.jsonl", breaking(TEXTS, 0))
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(OutputError, match="no file"):
         to_file(clf, tmp_path / "folder.jsonl", breaking(TEXTS, 0))

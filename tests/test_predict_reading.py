@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+from datetime import date, datetime
+from decimal import Decimal
 
 import pytest
 from data_helpers import write_csv, write_jsonl, write_parquet
@@ -60,8 +62,14 @@ def test_columns_are_guessed_and_told(tmp_path):
 
 
 def test_json_lines(tmp_path):
-    objects = [{"id": 7, "text": "a"}, {"text": "b\u0000\ud800", "id": None}, {"id": "x", "text": ""}]
-    expected = [(7, "a"), (None, "b\0\ud800"), ("x", "")]
+    objects = [
+        {"id": 7, "text": "a"},
+        {"text": "b\u0000\ud800", "id": None},
+        {"id": "x", "text": ""},
+        {"id": 10**400, "text": "c"},
+        {"id": float("nan"), "text": "d"},  # what tables of numbers have where an id is missing
+    ]
+    expected = [(7, "a"), (None, "b\0\ud800"), ("x", ""), (10**400, "c"), (None, "d")]
     path = write_jsonl(tmp_path / "a.jsonl", objects)
     assert good(from_file(path, "a.jsonl")) == expected
     source = stream(b"\n" + path.read_bytes())
@@ -74,6 +82,23 @@ def test_text_that_only_looks_like_json_is_text(line):
     assert good(stream(line + b"\n")) == [(None, line.decode())]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"a\n"), "gzip data"),
+        ("a line\n".encode("utf-16"), "UTF-16"),
+        (b"PAR1\x15\x04\x15", "Parquet"),
+    ],
+)
+def test_what_is_plainly_no_text_is_said_to_be_so(tmp_path, content, message):
+    for form in ("auto", "txt"):
+        with pytest.raises((FormatError, EncodingError), match=message):
+            stream(content, form)
+    with pytest.raises((FormatError, EncodingError), match=message):
+        from_file(raw(tmp_path / "a.txt", content), "a.txt")
+    assert good(stream(b"PAR1 of the plan\n")) == [(None, "PAR1 of the plan")]
+
+
 def test_parquet(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", text=["a", "b\0"], comment_id=[3, 4])
     assert from_file(path, "a").total == 2
@@ -81,6 +106,10 @@ def test_parquet(tmp_path):
     assert (rows[0].id, rows[0].text) == (3, "a")
     with pytest.raises(FormatError, match="--input"):
         stream(b"PAR1", "parquet")
+    moments = [Decimal("1.50"), None, datetime(2020, 1, 2, 3), date(2020, 1, 2)]
+    for moment, expected in zip(moments, ["1.50", None, "2020-01-02 03:00:00", "2020-01-02"], strict=True):
+        path = write_parquet(tmp_path / "b.parquet", text=["a"], id=[moment])
+        assert good(from_file(path, "b")) == [(expected, "a")]
 
 
 def test_missing_and_unknown(tmp_path):
@@ -117,9 +146,9 @@ def test_bad_rows_name_their_place(tmp_path):
     [
         ('{"text": null}', "missing"),
         ('{"id": 1}', "missing"),
-        ('{"text": 5}', "a int, not text"),
-        ('{"text": "a", "id": [1]}', "the id is a list"),
-        ('{"text": "a", "id": 1e999}', "the id is a float"),
+        ('{"text": 5}', "of type int, not text"),
+        ('{"text": "a", "id": [1]}', "the id is of type list"),
+        ('{"text": "a", "id": 1e999}', "the id is infinite"),
         ('{"text": "a"', "not valid JSON"),
         ('{"text": "a", "text": "b"}', "stands twice"),
     ],

@@ -41,6 +41,16 @@ def test_what_safetensors_writes_is_read(described):
         assert torch.equal(after[name], tensor)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 19_280])
+def test_a_header_whose_length_looks_like_another_format_is_read(length):
+    """Its first two bytes are those of a pickle, or of a zip archive."""
+    tensors = {f"{number:0120}": torch.ones(1) for number in range(length // 200)}
+    bare = int.from_bytes(save(tensors, {"n": ""})[:8], "little")
+    data = save(tensors, {"n": "x" * (length - bare)})
+    assert int.from_bytes(data[:8], "little") == length
+    assert read_header(data).keys() == tensors.keys()
+
+
 def test_all_types_that_are_read_are_known():
     assert TYPES.keys() == ITEM_BYTES.keys()
     for name, dtype in TYPES.items():

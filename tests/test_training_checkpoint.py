@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -192,13 +193,14 @@ def test_where_nothing_was_written_there_is_none(tmp_path):
     assert CheckpointStore(tmp_path / "none", 2).newest() is None
 
 
-def test_nothing_is_overwritten_by_one_that_goes_on_from_an_earlier_checkpoint(tmp_path):
-    store = filled(tmp_path, 3, 1, 2)
+def test_a_damaged_checkpoint_takes_no_whole_one_s_place(tmp_path):
+    store = filled(tmp_path, 2, 1, 2)
     damage(tmp_path / "checkpoint-00000002" / "weights.safetensors")
     assert store.newest().progress.epoch == 1
     store.save(checkpoint(2))
-    assert [path.name[-1] for path in store.checkpoints()] == ["3", "2", "1"]
-    assert store.newest().progress.epoch == 2
+    assert [path.name[-1] for path in store.checkpoints()] == ["3", "1"]
+    damage(tmp_path / "checkpoint-00000003" / "weights.safetensors")
+    assert store.newest().progress.epoch == 1
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
@@ -221,6 +223,20 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
     assert sorted(tmp_path.rglob("*")) == before
     monkeypatch.undo()
     assert store.newest().progress.epoch == 1
+
+
+def test_an_old_checkpoint_that_cannot_be_removed(tmp_path, monkeypatch):
+    store, real = filled(tmp_path, 1, 1), shutil.rmtree
+
+    def refuse(path, *given, **named):
+        if path == tmp_path / "checkpoint-00000001":
+            raise PermissionError(13, "Permission denied", str(path))
+        real(path, *given, **named)
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(OutputError, match="Permission denied"):
+        store.save(checkpoint(2))
+    assert store.newest().progress.epoch == 2
 
 
 def test_best_weights(tmp_path):

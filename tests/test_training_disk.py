@@ -1,15 +1,17 @@
 """A disk that is full, too small or not to be written: a clear error, and the earlier checkpoint intact."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from full_disk import FileLimit
 from toy import TINY
 
 from gkiller.errors import OutputError
+from gkiller.report import drawing
 from gkiller.training.store import CheckpointStore
 from gkiller.training.train import train
 
@@ -18,20 +20,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="limits and capabilities of Linux"),
 ]
 SMALL = ("data.sample_size=48", "dendrites.enabled=false", "train.epochs=3")
-
-
-class FileLimit:
-    """No file may grow beyond so many bytes, for this process: a disk that fills up while writing."""
-
-    def __init__(self, size):
-        self.size = size
-
-    def __enter__(self):
-        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
-
-    def __exit__(self, *_):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
 def test_a_write_that_stops_in_the_middle(tiny, tmp_path):
@@ -107,25 +95,62 @@ def as_an_ordinary_user():
     return drop if usable else None
 
 
-def test_a_read_only_directory(prepared, tokenizer_file, tmp_path):
+def assert_refused(folder, *arguments):
+    """Train on the command line without the right to write to a folder."""
     prefix = as_an_ordinary_user()
     if prefix is None:
         pytest.skip("root cannot be kept from writing here")
-    out = tmp_path / "out"
-    out.mkdir(mode=0o555)
-    overrides = [*TINY, f"model.tokenizer={tokenizer_file}", f"data.source={prepared}"]
-    flags = [part for override in overrides for part in ("--set", override)]
     done = subprocess.run(
-        [*prefix, sys.executable, "-m", "gkiller", "train", *flags, "--out", str(out)],
+        [*prefix, sys.executable, "-m", "gkiller", "train", *arguments],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == OutputError.exit_code, done.stderr
     assert "Permission denied" in done.stderr
-    assert str(out) in done.stderr
+    assert str(folder) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_read_only_directory(prepared, tokenizer_file, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir(mode=0o555)
+    overrides = [*TINY, f"model.tokenizer={tokenizer_file}", f"data.source={prepared}"]
+    flags = [part for override in overrides for part in ("--set", override)]
+    assert_refused(out, *flags, "--out", str(out))
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("hidden", ["no lock", "what a killed process left"])
+def test_a_run_that_has_become_read_only(tiny, tmp_path, hidden):
+    run = train(tiny(*SMALL), out=tmp_path, name="x").run
+    run.reopen()
+    if hidden == "no lock":
+        (run.path / ".lock").unlink()
+    else:
+        (run.path / ".metrics.jsonl.abc").touch()
+    before = sorted(run.path.rglob("*"))
+    run.path.chmod(0o555)
+    assert_refused(run.path, "--resume", str(run.path))
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_every_new_name_is_flushed_to_the_disk(tiny, tmp_path, monkeypatch):
+    """Else a power cut could take a whole run: a directory's name is in the one above it."""
+    flushed, real = set(), os.fsync
+
+    def note(handle):
+        flushed.add(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    run = train(tiny(*SMALL), out=tmp_path / "new" / "runs", name="x").run.path
+    assert {str(folder) for folder in (tmp_path, *run.parents[:2], run, run / "checkpoints")} <= flushed
+
+
+def test_a_plot_that_cannot_be_written(tmp_path):
+    with FileLimit(1000), pytest.raises(OutputError, match="File too large"):
+        drawing.save(drawing.new_square()[0], tmp_path / "plot.png")
 
 
 def test_a_checkpoint_directory_that_turns_read_only(tiny, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from toy import tiny_settings
@@ -17,7 +18,7 @@ from gkiller.errors import (
 )
 from gkiller.report.run import RunDirectory
 from gkiller.settings import resolve
-from gkiller.training.resume import resumed_settings
+from gkiller.training.resume import resume_command, resumed_settings
 
 
 def test_runs_are_numbered(tmp_path):
@@ -208,3 +209,11 @@ def test_harmless_changes_are_taken(tmp_path):
     found = resumed_settings(run.path, other, ["train.keep_checkpoints", "train.device"])
     assert found.train.keep_checkpoints == 5
     assert found == other
+
+
+def test_the_command_to_go_on_with_can_be_pasted(monkeypatch):
+    assert resume_command(Path("runs/x"), 1) == "gkiller train --resume runs/x"
+    assert resume_command(Path("my runs/x"), 1) == "gkiller train --resume 'my runs/x'"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    launched = "torchrun --nproc-per-node 2 -m gkiller train --resume runs/x"
+    assert resume_command(Path("runs/x"), 2) == launched

@@ -68,6 +68,11 @@ def test_a_second_interrupt_stops_at_once():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     request = StopRequest()
+    request.ask(signal.SIGINT)
+    request.ask(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):  # whatever came between
+        request.ask(signal.SIGINT)
+    request = StopRequest()
     request.ask(signal.SIGTERM)
     request.ask(signal.SIGTERM)  # an impatient supervisor does not harm it
     assert request.number == signal.SIGTERM

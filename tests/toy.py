@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 from pathlib import Path
 
@@ -109,3 +110,11 @@ def toy_tokenizer() -> Tokenizer:
 def tiny_settings(*overrides: str) -> Settings:
     """Settings of a network that trains in a second; nothing is read from the environment."""
     return resolve(overrides=[*TINY, *overrides], environ={}, directory=Path(__file__).parent).settings
+
+
+def record_path(place: Path, run: str, path: str) -> None:
+    """Let a run's manifest record where its data are."""
+    file = place / "runs" / run / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["data"]["path"] = path
+    file.write_text(json.dumps(manifest))

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gkiller.cli.console import progress, results_table, show, stages, warn
-from gkiller.cli.evaluate import split_help
-from gkiller.errors import ParityError
+from gkiller.cli.console import (
+    emit_json,
+    next_command,
+    progress,
+    results_table,
+    show,
+    stages,
+    warn,
+)
+from gkiller.cli.evaluate import DATA_HELP, split_help
+from gkiller.cli.options import with_settings
+from gkiller.errors import ParityError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.table import Table
 
@@ -22,6 +31,10 @@ if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
     from gkiller.settings import Resolved
 
+gated = with_settings("data", "deployment", without=("data.sample_size",), helps={"data.source": DATA_HELP})
+"""Gives a command the gate's limits, and the data that it compares on."""
+
+COPY_HELP = "write a copy of the model there instead of adding to it"
 SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("valid"))]
 
 
@@ -55,15 +68,57 @@ def reference_texts(resolved: Resolved, asked: frozenset[str], loaded: LoadedMod
     return _rows(resolved, asked, loaded, None, "train").rows.texts
 
 
+def refuse_unused(given: Mapping[str, object], remedy: str) -> None:
+    """Refuse flags that would be ignored.
+
+    Args:
+        given: values by flag; None and False where it was not given.
+        remedy: what they are for.
+
+    Raises:
+        SettingsError: one was given.
+    """
+    unused = [flag for flag, value in given.items() if value is not None and value is not False]
+    if unused:
+        raise SettingsError("the flag would be ignored", where=unused[0], remedy=remedy)
+
+
 @contextmanager
-def reported(as_json: bool) -> Iterator[None]:
-    """Show what was measured before a refusal of the gate is reported."""
+def comparing(as_json: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show how far the block is; and what was measured, before a refusal of the gate is reported."""
     try:
-        yield
+        with stages() as advance:
+            yield advance
     except ParityError as error:
         if not as_json:
             show(refusal_table(error))
         raise
+
+
+def tell(
+    exported: Exported,
+    rows: ParityRows,
+    then: str,
+    *,
+    as_json: bool,
+    tables: Sequence[Table] = (),
+    facts: Mapping[str, object] | None = None,
+) -> None:
+    """Say what was written.
+
+    Args:
+        exported: what was.
+        rows: what it was compared on.
+        then: the next command to try.
+        as_json: say it as one object.
+        tables: shown before the comparison.
+        facts: added to the object.
+    """
+    if as_json:
+        emit_json({**exported.as_dict(), **(facts or {})})
+        return
+    show(*tables, exported_table(exported, rows))
+    next_command(then)
 
 
 def refusal_table(error: ParityError) -> Table:

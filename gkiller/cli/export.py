@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.console import emit_json, key_values, next_command, show, stages
-from gkiller.cli.deployment import SplitOption
-from gkiller.cli.evaluate import DATA_HELP, ModelArgument
-from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.console import emit_json, key_values, next_command, show
+from gkiller.cli.deployment import COPY_HELP, SplitOption, gated
+from gkiller.cli.evaluate import ModelArgument
+from gkiller.cli.options import JsonFlag
 
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
@@ -41,7 +41,7 @@ OutOption = Annotated[
     typer.Option(
         "--out",
         metavar="DIR",
-        help="onnx: write a copy of the model there instead of adding to it; safetensors: the new model "
+        help=f"onnx: {COPY_HELP}; safetensors: the new model "
         "directory; wheel: the folder for the wheel [default: dist].".replace("[", "\\["),
     ),
 ]
@@ -49,7 +49,12 @@ PlainFlag = Annotated[
     bool, typer.Option("--plain", help="onnx: keep the graph of torch's exporter, not the lean one.")
 ]
 NameOption = Annotated[
-    str, typer.Option("--package-name", metavar="NAME", help="wheel: the distribution's name, for pip.")
+    str | None,
+    typer.Option(
+        "--package-name",
+        metavar="NAME",
+        help="wheel: the distribution's name, for pip; gkiller-model if not set.",
+    ),
 ]
 VersionOption = Annotated[
     str | None,
@@ -63,7 +68,7 @@ PrecisionOption = Annotated[
 ]
 
 
-@with_settings("data", "deployment", without=("data.sample_size",), helps={"data.source": DATA_HELP})
+@gated
 def export(
     resolved: Resolved,
     asked: frozenset[str],
@@ -72,7 +77,7 @@ def export(
     out: OutOption = None,
     split: SplitOption = None,
     plain: PlainFlag = False,
-    package_name: NameOption = "gkiller-model",
+    package_name: NameOption = None,
     package_version: VersionOption = None,
     precision: PrecisionOption = None,
     json: JsonFlag = False,
@@ -84,9 +89,18 @@ def export(
     run, or of --data. The wheel holds the model and the code that scores with it, and needs numpy,
     onnxruntime and tokenizers alone.
     """
+    from gkiller.cli.deployment import refuse_unused
     from gkiller.model.directory import load_model
     from gkiller.model.layout import GRAPHS
 
+    if format_ is not Format.ONNX:
+        refuse_unused({"--plain": plain, "--split": split}, "it is for --format onnx")
+    if format_ is not Format.WHEEL:
+        wheel = {"--package-name": package_name, "--package-version": package_version}
+        refuse_unused(wheel, "it is for --format wheel")
+        refuse_unused(
+            {"--precision": precision}, "it is for --format wheel; 'gkiller quantize' makes int8 and fp16"
+        )
     loaded = load_model(model)
     if format_ is Format.SAFETENSORS:
         _safetensors(loaded, out, json)
@@ -106,19 +120,15 @@ def _onnx(
     plain: bool,
     json: bool,
 ) -> None:
-    from gkiller.cli.deployment import exported_table, gate_rows, reported
+    from gkiller.cli.deployment import comparing, gate_rows, tell
     from gkiller.deployment.deploy import export_onnx
 
     rows = gate_rows(resolved, asked, loaded, split)
-    with reported(json), stages() as advance:
+    with comparing(json) as advance:
         exported = export_onnx(
             loaded, rows, resolved.settings.deployment, out=out, plain=plain, progress=advance
         )
-    if json:
-        emit_json(exported.as_dict())
-        return
-    show(exported_table(exported, rows))
-    next_command(f"gkiller quantize {exported.directory}")
+    tell(exported, rows, f"gkiller quantize {exported.directory}", as_json=json)
 
 
 def _safetensors(loaded: LoadedModel, out: Path | None, json: bool) -> None:
@@ -140,7 +150,7 @@ def _safetensors(loaded: LoadedModel, out: Path | None, json: bool) -> None:
 def _wheel(
     loaded: LoadedModel,
     out: Path,
-    name: str,
+    name: str | None,
     version: str | None,
     precision: GraphPrecision | None,
     json: bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -12,11 +13,12 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gkiller.cli.usage import UsageError
-from gkiller.errors import SettingsError, did_you_mean
+from gkiller.errors import OutputError, SettingsError, did_you_mean
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LazyCommand(NamedTuple):
@@ -31,6 +33,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "train": LazyCommand("gkiller.cli.train", "Train a classifier: first its neurons, then its dendrites."),
     "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
     "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
+    "compare": LazyCommand("gkiller.cli.compare", "Compare two models, or files of their scores."),
     "export": LazyCommand(
         "gkiller.cli.export", "Export a model: ONNX graph, plain weights, or a wheel to install."
     ),
@@ -105,7 +108,11 @@ class LazyGroup(TyperGroup):
         return name, load_command(name), args[1:]
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an interrupt or a closed pipe ends it quietly with its own status."""
+        """Run the command; an interrupt or a closed pipe ends it quietly with its own status.
+
+        Raises:
+            OutputError: there is no space for what it writes to stdout.
+        """
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -118,6 +125,12 @@ class LazyGroup(TyperGroup):
         except BrokenPipeError:
             _silence_stdout()
             raise typer.Exit(BROKEN_PIPE) from None
+        except OSError as error:
+            if error.errno not in _FULL or error.filename is not None:  # a file's own error names the file
+                raise
+            _silence_stdout()
+            what = f"the output cannot be written: {error.strerror}"
+            raise OutputError(what, remedy="free some space, or write somewhere else") from error
 
 
 def _silence_stdout() -> None:

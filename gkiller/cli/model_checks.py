@@ -14,20 +14,34 @@ if TYPE_CHECKING:
 def check_model(path: str) -> list[Check]:
     """Return whether a model is whole, and whether its graphs score here as where they were made."""
     from gkiller.deployment.recheck import recheck
-    from gkiller.model.directory import load_model
 
     try:
-        loaded = load_model(path)
+        whole = [_whole(path)]
     except GkillerError as error:
         return [Check("model", "failed", f"{error.where}: {error.what}", error.remedy)]
-    whole = [Check("model", "ok", f"{loaded.path}: {', '.join(loaded.labels)}; all digests are right")]
     try:
-        return whole + [_graph(one, path) for one in recheck(loaded)]
+        return whole + [_graph(one, path) for one in recheck(path)]
     except ExportError as error:
         return [*whole, Check("graphs", "skipped", error.what, error.remedy)]
-    except (GkillerError, OSError, KeyError, TypeError, ValueError) as error:
+    except GkillerError as error:
+        return [*whole, Check("graphs", "failed", f"{error.where}: {error.what}", error.remedy)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
         detail = f"not usable: {type(error).__name__}: {error}"
         return [*whole, Check("graphs", "failed", detail, f"run: gkiller export {path}")]
+
+
+def _whole(path: str) -> Check:
+    """Check every file; of a copy without weights, which scoring does not need, what it scores with."""
+    from gkiller.inference import load
+    from gkiller.model.directory import load_model
+    from gkiller.model.layout import WEIGHTS, find_model
+
+    if (find_model(path) / WEIGHTS).is_file():
+        model = load_model(path)
+        return Check("model", "ok", f"{model.path}: {', '.join(model.labels)}; all digests are right")
+    deployed = load(path)
+    detail = f"{deployed.path}: {', '.join(deployed.labels)}; a copy to score with, without {WEIGHTS}"
+    return Check("model", "ok", detail)
 
 
 def _graph(one: Recheck, path: str) -> Check:

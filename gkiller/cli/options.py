@@ -223,3 +223,32 @@ def _completion(words: Iterable[str]) -> Callable[[str], list[str]]:
         return [word for word in valid if word.startswith(incomplete)]
 
     return complete
+
+
+def labelled_numbers(given: Iterable[str], flag: str) -> tuple[float | None, dict[str, float]]:
+    """Return the number for all labels, or None, and those of single labels.
+
+    Args:
+        given: ``X`` or ``LABEL=X``, each; of several for the same the last one counts.
+        flag: the option, for messages.
+
+    Raises:
+        SettingsError: an X is no number.
+    """
+    from gkiller.errors import SettingsError
+
+    overall: float | None = None
+    single: dict[str, float] = {}
+    for item in given:
+        label, equals, number = item.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError as error:
+            raise SettingsError(
+                f"{number!r} is no number", where=flag, remedy="write 0.7 or insult=0.7"
+            ) from error
+        if equals:
+            single[label] = value
+        else:
+            overall = value
+    return overall, single

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gkiller.cli.console import emit_json, note, progress, show, stdout
-from gkiller.cli.options import JsonFlag
+from gkiller.cli.options import JsonFlag, labelled_numbers
 from gkiller.cli.predict_options import (
     BatchSizeOption,
     ExplainFlag,
@@ -29,10 +30,10 @@ from gkiller.cli.predict_options import (
     ThresholdOption,
     WithTextFlag,
 )
-from gkiller.errors import SettingsError
+from gkiller.errors import DataError, SettingsError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from gkiller.inference import Classifier
@@ -40,6 +41,16 @@ if TYPE_CHECKING:
     from gkiller.inference.bulk.job import Job, Outcome
     from gkiller.inference.bulk.reading import InputFormat, Source
     from gkiller.inference.bulk.sinks import Sink
+
+
+_SUFFIXES: dict[str, OutputFormat] = {
+    "": "jsonl",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
 
 
 def predict(
@@ -110,6 +121,8 @@ def _answer(job: Job, texts: list[str], *, json: bool) -> None:
     if json:
         model = job.classifier
         emit_json({"model": model.path, "precision": model.precision, "predictions": found})
+    elif not found:
+        note("no comment reaches a threshold")
     else:
         show(*draw(job, found))
 
@@ -119,11 +132,25 @@ def _bulk(job: Job, source: Source, sink: Sink, writer: Writer, output: Path | N
     from gkiller.cli.predict_output import summary, tell
 
     started = time.perf_counter()
-    outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal)
+    with _unfinished(sink):
+        outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal)
     seconds = time.perf_counter() - started
     tell(job, outcome, seconds, output)
     if json:
         emit_json(summary(job, outcome, seconds, output))
+
+
+@contextmanager
+def _unfinished(sink: Sink) -> Iterator[None]:
+    """Say how to go on with a file when what the block does is stopped, or fails."""
+    from gkiller.inference.bulk.sinks import FileSink
+
+    try:
+        yield
+    except (DataError, KeyboardInterrupt, SystemExit):
+        if isinstance(sink, FileSink) and sink.rows_kept:
+            note(f"{counted(sink.rows_kept, 'row')} done: go on with the same command and --resume")
+        raise
 
 
 def _check(
@@ -135,6 +162,10 @@ def _check(
             "one JSON object cannot hold a stream",
             where="--json",
             remedy="the default output is a JSON object per line; with --output, --json prints a summary",
+        )
+    if json and direct and form is not None:
+        raise SettingsError(
+            "--json and --format contradict each other", where="--json", remedy="drop one of them"
         )
     if resume and output is None and form not in (None, "jsonl"):
         raise SettingsError(
@@ -148,20 +179,7 @@ def _check(
 
 def _thresholds(given: list[str]) -> Callable[[Classifier], dict[str, float]]:
     """Parse ``X`` and ``LABEL=X``; return what gives the thresholds by label for a classifier."""
-    overall: float | None = None
-    single: dict[str, float] = {}
-    for item in given:
-        label, equals, number = item.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError as error:
-            raise SettingsError(
-                f"{number!r} is no number", where="--threshold", remedy="write 0.7 or insult=0.7"
-            ) from error
-        if equals:
-            single[label] = value
-        else:
-            overall = value
+    overall, single = labelled_numbers(given, "--threshold")
 
     def apply(classifier: Classifier) -> dict[str, float]:
         stored = classifier.thresholds
@@ -176,11 +194,14 @@ def _form(form: OutputFormat | None, output: Path | None) -> tuple[OutputFormat,
     suffixes = [suffix.lower() for suffix in output.suffixes] if output is not None else []
     packed = suffixes[-1:] == [".gz"]
     suffix = suffixes[-2:-1] if packed else suffixes[-1:]
-    if form is not None:
-        return form, packed
-    if suffix == [".csv"]:
-        return "csv", packed
-    return ("parquet" if suffix == [".parquet"] else "jsonl"), packed
+    known = form or _SUFFIXES.get("".join(suffix))
+    if known is None:
+        raise SettingsError(
+            f"no format is written to {suffix[0]} files",
+            where="--output",
+            remedy=f"name the file {', '.join(filter(None, _SUFFIXES))}, or name the format with --format",
+        )
+    return known, packed
 
 
 def _source(
@@ -195,6 +216,10 @@ def _source(
     if texts is not None and path is not None:
         raise SettingsError("give TEXT or --input, not both", where="--input", remedy="drop one of them")
     if texts is not None:
+        if text_column or id_column or form != "auto":
+            raise SettingsError(
+                "TEXT has neither columns nor a format", where="TEXT", remedy="these flags are for --input"
+            )
         return from_texts(texts)
     if path is not None:
         return from_file(path, str(path), form, text_column=text_column, id_column=id_column)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from gkiller.cli.console import note, results_table, stderr, warn
+from gkiller.errors import counted
 from gkiller.inference.bulk.formats import DIGITS, explained
 
 if TYPE_CHECKING:
@@ -108,18 +109,18 @@ def tell(job: Job, outcome: Outcome, seconds: float, output: Path | None) -> Non
     if outcome.resumed_at:
         note(f"went on after row {outcome.resumed_at:,}")
     if mark.skipped:
-        warn(f"{mark.skipped:,} bad rows are left out (--on-error skip), such as:")
+        warn(f"{counted(mark.skipped, 'bad row')} left out (--on-error skip), such as:")
         for example in outcome.examples:
             note(f"  {example}")
     size = job.classifier.max_length
     if mark.truncated:
-        warn(f"{mark.truncated:,} comments have more than {size} tokens, and their end was not read")
+        warn(f"{counted(mark.truncated, 'comment')} of more than {size} tokens read without the end")
     if mark.windowed:
-        note(f"{mark.windowed:,} comments have more than {size} tokens and were read in windows")
+        note(f"{counted(mark.windowed, 'comment')} of more than {size} tokens read in windows")
     if stderr().is_terminal or output is not None:
         rate = (mark.rows - outcome.resumed_at) / max(seconds, 1e-9)
         where = f" in {output}" if output is not None else ""
-        counts = f"{mark.scored:,} comments scored{where}, {mark.flagged:,} flagged"
+        counts = f"{counted(mark.scored, 'comment')} scored{where}, {mark.flagged:,} flagged"
         note(f"{counts}; {seconds:.1f} s, {rate:,.0f} a second")
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gkiller.cli.console import emit_json, next_command, results_table, show, stages
-from gkiller.cli.deployment import SplitOption
-from gkiller.cli.evaluate import DATA_HELP, ModelArgument
-from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.console import results_table
+from gkiller.cli.deployment import COPY_HELP, SplitOption, gated
+from gkiller.cli.evaluate import ModelArgument
+from gkiller.cli.options import JsonFlag
 from gkiller.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ StorageOption = Annotated[
     Storage,
     typer.Option("--storage", help="int8 arithmetic, or weights kept as fp16 and widened at load."),
 ]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Write a copy of the model there instead of adding to it."),
-]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=f"{COPY_HELP.capitalize()}.")]
 PortableFlag = Annotated[
     bool,
     typer.Option("--portable", help="7-bit weights alone: they score the same on processors without VNNI."),
@@ -55,7 +52,7 @@ VocabularyOption = Annotated[
 ]
 
 
-@with_settings("data", "deployment", without=("data.sample_size",), helps={"data.source": DATA_HELP})
+@gated
 def quantize(
     resolved: Resolved,
     asked: frozenset[str],
@@ -74,19 +71,21 @@ def quantize(
     fastest, the one that flips the fewest decisions is kept; a dynamic one, whose scores depend on the batch,
     only when no static one passed. The comments are those of the model's own run, or of --data.
     """
-    from gkiller.cli.deployment import exported_table, gate_rows, reference_texts, reported
+    from gkiller.cli.deployment import comparing, gate_rows, reference_texts, refuse_unused, tell
     from gkiller.deployment.deploy import export_onnx, quantise, quantise_trimmed
     from gkiller.model.directory import load_model
 
-    loaded = load_model(model)
-    if vocabulary is not None and (out is None or storage is not Storage.INT8):
-        what = "it makes another model, of int8 weights, and so needs a place"
+    if storage is Storage.FP16:
+        refuse_unused({"--portable": portable, "--vocabulary": vocabulary}, "it is for --storage int8")
+    if vocabulary is not None and out is None:
+        what = "it makes another model, and so needs a place"
         raise SettingsError(what, where="--vocabulary", remedy="name one with --out DIR")
+    loaded = load_model(model)
     rows = gate_rows(resolved, asked, loaded, split)
     reference = reference_texts(resolved, asked, loaded) if vocabulary is not None else []
     settings = resolved.settings.deployment
     tried: list[Tried] = []
-    with reported(json), stages() as advance:
+    with comparing(json) as advance:
         if storage is Storage.FP16:
             exported = export_onnx(loaded, rows, settings, out=out, precision="fp16", progress=advance)
         elif vocabulary is not None and out is not None:
@@ -102,13 +101,14 @@ def quantize(
             )
         else:
             exported, tried = quantise(loaded, rows, settings, out=out, portable=portable, progress=advance)
-    if json:
-        emit_json({**exported.as_dict(), "candidates": [one.as_dict() for one in tried]})
-        return
-    if tried:
-        show(_candidates(tried))
-    show(exported_table(exported, rows))
-    next_command(f"gkiller export {exported.directory} --format wheel")
+    tell(
+        exported,
+        rows,
+        f"gkiller export {exported.directory} --format wheel",
+        as_json=json,
+        tables=[_candidates(tried)] if tried else [],
+        facts={"candidates": [one.as_dict() for one in tried]},
+    )
 
 
 def _candidates(tried: Sequence[Tried]) -> Table:

@@ -12,7 +12,7 @@ from gkiller.cli.console import emit_json, next_command, note, results_table, sh
 from gkiller.cli.options import JsonFlag, with_settings
 from gkiller.cli.tables import evaluation_table
 from gkiller.cli.training_display import TrainingDisplay
-from gkiller.errors import counted
+from gkiller.errors import SettingsError, counted
 
 if TYPE_CHECKING:
     from gkiller.settings import Resolved, Settings
@@ -47,6 +47,10 @@ def train(
 
     settings, path = resolved.settings, None
     if resume is not None:
+        if name is not None:
+            raise SettingsError(
+                "--name is for a new run", where="--name", remedy="leave it out: a resumed run keeps its name"
+            )
         path = _resumed(out, resume)
         settings = _resumed_settings(path, resolved)
     with stages() as on_data, TrainingDisplay() as display:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gkiller.data.rows import BATCH_BYTES, BATCH_ROWS, MAX_FIELD_CHARACTERS, BadRowError, RawBatch, place
-from gkiller.data.textfile import check_text, encoding_problem, text_lines
+from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
+from gkiller.data.textfile import TextReader, check_text, encoding_problem, text_lines
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, RowError
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}
@@ -120,7 +120,7 @@ class _Parser:
                 return "".join(pieces), following_field
 
 
-class DelimitedReader:
+class DelimitedReader(TextReader):
     """Reads one CSV or TSV file.
 
     Args:
@@ -130,12 +130,8 @@ class DelimitedReader:
 
     """
 
-    total: int | None = None
-
     def __init__(self, path: Path, name: str, form: str) -> None:
-        self.path = path
-        self.name = name
-        self.notes: list[str] = []
+        super().__init__(path, name)
         self._form = form
         self._separator = ""
         self._header: list[str] = []
@@ -199,25 +195,18 @@ class DelimitedReader:
 
         """
         header = self.columns()
-        slots = [(name, header.index(name)) for name in wanted]
+        yield from in_batches(wanted, self._parsed([header.index(name) for name in wanted]))
+
+    def _parsed(self, slots: Sequence[int]) -> Iterator[RawRow]:
         records = self._records()
         next(records)
-        batch, size = RawBatch(columns={name: [] for name in wanted}), 0
         for row, record in enumerate(records, start=1):
             fault = self._fault(record, row)
-            if fault is not None:
-                batch.bad[len(batch)] = fault
-            for name, slot in slots:
-                value = None if fault is not None else record.fields[slot]
-                batch.columns[name].append(value)
-                size += len(value) if value is not None else 0
-            batch.rows.append(row)
-            batch.lines.append(record.line)
-            if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-                yield batch
-                batch, size = RawBatch(columns={name: [] for name in wanted}), 0
-        if len(batch):
-            yield batch
+            if fault is None:
+                values = [record.fields[slot] for slot in slots]
+                yield RawRow(row, record.line, values, sum(map(len, values)))
+            else:
+                yield RawRow(row, record.line, [None] * len(slots), 0, fault)
 
     def _fault(self, record: Record, row: int) -> BadRowError | None:
         where = place(self.name, row, record.line)

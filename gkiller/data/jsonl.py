@@ -5,32 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from gkiller.data.rows import BATCH_BYTES, BATCH_ROWS, MAX_FIELD_CHARACTERS, BadRowError, RawBatch, place
-from gkiller.data.textfile import check_text, encoding_error, text_lines
+from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
+from gkiller.data.textfile import TextReader, check_text, encoding_error, text_lines
 from gkiller.errors import DataError, EmptyDataError, FormatError, RowError
 
 _PEEK_ROWS = 1000
 
 
-class JsonLinesReader:
-    """Reads one JSON Lines file; a key that a row lacks counts as null.
+class JsonLinesReader(TextReader):
+    """Reads one JSON Lines file; a key that a row lacks counts as null."""
 
-    Args:
-        path: the file, plain or ``.gz``.
-        name: how messages name it.
-
-    """
-
-    total: int | None = None
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.path = path
-        self.name = name
-        self.notes: list[str] = []
-        self._columns: list[str] = []
+    _columns: Sequence[str] = ()
 
     def columns(self) -> list[str]:
         """Return the keys of the first thousand objects, in order of appearance.
@@ -42,12 +29,12 @@ class JsonLinesReader:
         if not self._columns:
             check_text(self.path, self.name)
             self._columns = self._keys(_PEEK_ROWS)
-        return self._columns
+        return list(self._columns)
 
     def all_columns(self) -> list[str]:
         """Return the keys of every object: a whole pass over the file."""
         self._columns = self._keys(None)
-        return self._columns
+        return list(self._columns)
 
     def _keys(self, limit: int | None) -> list[str]:
         keys: dict[str, None] = {}
@@ -121,23 +108,18 @@ class JsonLinesReader:
             DataError: the file cannot be read.
 
         """
-        batch, size = RawBatch(columns={name: [] for name in wanted}), 0
+        yield from in_batches(wanted, self._parsed(wanted))
+
+    def _parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
         for row, number, line in self._rows():
             value: dict[str, Any] = {}
+            fault = None
             try:
                 value = self._parse(line, row, number)
             except BadRowError as bad:
-                batch.bad[len(batch)] = bad
-            for name in wanted:
-                batch.columns[name].append(value.get(name))
-            batch.rows.append(row)
-            batch.lines.append(number)
-            size += min(len(line), MAX_FIELD_CHARACTERS)
-            if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-                yield batch
-                batch, size = RawBatch(columns={name: [] for name in wanted}), 0
-        if len(batch):
-            yield batch
+                fault = bad
+            size = min(len(line), MAX_FIELD_CHARACTERS)
+            yield RawRow(row, number, [value.get(name) for name in wanted], size, fault)
 
 
 class _RepeatedKeyError(Exception):

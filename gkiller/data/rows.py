@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gkiller.errors import DataError
 
@@ -55,6 +55,44 @@ class RawBatch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+class RawRow(NamedTuple):
+    """One row as read.
+
+    Attributes:
+        number: from 1, without the header.
+        line: the physical line it starts on; None where that is the number.
+        values: of the wanted columns, in their order.
+        size: about how many characters it holds.
+        fault: why it could not be parsed.
+
+    """
+
+    number: int
+    line: int | None
+    values: Sequence[Any]
+    size: int
+    fault: BadRowError | None = None
+
+
+def in_batches(wanted: Sequence[str], rows: Iterable[RawRow]) -> Iterator[RawBatch]:
+    """Put rows together to batches of bounded size."""
+    batch, size = RawBatch(columns={name: [] for name in wanted}), 0
+    for row in rows:
+        if row.fault is not None:
+            batch.bad[len(batch)] = row.fault
+        for name, value in zip(wanted, row.values, strict=True):
+            batch.columns[name].append(value)
+        batch.rows.append(row.number)
+        if row.line is not None:
+            batch.lines.append(row.line)
+        size += row.size
+        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = RawBatch(columns={name: [] for name in wanted}), 0
+    if len(batch):
+        yield batch
 
 
 class Reader(Protocol):

@@ -22,11 +22,28 @@ _PEEK = 4096
 _NUL_SHARE = 0.2
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MAGIC = {
-    b"\x1f\x8b": ("gzip data", "add .gz to its name"),
-    b"PAR1": ("a Parquet file", "name it .parquet"),
+    b"\x1f\x8b": ("gzip data", "add .gz to its name, or unpack it"),
+    b"PAR1\x15": ("a Parquet file", "name it .parquet"),
     b"PK\x03\x04": ("a zip or Excel file", "unpack it, or export it as CSV in UTF-8"),
     b"\xd0\xcf\x11\xe0": ("an old Excel file", "export it as CSV in UTF-8"),
 }
+
+
+class TextReader:
+    """Reads one text file; what every `Reader` of text has.
+
+    Args:
+        path: the file, plain or ``.gz``.
+        name: how messages name it.
+
+    """
+
+    total: int | None = None
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path = path
+        self.name = name
+        self.notes: list[str] = []
 
 
 @contextmanager
@@ -48,12 +65,18 @@ def readable(name: str) -> Iterator[None]:
         ) from error
     except FileNotFoundError as error:
         raise SourceNotFoundError("no such file", where=name, remedy="check the path") from error
+    except IsADirectoryError as error:
+        raise SourceNotFoundError(
+            "a folder is there, not a file", where=name, remedy="name a file in it"
+        ) from error
     except PermissionError as error:
         raise SourceNotFoundError(
             "the file may not be read", where=name, remedy="check its permissions"
         ) from error
     except OSError as error:
-        raise FormatError(f"the file cannot be read: {error}", where=name, remedy="check the disk") from error
+        raise FormatError(
+            f"the file cannot be read: {error.strerror or error}", where=name, remedy="check the disk"
+        ) from error
 
 
 def open_bytes(path: Path) -> BinaryIO:
@@ -63,11 +86,16 @@ def open_bytes(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def check_text(path: Path, name: str) -> None:
+def check_text(path: Path, name: str, *, empty: bool = False) -> None:
     """Refuse what is plainly not UTF-8 text.
 
+    Args:
+        path: the file.
+        name: how messages name it.
+        empty: whether it may have no rows.
+
     Raises:
-        EmptyDataError: the file has no bytes.
+        EmptyDataError: the file has no bytes, or white space alone.
         EncodingError: it is UTF-16 or UTF-32.
         FormatError: it is another kind of file, or broken gzip data.
         SourceNotFoundError: it cannot be opened.
@@ -76,7 +104,7 @@ def check_text(path: Path, name: str) -> None:
     with readable(name), open_bytes(path) as stream:
         head = stream.read(_PEEK)
     if not head.removeprefix(b"\xef\xbb\xbf").strip():
-        if len(head) < _PEEK:
+        if len(head) < _PEEK and not empty:
             raise EmptyDataError("the file is empty", where=name, remedy="give a file with a header and rows")
         return
     for magic, (kind, remedy) in _MAGIC.items():

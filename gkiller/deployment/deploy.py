@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,15 +17,25 @@ from gkiller.deployment.lean import Rewrites, build
 from gkiller.deployment.nodes import OPSET
 from gkiller.deployment.parity import Limits, Parity, ParityRows, compare, limits_of, require
 from gkiller.deployment.probes import new_probes, read_probes, score_probes
-from gkiller.deployment.quantise import CANDIDATES, Tried, choose, measure, try_candidates
+from gkiller.deployment.quantise import (
+    CANDIDATES,
+    Progress,
+    Tried,
+    choose,
+    measure,
+    silent,
+    try_candidates,
+)
 from gkiller.deployment.runtime import score_tokens, session
-from gkiller.deployment.vocabulary import save_trimmed
+from gkiller.deployment.vocabulary import TRIMMED, save_trimmed
 from gkiller.deployment.weights import leanable, network_of
 from gkiller.errors import ExportError, OutputError, ParityError
+from gkiller.files import writing
 from gkiller.model.directory import add_files, stored_files
 from gkiller.model.layout import (
     CARD,
     CONFIG,
+    FORMAT_VERSION,
     GRAPHS,
     LIMITS,
     META,
@@ -35,12 +45,11 @@ from gkiller.model.layout import (
     GraphPrecision,
 )
 from gkiller.report.environment import CPU_FLAGS, read_cpu
+from gkiller.sealed import SealBrokenError, unseal
 
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
     from gkiller.settings.definition import DeploymentSettings
-
-Progress = Callable[[str, int, int | None], None]
 
 BESIDE: Final = (CONFIG, META, TOKENIZER)
 """What a graph needs beside it to predict."""
@@ -108,7 +117,7 @@ def export_onnx(
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
     target = _target(loaded, out)
-    tell = progress or _silent
+    tell = progress or silent
     tell("building the graph", 0, None)
     plain = plain or not leanable(loaded.model)
     if plain and precision == "fp32":
@@ -171,7 +180,7 @@ def quantise(
             progress=progress,
         )
     else:
-        tell = progress or _silent
+        tell = progress or silent
         tell("building the graph", 0, None)
         plain = export_plain(loaded.model, loaded.max_length)
         graphs = [quantise_plain(plain, one.scheme) for one in candidates]
@@ -241,6 +250,9 @@ def copy_plain(loaded: LoadedModel, out: Path) -> int:
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
     target = _target(loaded, out)
+    if loaded.path is not None and target.exists() and target.samefile(loaded.path):
+        what = "the model would lose its graphs"
+        raise OutputError(what, where=str(target), remedy="choose another --out")
     changes: dict[str, Any] = {"exports": {}} if "exports" in loaded.metadata else {}
     add_files(target, loaded, {}, keep=lambda name: name in PLAIN_FILES, changes=changes)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
@@ -252,15 +264,31 @@ def bytes_to_predict(directory: Path, file: str) -> int:
 
 
 def _target(loaded: LoadedModel, out: Path | None) -> Path:
-    """Return where to write; only a model, an empty folder or nothing may be there."""
+    """Return where to write; only a copy of the model, an empty folder or nothing may be there."""
     target = out if out is not None else loaded.path
     if target is None:
         raise OutputError("the model was not read from a directory", remedy="name one with --out")
-    ours = (target / META).is_file()
-    if target.exists() and not ours and (not target.is_dir() or any(target.iterdir())):
-        what = "there is something else than a model"
-        raise OutputError(what, where=str(target), remedy="choose another --out")
+    with writing(target):
+        if target.exists() and not _may_be_replaced(target, loaded):
+            what = "there is something else than a copy of this model"
+            raise OutputError(what, where=str(target), remedy="choose another --out, or remove what is there")
     return target
+
+
+def _may_be_replaced(target: Path, loaded: LoadedModel) -> bool:
+    if not (target / META).is_file():
+        return target.is_dir() and not any(target.iterdir())
+    try:
+        there = unseal(target, META, version=FORMAT_VERSION, keep={}, check="kept").content
+    except SealBrokenError:
+        return False
+    return _origin(there) == _origin(loaded.metadata)
+
+
+def _origin(metadata: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return what a model has in common with its copies of another precision or a smaller vocabulary."""
+    training = metadata.get("training") or {}
+    return metadata.get("labels"), {key: training[key] for key in training if key != TRIMMED}
 
 
 def _write(
@@ -307,7 +335,3 @@ def _write(
     files = {name: graph, PROBES: probes.text().encode()}
     add_files(target, loaded, files, changes={"exports": exports})
     return Exported(target, name, precision, len(graph), bytes_to_predict(target, name), parity, limits)
-
-
-def _silent(stage: str, done: int, total: int | None) -> None:
-    """Take a report that nobody wants."""

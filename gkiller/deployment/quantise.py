@@ -103,7 +103,7 @@ def try_candidates(
         candidates: which.
         progress: called with the stage, what is done of it and how much there is.
     """
-    tell = progress or _silent
+    tell = progress or silent
     ranges = _ranges(network, rows.tokens, calibration_rows, candidates, tell)
     graphs = [
         build(network, one.scheme, ranges=ranges.get(one.covered, {})).SerializeToString()
@@ -177,5 +177,5 @@ def _rates(loaded: Sequence[onnxruntime.InferenceSession], tokens: Tokens) -> li
     return [float(len(few) / best) for best in seconds.min(axis=0)]
 
 
-def _silent(stage: str, done: int, total: int | None) -> None:
+def silent(stage: str, done: int, total: int | None) -> None:
     """Take a report that nobody wants."""

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gkiller.deployment.probes import read_probes, score_probes
-from gkiller.errors import ExportError
-from gkiller.model.directory import stored_files
-from gkiller.model.layout import PROBES
+from gkiller.deployment.probes import Probes, Scores, read_probes, score_probes
+from gkiller.errors import ExportError, ModelFormatError, one_line
+from gkiller.model.layout import (
+    FORMAT_VERSION,
+    LIMITS,
+    META,
+    PROBES,
+    find_model,
+    read_labels,
+    read_thresholds,
+    unbroken,
+)
 from gkiller.report.environment import CPU_FLAGS, read_cpu
-
-if TYPE_CHECKING:
-    from gkiller.model.directory import LoadedModel
+from gkiller.sealed import Sealed, unseal
 
 
 @dataclass(frozen=True)
@@ -48,28 +57,36 @@ class Recheck:
         return self.max_difference <= self.score_difference and self.flips <= self.flip_share * self.decisions
 
 
-def recheck(loaded: LoadedModel) -> list[Recheck]:
-    """Score the probes with every graph of a model.
+def recheck(path: str | Path) -> list[Recheck]:
+    """Score the probes with every graph that is there; the weights and the other graphs need not be.
+
+    Args:
+        path: the model directory, or the run that it is in.
 
     Raises:
+        ModelNotFoundError: there is no model.
         ExportError: the model has no graph.
-        ModelFormatError: its probes or what it says of a graph are not readable.
+        ModelTamperedError: a graph or the probes are not what was written.
+        ModelFormatError: its probes, or what it says of a graph, are not readable; a graph does not run here.
     """
-    exports: dict[str, Any] = loaded.metadata.get("exports") or {}
-    if loaded.path is None or not exports:
+    directory = find_model(path)
+    content = _unseal(directory, {}).content
+    exports: dict[str, Any] = content.get("exports") or {}
+    files = sorted(file for file in exports if (directory / file).is_file())
+    if not files:
         raise ExportError(
-            "the model has no graph yet",
-            where=str(loaded.path or ""),
-            remedy=f"run: gkiller export {loaded.path}",
+            "the model has no graph yet", where=str(directory), remedy=f"run: gkiller export {directory}"
         )
-    stored = stored_files(loaded, [PROBES, *exports])
-    probes = read_probes(stored[PROBES], str(loaded.path / PROBES))
-    cuts = np.array([loaded.thresholds[label] for label in loaded.labels])
+    stored = _unseal(directory, {name: LIMITS[name] for name in (PROBES, *files)}).kept
+    probes = read_probes(stored[PROBES], str(directory / PROBES))
+    labels = read_labels(content["labels"])
+    thresholds = read_thresholds(content["thresholds"], labels)
+    cuts = np.array([thresholds[label] for label in labels])
     here = read_cpu()[1]
     found = []
-    for file, facts in sorted(exports.items()):
-        there = probes.scores[file]
-        scores = score_probes(probes, stored[file])
+    for file in files:
+        facts, there = exports[file], probes.scores[file]
+        scores = _scores(probes, stored[file], str(directory / file), str(facts["onnxruntime"]))
         limits = facts["gate"]["limits"]
         found.append(
             Recheck(
@@ -87,3 +104,19 @@ def recheck(loaded: LoadedModel) -> list[Recheck]:
             )
         )
     return found
+
+
+def _scores(probes: Probes, graph: bytes, where: str, made_with: str) -> Scores:
+    try:
+        return score_probes(probes, graph)
+    except Exception as error:  # onnxruntime's own errors have no other class in common
+        raise ModelFormatError(
+            f"onnxruntime {version('onnxruntime')} cannot run the graph here: {one_line(error)}",
+            where=where,
+            remedy=f"it was exported with onnxruntime {made_with}: install that, or export the model again",
+        ) from error
+
+
+def _unseal(directory: Path, keep: Mapping[str, int]) -> Sealed:
+    with unbroken():
+        return unseal(directory, META, version=FORMAT_VERSION, keep=keep, check="kept")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gkiller.model.classifier import ToxicityClassifier
 
 CONTINUATION: Final = "##"
+TRIMMED: Final = "vocabulary"
+"""What a trimmed model says of it, in the training that gkiller.json tells of."""
 _WORDS: Final = "bert.embeddings.word_embeddings.weight"
 
 
@@ -73,7 +75,7 @@ def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: P
         thresholds=metadata["thresholds"],
         max_length=loaded.max_length,
         card=(loaded.path / "README.md").read_text("utf-8") if loaded.path else "",
-        training={**metadata["training"], "vocabulary": {"kept": len(kept), "of": len(vocabulary)}},
+        training={**metadata["training"], TRIMMED: {"kept": len(kept), "of": len(vocabulary)}},
     )
     return load_model(folder)
 

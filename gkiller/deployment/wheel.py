@@ -13,14 +13,14 @@ import re
 import tempfile
 import zipfile
 from dataclasses import dataclass
-from importlib.metadata import requires
+from importlib.metadata import distribution, requires
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import gkiller
 from gkiller.deployment.imports import ALLOWED, needed_modules
-from gkiller.errors import ExportError, OutputError, SettingsError
-from gkiller.files import writing
+from gkiller.errors import ExportError, OutputError, SettingsError, WheelContentError
+from gkiller.files import write_bytes, writing
 from gkiller.model.directory import add_files
 from gkiller.model.layout import CONFIG, GRAPHS, TOKENIZER, GraphPrecision
 
@@ -73,7 +73,7 @@ def build_wheel(
     loaded: LoadedModel,
     out: Path,
     *,
-    name: str = "gkiller-model",
+    name: str | None = None,
     version: str | None = None,
     precision: GraphPrecision | None = None,
 ) -> Wheel:
@@ -82,16 +82,18 @@ def build_wheel(
     Args:
         loaded: an exported model.
         out: the directory; it is made when it is not there.
-        name: of the distribution; the package in it is always imported as ``gkiller``.
+        name: of the distribution, "gkiller-model" by default; the package in it is always imported as
+            ``gkiller``.
         version: of the distribution; gkiller's own by default.
         precision: "int8", "fp32" or "fp16"; the first of these that was exported by default.
 
     Raises:
         SettingsError: a name or a version that pip would refuse, or the name of the full package.
         ExportError: the model has no such graph.
-        WheelContentError: the inference code needs more than a wheel depends on.
+        WheelContentError: the inference code needs more than a wheel depends on, or the licence is missing.
         OutputError: it cannot be written.
     """
+    name = name or "gkiller-model"
     number = version or gkiller.__version__.replace("+unknown", "")
     _check_names(name, number)
     graph = _graph(loaded, precision)
@@ -107,7 +109,7 @@ def build_wheel(
     target = out / f"{stem}-py3-none-any.whl"
     with writing(target):
         out.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
+    write_bytes(target, content)
     return Wheel(target, len(content), name, number, graph, ("gkiller", *modules))
 
 
@@ -162,13 +164,26 @@ def _requirements() -> list[str]:
     return [found.get(name, name) for name in ALLOWED]
 
 
+def _license() -> str:
+    """Return the licence of the code, which asks to be handed on with it.
+
+    Raises:
+        WheelContentError: the full package was installed without it.
+    """
+    text = distribution("gkiller").read_text("licenses/LICENSE")
+    if text is None:
+        raise WheelContentError("the licence is not there", where="gkiller", remedy="install gkiller again")
+    return text
+
+
 def _metadata(name: str, number: str, loaded: LoadedModel) -> str:
     lines = [
         "Metadata-Version: 2.1",
         f"Name: {name}",
         f"Version: {number}",
         f"Summary: A toxicity classifier for plain CPUs: {', '.join(loaded.labels)}.",
-        "License: Apache-2.0",
+        "License: Apache-2.0 (the code)",
+        "License-File: LICENSE",
         f"Requires-Python: {_PYTHON}",
         *(f"Requires-Dist: {line}" for line in _requirements()),
         "Description-Content-Type: text/markdown",
@@ -194,6 +209,7 @@ def _zipped(files: dict[str, bytes], stem: str, metadata: str) -> bytes:
         **dict(sorted(files.items())),
         f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": tags.encode(),
+        f"{info}/LICENSE": _license().encode(),
     }
     record = "".join(f"{path},{_digest(content)},{len(content)}\n" for path, content in whole.items())
     whole[f"{info}/RECORD"] = (record + f"{info}/RECORD,,\n").encode()

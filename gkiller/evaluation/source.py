@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gkiller.data.clean import Progress
     from gkiller.settings.definition import DataSettings
 
+_LEARNT = "the model was trained on these rows: the figures are better than on new comments"
 _NAME_THEM = "put the data back as they were, or name the data to measure on with --data"
 
 
@@ -114,18 +115,47 @@ def measuring_warnings(
     """
     warnings = []
     if choice.run is not None and found.name in ("train", ALL):
-        warnings.append("the model was trained on these rows: the figures are better than on new comments")
+        warnings.append(_LEARNT)
     here = set(_fingerprints(found))
     of_training = choice.run is not None and found.name in ("valid", ALL)
-    tuned = [
-        label
-        for label, entry in thresholds.items()
-        if (here & set(entry["tuned_on"]["fingerprints"]) if "tuned_on" in entry else of_training)
-    ]
-    if tuned:
-        which = "the thresholds" if len(tuned) == len(thresholds) else f"the thresholds of {', '.join(tuned)}"
-        warnings.append(f"{which} were tuned on these rows: figures at them are better than on new comments")
-    return warnings
+    return warnings + _tuned_here(thresholds, here, of_training)
+
+
+def comparing_warnings(
+    model: Path, choice: DataChoice, found: Labelled, thresholds: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Return why a model's figures would be too good on rows that may be another run's, or of any source.
+
+    What its run was trained and tuned on is known by fingerprints; of a model outside of its run only
+    what its thresholds were tuned on, where that is recorded.
+
+    Args:
+        model: its directory.
+        choice: where the rows are from.
+        found: the rows.
+        thresholds: the model's, as gkiller.json holds them.
+    """
+    run = run_of(model)
+    if run is not None and choice.run == run:
+        return measuring_warnings(choice, found, thresholds)
+    here = set(_fingerprints(found))
+    if run is None or not (run / "manifest.json").is_file():
+        return _tuned_here(thresholds, here, False)
+    from gkiller.settings import resolve
+
+    recorded = _recorded(run)["fingerprints"]
+    own = resolve(config=run / "settings.toml", environ={}).settings.data
+    now = _as_trained(found, own).get("train")
+    same = now == recorded.get("train")
+    warnings = []
+    if recorded.get("train") in here or (same and found.name in ("train", ALL)):
+        warnings.append(_LEARNT)
+    elif now is not None and not same:
+        warnings.append(
+            "the model was trained on other rows than this data set's train split: it may have learnt "
+            "some of these"
+        )
+    return warnings + _tuned_here(thresholds, here, recorded.get("valid") in here)
 
 
 def tuning_warnings(choice: DataChoice, found: Labelled) -> list[str]:
@@ -149,6 +179,35 @@ def _fingerprints(found: Labelled) -> list[str]:
     """Return the fingerprints of the splits that rows are made of."""
     splits = list(found.dataset.splits.values()) if found.name == ALL else []
     return [split_fingerprint(split, found.dataset.labels) for split in splits or [found.rows]]
+
+
+def _tuned_here(
+    thresholds: Mapping[str, Mapping[str, Any]], here: Collection[str], of_training: bool
+) -> list[str]:
+    """Return a warning when thresholds were tuned on the splits of these fingerprints.
+
+    Args:
+        thresholds: as gkiller.json holds them.
+        here: fingerprints.
+        of_training: whether those that training tuned, which record nothing, were tuned on them.
+    """
+    tuned = [
+        label
+        for label, entry in thresholds.items()
+        if (set(here) & set(entry["tuned_on"]["fingerprints"]) if "tuned_on" in entry else of_training)
+    ]
+    if not tuned:
+        return []
+    which = "the thresholds" if len(tuned) == len(thresholds) else f"the thresholds of {', '.join(tuned)}"
+    return [f"{which} were tuned on these rows: figures at them are better than on new comments"]
+
+
+def _as_trained(found: Labelled, data: DataSettings) -> dict[str, str]:
+    """Return the fingerprint of each split of the data set as training with these settings takes it."""
+    splits = dict(found.dataset.splits)
+    if data.sample_size is not None and "train" in splits:
+        splits["train"] = splits["train"].sample(data.sample_size, data.split_seed)
+    return {name: split_fingerprint(split, found.dataset.labels) for name, split in splits.items()}
 
 
 def _refuse_unused(settings: DataSettings, own: DataSettings, asked: Collection[str]) -> None:
@@ -210,11 +269,8 @@ def _recorded(run: Path) -> dict[str, Any]:
 
 def _check_unchanged(found: Labelled, data: DataSettings, run: Path) -> None:
     """Compare the rows, and those trained on, with what the run was trained with."""
-    recorded, splits = _recorded(run)["fingerprints"], dict(found.dataset.splits)
-    if data.sample_size is not None and "train" in splits:
-        splits["train"] = splits["train"].sample(data.sample_size, data.split_seed)
-    names = ["train", *({*recorded, *splits} if found.name == ALL else {found.name})]
-    now = {name: split_fingerprint(split, found.dataset.labels) for name, split in splits.items()}
+    recorded, now = _recorded(run)["fingerprints"], _as_trained(found, data)
+    names = ["train", *({*recorded, *now} if found.name == ALL else {found.name})]
     changed = sorted({name for name in names if now.get(name) != recorded.get(name)})
     if changed:
         raise DataChangedError(

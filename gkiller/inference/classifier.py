@@ -13,7 +13,14 @@ from typing import TypeVar, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import ModelFormatError, RowError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.errors import (
+    GkillerError,
+    ModelFormatError,
+    RowError,
+    ScoreRangeError,
+    SettingsError,
+    did_you_mean,
+)
 from gkiller.inference.batches import LongText, Windows, batches, make_windows, pad
 from gkiller.inference.encoding import Encoder
 from gkiller.inference.results import Contribution, Prediction
@@ -149,7 +156,7 @@ class Classifier:
 
         Raises:
             RowError: something that is no string.
-            SettingsError: ``units`` is below 1.
+            SettingsError: ``units`` is no whole number, or below 1.
         """
         from gkiller.inference.explain import contributions
 
@@ -168,9 +175,13 @@ class Classifier:
         for label, value in given.items():
             if label not in self.thresholds:
                 raise SettingsError(
-                    f"the model has no label {label!r}", remedy=did_you_mean(label, self.labels)
+                    f"the model has no label {label!r}", remedy=did_you_mean(str(label), self.labels)
                 )
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float | np.floating)
+                or not 0 <= value <= 1
+            ):
                 raise ScoreRangeError(f"the threshold {value!r} of {label} is not a number in 0..1")
         return {label: float(given.get(label, stored)) for label, stored in self.thresholds.items()}
 
@@ -207,7 +218,7 @@ class Classifier:
             long_text: as in `predict`.
 
         Yields:
-            The first of each pair, and its comments' scores.
+            The first of each pair, and its comments' scores; also of those before a chunk that fails.
 
         Raises:
             RowError: something that is no string.
@@ -219,13 +230,24 @@ class Classifier:
                 remedy=did_you_mean(str(long_text), get_args(LongText)),
             )
         waiting: deque[tuple[Key, _Work]] = deque()
-        for key, texts in chunks:
-            waiting.append((key, self._begin(_listed(texts), long_text)))
+        source, fault = iter(chunks), None
+        while True:
+            try:
+                key, texts = next(source)
+                work = self._begin(_listed(texts), long_text)
+            except StopIteration:
+                break
+            except GkillerError as error:  # of this chunk; the ones before it are good
+                fault = error
+                break
+            waiting.append((key, work))
             if len(waiting) >= _AHEAD:
                 done, work = waiting.popleft()
                 yield done, work.result()
         for done, work in waiting:
             yield done, work.result()
+        if fault is not None:
+            raise fault
 
     def _score(self, texts: list[str], long_text: LongText) -> Iterator[Scored]:
         for _, scored in self.stream(((None, chunk) for chunk in _chunks(texts)), long_text=long_text):
@@ -293,7 +315,9 @@ def _listed(texts: object) -> list[str]:
     Raises:
         RowError: one is no string, or they cannot be listed.
     """
-    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+    # A mapping or a table would give its keys or columns instead of comments.
+    whole = isinstance(texts, bytes | Mapping) or getattr(texts, "ndim", 1) != 1
+    if whole or not isinstance(texts, Iterable):
         raise RowError(
             f"comments must be a str or a list of str, not {type(texts).__name__}",
             remedy="decode bytes, and give an empty string for a missing comment",

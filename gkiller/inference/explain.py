@@ -39,10 +39,10 @@ def contributions(
         units: most stretches; with more words, each stretch is several words in a row.
 
     Raises:
-        SettingsError: ``units`` is below 1.
+        SettingsError: ``units`` is no whole number, or below 1.
     """
-    if units < 1:
-        raise SettingsError(f"units must be 1 or more, not {units}")
+    if isinstance(units, bool) or not isinstance(units, int) or units < 1:
+        raise SettingsError(f"units must be a whole number from 1 on, not {units!r}")
     words = _group(encoder.words(text), units)
     if not words:
         return []
@@ -118,10 +118,10 @@ def _logits(
         for rows in batches(windows):
             ids, mask = pad(windows, rows, encoder)
             if begins is not None and ends is not None:
-                begin, length = windows.first[rows], windows.length[rows]
-                place = begin[:, None] + np.arange(ids.shape[1]) - 1
-                low = np.maximum(begins[chosen][rows], begin)
-                high = np.minimum(ends[chosen][rows], begin + length)
+                start_of = windows.first[rows]
+                place = start_of[:, None] + np.arange(ids.shape[1]) - 1
+                low = np.maximum(begins[chosen][rows], start_of)
+                high = np.minimum(ends[chosen][rows], start_of + windows.length[rows])
                 ids[(place >= low[:, None]) & (place < high[:, None])] = encoder.mask
             answer.append((rows, session.run(ids, mask)))
         order = np.concatenate([rows for rows, _ in answer])

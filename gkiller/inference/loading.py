@@ -32,6 +32,12 @@ from gkiller.strict_json import parse_json
 Precision = Literal["auto"] | GraphPrecision
 _PRECISIONS = ("auto", *GRAPHS)
 _LEAST_LENGTH = 3  # [CLS], [SEP] and a piece between them
+_MADE_BY: dict[Precision, str] = {
+    "auto": "export {}",
+    "fp32": "export {}",
+    "int8": "quantize {}",
+    "fp16": "quantize {} --storage fp16",
+}
 _BUNDLED, _NAMED = "model", "models"
 
 
@@ -86,10 +92,8 @@ def graph_name(directory: Path, precision: Precision) -> tuple[str, str]:
         return precision, there[precision]
     what = f"the model has no {precision} graph" if there else "the model has no ONNX graph"
     also = f"; there is: {', '.join(there)}" if there else ""
-    make = "quantize" if precision == "int8" and there else "export"
-    raise ModelNotFoundError(
-        what + also, where=str(directory), remedy=f"make one with: gkiller {make} {directory}"
-    )
+    remedy = f"make one with: gkiller {_MADE_BY[precision].format(directory)}"
+    raise ModelNotFoundError(what + also, where=str(directory), remedy=remedy)
 
 
 def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifier:

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
+from gkiller.files import writing
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -45,10 +47,14 @@ def save(figure: Figure, path: Path) -> Path:
     """Write a PNG whose bytes depend on the drawing alone: no date, no program name.
 
     A figure without a layout is cut to what is drawn; one with a layout already fits.
+
+    Raises:
+        OutputError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    box = None if figure.get_layout_engine() else "tight"
-    figure.savefig(path, format="png", dpi=DPI, bbox_inches=box, pad_inches=0.12, metadata={"Software": None})
+    box, metadata = None if figure.get_layout_engine() else "tight", {"Software": None}
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=DPI, bbox_inches=box, pad_inches=0.12, metadata=metadata)
     return path
 
 

@@ -20,7 +20,15 @@ from gkiller.errors import (
     SettingsError,
     did_you_mean,
 )
-from gkiller.files import append_line, json_text, remove_leftovers, write_text, writing
+from gkiller.files import (
+    append_line,
+    json_text,
+    make_directory,
+    remove_leftovers,
+    sync,
+    write_text,
+    writing,
+)
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
@@ -64,8 +72,7 @@ class RunDirectory:
                 where="--name",
                 remedy="use letters, digits, '.', '_' and '-', beginning with a letter or digit",
             )
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
+        make_directory(out)
         if name is not None:
             if _stillborn(out / name):
                 return cls(out / name)
@@ -88,6 +95,7 @@ class RunDirectory:
                     where=str(path),
                     remedy=f"choose another --name, or go on with --resume {path}",
                 ) from error
+            sync(path.parent)
         return cls(path)
 
     @classmethod
@@ -136,14 +144,16 @@ class RunDirectory:
         """Hold the run's lock for the block. A dead process does not keep it.
 
         Raises:
+            OutputError: this process may not write there.
             RunLockedError: another process writes to this run.
         """
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunLockedError(
-                "another process writes to this run", where=str(self.path), remedy="wait for it to end"
-            ) from error
+        with writing(self.path):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout as error:
+                raise RunLockedError(
+                    "another process writes to this run", where=str(self.path), remedy="wait for it to end"
+                ) from error
         try:
             yield
         finally:
@@ -194,7 +204,8 @@ class RunDirectory:
 
     def reopen(self) -> None:
         """Take back that the run is complete."""
-        (self.path / _CARD).unlink(missing_ok=True)
+        with writing(self.path):
+            (self.path / _CARD).unlink(missing_ok=True)
 
     @property
     def complete(self) -> bool:

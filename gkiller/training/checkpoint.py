@@ -99,7 +99,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         progress, rng = Progress.from_dict(sealed.content["progress"]), sealed.content["rng"]
         if not isinstance(rng, list):
             raise ValueError("the random generators' states are no list")
-        return Checkpoint(progress, _weights(sealed), optimizer, rng)
+        return Checkpoint(progress, read_tensors(sealed.kept[_WEIGHTS]), optimizer, rng)
 
 
 def save_weights(directory: Path, weights: State) -> None:
@@ -118,7 +118,7 @@ def load_weights(directory: Path) -> State:
         ResumeError: it is not there or damaged.
     """
     with _readable(directory):
-        return _weights(_unseal(directory, _WEIGHTS))
+        return read_tensors(_unseal(directory, _WEIGHTS).kept[_WEIGHTS])
 
 
 def write_sealed(directory: Path, tensors: Mapping[str, State], content: Mapping[str, Any]) -> None:
@@ -132,14 +132,6 @@ def write_sealed(directory: Path, tensors: Mapping[str, State], content: Mapping
 def _unseal(directory: Path, *files: str) -> Sealed:
     limits = dict.fromkeys(files, MAX_FILE_BYTES)
     return unseal(directory, STATE, version=FORMAT_VERSION, keep=limits, exact=True)
-
-
-def _weights(sealed: Sealed) -> State:
-    weights = read_tensors(sealed.kept[_WEIGHTS])
-    for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name} holds values that are not finite")
-    return weights
 
 
 @contextlib.contextmanager

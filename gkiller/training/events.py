@@ -13,7 +13,7 @@ class TrainingEvent:
     Attributes:
         kind: "phase" when a phase starts, "step" after a step, "epoch" after an epoch and its
             validation, "note" for anything else worth a line.
-        phase: the phase's name, such as "neurons".
+        phase: the phase's name, such as "neuron".
         phase_index: which phase this is, counted from 1.
         epoch: the epoch within the phase, counted from 1; 0 before the first.
         epochs: the most epochs that this phase may take.

@@ -66,7 +66,7 @@ class Learner:
         settings: of the run.
         names: the labels.
         growth: the network.
-        train: the training split, for its class weights.
+        train: the training split, of which `step` takes its rows.
         ranks: the processes that train together.
         mask_token: id that hides a token, for token dropout; below 0 for none.
         special_tokens: ids that are never hidden.

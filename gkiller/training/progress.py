@@ -30,7 +30,7 @@ class Progress:
         best_epoch: the epoch of that score, by dendrites per Linear.
         tracked: the scores that the history rule has seen; from them the tracker is set up again.
         metrics: the rows of ``metrics.jsonl`` so far.
-        stopped_early: phases that patience or the history rule ended, such as "neuron at epoch 4".
+        stopped_early: a sentence for each phase that patience or the history rule ended.
         seconds: training time so far, whole epochs only.
         finished: whether all phases are done.
     """

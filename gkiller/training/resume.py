@@ -1,7 +1,8 @@
-"""What a resumed training may change, and which checkpoints fit it."""
+"""What a resumed training may change, which checkpoints fit it, and the command for it."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gkiller.errors import ResumeError, counted
 from gkiller.settings import resolve
 from gkiller.training.phases import Lengths, Phase, phase_length
+from gkiller.training.ranks import local_processes
 
 if TYPE_CHECKING:
     from gkiller.model.growth import State
@@ -29,6 +31,12 @@ HARMLESS = (
 LONGER = {"train.epochs": 0, "dendrites.epochs": 1, "dendrites.joint_epochs": 2}
 """Lengths that a resumed run may raise, with the place of their phase in a training."""
 _PLACES = {"neuron": 0, "dendrite": 1, "joint": 2}
+
+
+def resume_command(run: Path, processes: int) -> str:
+    """Return the command that goes on with a run, in as many processes of this machine as now."""
+    launcher = f"torchrun --nproc-per-node {local_processes()} -m " if processes > 1 else ""
+    return f"{launcher}gkiller train --resume {shlex.quote(run.as_posix())}"
 
 
 def run_settings(run: Path) -> Settings:

@@ -32,6 +32,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.number = 0
+        self._interrupted = False
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
         """Take a signal; a second interrupt stops at once.
@@ -39,8 +40,9 @@ class StopRequest:
         Raises:
             KeyboardInterrupt: this is the second interrupt.
         """
-        if number == signal.SIGINT and self.number == signal.SIGINT:
+        if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
+        self._interrupted = self._interrupted or number == signal.SIGINT
         self.number = number
 
 

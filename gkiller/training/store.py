@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gkiller.errors import ResumeError
-from gkiller.files import remove_leftovers, require_space, writing
+from gkiller.files import make_directory, remove_leftovers, require_space, writing
 from gkiller.model.growth import State
 from gkiller.strict_json import parse_json
 from gkiller.training.checkpoint import (
@@ -29,19 +29,20 @@ class CheckpointStore:
 
     Args:
         directory: the run's ``checkpoints`` directory.
-        keep: how many checkpoints stay.
+        keep: how many checkpoints stay; those that `newest` has found damaged do not.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
         self.directory = directory
         self.keep = keep
+        self._damaged: set[Path] = set()
 
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, newest first."""
         return sorted(self.directory.glob("checkpoint-" + "[0-9]" * 8), reverse=True)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write the next checkpoint; then drop the oldest ones and what they alone refer to.
+        """Write the next checkpoint; then drop the oldest and the damaged ones, and what they alone refer to.
 
         Raises:
             OutputError: it cannot be written, or does not fit on the disk; the earlier ones stay.
@@ -50,16 +51,18 @@ class CheckpointStore:
         newest = self.checkpoints()[:1]
         number = int(newest[0].name.rpartition("-")[2]) + 1 if newest else 1
         save_checkpoint(self.directory / f"checkpoint-{number:08d}", checkpoint)
-        for old in self.checkpoints()[self.keep :]:
-            shutil.rmtree(old)
-        needed = {path for kept in self.checkpoints() for path in self._bests_of(kept)}
-        for best in self.directory.glob("best-*"):
-            if best not in needed:
-                shutil.rmtree(best)
+        with writing(self.directory):
+            whole = [path for path in self.checkpoints() if path not in self._damaged]
+            for path in self.checkpoints():
+                if path not in whole[: self.keep]:
+                    shutil.rmtree(path)
+            needed = {best for kept in self.checkpoints() for best in self._bests_of(kept)}
+            for best in self.directory.glob("best-*"):
+                if best not in needed:
+                    shutil.rmtree(best)
 
     def _make_room(self, size: int) -> None:
-        with writing(self.directory):
-            self.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory)
         require_space(self.directory, size)
 
     def _bests_of(self, checkpoint: Path) -> list[Path]:
@@ -114,6 +117,7 @@ class CheckpointStore:
                     self.load_best(count, epoch)
             except ResumeError as error:
                 first = first or error
+                self._damaged.add(directory)
                 on_damaged(error)
             else:
                 return checkpoint

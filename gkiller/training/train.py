@@ -28,7 +28,13 @@ from gkiller.training.learner import Encoded, Learner
 from gkiller.training.opening import compare_runs, network_facts, new_manifest, open_run
 from gkiller.training.progress import Progress
 from gkiller.training.ranks import Ranks, joined, rank_device
-from gkiller.training.resume import changed, check_lengths, resumed_settings, run_settings
+from gkiller.training.resume import (
+    changed,
+    check_lengths,
+    resume_command,
+    resumed_settings,
+    run_settings,
+)
 from gkiller.training.runtime import resolve_device, runtime
 from gkiller.training.stopping import Stopped, StopRequest, stop_signals
 from gkiller.training.store import CheckpointStore
@@ -269,6 +275,7 @@ def _go_on(trainer: Trainer, run: RunDirectory, before: Settings) -> None:
             where=str(run.path),
             remedy=f"use its model ({run.model}), or ask for more epochs",
         )
+    tell(f"resumed after {trainer.progress.place()}")
 
 
 def _compute_lower(trainer: Trainer, run: RunDirectory) -> None:
@@ -297,7 +304,7 @@ def _run(trainer: Trainer, run: RunDirectory, *, signals: bool) -> Progress:
             raise kind(
                 f"stopped after {trainer.progress.place()}; its checkpoint is written",
                 where=str(run.path),
-                remedy=f"go on with: gkiller train --resume {run.path}",
+                remedy=f"go on with: {resume_command(run.path, trainer.ranks.size)}",
             ) from None
 
 

@@ -127,7 +127,6 @@ class Trainer:
         self.growth.load(checkpoint.weights)
         self._restore_rng(checkpoint.rng)
         self._optimizer_state = checkpoint.optimizer
-        self.on_event(self._event("note", message=f"resumed after {self.progress.place()}"))
 
     @property
     def done(self) -> bool:

@@ -44,7 +44,11 @@ class Job:
     explain: bool = False
 
     def settings(self, form: OutputFormat, *, packed: bool) -> dict[str, Any]:
-        """Return everything that the output depends on, beside the input."""
+        """Return everything that the output depends on, beside the input.
+
+        What becomes of a bad row is not in it: a job that one has ended may go on with "skip", and "fail"
+        meets it again, as the rows that are done are read once more.
+        """
         return {
             "model": self.classifier.digest,
             "precision": self.classifier.precision,
@@ -57,7 +61,6 @@ class Job:
             "text": self.shape.text,
             "only_flagged": self.shape.only_flagged,
             "long_text": self.long_text,
-            "on_error": self.on_error,
             "chunk_rows": self.chunk_rows,
             "explain": self.explain,
         }
@@ -91,7 +94,8 @@ def run(job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress
     Raises:
         DataError: the source is broken, or a row is bad and bad rows are not skipped.
         ResumeError: the input is not the one of the job that is gone on with.
-        OutputError: the output cannot be written.
+        OutputError: the output file cannot be written.
+        OSError: the output stream cannot be written.
     """
     with contextlib.closing(sink):
         before = sink.begin()

@@ -55,14 +55,17 @@ class Parquet:
     def finish(self, partial: Path, target: Path) -> None:
         """Write the Parquet file beside the target, row group by row group, and move it there."""
         temporary = target.with_name(f".{target.name}.new")
-        with (
-            partial.open("rb") as stream,
-            pa.ipc.open_stream(stream) as batches,
-            pq.ParquetWriter(temporary, self._schema) as writer,
-        ):
-            for table in _groups(batches, self._schema, self._GROUP):
-                writer.write_table(table, row_group_size=self._GROUP)
-        temporary.replace(target)
+        try:
+            with (
+                partial.open("rb") as stream,
+                pa.ipc.open_stream(stream) as batches,
+                pq.ParquetWriter(temporary, self._schema) as writer,
+            ):
+                for table in _groups(batches, self._schema, self._GROUP):
+                    writer.write_table(table, row_group_size=self._GROUP)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
         partial.unlink()
 
 

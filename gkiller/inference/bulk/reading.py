@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -199,7 +201,7 @@ def _source(reader: Reader, form: str, text_column: str | None, id_column: str |
                 where=reader.name,
                 remedy="leave --text-column and --id-column out, or name the format with --input-format",
             )
-        text, identifier = "text", None
+        [text], identifier = reader.columns(), None
         notes: list[str] = []
     else:
         text, identifier, notes = _columns(reader, text_column, id_column)
@@ -253,7 +255,7 @@ def _row(batch: RawBatch, position: int, name: str, form: str, text: str, identi
         return Row(number, "", None, bad.error)
     value = batch.columns[text][position]
     fault = _text_fault(value, form, lambda: place(name, number, line, text if form != "txt" else None))
-    key = batch.columns[identifier][position] if identifier is not None else None
+    key = _id(batch.columns[identifier][position]) if identifier is not None else None
     if fault is None and key is not None:
         fault = _id_fault(key, lambda: place(name, number, line, identifier))
     return Row(number, "", None, fault) if fault is not None else Row(number, value, key)
@@ -272,14 +274,27 @@ def _text_fault(value: Any, form: str, where: Callable[[], str]) -> GkillerError
         if form == "jsonl" or (value.isascii() and "\0" not in value):
             return None
         return encoding_error(value, where())
-    if value is None or (isinstance(value, float) and value != value):
+    if _missing(value):
         return RowError("the comment is missing", where=where(), remedy=_SKIP)
-    return RowError(f"the comment is a {type(value).__name__}, not text", where=where(), remedy=_SKIP)
+    return RowError(f"the comment is of type {type(value).__name__}, not text", where=where(), remedy=_SKIP)
+
+
+def _missing(value: Any) -> bool:
+    """Whether it is null, or the NaN that tables of numbers have in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _id(value: Any) -> Any:
+    """Return an id as it is written: Parquet's decimals and times as text, None where it is missing."""
+    if _missing(value):
+        return None
+    return str(value) if isinstance(value, Decimal | date | time) else value
 
 
 def _id_fault(value: Any, where: Callable[[], str]) -> GkillerError | None:
     if isinstance(value, str):
         return None if value.isascii() else encoding_error(value, where())
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return None
-    return RowError(f"the id is a {type(value).__name__}, not text or a number", where=where(), remedy=_SKIP)
+    what = "infinite" if isinstance(value, float) else f"of type {type(value).__name__}, not text or a number"
+    return RowError(f"the id is {what}", where=where(), remedy=f"{_SKIP}; --id-column names another column")

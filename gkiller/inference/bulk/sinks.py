@@ -7,13 +7,14 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from gkiller.errors import OutputError, ResumeError, RunLockedError
+from gkiller.errors import OutputError, ResumeError, RunLockedError, one_line
 from gkiller.files import json_text, sync, write_text, writing
 from gkiller.inference.bulk.formats import Writer
+from gkiller.strict_json import parse_json
 
 _VERSION = 1
 _JOURNAL_SECONDS = 1.0
@@ -82,7 +83,9 @@ class FileSink:
     resume: bool = False
     force: bool = False
     _stream: BinaryIO | None = None
-    _mark: Mark = field(default_factory=Mark)
+    # The bytes up to the end of the last whole chunk, and how far the job is with them. They change in one
+    # step: a signal may come at any other.
+    _done: tuple[int, Mark] = (0, Mark())
     _saved_at: float = float("-inf")
     _dirty: bool = False
 
@@ -96,6 +99,11 @@ class FileSink:
         """Where it is written down how far it is."""
         return self.path.with_name(f"{self.path.name}.progress.json")
 
+    @property
+    def rows_kept(self) -> int:
+        """Input rows that need not be done again if the job stops now."""
+        return self._done[1].rows
+
     def begin(self) -> Mark:
         """Return how far an earlier job came.
 
@@ -104,6 +112,20 @@ class FileSink:
             ResumeError: an unfinished job is there and is not to be gone on with, or had other settings.
             RunLockedError: another process works on it.
         """
+        with writing(self.path):
+            known = self._earlier()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.partial.open("ab", buffering=0)
+            _lock(self._stream, self.partial)
+            if known is None:
+                self._stream.truncate(0)
+                self._append(self.writer.header(), Mark())
+                self._save()
+                return Mark()
+        return self._go_on(known)
+
+    def _earlier(self) -> Mapping[str, Any] | None:
+        """Return the journal of the job to go on with, None for a new job."""
         if self.path.exists() and not self.path.is_file():  # replacing a device would be fatal
             raise OutputError(
                 "something that is no file has that name",
@@ -123,16 +145,7 @@ class FileSink:
         if known is not None and self.path.exists() and not self.partial.exists():
             self.journal.unlink()  # a kill came between the file's last two steps
             raise OutputError("the job is finished", where=str(self.path), remedy="--force starts anew")
-        with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self.partial.open("ab", buffering=0)
-            _lock(self._stream, self.partial)
-            if known is None:
-                self._stream.truncate(0)
-                self._stream.write(self.writer.header())
-                self._save()
-                return self._mark
-        return self._go_on(known)
+        return known
 
     def _go_on(self, known: Mapping[str, Any]) -> Mark:
         assert self._stream is not None
@@ -145,29 +158,36 @@ class FileSink:
             )
         with writing(self.path):
             self._stream.truncate(known["bytes"])
-        self._mark = Mark(**known["mark"])
-        return self._mark
+        self._done = known["bytes"], Mark(**known["mark"])
+        return self._done[1]
 
     def rewind(self, row: int) -> None:
         """Do nothing: the file was cut off where the journal says, which is the end of a chunk."""
 
     def write(self, data: bytes, mark: Mark) -> None:
         """Append a chunk, and write down now and then how far the job is."""
-        assert self._stream is not None
         with writing(self.path):
-            view = memoryview(data)
-            while view:
-                view = view[self._stream.write(view) :]
-        self._mark = mark
+            self._append(data, mark)
         self._dirty = True
         if time.monotonic() - self._saved_at >= _JOURNAL_SECONDS:
             self._save()
+
+    def _append(self, data: bytes, mark: Mark) -> None:
+        """Write all of it, or let none of it count: a full disk or a signal may cut it off."""
+        assert self._stream is not None
+        view = memoryview(data)
+        while view:
+            view = view[self._stream.write(view) :]
+        self._done = self._done[0] + len(data), mark
 
     def finish(self) -> None:
         """Put the file in its place."""
         assert self._stream is not None
         self._save()
         with writing(self.path):
+            if os.name == "nt":  # which does not move an open file; elsewhere it stays, for its lock
+                self._stream.close()
+                self._stream = None
             self.writer.finish(self.partial, self.path)
             sync(self.path)
             self.journal.unlink()
@@ -186,11 +206,12 @@ class FileSink:
         assert self._stream is not None
         with writing(self.path):
             os.fsync(self._stream.fileno())
+        valid, mark = self._done
         content = {
             "version": _VERSION,
             "settings": dict(self.settings),
-            "bytes": self._stream.seek(0, os.SEEK_END),
-            "mark": asdict(self._mark),
+            "bytes": valid,
+            "mark": asdict(mark),
         }
         write_text(self.journal, json_text(content))
         self._saved_at = time.monotonic()
@@ -198,14 +219,18 @@ class FileSink:
 
     def _read_journal(self) -> Mapping[str, Any]:
         try:
-            known: dict[str, Any] = json.loads(self.journal.read_text("utf-8"))
-            replace(Mark(), **known["mark"])
-            settings, size, version = known["settings"], known["bytes"], known["version"]
-            if version != _VERSION or not isinstance(size, int):
-                raise ValueError(f"version {version!r}")
+            known: dict[str, Any] = parse_json(self.journal.read_bytes())
+            if known["version"] != _VERSION:
+                raise ValueError(f"version {known['version']!r}")
+            settings, counts = dict(known["settings"]), asdict(Mark(**known["mark"]))
+            fresh = asdict(Mark())
+            if any(type(counts[key]) is not type(fresh[key]) for key in fresh):
+                raise ValueError("a count is no number")
+            if type(known["bytes"]) is not int or known["bytes"] < 0:
+                raise ValueError("the number of bytes is none")
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ResumeError(
-                f"the journal cannot be read: {error}",
+                f"the journal cannot be read: {one_line(error)}",
                 where=str(self.journal),
                 remedy="start anew: --force",
             ) from error
