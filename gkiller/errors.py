@@ -36,10 +36,13 @@ Each leaf has its own exit code (the process status of the command line) and car
     │   ├── LabelMismatchError      51   the data lack a label that the model predicts
     │   ├── ScoreRangeError         52   a score or a threshold is not in 0..1
     │   └── DataChangedError        53   a run's own data are not those that it was trained with
-    └── DeploymentError
-        ├── ParityError             60   the exported model does not score as the trained one does
-        ├── ExportError             61   no graph can be built of this network, or nothing was exported
-        └── WheelContentError       62   the inference code needs a package that a wheel must not need
+    ├── DeploymentError
+    │   ├── ParityError             60   the exported model does not score as the trained one does
+    │   ├── ExportError             61   no graph can be built of this network, or nothing was exported
+    │   └── WheelContentError       62   the inference code needs a package that a wheel must not need
+    └── BenchmarkError
+        ├── CriteriaError           70   fewer criteria passed than 'gkiller bench --fail-under' asks for
+        └── BenchmarkFailedError    71   a process that times a system did not come to its end
 
 130 and 143 stand for an interrupt (Ctrl-C) and a termination, as shells have it.
 """
@@ -368,3 +371,19 @@ class WheelContentError(DeploymentError):
     """The inference code needs a package that a wheel must not need."""
 
     exit_code = 62
+
+
+class BenchmarkError(GkillerError):
+    """Anything wrong with a benchmark."""
+
+
+class CriteriaError(BenchmarkError):
+    """Fewer criteria passed than ``gkiller bench --fail-under`` asks for; the report was written."""
+
+    exit_code = 70
+
+
+class BenchmarkFailedError(BenchmarkError):
+    """A process that times a system did not come to its end."""
+
+    exit_code = 71
