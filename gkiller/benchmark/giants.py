@@ -35,7 +35,7 @@ from gkiller.deployment.parity import parity_rows
 from gkiller.errors import ParityError, SettingsError
 from gkiller.model.classifier import ToxicityClassifier, new_classifier
 from gkiller.model.directory import LoadedModel, load_model, save_model
-from gkiller.model.layout import GRAPHS, META
+from gkiller.model.layout import GRAPHS, META, GraphPrecision
 from gkiller.model.pretrained import load_encoder, loading
 from gkiller.model.tokenizer import load_tokenizer
 
@@ -293,12 +293,12 @@ def _export(loaded: LoadedModel, giant: Settings, dataset: Dataset, progress: Pr
 
     rows = parity_rows(loaded, valid, giant.deployment.parity_rows, advance)
     warnings = []
-    for precision, make in (("fp32", export_onnx), ("int8", quantise)):
-        current = load_model(loaded.path)
+    ways: dict[GraphPrecision, Callable[..., Any]] = {"fp32": export_onnx, "int8": quantise}
+    for precision, make in ways.items():
         if (loaded.path / GRAPHS[precision]).is_file():
             continue
         try:
-            make(current, rows, giant.deployment, progress=progress)
+            make(load_model(loaded.path), rows, giant.deployment, progress=progress)
         except ParityError as error:
             warnings.append(f"the giant has no {precision} graph: {error.what}")
     return warnings
