@@ -53,6 +53,7 @@ def option(key: str, text: str | None = None) -> Any:
         "rich_help_panel": entry.section.capitalize(),
         "show_default": False,
     }
+    flags = [flag, *filter(None, [entry.alias])]
     if entry.kind == "bool":
         return Annotated[bool | None, typer.Option(flag, **common)]
     if entry.kind == "choice":
@@ -62,7 +63,7 @@ def option(key: str, text: str | None = None) -> Any:
                 flag, metavar="|".join(entry.choices), autocompletion=_completion(entry.choices), **common
             ),
         ]
-    return Annotated[str | None, typer.Option(flag, metavar=_METAVARS[entry.kind], **common)]
+    return Annotated[str | None, typer.Option(*flags, metavar=_METAVARS[entry.kind], **common)]
 
 
 def option_help(entry: Reference) -> str:

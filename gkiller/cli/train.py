@@ -88,11 +88,12 @@ def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
     from gkiller.settings import resolve
     from gkiller.training.resume import resumed_settings
 
+    arch = resolved.settings.model.arch
     around = resolve()  # what would be resolved without the command line
     given = [
         key
         for key, origin in resolved.origins.items()
-        if origin.startswith("-") or origin not in ("default", around.origins[key])
+        if origin.startswith("-") or origin not in ("default", f"arch {arch}", around.origins[key])
     ]
     return resumed_settings(run, resolved.settings, given)
 

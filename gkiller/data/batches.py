@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from gkiller.model.wordpiece import special_ids
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -59,7 +61,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     starts = np.zeros(len(pieces) + 1, dtype=np.int64)
     np.cumsum([len(piece) for piece in pieces], out=starts[1:])
     flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-    return Tokens(flat, starts, tokenizer.token_to_id("[PAD]") or 0)
+    return Tokens(flat, starts, max(0, special_ids(tokenizer).pad))
 
 
 def training_batches(

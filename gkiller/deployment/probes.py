@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from gkiller.deployment.runtime import session, tokens_of
 from gkiller.errors import ModelFormatError, one_line
+from gkiller.model.wordpiece import special_ids
 from gkiller.strict_json import parse_json
 
 if TYPE_CHECKING:
@@ -108,14 +109,14 @@ def read_probes(data: bytes, where: str) -> Probes:
 
 def _draw(loaded: LoadedModel) -> tuple[tuple[int, ...], ...]:
     tokenizer = loaded.tokenizer
-    ends = [int(tokenizer.token_to_id(token) or 0) for token in ("[CLS]", "[SEP]")]
-    special = {*ends, tokenizer.token_to_id("[PAD]"), tokenizer.token_to_id("[MASK]")}
+    ids = special_ids(tokenizer)
+    special = {*ids.kept, ids.mask}
     pieces = np.array([i for i in range(tokenizer.get_vocab_size()) if i not in special])
     random = np.random.default_rng(SEED)
     drawn = []
     for _ in range(COUNT):
         length = int(random.integers(0, loaded.max_length - 1))
-        drawn.append((ends[0], *map(int, random.choice(pieces, length)), ends[1]))
+        drawn.append((ids.first, *map(int, random.choice(pieces, length)), ids.last))
     return tuple(drawn)
 
 

@@ -8,6 +8,7 @@ reach the tokenizer. A tokenizer that works in another way is asked for every co
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from gkiller.model.wordpiece import REQUIRED_TOKENS, check_vocabulary, parse_tokenizer
+from gkiller.model.wordpiece import check_padding, check_vocabulary, parse_tokenizer, special_ids
 
 Ids = npt.NDArray[np.int64]
 
@@ -48,31 +49,33 @@ class Encoder:
 
     Attributes:
         content: tokens of a comment that fit beside [CLS] and [SEP].
-        pad, cls, sep, mask: ids of the special tokens; a tokenizer without [MASK] hides behind [UNK].
+        pad, cls, sep, mask: ids of the special tokens, or of those that RoBERTa has in their places; a
+            tokenizer without a mask token hides behind the unknown one.
 
     Raises:
-        ModelFormatError: the text is no tokenizer, or lacks BERT's special tokens, or does not put them
-            around a comment.
+        ModelFormatError: the text is no tokenizer, or lacks its special tokens, or does not put them around
+            a comment.
     """
 
     def __init__(self, text: str | bytes, where: str, max_length: int) -> None:
         self._tokenizer = parse_tokenizer(text, where, max_length)
         self._tokenizer.no_truncation()
         self.content = max_length - 2
-        self.pad, unknown, self.cls, self.sep = _special_ids(self._tokenizer)
-        mask = self._tokenizer.token_to_id("[MASK]")
-        self.mask = unknown if mask is None else mask
+        special = special_ids(self._tokenizer)
+        self.pad, self.cls, self.sep = special.kept
+        self.mask = special.unknown if special.mask is None else special.mask
         self._words = _Words(self._tokenizer)
         self._by_word = _reads_word_by_word(self._tokenizer)
         self._lowercase = self._by_word and bool(self._tokenizer.normalizer.lowercase)
 
-    def check_fits(self, known: Any) -> None:
-        """Compare the tokenizer with the number of pieces that the network knows.
+    def check_fits(self, config: Mapping[str, Any]) -> None:
+        """Compare the tokenizer with the network, by its config.json.
 
         Raises:
-            ValueError: it can give the network a piece that it does not know.
+            ValueError: it can give the network a piece that it does not know, or pads otherwise.
         """
-        check_vocabulary(self._tokenizer, known)
+        check_vocabulary(self._tokenizer, config.get("vocab_size"))
+        check_padding(self._tokenizer, config)
 
     def ids(self, text: str) -> list[int]:
         """Return a comment's token ids; lone surrogates are read as U+FFFD, NULs and controls not at all."""
@@ -138,12 +141,6 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     # `encode` runs on the calling thread; `encode_batch` would start a pool of threads of its own.
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
-
-
-def _special_ids(tokenizer: Tokenizer) -> list[int]:
-    """Return the ids of the tokens that `parse_tokenizer` demands."""
-    ids = map(tokenizer.token_to_id, REQUIRED_TOKENS)
-    return [number for number in ids if number is not None]
 
 
 def _reads_word_by_word(tokenizer: Tokenizer) -> bool:

@@ -101,7 +101,7 @@ def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifi
     if max_length < _LEAST_LENGTH:
         raise ValueError("max_length 2 leaves no room for a comment")
     encoder = Encoder(sealed.kept[TOKENIZER], str(directory / TOKENIZER), max_length)
-    encoder.check_fits(config.get("vocab_size"))
+    encoder.check_fits(config)
     return Classifier(
         Session(sealed.kept[graph], str(directory / graph), len(labels), encoder.empty()),
         encoder,

@@ -1,4 +1,4 @@
-"""The network: a BERT encoder, pooling and a head of one or several labels."""
+"""The network: an encoder, BERT or like it, pooling and a head of one or several labels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from gkiller.model.architectures import ARCHITECTURES, new_encoder
 from gkiller.model.pretrained import load_encoder
 
 if TYPE_CHECKING:
-    from transformers import BertConfig, BertModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     from gkiller.settings.definition import ModelSettings
 
@@ -19,24 +20,25 @@ Pooling = Literal["mean", "mean_max", "cls"]
 
 
 class ToxicityClassifier(nn.Module):
-    """BERT with a linear head.
+    """An encoder with a linear head.
 
     One label is a two-class head (logits of shape (rows, 2): not toxic, toxic); L > 1 labels are L
-    independent logits. Parameters are named as in Hugging Face's ``BertForSequenceClassification``.
+    independent logits. Parameters are named as in Hugging Face's ``BertForSequenceClassification``; an
+    encoder of another architecture is called ``bert`` too, and its parameters have their own names in it.
 
     Args:
-        bert: the encoder; it has a pooler only when ``pooling`` is "cls".
+        bert: the encoder, of one of `ARCHITECTURES`; it has a pooler only when ``pooling`` is "cls".
         labels: how many labels the head scores.
         pooling: "mean" averages the token vectors under the mask, "mean_max" puts their maximum beside the
-            mean, "cls" is BERT's pooler on [CLS].
+            mean, "cls" is BERT's pooler on the first token.
     """
 
-    def __init__(self, bert: BertModel, labels: int, pooling: Pooling) -> None:
+    def __init__(self, bert: PreTrainedModel, labels: int, pooling: Pooling) -> None:
         super().__init__()
         self.bert = bert
         self.pooling = pooling
         self.labels = labels
-        self.dropout = nn.Dropout(bert.config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(getattr(bert.config, ARCHITECTURES[bert.config.model_type].dropout))
         width = bert.config.hidden_size * (2 if pooling == "mean_max" else 1)
         self.classifier = nn.Linear(width, 2 if labels == 1 else labels)
         nn.init.normal_(self.classifier.weight, std=bert.config.initializer_range)
@@ -63,11 +65,9 @@ class ToxicityClassifier(nn.Module):
         return logits.float().sigmoid()
 
 
-def new_classifier(config: BertConfig, labels: int, pooling: Pooling) -> ToxicityClassifier:
+def new_classifier(config: PreTrainedConfig, labels: int, pooling: Pooling) -> ToxicityClassifier:
     """Return a classifier of random weights (torch's global generator) around a configuration."""
-    from transformers import BertModel
-
-    return ToxicityClassifier(BertModel(config, add_pooling_layer=pooling == "cls"), labels, pooling)
+    return ToxicityClassifier(new_encoder(config, pooler=pooling == "cls"), labels, pooling)
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -85,8 +85,8 @@ def build_classifier(settings: ModelSettings, labels: Sequence[str], vocab_size:
 
     Raises:
         ModelNotFoundError: the local path holds no encoder.
-        ModelFormatError: it is not BERT, has no safetensors file, lacks weights, or is too small for
-            the tokenizer or for ``max_length``.
+        ModelFormatError: its architecture is not one that ``settings.arch`` trains, it has no safetensors
+            file, lacks weights, or is too small for the tokenizer or for ``max_length``.
         HubUnavailableError: the hub cannot be reached.
     """
     from transformers import BertConfig

@@ -17,8 +17,9 @@ from safetensors.torch import save
 
 from gkiller.errors import ModelNotFoundError
 from gkiller.files import atomic_directory, json_text
+from gkiller.model.architectures import architecture_of
 from gkiller.model.classifier import ToxicityClassifier
-from gkiller.model.description import WRITTEN, read_description
+from gkiller.model.description import read_description
 from gkiller.model.growth import dendritic_modules
 from gkiller.model.layout import (
     CARD,
@@ -35,7 +36,7 @@ from gkiller.model.layout import (
     read_thresholds,
     unbroken,
 )
-from gkiller.model.wordpiece import check_vocabulary, parse_tokenizer
+from gkiller.model.wordpiece import check_padding, check_vocabulary, parse_tokenizer
 from gkiller.sealed import Sealed, seal, unseal
 from gkiller.strict_json import parse_json
 from gkiller.tensors import FLOATS, read_header, read_tensors
@@ -200,10 +201,10 @@ def load_model(path: str | Path) -> LoadedModel:
 
 def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(model.bert.config.to_json_string(use_diff=False))
-    config = {key: value for key, value in config.items() if key in WRITTEN}
+    config = {key: value for key, value in config.items() if key in architecture_of(config).written}
     modules = dendritic_modules(model)
     # The class of transformers computes this one only; the others would load there, and score otherwise.
-    plain = model.pooling == "cls" and not modules
+    plain = model.pooling == "cls" and not modules and config["model_type"] == "bert"
     config["architectures"] = ["BertForSequenceClassification" if plain else "ToxicityClassifier"]
     outputs = (f"not_{labels[0]}", *labels) if len(labels) == 1 else labels
     config["id2label"] = {str(place): name for place, name in enumerate(outputs)}
@@ -261,6 +262,7 @@ def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) ->
 def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer) -> None:
     """Compare the tokenizer with the network, and score an empty comment."""
     check_vocabulary(tokenizer, model.bert.config.vocab_size)
+    check_padding(tokenizer, model.bert.config.to_dict())
     ids = torch.tensor([tokenizer.encode("").ids])
     with torch.inference_mode():
         scores = model.probabilities(model(ids, torch.ones_like(ids)))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gkiller.errors import DendritePatternError, FoldMismatchError, did_you_mean
 from gkiller.model.classifier import ToxicityClassifier, new_classifier
 from gkiller.model.dendritic import DendriticLinear, add_dendrites
+from gkiller.model.layout import usable_positions
 
 State = dict[str, Tensor]
 ENCODER = "bert."
@@ -170,7 +171,7 @@ def check_fold(growth: Growth, plain: ToxicityClassifier) -> float:
     """
     config = plain.bert.config
     generator = torch.Generator().manual_seed(0)
-    length = min(32, config.max_position_embeddings)
+    length = min(32, usable_positions(config.to_dict()))
     ids = torch.randint(0, config.vocab_size, (8, length), generator=generator)
     mask = (torch.arange(length) < torch.randint(1, length + 1, (8, 1), generator=generator)).long()
     training = growth.model

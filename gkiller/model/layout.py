@@ -35,6 +35,9 @@ GRAPHS: Final[dict[GraphPrecision, str]] = {
 PROBES: Final = "onnx/parity.json"
 """Token sequences with the scores of each graph, where it was made."""
 
+COUNTED_FROM_PADDING: Final = frozenset({"mpnet", "roberta"})
+"""Values of model_type whose first token has the position pad_token_id + 1: of 514 positions 512 are used."""
+
 MAX_TOKENIZER_BYTES: Final = 32 * 2**20
 """Of a tokenizer.json; that of the multilingual BERT has 2 MiB."""
 LIMITS: Final[dict[str, int]] = {
@@ -173,11 +176,21 @@ def read_max_length(value: Any, config: Mapping[str, Any]) -> int:
     Raises:
         ValueError: it is no such number.
     """
-    positions = config.get("max_position_embeddings")
-    most = positions if type(positions) is int else 0
+    most = usable_positions(config)
     if type(value) is not int or not 2 <= value <= most:
         raise ValueError(f"max_length {str(value)[:80]} is not in 2..{most}")
     return value
+
+
+def usable_positions(config: Mapping[str, Any]) -> int:
+    """Return how many tokens an encoder has positions for, by its configuration; 0 when it does not say."""
+    positions = config.get("max_position_embeddings")
+    if type(positions) is not int:
+        return 0
+    if config.get("model_type") not in COUNTED_FROM_PADDING:
+        return positions
+    pad = config.get("pad_token_id")
+    return max(0, positions - pad - 1) if type(pad) is int and pad >= 0 else 0
 
 
 def _nearest_runs(directory: Path) -> list[Path]:

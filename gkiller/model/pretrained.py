@@ -1,4 +1,4 @@
-"""Pretrained BERT encoders, from a directory or from the Hugging Face hub.
+"""Pretrained encoders, from a directory or from the Hugging Face hub.
 
 The hub is asked once, with a time limit, before transformers starts: it would otherwise retry for most of
 a minute. With ``HF_HUB_OFFLINE`` set nothing is asked, and the local cache is read instead.
@@ -20,9 +20,17 @@ from gkiller.errors import (
     ModelNotFoundError,
     is_fault_of_input,
 )
+from gkiller.model.architectures import (
+    ARCHITECTURES,
+    default_config,
+    encoder_class,
+    encoder_config,
+    pooler_argument,
+)
+from gkiller.model.layout import usable_positions
 
 if TYPE_CHECKING:
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
     from gkiller.settings.definition import ModelSettings
 
@@ -31,7 +39,7 @@ _OTHER_WAYS = (
     "check the id and the connection, name a local directory, set HF_HUB_OFFLINE=1 to use the local cache, "
     "or use model.encoder=fresh"
 )
-_AGREE = "the directory must hold a BERT encoder's config.json and the model.safetensors that belongs to it"
+_AGREE = "the directory must hold an encoder's config.json and the model.safetensors that belongs to it"
 
 
 def is_local(reference: str) -> bool:
@@ -39,17 +47,18 @@ def is_local(reference: str) -> bool:
     return Path(reference).exists() or reference.startswith((".", "/", "~")) or reference.count("/") > 1
 
 
-def load_encoder(settings: ModelSettings, vocab_size: int) -> BertModel:
+def load_encoder(settings: ModelSettings, vocab_size: int) -> PreTrainedModel:
     """Load the encoder that the settings name, in float32 on the CPU.
 
     Args:
-        settings: the encoder, its revision, the dropouts and the pooling.
+        settings: the encoder, its revision, the dropouts and the pooling. A tiny model's is BERT; a giant's
+            is any of `gkiller.model.architectures.ARCHITECTURES`.
         vocab_size: of the tokenizer.
 
     Raises:
         ModelNotFoundError: the local path holds no encoder, or the name cannot be one.
-        ModelFormatError: it is not BERT, has no safetensors file, its weights do not fit its configuration,
-            or it is too small for the tokenizer or for ``max_length``.
+        ModelFormatError: it is of another architecture, has no safetensors file, its weights do not fit its
+            configuration, or it is too small for the tokenizer or for ``max_length``.
         HubUnavailableError: the hub cannot be reached, or does not have it.
     """
     reference, revision = locate(settings)
@@ -162,35 +171,54 @@ def loading(where: str) -> Iterator[None]:
             talk.enable_progress_bar()
 
 
-def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[BertModel, dict[str, Any]]:
+def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[PreTrainedModel, dict[str, Any]]:
     import torch
-    from transformers import BertConfig, BertModel
-
-    from gkiller.model.description import bert_config
+    from transformers import PreTrainedConfig
 
     # Read as plain values: the classes of transformers can allocate, or fetch code, for what is in them.
-    content, _ = BertConfig.get_config_dict(reference, revision=revision)
-    kind = content.get("model_type")
-    if kind != "bert":
+    content, _ = PreTrainedConfig.get_config_dict(reference, revision=revision)
+    kind = _known_type(content.get("model_type"), settings)
+    architecture = ARCHITECTURES[kind]
+    if settings.pooling == "cls" and not architecture.pooler:
         raise ModelFormatError(
-            f"the encoder's model_type is {str(kind)[:80]!r}, and gkiller trains 'bert' models",
+            f"a {kind} encoder has no pooler, which the pooling 'cls' needs",
             where=settings.encoder,
-            remedy="choose a BERT encoder, such as google/bert_uncased_L-2_H-128_A-2",
+            remedy="set model.pooling to mean or mean_max",
         )
-    config = bert_config({**BertConfig().to_dict(), **content})
-    config.hidden_dropout_prob = settings.dropout
-    config.attention_probs_dropout_prob = settings.attention_dropout
-    loaded: Any = BertModel.from_pretrained(
+    config = encoder_config({**default_config(kind), **content})
+    setattr(config, architecture.dropout, settings.dropout)
+    setattr(config, architecture.attention_dropout, settings.attention_dropout)
+    loaded: Any = encoder_class(kind).from_pretrained(
         reference,
         config=config,
         revision=revision,
-        add_pooling_layer=settings.pooling == "cls",
+        **pooler_argument(kind, pooler=settings.pooling == "cls"),
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # the report names them; the exception would not
         dtype=torch.float32,
     )
-    return cast("tuple[BertModel, dict[str, Any]]", loaded)
+    return cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
+
+
+def _known_type(kind: Any, settings: ModelSettings) -> str:
+    """Return an encoder's model_type.
+
+    Raises:
+        ModelFormatError: a model of ``settings.arch`` cannot be trained from it.
+    """
+    readable = isinstance(kind, str) and kind in ARCHITECTURES
+    if kind == "bert" or (settings.arch == "giant" and readable):
+        return str(kind)
+    known = "'bert' models" if settings.arch == "tiny" else f"giants of {', '.join(ARCHITECTURES)}"
+    remedy = "choose a BERT encoder, such as google/bert_uncased_L-2_H-128_A-2"
+    if settings.arch == "tiny" and readable:
+        remedy += ", or fine-tune this one with --arch giant"
+    raise ModelFormatError(
+        f"the encoder's model_type is {str(kind)[:80]!r}, and gkiller trains {known}",
+        where=settings.encoder,
+        remedy=remedy,
+    )
 
 
 def _load_error(where: str, error: Exception) -> ModelFormatError | HubUnavailableError:
@@ -213,19 +241,19 @@ def _check_complete(report: dict[str, Any], where: str) -> None:
         raise ModelFormatError(what, where=where, remedy=_AGREE)
 
 
-def _check_fits(config: BertConfig, settings: ModelSettings, vocab_size: int) -> None:
+def _check_fits(config: PreTrainedConfig, settings: ModelSettings, vocab_size: int) -> None:
     if vocab_size > config.vocab_size:
         raise ModelFormatError(
             f"the tokenizer has {vocab_size} pieces and the encoder knows {config.vocab_size}",
             where=settings.encoder,
             remedy="use the tokenizer that came with the encoder",
         )
-    if settings.max_length > config.max_position_embeddings:
+    positions = usable_positions(config.to_dict())
+    if settings.max_length > positions:
         raise ModelFormatError(
-            f"model.max_length {settings.max_length} is more than the encoder's "
-            f"{config.max_position_embeddings} positions",
+            f"model.max_length {settings.max_length} is more than the encoder's {positions} positions",
             where=settings.encoder,
-            remedy=f"set model.max_length to {config.max_position_embeddings} or less",
+            remedy=f"set model.max_length to {positions} or less",
         )
 
 

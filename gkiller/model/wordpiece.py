@@ -1,31 +1,91 @@
-"""A BERT tokenizer from a tokenizer.json that anybody may have written; nothing here needs torch."""
+"""A tokenizer from a tokenizer.json that anybody may have written; nothing here needs torch.
+
+Two families of special tokens are read, told apart by what the file's post-processor puts before a comment:
+BERT's ([CLS] comment [SEP], [PAD], [UNK], [MASK]) and RoBERTa's (<s> comment </s>, <pad>, <unk>, <mask>),
+which MPNet has too. A vocabulary may hold the other family's as ordinary pieces, as MPNet's does.
+
+Two kinds of tokenizers are read: word pieces (BERT, DistilBERT, MPNet), made of `_PARTS`; and RoBERTa's
+byte-level BPE, made of `_BYTE_LEVEL_PARTS`, without its random dropout and with all 256 bytes in its
+vocabulary, so that no comment has an unknown piece. Its one regular expression is the library's own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 
 from gkiller.errors import ModelFormatError, is_fault_of_input, one_line
-from gkiller.model.layout import MAX_TOKENIZER_BYTES
+from gkiller.model.layout import COUNTED_FROM_PADDING, MAX_TOKENIZER_BYTES
 from gkiller.strict_json import parse_json
 
-REQUIRED_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The special tokens of a family: names."""
+
+    pad: str
+    unknown: str
+    first: str
+    last: str
+    mask: str
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Those that a tokenizer must have."""
+        return self.pad, self.unknown, self.first, self.last
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """The ids of a tokenizer's special tokens; one without a mask token has None there."""
+
+    pad: int
+    unknown: int
+    first: int
+    last: int
+    mask: int | None
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Padding and ends: what is never hidden, and never drawn."""
+        return self.pad, self.first, self.last
+
+
+BERT: Final = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROBERTA: Final = SpecialTokens("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 
 _PARTS = {
     "normalizer": {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Strip", "StripAccents"},
     "pre_tokenizer": {"BertPreTokenizer", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"},
     "model": {"WordPiece", "WordLevel"},
-    "post_processor": {"BertProcessing", "TemplateProcessing"},
+    "post_processor": {"BertProcessing", "RobertaProcessing", "TemplateProcessing"},
     "decoder": {"WordPiece"},
 }
-"""What a BERT tokenizer is made of. Others can hold regular expressions that take for ever on some comment,
-or texts that grow with each character, or they crash on some inputs."""
+"""What a tokenizer of word pieces is made of. Others can hold regular expressions that take for ever on some
+comment, or texts that grow with each character, or they crash on some inputs."""
+_BYTE_LEVEL_PARTS: dict[str, set[str]] = {
+    "normalizer": set(),
+    "pre_tokenizer": {"ByteLevel"},
+    "model": {"BPE"},
+    "post_processor": {"RobertaProcessing", "TemplateProcessing"},
+    "decoder": {"ByteLevel"},
+}
+_BYTE_LEVEL_MODEL: dict[str, tuple[Any, ...]] = {
+    "dropout": (None,),
+    "byte_fallback": (None, False),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, ""),
+}
+"""What the BPE of a byte-level tokenizer must say, or leave out: anything else makes its pieces random, or
+another kind of BPE."""
 _MAX_WORD = 1000
 """Characters of a word that WordPiece looks at: its time grows with their square."""
 REMEDY = "name a tokenizer.json that was saved for a BERT model, or use the one gkiller ships"
+_POSTS_WITH_ENDS = ("BertProcessing", "RobertaProcessing")
 
 
 def parse_tokenizer(text: str | bytes, where: str, max_length: int) -> Tokenizer:
@@ -34,30 +94,52 @@ def parse_tokenizer(text: str | bytes, where: str, max_length: int) -> Tokenizer
     Special tokens written out in a comment ("[SEP]") are read as ordinary text.
 
     Raises:
-        ModelFormatError: the text is not a tokenizer, has other parts than a BERT tokenizer's, lacks BERT's
-            special tokens, or does not put them around a comment.
+        ModelFormatError: the text is not a tokenizer, has other parts than those that are read, lacks its
+            family's special tokens, or does not put them around a comment.
     """
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     with _parsing(where):
         if len(data) > MAX_TOKENIZER_BYTES:
             raise ValueError(f"it has more than the {MAX_TOKENIZER_BYTES:,} bytes that are allowed")
-        _check_parts(parse_json(data))
+        content = parse_json(data)
+        _check_parts(content)
+        names = _family(content.get("post_processor"))
         tokenizer = Tokenizer.from_str(data.decode("utf-8"))
-        if type(tokenizer.model).__name__ not in _PARTS["model"]:
+        if type(tokenizer.model).__name__ not in _parts_of(content)["model"]:
             raise ValueError(f"its model is {type(tokenizer.model).__name__}")
-    missing = [token for token in REQUIRED_TOKENS if tokenizer.token_to_id(token) is None]
+    missing = [token for token in names.required if tokenizer.token_to_id(token) is None]
     if missing:
         raise ModelFormatError(f"the tokenizer has no {', '.join(missing)}", where=where, remedy=REMEDY)
     with _parsing(where):
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         tokenizer.encode_special_tokens = True
-        empty, ends = tokenizer.encode(""), ["[CLS]", "[SEP]"]
+        empty, ends = tokenizer.encode(""), [names.first, names.last]
         wraps = empty.tokens == ends and empty.ids == [tokenizer.token_to_id(token) for token in ends]
     if not wraps:
-        what = "the tokenizer does not put [CLS] before and [SEP] after a comment"
+        what = f"the tokenizer does not put {names.first} before and {names.last} after a comment"
         raise ModelFormatError(what, where=where, remedy=REMEDY)
     return tokenizer
+
+
+def special_ids(tokenizer: Tokenizer) -> SpecialIds:
+    """Return the special tokens of a tokenizer that `parse_tokenizer` made."""
+    ends = tokenizer.encode("").tokens
+    names = ROBERTA if ends[:1] == [ROBERTA.first] else BERT
+    found = [tokenizer.token_to_id(token) for token in names.required]
+    pad, unknown, first, last = (-1 if number is None else number for number in found)
+    return SpecialIds(pad, unknown, first, last, tokenizer.token_to_id(names.mask))
+
+
+def check_padding(tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
+    """Compare a tokenizer's padding with the network's, where positions are counted from it.
+
+    Raises:
+        ValueError: they differ.
+    """
+    pad, known = special_ids(tokenizer).pad, config.get("pad_token_id")
+    if config.get("model_type") in COUNTED_FROM_PADDING and pad != known:
+        raise ValueError(f"the tokenizer pads with {pad}, and the network counts positions from {known}")
 
 
 def check_vocabulary(tokenizer: Tokenizer, known: Any) -> None:
@@ -87,22 +169,44 @@ def _parsing(where: str) -> Iterator[None]:
         raise
 
 
+def _parts_of(content: dict[str, Any]) -> dict[str, set[str]]:
+    """Return the parts that a tokenizer may have: a byte-level BPE's, or those of word pieces."""
+    pre = content.get("pre_tokenizer")
+    byte_level = isinstance(pre, dict) and pre.get("type") == "ByteLevel"
+    return _BYTE_LEVEL_PARTS if byte_level else _PARTS
+
+
+def _family(post: Any) -> SpecialTokens:
+    """Return the family whose first token a checked post-processor puts before a comment; else BERT's."""
+    if not isinstance(post, dict):
+        return BERT
+    if post.get("type") in _POSTS_WITH_ENDS:
+        first = post["cls"][0]
+    else:
+        first = next((piece["SpecialToken"]["id"] for piece in post["single"] if "SpecialToken" in piece), "")
+    return ROBERTA if first == ROBERTA.first else BERT
+
+
 def _check_parts(content: dict[str, Any]) -> None:
-    """Demand the parts of a BERT tokenizer.
+    """Demand the parts of a tokenizer that is read.
 
     Raises:
         ValueError: a part is another one.
     """
-    for part, types in _PARTS.items():
+    parts = _parts_of(content)
+    whose = "BERT's" if parts is _PARTS else "a byte-level tokenizer's"
+    for part, types in parts.items():
         for kind in _types(content.get(part), part):
             if kind not in types:
-                known = ", ".join(sorted(types))
-                raise ValueError(f"its {part} is {str(kind)[:80]!r}, and BERT's is one of {known}")
+                known = f"one of {', '.join(sorted(types))}" if types else "none"
+                raise ValueError(f"its {part} is {str(kind)[:80]!r}, and {whose} is {known}")
     model = content["model"]
-    if not isinstance(model.get("vocab"), dict) or model.get("unk_token") not in model["vocab"]:
-        raise ValueError("its unk_token is not in its vocabulary")
-    if not 1 <= model.get("max_input_chars_per_word", 1) <= _MAX_WORD:
-        raise ValueError(f"max_input_chars_per_word is not in 1..{_MAX_WORD}")
+    if not isinstance(model.get("vocab"), dict):
+        raise ValueError("its vocabulary is not an object")
+    if parts is _PARTS:
+        _check_word_pieces(model)
+    else:
+        _check_byte_level(model)
     post = content.get("post_processor") or {}
     if post.get("type") == "TemplateProcessing":
         used = {piece["SpecialToken"]["id"] for piece in post["single"] if "SpecialToken" in piece}
@@ -110,6 +214,22 @@ def _check_parts(content: dict[str, Any]) -> None:
             raise ValueError("its post_processor uses a special token that it does not define")
         if (times := sum("Sequence" in piece for piece in post["single"])) != 1:
             raise ValueError(f"its post_processor has the comment {times} times, not once")
+
+
+def _check_word_pieces(model: dict[str, Any]) -> None:
+    if model.get("unk_token") not in model["vocab"]:
+        raise ValueError("its unk_token is not in its vocabulary")
+    if not 1 <= model.get("max_input_chars_per_word", 1) <= _MAX_WORD:
+        raise ValueError(f"max_input_chars_per_word is not in 1..{_MAX_WORD}")
+
+
+def _check_byte_level(model: dict[str, Any]) -> None:
+    for key, allowed in _BYTE_LEVEL_MODEL.items():
+        if model.get(key) not in allowed:
+            raise ValueError(f"its {key} is {str(model[key])[:80]!r}")
+    lacking = set(pre_tokenizers.ByteLevel.alphabet()) - model["vocab"].keys()
+    if lacking:
+        raise ValueError(f"its vocabulary lacks {len(lacking)} of the 256 bytes")
 
 
 def _types(part: Any, name: str) -> list[Any]:

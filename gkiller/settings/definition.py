@@ -18,7 +18,7 @@ SHORTEST, LONGEST = 3, 512
 
 
 def setting(
-    default: Any, description: str, *, unit: str = "", flag: str = "", **constraints: Any
+    default: Any, description: str, *, unit: str = "", flag: str = "", alias: str = "", **constraints: Any
 ) -> Any:  # Any: the field's own annotation is the type
     """Declare a setting.
 
@@ -27,9 +27,10 @@ def setting(
         description: one sentence, shown by ``--help``, ``config show`` and the reference.
         unit: what a number counts ("tokens", "rows", "epochs", "seconds").
         flag: the command-line flag that sets it, such as ``--lr``, or an empty string.
+        alias: a second flag of the same meaning, or an empty string.
         constraints: pydantic's (``ge``, ``gt``, ``le``, ``lt``, ``min_length``...).
     """
-    extra: dict[str, Any] = {"unit": unit, "flag": flag}
+    extra: dict[str, Any] = {"unit": unit, "flag": flag, "alias": alias}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -90,8 +91,18 @@ class DataSettings(_Section):
 class ModelSettings(_Section):
     """The network: encoder, pooling and head."""
 
+    arch: Literal["tiny", "giant"] = setting(
+        "tiny",
+        "A tiny BERT, with dendrites if wanted; or a giant to compare it with: a pretrained encoder "
+        "(BERT, DistilBERT, MPNet or RoBERTa) that is fine-tuned, with defaults of its own.",
+        flag="--arch",
+    )
     encoder: str = setting(
-        "fresh", "'fresh' (random weights), a local path, or a hub id of a BERT encoder.", flag="--encoder"
+        "fresh",
+        "'fresh' (random weights), a local path, or a hub id of a BERT encoder; a giant's may be DistilBERT, "
+        "MPNet or RoBERTa too.",
+        flag="--encoder",
+        alias="--base-model",
     )
     revision: str | None = setting(None, "Revision of a hub encoder: branch, tag or commit.")
     tokenizer: str | None = setting(
@@ -117,6 +128,14 @@ class ModelSettings(_Section):
     attention_dropout: float = setting(
         0.0, "Dropout of attention weights; above 0 the CPU's fast attention kernel is not used.", ge=0, lt=1
     )
+
+    @model_validator(mode="after")
+    def _giants_are_pretrained(self) -> ModelSettings:
+        if self.arch == "giant" and self.encoder == "fresh":
+            raise ValueError(
+                "model.arch 'giant' needs a pretrained encoder: model.encoder must not be 'fresh'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> ModelSettings:
@@ -374,3 +393,9 @@ class Settings(BaseSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     deployment: DeploymentSettings = DeploymentSettings()
     bench: BenchSettings = BenchSettings()
+
+    @model_validator(mode="after")
+    def _giants_have_no_dendrites(self) -> Settings:
+        if self.model.arch == "giant" and self.dendrites.enabled:
+            raise ValueError("dendrites.enabled must be false when model.arch is 'giant'")
+        return self

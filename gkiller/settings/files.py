@@ -65,6 +65,12 @@ def read_preset(name: str, where: str) -> FileLayer:
     return parse(_preset_text(name), f"preset {name}")
 
 
+def read_arch(name: str) -> FileLayer:
+    """Return the defaults that an architecture brings, where they are other than the definition's."""
+    file = files("gkiller.settings").joinpath("archs", f"{name}.toml")
+    return parse(file.read_text(encoding="utf-8"), f"arch {name}") if file.is_file() else FileLayer()
+
+
 def read_file(path: Path, origin: str) -> FileLayer:
     """Return what a settings file sets.
 

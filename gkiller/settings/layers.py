@@ -1,8 +1,8 @@
 """Resolving settings: layers of rising precedence, each value with its origin.
 
-Definition < preset < ``gkiller.toml`` (or ``--config FILE`` instead) < ``GKILLER_*`` variables < flags
-< ``--set``. The preset is named by ``--preset``, else by ``GKILLER_PRESET``, else by ``preset = "..."``
-at the top of the settings file.
+Definition < what ``model.arch`` brings < preset < ``gkiller.toml`` (or ``--config FILE`` instead) <
+``GKILLER_*`` variables < flags < ``--set``. The preset is named by ``--preset``, else by
+``GKILLER_PRESET``, else by ``preset = "..."`` at the top of the settings file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from gkiller.errors import nearest
 from gkiller.settings.definition import ENV_DELIMITER, ENV_PREFIX, Settings
-from gkiller.settings.files import FILE_NAME, FileLayer, preset_names, read_file, read_preset
+from gkiller.settings.files import FILE_NAME, FileLayer, preset_names, read_arch, read_file, read_preset
 from gkiller.settings.problems import Given, Problem, from_validation, refuse, unknown_key
 from gkiller.settings.reference import settings_by_key
 from gkiller.settings.values import from_text, from_value, key_advice, nearest_keys
@@ -38,8 +38,8 @@ class Resolved:
 
     Attributes:
         settings: validated and frozen.
-        origins: for each dotted key ``default``, ``preset NAME``, the file, the variable, the flag or
-            ``--set``.
+        origins: for each dotted key ``default``, ``arch NAME``, ``preset NAME``, the file, the variable, the
+            flag or ``--set``.
         preset: the preset that was used.
     """
 
@@ -94,12 +94,20 @@ def resolve(
     overridden, override_problems = _from_overrides(overrides)
     problems = [*base.problems, *file.problems, *problems, *flag_problems, *override_problems]
     given = {**base.given, **file.given, **variables, **flagged, **overridden}
+    given = {**_of_arch(given), **given}
     settings, found = _validate(given)
     problems += found
     refuse(problems)
     assert settings is not None  # no problem was found
     origins = {key: given[key].origin if key in given else DEFAULT_ORIGIN for key in settings_by_key()}
     return Resolved(settings, origins, chosen.value if chosen else DEFAULT_ORIGIN)
+
+
+def _of_arch(given: Mapping[str, Given]) -> dict[str, Given]:
+    """Return the defaults that the chosen ``model.arch`` brings; none for one that is not valid."""
+    chosen = given.get("model.arch")
+    known = settings_by_key()["model.arch"].choices
+    return read_arch(chosen.value).given if chosen is not None and chosen.value in known else {}
 
 
 def _from_file(config: str | Path | None, directory: Path) -> FileLayer:

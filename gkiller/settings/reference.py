@@ -40,6 +40,7 @@ class Reference:
         upper: the upper bound and whether it belongs to the range, or None.
         unit: what a number counts, or an empty string.
         flag: its command-line flag, or an empty string.
+        alias: a second flag of the same meaning, or an empty string.
         env: its environment variable.
         description: one sentence.
     """
@@ -53,6 +54,7 @@ class Reference:
     upper: tuple[float, bool] | None
     unit: str
     flag: str
+    alias: str
     env: str
     description: str
 
@@ -152,6 +154,7 @@ def _reference(key: str, field: FieldInfo) -> Reference:
         upper=upper,
         unit=str(extra["unit"]),
         flag=str(extra["flag"]),
+        alias=str(extra["alias"]),
         env=ENV_PREFIX + key.upper().replace(".", ENV_DELIMITER),
         description=field.description or "",
     )

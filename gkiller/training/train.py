@@ -17,6 +17,7 @@ from gkiller.model.classifier import build_classifier
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
 from gkiller.model.perforated import PerforatedGrowth, require_available
 from gkiller.model.tokenizer import load_tokenizer
+from gkiller.model.wordpiece import special_ids
 from gkiller.report.run import RunDirectory
 from gkiller.settings import settings_by_key
 from gkiller.training.events import TrainingEvent
@@ -191,14 +192,15 @@ def new_learner(
     settings: Settings, dataset: Dataset, tokenizer: Tokenizer, growth: Growth, ranks: Ranks
 ) -> Learner:
     """Return what steps a network on a data set."""
+    special = special_ids(tokenizer)
     return Learner(
         settings,
         dataset.labels,
         growth,
         encode(tokenizer, dataset.split("train")),
         ranks=ranks,
-        mask_token=_token(tokenizer, "[MASK]"),
-        special_tokens=[_token(tokenizer, t) for t in ("[PAD]", "[CLS]", "[SEP]")],
+        mask_token=-1 if special.mask is None else special.mask,
+        special_tokens=list(special.kept),
     )
 
 
@@ -268,8 +270,3 @@ def _run(trainer: Trainer, run: RunDirectory, *, signals: bool) -> Progress:
 def encode(tokenizer: Tokenizer, split: Split) -> Encoded:
     """Return a split as the network reads it."""
     return Encoded(tokenize(tokenizer, split.texts), split.labels, split.weights)
-
-
-def _token(tokenizer: Tokenizer, token: str) -> int:
-    found = tokenizer.token_to_id(token)
-    return -1 if found is None else int(found)
