@@ -192,8 +192,7 @@ def fit_probe(
     tokenizer.enable_truncation(frame.max_length)
     head = network.classifier
     setattr(network, "classifier", nn.Identity())  # noqa: B010  # its logits are then the pooled vectors
-    pad = int(network.bert.config.pad_token_id or 0)
-    vectors = _embed(network, tokenizer, pad, train.texts, progress)
+    vectors = _embed(network, tokenizer, train.texts, progress)
     network.classifier = head
     heads = [fit_head(vectors, train.labels[:, place], name, PROBE_C) for place, name in enumerate(labels)]
     weights = torch.tensor(np.stack([weight for weight, _ in heads]), dtype=torch.float32)
@@ -206,10 +205,10 @@ def fit_probe(
         head.bias.copy_(biases)
 
 
-def _embed(network: nn.Module, tokenizer: Any, pad: int, texts: Sequence[str], progress: Progress) -> Any:
+def _embed(network: nn.Module, tokenizer: Any, texts: Sequence[str], progress: Progress) -> Any:
     from gkiller.data.batches import scoring_batches, tokenize
 
-    tokens = replace(tokenize(tokenizer, texts), pad=pad)
+    tokens = tokenize(tokenizer, texts)
     vectors: Any = None
     done = 0
     with torch.inference_mode():

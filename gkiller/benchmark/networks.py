@@ -15,9 +15,9 @@ from gkiller.deployment.graph import ScoringNetwork
 from gkiller.errors import LabelMismatchError, ModelFormatError
 from gkiller.files import write_text
 from gkiller.model.directory import load_model
+from gkiller.model.layout import usable_positions
 from gkiller.model.pretrained import loading
 
-_OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet")
 _POSITIVE = ("toxic", "toxicity", "hate", "abusive", "offensive", "positive", "label_1", "1")
 
 
@@ -157,8 +157,5 @@ def save_tokenizer(folder: Path, path: Path) -> tuple[int, int]:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, fast.to_str())
     content, _ = PreTrainedConfig.get_config_dict(str(folder))
-    positions = int(content.get("max_position_embeddings", found.model_max_length))
-    # RoBERTa and its like count positions from behind the padding id.
-    offset = int(content.get("pad_token_id") or 0) + 1 if content.get("model_type") in _OFFSET else 0
-    pad = found.pad_token_id if found.pad_token_id is not None else 0
-    return int(pad), min(positions - offset, int(found.model_max_length))
+    most = int(found.model_max_length)
+    return int(found.pad_token_id or 0), min(most, usable_positions(content) or most)

@@ -23,6 +23,7 @@ from gkiller.model.classifier import parameter_count
 from gkiller.model.directory import LoadedModel, load_model
 from gkiller.model.layout import TOKENIZER, WEIGHTS, find_model
 from gkiller.model.pretrained import is_local, loading, resolve_commit
+from gkiller.model.wordpiece import special_ids
 
 if TYPE_CHECKING:
     from gkiller.data.dataset import Split
@@ -80,7 +81,7 @@ def gkiller_specs(
         "role": role,
         "note": note,
         "tokenizer": str(directory / TOKENIZER),
-        "pad": padding_of(loaded),
+        "pad": max(0, special_ids(loaded.tokenizer).pad),
     }
     rows = []
     for runtime in RUNTIMES:
@@ -91,12 +92,6 @@ def gkiller_specs(
         files = tuple(str(file) for file in needed)
         rows.append(frame.spec(**shared, runtime=runtime, files=files, graph=str(graph or "")))
     return rows
-
-
-def padding_of(loaded: LoadedModel) -> int:
-    """Return the id that a model's batches are padded with."""
-    found = loaded.tokenizer.token_to_id("[PAD]")
-    return int(found if found is not None else loaded.model.bert.config.pad_token_id or 0)
 
 
 def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[SystemSpec]:

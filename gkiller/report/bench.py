@@ -93,6 +93,7 @@ def _systems(result: BenchResult) -> Iterator[str]:
         [*columns, "peak MB", "cold start s", "outliers"],
         (_speed_row(one, lengths) for one in result.systems),
     )
+    yield ""
     for one in result.systems:
         if one.spec.note:
             yield f"- {one.spec.key}: {one.spec.note}."
