@@ -26,7 +26,7 @@ from gkiller.benchmark.rivals import (
     weights_digest,
     with_graphs,
 )
-from gkiller.benchmark.systems import SystemSpec
+from gkiller.benchmark.systems import SystemSpec, Trained
 from gkiller.data.labelled import Labelled
 from gkiller.data.load import split_fingerprint
 from gkiller.deployment.deploy import export_onnx, quantise
@@ -151,7 +151,7 @@ def _random(frame: Frame, config: Any, tokenizer: str, name: str) -> list[System
             torch.manual_seed(frame.seed)
             network = new_classifier(config, len(frame.labels), "mean").eval()
         _save(place, network, tokenizer, frame, note)
-    return _ungated(frame, place, name, note, scored=False)
+    return _ungated(frame, place, name, note, "nothing")
 
 
 def _probe(
@@ -168,7 +168,7 @@ def _probe(
         network = ToxicityClassifier(encoder, len(dataset.labels), "mean").eval()
         fit_probe(network, tokenizer, dataset, frame, progress)
         _save(place, network, tokenizer.to_str(), replace(frame, labels=dataset.labels), note)
-    return _ungated(frame, place, name, note, scored=True)
+    return _ungated(frame, place, name, note, "head")
 
 
 def fit_probe(
@@ -236,14 +236,14 @@ def _save(place: Path, network: ToxicityClassifier, tokenizer: str, frame: Frame
     )
 
 
-def _ungated(frame: Frame, place: Path, name: str, note: str, *, scored: bool) -> list[SystemSpec]:
+def _ungated(frame: Frame, place: Path, name: str, note: str, trained: Trained) -> list[SystemSpec]:
     """Return the rows of a model whose graphs are kept beside it, as no gate compares them."""
     loaded = load_model(place)
     graphs = make_graphs(
         ScoringNetwork(loaded.model), frame.max_length, place.with_name(f"{place.name}.onnx")
     )
     torch_row = gkiller_specs(frame, loaded, name, "giant", note)[0]
-    return [replace(row, scored=scored) for row in with_graphs(torch_row, graphs)]
+    return [replace(row, trained=trained) for row in with_graphs(torch_row, graphs)]
 
 
 def _fine_tuned(

@@ -202,7 +202,7 @@ def linear_spec(frame: Frame, train: Split, labels: Sequence[str], progress: Pro
         progress("fitting TF-IDF", 0, None)
         linear.fit_linear(train, labels).save(place)
     return frame.spec(
-        name="TF-IDF + logistic regression",
+        name="TF-IDF + LR",
         kind="linear",
         runtime="scikit-learn",
         path=str(place),
@@ -210,7 +210,7 @@ def linear_spec(frame: Frame, train: Split, labels: Sequence[str], progress: Pro
         parameters=linear.load_linear(place).parameters,
         files=tuple(str(place / file) for file in linear.FILES),
         max_length=0,
-        note="reads whole comments",
+        note="logistic regression; reads whole comments",
     )
 
 
@@ -235,7 +235,7 @@ def static_spec(frame: Frame, source: str, train: Split, labels: Sequence[str]) 
     fitted.save(place)
     embeddings = [str(path) for path in sorted(folder.rglob("*")) if path.is_file()]
     return frame.spec(
-        name=f"{folder.name} + logistic regression",
+        name=f"{folder.name} + LR",
         kind="static",
         runtime="numpy",
         path=str(place),
@@ -243,7 +243,7 @@ def static_spec(frame: Frame, source: str, train: Split, labels: Sequence[str]) 
         parameters=fitted.parameters,
         files=(*embeddings, str(place / static.HEAD)),
         max_length=0,
-        note="static embeddings; reads whole comments",
+        note="static embeddings, logistic regression; reads whole comments",
     )
 
 

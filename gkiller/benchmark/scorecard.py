@@ -193,7 +193,20 @@ def _quality_criterion(found: Found, giant: SystemSpec | None) -> Criterion:
     statuses: dict[str, Status] = {"within": "PASS", "worse": "FAIL", "not shown": "NOT SHOWN"}
     f1 = duel.paired.differences["f1"]
     measured = f"{f1.a:.3f} against {f1.b:.3f}"
-    return Criterion("f1-within", target, measured, statuses[duel.verdict.kind], duel.verdict.text)
+    status, why = statuses[duel.verdict.kind], duel.verdict.text
+    reason = _no_giant(giant) if giant is not None else ""
+    if giant is not None and giant.trained == "head":
+        reason = "a frozen encoder is not a fine-tuned giant"
+    if reason:
+        status, why = "NOT SHOWN", f"{reason}; {why}"
+    return Criterion("f1-within", target, measured, status, why)
+
+
+def _no_giant(giant: SystemSpec) -> str:
+    """Say why a rival is too small to be the giant of a criterion, or return an empty string."""
+    if giant.parameters >= BASE_SIZE:
+        return ""
+    return f"{giant.name} has {giant.parameters / 1e6:.1f}M parameters, less than base size"
 
 
 def _main_duel(found: Found, giant: SystemSpec | None) -> Duel | None:
@@ -222,9 +235,8 @@ def _speed_criteria(found: Found, giant: SystemSpec | None) -> list[Criterion]:
             ratio = one.times
             status = _at_least(ratio.low, ratio.high, times)
             why = f"{one.system} against {one.other}"
-            if giant.parameters < BASE_SIZE and status == "PASS":
-                status = "NOT SHOWN"
-                why += f"; its {giant.parameters / 1e6:.1f}M parameters are less than base size"
+            if reason := _no_giant(giant):
+                status, why = "NOT SHOWN", f"{reason}; {why}"
             measured = f"{ratio.value:.1f}x ({ratio.low:.1f}-{ratio.high:.1f})"
             criteria.append(Criterion(name, target, measured, status, why))
     return criteria

@@ -29,6 +29,7 @@ Ids = npt.NDArray[np.int64]
 Network = Callable[[Ids, Ids], Logits]
 Kind = Literal["gkiller", "transformers", "probe", "linear", "static"]
 Runtime = Literal["torch fp32", "onnx fp32", "onnx int8", "scikit-learn", "numpy"]
+Trained = Literal["whole", "head", "nothing"]
 Role = Literal["model", "giant", "rival"]
 ONNX: Final[dict[Runtime, Literal["fp32", "int8"]]] = {"onnx fp32": "fp32", "onnx int8": "int8"}
 
@@ -47,7 +48,7 @@ class SystemSpec:
         files: every file needed to predict.
         max_length: tokens read of a comment; 0 where a system does not count tokens.
         role: the model that the benchmark is about, the giant, or another rival.
-        scored: whether its scores mean anything; those of random weights do not.
+        trained: the "whole" network, its "head" alone on a frozen encoder, or "nothing": random weights.
         note: what a reader of the table must know of it.
         graph: the ONNX file, for the ONNX runtimes.
         tokenizer: its tokenizer.json.
@@ -64,7 +65,7 @@ class SystemSpec:
     files: tuple[str, ...]
     max_length: int = 0
     role: Role = "rival"
-    scored: bool = True
+    trained: Trained = "whole"
     note: str = ""
     graph: str = ""
     tokenizer: str = ""
@@ -75,6 +76,11 @@ class SystemSpec:
     def key(self) -> str:
         """What tells it from the other rows."""
         return f"{self.name}, {self.runtime}"
+
+    @property
+    def scored(self) -> bool:
+        """Whether its scores mean anything; those of random weights do not."""
+        return self.trained != "nothing"
 
     @property
     def bytes(self) -> int:

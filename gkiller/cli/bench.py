@@ -16,7 +16,10 @@ from gkiller.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.table import Table
+
     from gkiller.benchmark.bench import BenchResult
+    from gkiller.benchmark.quality import SetQuality
     from gkiller.settings import Resolved
     from gkiller.training.events import TrainingEvent
 
@@ -258,6 +261,19 @@ def _told(advance: Callable[[str, int, int | None], None]) -> Callable[[Training
     return listen
 
 
+def _duels(one: SetQuality) -> Table:
+    """Return the paired differences of F1 on a set; the report has those of the other figures."""
+    rows = []
+    for duel in one.duels:
+        f1 = duel.paired.differences["f1"]
+        change = f"{f1.relative - 1:+.1%} ({f1.relative_low - 1:+.1%} to {f1.relative_high - 1:+.1%})"
+        delta = f"{f1.delta:+.3f} ({f1.low:+.3f} to {f1.high:+.3f})"
+        needed = f", about {duel.verdict.needed_n:,} rows needed" if duel.verdict.needed_n else ""
+        rows.append((duel.model, duel.rival, delta, change, duel.verdict.kind + needed))
+    header = ("system", "against", "ΔF1", "relative", "within the margin?")
+    return results_table(f"Paired on {one.name}", header, rows)
+
+
 def _show(result: BenchResult) -> None:
     """Draw the main columns; ``--markdown`` and ``--json`` have all."""
     from gkiller.report.bench import figure_text, rate_text
@@ -300,7 +316,7 @@ def _show(result: BenchResult) -> None:
         ]
         title = f"Quality on {one.name}, n = {one.rows:,}"
         show(results_table(title, ("system", "label", "F1", "AP", "ROC-AUC"), rows))
-        for duel in one.duels:
-            show(f"F1 of {duel.label}, {duel.model} against {duel.rival}: {duel.verdict.text}")
+        if one.duels:
+            show(_duels(one))
     card = [(one.name, one.target, one.measured, one.status, one.why) for one in result.criteria]
     show(results_table("Scorecard", ("criterion", "target", "measured", "", "on what, or why not"), card))

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from matplotlib.lines import Line2D
+
 from gkiller.errors import SettingsError
+from gkiller.files import writing
 from gkiller.report.drawing import GREY, colour, new_figure, plain, safe, save
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from gkiller.benchmark.bench import BenchResult
 
 AREA_PER_MB = 12.0
 LEAST_AREA = 30.0
 SIZES = (3, 30, 300)
+NEAR = 1.35
+"""Neighbouring rates below this ratio would have their labels overlap."""
 _SHOWN_SETS = ("test", "valid")
 
 
@@ -53,25 +60,21 @@ def write_bench_plot(result: BenchResult, path: Path) -> Path:
         SettingsError: quality was not measured.
         OutputError: the file cannot be written.
     """
-    from gkiller.files import writing
-
     name, bubbles = bubbles_of(result)
-    figure = new_figure(9.0, 5.6)
+    figure = new_figure(9.5, 5.6)
     axes = figure.add_subplot()
     models = list(dict.fromkeys(one.name for one in bubbles))
     for one in sorted(bubbles, key=lambda bubble: -bubble.megabytes):
         _draw(axes, one, models.index(one.name))
-    axes.set_xscale("log")
+    _label(axes, bubbles)
     rates = [one.rate for one in bubbles]
+    axes.set_xscale("log")
     axes.set_xlim(min(rates) / 2.2, max(rates) * 2.2)
+    axes.xaxis.set_major_formatter(lambda rate, place: f"{rate:,.0f}" if rate >= 1 else f"{rate:g}")
     unit = f"{result.facts['threads']} thread{'s' * (result.facts['threads'] > 1)}"
-    plain(
-        axes,
-        "Quality against speed",
-        f"comments per second, {unit}",
-        f"F1 of {safe(result.label)}, {name} rows",
-    )
-    _legend(axes, models, bubbles)
+    what = f"F1 of {safe(result.label)}, {safe(name)} rows"
+    plain(axes, "Quality against speed", f"comments per second, {unit}", what)
+    _legend(figure, models, bubbles)
     with writing(path):
         return save(figure, path)
 
@@ -132,51 +135,61 @@ def _draw(axes: Axes, one: Bubble, place: int) -> None:
         linewidth=1,
         zorder=3,
     )
-    axes.annotate(
-        one.runtime,
-        (one.rate, one.f1),
-        xytext=(0, -(one.area**0.5) / 2 - 3),
-        textcoords="offset points",
-        ha="center",
-        va="top",
-        fontsize=7.5,
-        color="#333333",
-        zorder=4,
-    )
 
 
-def _legend(axes: Axes, models: list[str], bubbles: list[Bubble]) -> None:
+def _label(axes: Axes, bubbles: Sequence[Bubble]) -> None:
+    """Write each bubble's runtime below it; lower where the label before it is near."""
+    before, steps = 0.0, 0
+    for one in sorted(bubbles, key=lambda bubble: bubble.rate):
+        steps = steps + 1 if one.rate < before * NEAR else 0
+        before = one.rate
+        axes.annotate(
+            one.runtime.removeprefix("onnx "),
+            (one.rate, one.f1),
+            xytext=(0, -(one.area**0.5) / 2 - 3 - 9 * (steps % 3)),
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=7.5,
+            color="#333333",
+            zorder=4,
+        ).set_bbox({"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5})
+
+
+def _legend(figure: Figure, models: Sequence[str], bubbles: Sequence[Bubble]) -> None:
     """Name the models by colour, and show what sizes the areas stand for."""
-    from matplotlib.lines import Line2D
-
-    def dot(area: float, face: str) -> Line2D:
-        return Line2D(
-            [], [], linestyle="none", marker="o", markersize=area**0.5, markerfacecolor=face,
-            markeredgecolor="white", alpha=0.55,
-        )  # fmt: skip
-
     largest = max(one.megabytes for one in bubbles)
     sizes = [size for size in SIZES if size <= max(largest, SIZES[0])]
-    names = axes.legend(
-        [dot(60, colour(place)) for place in range(len(models))],
+    figure.legend(
+        [_dot(60, colour(place)) for place in range(len(models))],
         [f" {safe(name)}" for name in models],
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
+        loc="outside right upper",
         frameon=False,
         fontsize=9,
     )
-    axes.add_artist(names)
-    axes.legend(
-        [dot(area_of(size), GREY) for size in sizes],
+    figure.legend(
+        [_dot(area_of(size), GREY) for size in sizes],
         [f" {size} MB" for size in sizes],
         title="all files needed",
         title_fontsize=9,
         alignment="left",
-        loc="lower left",
-        bbox_to_anchor=(1.01, 0.0),
+        loc="outside right lower",
         frameon=False,
         fontsize=9,
-        labelspacing=2.0,
-        handletextpad=2.0,
-        borderpad=1.2,
+        labelspacing=1 + area_of(sizes[-1]) ** 0.5 / 18,
+        handletextpad=area_of(sizes[-1]) ** 0.5 / 12,
+        borderpad=area_of(sizes[-1]) ** 0.5 / 18,
+    )
+
+
+def _dot(area: float, face: str) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        linestyle="none",
+        marker="o",
+        markersize=area**0.5,
+        markerfacecolor=face,
+        markeredgecolor="white",
+        alpha=0.55,
     )
