@@ -83,6 +83,7 @@ def take_turns(
     seconds = {name: np.zeros((rounds, len(stages))) for name, stages in calls.items()}
     collecting = gc.isenabled()
     gc.disable()
+    gc.freeze()  # what is there already need not be looked through after every round
     try:
         for turn in range(warm_up + rounds):
             first = turn % len(names) if names else 0
@@ -94,6 +95,7 @@ def take_turns(
             if progress is not None:
                 progress(turn + 1, warm_up + rounds)
     finally:
+        gc.unfreeze()
         if collecting:
             gc.enable()
     return seconds
