@@ -121,16 +121,20 @@ class GkillerError(Exception):
         what: what is wrong, one sentence without a final full stop.
         where: the place (file, row, column, key), or an empty string.
         remedy: what the user can do about it.
+        report: what was measured before, as plain values; part of the ``--json`` answer where there is one.
 
     Rows are counted from 1 and do not count a header line.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, what: str, *, where: str = "", remedy: str = "", report: Mapping[str, Any] | None = None
+    ) -> None:
         self.what = what
         self.where = where
         self.remedy = remedy
+        self.report = dict(report or {})
         super().__init__(what)
 
     def __str__(self) -> str:
@@ -146,6 +150,7 @@ class GkillerError(Exception):
             "what": self.what,
             "where": self.where,
             "remedy": self.remedy,
+            **({"report": self.report} if self.report else {}),
         }
 
 
@@ -342,23 +347,9 @@ class DeploymentError(GkillerError):
 
 
 class ParityError(DeploymentError):
-    """The exported model does not score as the trained one does.
-
-    Args:
-        report: what was measured, as plain values; part of the ``--json`` answer.
-    """
+    """The exported model does not score as the trained one does."""
 
     exit_code = 60
-
-    def __init__(
-        self, what: str, *, where: str = "", remedy: str = "", report: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(what, where=where, remedy=remedy)
-        self.report = dict(report or {})
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the error as plain values, with its report."""
-        return {**super().as_dict(), "report": self.report}
 
 
 class ExportError(DeploymentError):

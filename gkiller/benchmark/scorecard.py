@@ -123,12 +123,15 @@ def pass_share(criteria: Sequence[Criterion]) -> float:
     return sum(one.status == "PASS" for one in criteria) / len(criteria)
 
 
-def require(criteria: Sequence[Criterion], demands: Sequence[str]) -> None:
+def require(
+    criteria: Sequence[Criterion], demands: Sequence[str], report: Mapping[str, Any] | None = None
+) -> None:
     """Check what ``--fail-under`` asks for.
 
     Args:
         criteria: the scorecard.
         demands: each a share in 0..1 of criteria that must pass, or the name of one that must.
+        report: the whole result as plain values, which the error takes along.
 
     Raises:
         SettingsError: a demand is neither.
@@ -146,7 +149,10 @@ def require(criteria: Sequence[Criterion], demands: Sequence[str]) -> None:
             failures.append(f"{passed} of {len(criteria)} criteria passed, and {share:.0%} are asked for")
     if failures:
         raise CriteriaError(
-            "; ".join(failures), where="--fail-under", remedy="the scorecard says what was measured"
+            "; ".join(failures),
+            where="--fail-under",
+            remedy="the scorecard says what was measured",
+            report=report,
         )
 
 

@@ -141,9 +141,9 @@ def bench(
     out: OutOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Compare a model with a giant and other rivals: size, speed, quality, and a scorecard.
+    """Measure a model beside a giant and other rivals.
 
-    All systems are timed in turns, in one process, on the same comments, with the same threads, batches,
+    Size, speed, quality, and a scorecard of criteria with PASS, FAIL or NOT SHOWN. All systems are timed in turns, in one process, on the same comments, with the same threads, batches,
     padding and limit. Each scores at its own thresholds, tuned on validation; differences are paired, with
     intervals. A criterion passes only when its interval shows it.
     """
@@ -180,13 +180,15 @@ def bench(
         written.append(str(write_bench_plot(result, plot)))
     for line in result.warnings:
         warn(line)
-    if json:
-        emit_json({**plain_result(result), "files": written})
-    else:
+    for path in written:
+        note(f"written: {path}")
+    if not json:
         _show(result)
-        for path in written:
-            note(f"written: {path}")
-    require(result.criteria, fail_under or ())
+        require(result.criteria, fail_under or ())
+        return
+    facts = {**plain_result(result), "files": written}
+    require(result.criteria, fail_under or (), facts)
+    emit_json(facts)
 
 
 def _check(*, quality: bool, plot: Path | None, probe: bool, speed_only: bool, base: str | None) -> None:
