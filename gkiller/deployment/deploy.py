@@ -11,18 +11,29 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gkiller.data.batches import tokenize
 from gkiller.deployment.arithmetic import Scheme
+from gkiller.deployment.dynamic import PLAIN_CANDIDATES, quantise_plain
 from gkiller.deployment.graph import export_plain
 from gkiller.deployment.lean import Rewrites, build
 from gkiller.deployment.nodes import OPSET
 from gkiller.deployment.parity import Limits, Parity, ParityRows, compare, limits_of, require
 from gkiller.deployment.probes import new_probes, read_probes, score_probes
-from gkiller.deployment.quantise import CANDIDATES, Tried, choose, try_candidates
+from gkiller.deployment.quantise import CANDIDATES, Tried, choose, measure, try_candidates
 from gkiller.deployment.runtime import score_tokens, session
 from gkiller.deployment.vocabulary import save_trimmed
-from gkiller.deployment.weights import network_of
+from gkiller.deployment.weights import leanable, network_of
 from gkiller.errors import ExportError, OutputError, ParityError
 from gkiller.model.directory import add_files, stored_files
-from gkiller.model.layout import CARD, CONFIG, GRAPHS, META, PROBES, TOKENIZER, WEIGHTS, GraphPrecision
+from gkiller.model.layout import (
+    CARD,
+    CONFIG,
+    GRAPHS,
+    LIMITS,
+    META,
+    PROBES,
+    TOKENIZER,
+    WEIGHTS,
+    GraphPrecision,
+)
 from gkiller.report.environment import CPU_FLAGS, read_cpu
 
 if TYPE_CHECKING:
@@ -86,7 +97,8 @@ def export_onnx(
         rows: what the gate compares on.
         settings: its limits.
         out: another directory to write to; the model's own by default.
-        plain: take the graph of torch's exporter instead of the lean one.
+        plain: take the graph of torch's exporter instead of the lean one; so it is always for encoders
+            other than BERT.
         precision: how weights are stored.
         progress: called with the stage, what is done of it and how much there is.
 
@@ -98,10 +110,12 @@ def export_onnx(
     target = _target(loaded, out)
     tell = progress or _silent
     tell("building the graph", 0, None)
+    plain = plain or not leanable(loaded.model)
     if plain and precision == "fp32":
         graph = export_plain(loaded.model, loaded.max_length).SerializeToString()
     elif plain:
-        raise ExportError("fp16 storage is a form of the lean graph", remedy="leave out --plain")
+        remedy = "leave out --plain" if leanable(loaded.model) else "export fp32, or quantise to int8"
+        raise ExportError("fp16 storage is a form of the lean graph, which is BERT's", remedy=remedy)
     else:
         scheme = Scheme(precision, precision)
         graph = build(network_of(loaded.model, loaded.max_length), scheme).SerializeToString()
@@ -144,15 +158,24 @@ def quantise(
     """
     target = _target(loaded, out)
     limits = limits_of(settings, "int8")
-    candidates = [one for one in CANDIDATES if not portable or one.scheme.bits < 8]
-    tried = try_candidates(
-        network_of(loaded.model, loaded.max_length),
-        rows,
-        limits,
-        settings.calibration_rows,
-        candidates=candidates,
-        progress=progress,
-    )
+    lean = leanable(loaded.model)
+    every = CANDIDATES if lean else PLAIN_CANDIDATES
+    candidates = [one for one in every if not portable or one.scheme.bits < 8]
+    if lean:
+        tried = try_candidates(
+            network_of(loaded.model, loaded.max_length),
+            rows,
+            limits,
+            settings.calibration_rows,
+            candidates=candidates,
+            progress=progress,
+        )
+    else:
+        tell = progress or _silent
+        tell("building the graph", 0, None)
+        plain = export_plain(loaded.model, loaded.max_length)
+        graphs = [quantise_plain(plain, one.scheme) for one in candidates]
+        tried = measure(candidates, graphs, rows, limits, tell)
     best = choose(tried)
     if best is None:
         nearest = min(tried, key=lambda one: (one.parity.flips, one.parity.max_difference))
@@ -164,8 +187,8 @@ def quantise(
             report={"candidates": [one.as_dict() for one in tried]},
         )
     facts = {
-        "graph": "lean",
-        "rewrites": asdict(Rewrites()),
+        "graph": "lean" if lean else "plain",
+        **({"rewrites": asdict(Rewrites())} if lean else {}),
         "candidate": best.candidate.name,
         "scheme": asdict(best.candidate.scheme),
     }
@@ -251,6 +274,12 @@ def _write(
     facts: dict[str, Any],
 ) -> Exported:
     name = GRAPHS[precision]
+    if len(graph) > LIMITS[name]:
+        raise ExportError(
+            f"the graph has {len(graph):,} bytes, and {LIMITS[name]:,} are read of one",
+            where=str(target),
+            remedy="nothing was written; 'gkiller quantize' makes a smaller one",
+        )
     known = loaded.path / PROBES if loaded.path is not None else None
     if known is not None and known.is_file():
         probes = read_probes(stored_files(loaded, [PROBES])[PROBES], str(known))

@@ -109,6 +109,17 @@ def try_candidates(
         build(network, one.scheme, ranges=ranges.get(one.covered, {})).SerializeToString()
         for one in candidates
     ]
+    return measure(candidates, graphs, rows, limits, tell)
+
+
+def measure(
+    candidates: Sequence[Candidate],
+    graphs: Sequence[bytes],
+    rows: ParityRows,
+    limits: Limits,
+    tell: Progress,
+) -> list[Tried]:
+    """Compare the graphs of candidates with the trained model, and time them."""
     loaded = [session(graph) for graph in graphs]
     parities = []
     for done, running in enumerate(loaded):

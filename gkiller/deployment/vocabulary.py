@@ -38,8 +38,15 @@ def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: P
         folder: where to save.
 
     Raises:
-        ExportError: the tokenizer is not WordPiece, or there is nothing to leave out.
+        ExportError: the encoder is not BERT, the tokenizer not WordPiece, or there is nothing to leave out.
     """
+    kind = loaded.model.bert.config.model_type
+    if kind != "bert":
+        raise ExportError(
+            f"the vocabulary of a {kind} encoder cannot be trimmed",
+            where=str(loaded.path),
+            remedy="leave out --vocabulary",
+        )
     content: dict[str, Any] = json.loads(loaded.tokenizer.to_str())
     if content["model"].get("type") != "WordPiece":
         raise ExportError(

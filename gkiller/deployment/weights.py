@@ -126,6 +126,11 @@ class Network:
         return int(self.words.shape[1])
 
 
+def leanable(model: ToxicityClassifier) -> bool:
+    """Whether `network_of` can read a classifier: others than BERT are deployed as plain graphs."""
+    return bool(model.bert.config.model_type == "bert")
+
+
 def network_of(model: ToxicityClassifier, max_length: int) -> Network:
     """Read a folded classifier.
 
@@ -138,6 +143,12 @@ def network_of(model: ToxicityClassifier, max_length: int) -> Network:
     """
     bert: Any = model.bert
     config = bert.config
+    if not leanable(model):
+        raise ExportError(
+            f"no lean graph can be built of a {config.model_type} encoder",
+            where="config.json",
+            remedy="its plain graph can: gkiller export --plain",
+        )
     if config.hidden_act not in ACTIVATIONS:
         raise ExportError(
             f"no graph can be built of a network with hidden_act {config.hidden_act!r}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,10 @@ class ToxicityClassifier(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Map token ids and mask, both int64 of shape (rows, tokens), to logits (rows, outputs)."""
-        encoded = self.bert(input_ids=input_ids, attention_mask=attention_mask)
+        return self.classify(self.bert(input_ids=input_ids, attention_mask=attention_mask), attention_mask)
+
+    def classify(self, encoded: Any, attention_mask: Tensor) -> Tensor:
+        """Map what the encoder gives, and the mask, to logits (rows, outputs)."""
         pooled = encoded.pooler_output if self.pooling == "cls" else self._pool(encoded[0], attention_mask)
         return cast(Tensor, self.classifier(self.dropout(pooled)))
 

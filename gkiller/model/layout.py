@@ -35,7 +35,7 @@ GRAPHS: Final[dict[GraphPrecision, str]] = {
 PROBES: Final = "onnx/parity.json"
 """Token sequences with the scores of each graph, where it was made."""
 
-COUNTED_FROM_PADDING: Final = frozenset({"mpnet", "roberta"})
+COUNTED_FROM_PADDING: Final = ("mpnet", "roberta")
 """Values of model_type whose first token has the position pad_token_id + 1: of 514 positions 512 are used."""
 
 MAX_TOKENIZER_BYTES: Final = 32 * 2**20

@@ -10,6 +10,7 @@ from typing import Any
 
 from gkiller.assets import asset_path
 from gkiller.data.sources import public_source
+from gkiller.errors import counted
 from gkiller.files import write_text
 
 _SYNTHETIC = (
@@ -64,6 +65,7 @@ def model_card(facts: CardFacts) -> str:
         labels=", ".join(facts.labels),
         parameters=f"{facts.parameters:,}",
         dendrites=grown if facts.dendrites else "none kept",
+        encoder=_encoder_row(facts.manifest.get("network")),
         max_length=facts.max_length,
         source=public_source(str(data["source"])),
         rows=rows,
@@ -74,6 +76,18 @@ def model_card(facts: CardFacts) -> str:
         thresholds=threshold_list(facts.thresholds),
         directory="path/to/this/directory",
     )
+
+
+def _encoder_row(network: Mapping[str, Any] | None) -> str:
+    """Return a giant's row of the card; nothing for a tiny model."""
+    if network is None:
+        return ""
+    text = f"{network['model_type']}, {network['layers']} layers, hidden size {network['hidden_size']}"
+    if frozen := network["frozen_layers"]:
+        text += f"; pretrained, its embeddings and lowest {counted(frozen, 'layer')} not fine-tuned"
+    else:
+        text += "; pretrained, all of it fine-tuned"
+    return f"| encoder | {text} |\n"
 
 
 def threshold_list(thresholds: Mapping[str, Mapping[str, Any]]) -> str:

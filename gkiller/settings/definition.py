@@ -234,6 +234,15 @@ class TrainSettings(_Section):
         0.15, "Share of tokens hidden behind [MASK] in training, drawn anew each time.", ge=0, lt=1
     )
     clip_norm: float = setting(1.0, "Largest global gradient norm; 0 for no clipping.", ge=0)
+    freeze_layers: int = setting(
+        0,
+        "Leave the embeddings and so many of the lowest layers of a pretrained encoder as they are; their "
+        "outputs are computed once and kept on the disk while training.",
+        unit="layers",
+        flag="--freeze-layers",
+        ge=0,
+        le=256,
+    )
     patience: int = setting(
         3,
         "Epochs without a better validation metric that end a phase.",
@@ -393,6 +402,18 @@ class Settings(BaseSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     deployment: DeploymentSettings = DeploymentSettings()
     bench: BenchSettings = BenchSettings()
+
+    @model_validator(mode="after")
+    def _frozen_layers_are_pretrained(self) -> Settings:
+        if self.train.freeze_layers == 0:
+            return self
+        if self.model.encoder == "fresh":
+            raise ValueError("train.freeze_layers must be 0 when model.encoder is 'fresh'")
+        if self.dendrites.enabled:
+            raise ValueError("dendrites.enabled must be false when train.freeze_layers is above 0")
+        if self.train.token_dropout:
+            raise ValueError("train.token_dropout must be 0 when train.freeze_layers is above 0")
+        return self
 
     @model_validator(mode="after")
     def _giants_have_no_dendrites(self) -> Settings:

@@ -22,6 +22,7 @@ from gkiller.training.ranks import Ranks
 if TYPE_CHECKING:
     from gkiller.model.growth import Growth
     from gkiller.settings.definition import Settings
+    from gkiller.training.frozen import LowerOutputs
     from gkiller.training.phases import Phase
 
 Labels = npt.NDArray[np.float32]
@@ -36,11 +37,13 @@ class Encoded:
         tokens: n comments.
         labels: (n, L) 0, 1, or NaN where unknown.
         weights: (n,) sample weights; they count in the validation metric, not in the loss.
+        lower: what the frozen layers say of the comments; None when no layer is frozen.
     """
 
     tokens: Tokens
     labels: Labels
     weights: npt.NDArray[np.float64]
+    lower: LowerOutputs | None = None
 
 
 @dataclass(frozen=True)
@@ -105,13 +108,11 @@ class Learner:
         """
         rows = self.ranks.share(batch)
         mine = rows if len(rows) else batch[:1]  # a rank without rows steps along with a loss of 0
-        ids, mask = self._batch(self.train.tokens, mine)
-        ids = self._hide_tokens(ids, mask)
         targets = torch.from_numpy(self.train.labels[mine]).to(self.device)
         if phase.trains == "candidates":
-            loss, mass = self._correlation(ids, mask, targets), float(len(rows))
+            loss, mass = self._correlation(*self._hidden_batch(mine), targets), float(len(rows))
         else:
-            loss = task_loss(self._logits(ids, mask), targets, self.weights)
+            loss = task_loss(self._train_logits(mine), targets, self.weights)
             mass = loss_mass(targets, self.weights) if self.ranks.size > 1 else 1.0
         loss, value = self._over_ranks(loss, mass if len(rows) else 0.0)
         if not math.isfinite(value):
@@ -146,6 +147,17 @@ class Learner:
         ids, mask = tokens.pad_batch(rows)
         return torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
 
+    def _hidden_batch(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Return ids and mask of training comments, some tokens hidden."""
+        ids, mask = self._batch(self.train.tokens, rows)
+        return self._hide_tokens(ids, mask), mask
+
+    def _train_logits(self, rows: Rows) -> Tensor:
+        if self.train.lower is None:
+            return self._logits(*self._hidden_batch(rows))
+        with self._autocast():
+            return self.train.lower.logits(self.growth.model, rows, self.device)
+
     def _hide_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         share = self.settings.train.token_dropout
         if share == 0 or self.mask_token < 0:
@@ -174,7 +186,10 @@ class Learner:
             batches = scoring_batches(split.tokens.lengths, self.settings.evaluation.batch_size)
             for number, rows in enumerate(batches):
                 if number % self.ranks.size == self.ranks.rank:
-                    found = model(*self._batch(split.tokens, rows))
+                    if split.lower is None:
+                        found = model(*self._batch(split.tokens, rows))
+                    else:
+                        found = split.lower.logits(model, rows, self.device)
                     logits[torch.from_numpy(rows)] = found.float().cpu()
             logits = self.ranks.add(logits)
             if not bool(logits.isfinite().all()):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from gkiller.data.dataset import Dataset
+    from gkiller.model.classifier import ToxicityClassifier
     from gkiller.report.run import RunDirectory
     from gkiller.settings.definition import Settings
     from gkiller.training.ranks import Ranks
@@ -53,6 +54,28 @@ def new_manifest(
         },
         "tokenizer_sha256": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
         "environment": environment(),
+    }
+
+
+def network_facts(model: ToxicityClassifier, frozen: int) -> dict[str, Any]:
+    """Return what a giant begins from.
+
+    Args:
+        model: the classifier, with the pretrained encoder's weights.
+        frozen: how many of its lowest layers will not learn.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.bert.named_parameters()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    config = model.bert.config
+    return {
+        "arch": "giant",
+        "model_type": config.model_type,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "encoder_sha256": digest.hexdigest(),
+        "frozen_layers": frozen,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from gkiller.training.phases import Phase
 
 
-def trained_parameters(growth: Growth, phase: Phase) -> dict[str, nn.Parameter]:
+def trained_parameters(growth: Growth, phase: Phase, frozen: Collection[str] = ()) -> dict[str, nn.Parameter]:
     """Return the parameters that a phase moves, by folded name; freeze all others.
+
+    Args:
+        growth: the network.
+        phase: says what it trains.
+        frozen: names that stand still in every phase.
 
     The unused copies that perforatedai keeps are frozen in every phase.
     """
@@ -28,6 +33,7 @@ def trained_parameters(growth: Growth, phase: Phase) -> dict[str, nn.Parameter]:
         "tops": tops,
         "everything": {**neurons, **growth.all_dendrites()},
     }[phase.trains]
+    chosen = {name: parameter for name, parameter in chosen.items() if name not in frozen}
     for parameter in growth.model.parameters():
         parameter.requires_grad_(False)
     for parameter in chosen.values():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset
-from gkiller.errors import InterruptedRunError, ResumeError, TerminatedRunError
+from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
 from gkiller.model.classifier import build_classifier
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
 from gkiller.model.perforated import PerforatedGrowth, require_available
@@ -22,8 +23,9 @@ from gkiller.report.run import RunDirectory
 from gkiller.settings import settings_by_key
 from gkiller.training.events import TrainingEvent
 from gkiller.training.finish import Finished, finish
+from gkiller.training.frozen import frozen_parameters, lower_outputs
 from gkiller.training.learner import Encoded, Learner
-from gkiller.training.opening import compare_runs, new_manifest, open_run
+from gkiller.training.opening import compare_runs, network_facts, new_manifest, open_run
 from gkiller.training.progress import Progress
 from gkiller.training.ranks import Ranks, joined, rank_device
 from gkiller.training.resume import changed, check_lengths, resumed_settings, run_settings
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
     from gkiller.data.clean import Progress as DataProgress
     from gkiller.settings.definition import Settings
+
+_CACHE = "cache"
+"""The directory of a run for what is computed once; it goes when the run ends."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,12 @@ def train(
         before = run_settings(RunDirectory.open(resume).path)
         resumed_settings(resume, settings, settings_by_key())
     with joined(device) as ranks:
+        if settings.train.freeze_layers and ranks.size > 1:
+            raise SettingsError(
+                "train.freeze_layers works in one process alone",
+                where="train.freeze_layers",
+                remedy="start gkiller without torchrun, or set it to 0",
+            )
         dataset = _load_data(settings, out / ".data", on_data, ranks)
         for split in ("train", "valid"):
             dataset.split(split)  # refused before there is a run directory
@@ -147,6 +158,9 @@ class _Work:
         for message in compare_runs(run, manifest) if self.before else []:
             on_event(TrainingEvent("note", message=message))
         model = build_classifier(settings.model, labels, self.tokenizer.get_vocab_size())
+        frozen_parameters(model, settings.train.freeze_layers)  # refused before anything is written
+        if settings.model.arch == "giant":
+            manifest["network"] = network_facts(model, settings.train.freeze_layers)
         store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
         with growing(settings, model.to(self.device)) as growth:
             trainer = Trainer(
@@ -164,11 +178,15 @@ class _Work:
                 store.tidy()
                 open_run(run, settings, self.before, manifest)
                 run.write_metrics(trainer.progress.metrics)
+            if settings.train.freeze_layers:
+                _compute_lower(trainer, run)
             progress = _run(trainer, run, signals=signals)
             text = self.tokenizer.to_str()
             finished = finish(
                 settings, run, self.dataset, text, growth, store, progress, manifest, write=ranks.first
             )
+        if settings.train.freeze_layers:
+            shutil.rmtree(run.path / _CACHE, ignore_errors=True)
         ranks.from_first(None)  # nobody leaves before the model is written
         return TrainResult(run, progress, finished, manifest, first=ranks.first)
 
@@ -251,6 +269,22 @@ def _go_on(trainer: Trainer, run: RunDirectory, before: Settings) -> None:
             where=str(run.path),
             remedy=f"use its model ({run.model}), or ask for more epochs",
         )
+
+
+def _compute_lower(trainer: Trainer, run: RunDirectory) -> None:
+    """Give the trainer's splits what the frozen layers say of them, from the run's cache or computed now."""
+    settings, learner = trainer.settings, trainer.learner
+    count = settings.train.freeze_layers
+
+    def with_lower(split: Encoded, name: str) -> Encoded:
+        comments = counted(len(split.tokens), f"{name} comment")
+        what = f"the lowest {counted(count, 'layer')}: outputs for {comments}, kept while the run trains"
+        trainer.on_event(TrainingEvent("note", message=what))
+        place, size = run.path / _CACHE, settings.evaluation.batch_size
+        return replace(split, lower=lower_outputs(learner.growth.model, split.tokens, count, place, size))
+
+    learner.train = with_lower(learner.train, "training")
+    trainer.valid_split = with_lower(trainer.valid_split, "validation")
 
 
 def _run(trainer: Trainer, run: RunDirectory, *, signals: bool) -> Progress:

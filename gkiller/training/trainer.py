@@ -17,6 +17,7 @@ from gkiller.data.batches import training_batches
 from gkiller.errors import DivergedError, ResumeError, SingleClassError
 from gkiller.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from gkiller.training.events import TrainingEvent
+from gkiller.training.frozen import frozen_parameters
 from gkiller.training.learner import Encoded, Labels, Learner, Rows, Validation
 from gkiller.training.optim import build_optimizer, rate, trained_parameters
 from gkiller.training.phases import first_phase, lengths, next_phase
@@ -180,7 +181,8 @@ class Trainer:
 
     def _run_phase(self) -> None:
         phase = self.progress.phase
-        parameters = trained_parameters(self.growth, phase)
+        frozen = frozen_parameters(self.growth.model, self.settings.train.freeze_layers)
+        parameters = trained_parameters(self.growth, phase, frozen)
         optimizer = build_optimizer(parameters, phase, self.settings.train)
         restore_optimizer(optimizer, parameters, self._optimizer_state)
         if self.ranks.size > 1:

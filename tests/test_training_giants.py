@@ -1,0 +1,193 @@
+"""Fine-tuning of giants: killed and gone on with; with lower layers frozen and their outputs kept."""
+
+import random
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+from giants import KINDS, write_encoder
+from killing import Killer, Trainings, kill_and_compare
+from safetensors.torch import load_file
+from test_model_giants import TEXTS, giant_settings
+from toy import tiny_settings
+
+from gkiller.data.batches import tokenize
+from gkiller.errors import DivergedError, InterruptedRunError, OutputError, SettingsError
+from gkiller.model.classifier import build_classifier
+from gkiller.model.tokenizer import load_tokenizer
+from gkiller.report.run import RunDirectory
+from gkiller.settings import resolve
+from gkiller.training import frozen
+from gkiller.training.frozen import frozen_parameters, lower_outputs
+from gkiller.training.train import train
+
+HEAD = {"classifier.weight", "classifier.bias"}
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    return {kind: write_encoder(tmp_path_factory.mktemp(kind) / "encoder", kind) for kind in KINDS}
+
+
+def network(encoder, pooling="mean"):
+    settings = giant_settings(encoder, f"model.pooling={pooling}").model
+    tokenizer = load_tokenizer(settings)
+    torch.manual_seed(0)
+    model = build_classifier(settings, ("toxicity", "threat"), tokenizer.get_vocab_size())
+    return model.eval(), tokenize(tokenizer, TEXTS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
+@pytest.mark.parametrize(("kind", "layers"), [("mpnet", 0), ("roberta", 2)])
+def test_killed_at_any_moment_a_giant_ends_in_the_same_bytes(kind, layers, encoders, prepared, tmp_path):
+    own = (f"data.source={prepared}", f"train.freeze_layers={layers}", "train.checkpoint_steps=1")
+    settings = giant_settings(encoders[kind], "data.sample_size=48", "train.epochs=2", *own)
+    runs = Trainings(settings, tmp_path)
+    counts = runs.finish(tmp_path / "whole", resume=False)
+    draw = random.Random(kind)
+    operations = sorted(draw.sample(range(1, counts["operations"] + 1), 4))
+    moments = [*(Killer(operation=number) for number in operations), Killer(step=1), Killer(step=4)]
+    assert kill_and_compare(runs, moments) >= len(moments)
+    assert not (tmp_path / "whole" / "cache").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_from_the_lower_outputs_on_it_computes_what_the_whole_network_does(kind, count, encoders, tmp_path):
+    model, tokens = network(encoders[kind])
+    names = [name for name, _ in model.named_parameters()]
+    lower = lower_outputs(model, tokens, count, tmp_path, 4)
+    assert lower.values.dtype == np.float16
+    assert lower.values.shape == (len(tokens.ids), 16)
+    rows = np.array([3, 0, 13, len(TEXTS) - 1])
+    ids, mask = map(torch.from_numpy, tokens.pad_batch(rows))
+    with torch.inference_mode():
+        expected, found = model(ids, mask), lower.logits(model, rows, torch.device("cpu"))
+    assert [name for name, _ in model.named_parameters()] == names
+    difference = float((found - expected).abs().max())
+    assert 0 < difference < 5e-3  # float16 has eleven bits
+    assert float(expected.std()) > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_frozen_is_the_encoder_below(kind, encoders):
+    model, _ = network(encoders[kind])
+    every = {name for name, _ in model.named_parameters()}
+    assert frozen_parameters(model, 0) == frozenset()
+    assert every - frozen_parameters(model, 3) == HEAD
+    moved = every - frozen_parameters(model, 2) - HEAD
+    assert len(moved) == 16
+    assert all(".layer.2." in name for name in moved)
+    with pytest.raises(SettingsError, match="is 4, and the encoder has 3 layers"):
+        frozen_parameters(model, 4)
+
+
+def test_a_pooler_learns_with_the_upper_layers(encoders):
+    model, _ = network(encoders["mpnet"], "cls")
+    learns = {name for name, _ in model.named_parameters()} - frozen_parameters(model, 3)
+    assert learns == HEAD | {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_frozen_layers_keep_their_bytes_and_the_others_learn(kind, encoders, prepared, tmp_path, no_plots):
+    overrides = (f"data.source={prepared}", "train.freeze_layers=2")
+    told = []
+    result = train(giant_settings(encoders[kind], *overrides), out=tmp_path, name="x", on_event=told.append)
+    before = dict(network(encoders[kind])[0].named_parameters())
+    after = load_file(result.run.model / "model.safetensors")
+    still = frozen_parameters(network(encoders[kind])[0], 2)
+    assert still
+    for name in after.keys() - HEAD:
+        assert torch.equal(after[name], before[name]) == (name in still), name
+    (checkpoint,) = result.run.checkpoints.glob("checkpoint-*1")
+    kept = {name.rpartition("/")[0] for name in load_file(checkpoint / "optimizer.safetensors")}
+    assert kept == after.keys() - still
+    assert result.manifest["network"]["frozen_layers"] == 2
+    assert "its embeddings and lowest 2 layers not fine-tuned" in (result.run.model / "README.md").read_text()
+    assert sum("outputs for" in event.message for event in told) == 2
+    assert not (result.run.path / "cache").exists()
+
+
+def test_outputs_are_computed_once_and_again_when_they_are_damaged(encoders, tmp_path, monkeypatch):
+    model, tokens = network(encoders["mpnet"])
+    computed, compute = [], frozen._compute
+
+    def counted(model, tokens, count, *rest):
+        computed.append(count)
+        compute(model, tokens, count, *rest)
+
+    monkeypatch.setattr(frozen, "_compute", counted)
+    first = np.array(lower_outputs(model, tokens, 1, tmp_path, 4).values)
+    lower_outputs(model, tokens, 1, tmp_path, 4)
+    assert computed == [1]
+    (place,) = tmp_path.iterdir()
+    content = bytearray((place / "outputs.f16").read_bytes())
+    content[7] ^= 1
+    (place / "outputs.f16").write_bytes(content)
+    again = lower_outputs(model, tokens, 1, tmp_path, 4)
+    np.testing.assert_array_equal(again.values, first)
+    assert computed == [1, 1]
+    with torch.no_grad():
+        model.bert.embeddings.LayerNorm.bias += 1
+    lower_outputs(model, tokens, 1, tmp_path, 4)
+    assert computed == [1, 1, 1]
+    lower_outputs(model, tokens, 2, tmp_path, 4)
+    assert computed == [1, 1, 1, 2]
+
+
+def test_a_full_disk_is_met_before_anything_is_computed(encoders, tmp_path, monkeypatch):
+    model, tokens = network(encoders["mpnet"])
+    monkeypatch.setattr("gkiller.training.frozen._compute", lambda *given: pytest.fail("it was computed"))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    with pytest.raises(OutputError, match="the disk is nearly full"):
+        lower_outputs(model, tokens, 1, tmp_path, 4)
+
+
+def test_outputs_that_float16_cannot_hold(encoders, tmp_path):
+    model, tokens = network(encoders["bert"])
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.LayerNorm.weight.fill_(1e6)
+    with pytest.raises(DivergedError, match="too large for float16"):
+        lower_outputs(model, tokens, 1, tmp_path, 4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stopped_while_it_trains_the_outputs_stay(encoders, prepared, tmp_path, no_plots):
+    overrides = (f"data.source={prepared}", "train.freeze_layers=1", "data.sample_size=48")
+    settings = giant_settings(encoders["mpnet"], *overrides)
+
+    def stop(event):
+        if event.kind == "step" and event.step == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError):
+        train(settings, out=tmp_path, name="x", on_event=stop, signals=True)
+    run = RunDirectory.open(tmp_path / "x")
+    assert len(list((run.path / "cache").iterdir())) == 2  # of the training and the validation split
+    train(settings, out=tmp_path, resume=run.path)
+    assert not (run.path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("dendrites.enabled=false",), "model.encoder is 'fresh'"),
+        (("model.encoder=a/b",), "dendrites.enabled must be false"),
+        (("model.encoder=a/b", "dendrites.enabled=false"), "train.token_dropout must be 0"),
+    ],
+)
+def test_what_cannot_go_with_frozen_layers(overrides, said):
+    with pytest.raises(SettingsError, match=said):
+        tiny_settings("train.freeze_layers=1", *overrides)
+    assert resolve(
+        flags={"model.arch": "giant", "model.encoder": "a/b", "train.freeze_layers": 9}, environ={}
+    )
+
+
+def test_more_frozen_layers_than_there_are_leave_no_run(encoders, prepared, tmp_path):
+    settings = giant_settings(encoders["bert"], f"data.source={prepared}", "train.freeze_layers=4")
+    with pytest.raises(SettingsError, match="the encoder has 3 layers"):
+        train(settings, out=tmp_path, name="x")
+    assert not (tmp_path / "x").exists()
