@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from gkiller.benchmark.systems import Runtime
+from gkiller.deployment.dynamic import PLAIN_CANDIDATES, quantise_plain
 from gkiller.deployment.graph import export_network
 from gkiller.files import writing
 
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 FILES: Final[dict[Runtime, str]] = {"onnx fp32": "model.onnx", "onnx int8": "model.int8.onnx"}
-_QUANTISED: Final = ("MatMul", "Gemm", "Gather")
 
 
 def make_graphs(module: nn.Module, max_length: int, folder: Path) -> dict[Runtime, Path]:
@@ -29,41 +26,18 @@ def make_graphs(module: nn.Module, max_length: int, folder: Path) -> dict[Runtim
         folder: where to; made when it is not there.
 
     Returns:
-        The files by runtime. int8 is onnxruntime's dynamic quantisation, per channel.
+        The files by runtime. int8 is the first way that a giant's graph is tried in: onnxruntime's dynamic
+        quantisation of weights and embeddings.
     """
     plain, small = (folder / file for file in FILES.values())
     if not (plain.is_file() and small.is_file()):
+        graph = export_network(module, max_length)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=folder) as made:
                 first, second = Path(made) / plain.name, Path(made) / small.name
-                first.write_bytes(export_network(module, max_length).SerializeToString())
-                _quantise(first, second)
+                first.write_bytes(graph.SerializeToString())
+                second.write_bytes(quantise_plain(graph, PLAIN_CANDIDATES[0].scheme))
                 second.replace(small)
                 first.replace(plain)
     return {"onnx fp32": plain, "onnx int8": small}
-
-
-def _quantise(source: Path, target: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with _quiet():
-        quantize_dynamic(
-            source,
-            target,
-            op_types_to_quantize=list(_QUANTISED),
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-        )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the advice that onnxruntime gives on the root logger off the terminal."""
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

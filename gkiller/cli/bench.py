@@ -143,9 +143,10 @@ def bench(
 ) -> None:
     """Measure a model beside a giant and other rivals.
 
-    Size, speed, quality, and a scorecard of criteria with PASS, FAIL or NOT SHOWN. All systems are timed in turns, in one process, on the same comments, with the same threads, batches,
-    padding and limit. Each scores at its own thresholds, tuned on validation; differences are paired, with
-    intervals. A criterion passes only when its interval shows it.
+    Size, speed, quality, and a scorecard of criteria with PASS, FAIL or NOT SHOWN. All systems are timed in
+    turns, in one process, on the same comments, with the same threads, batches, padding and limit. Each
+    scores at its own thresholds, tuned on validation; differences are paired, with intervals. A criterion
+    passes only when its interval shows it.
     """
     from gkiller.benchmark.bench import Request, run_bench
     from gkiller.benchmark.scorecard import checked_demand, require
