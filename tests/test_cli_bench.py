@@ -12,6 +12,7 @@ from gkiller.benchmark.plan import Measurement
 from gkiller.benchmark.processes import cold_of
 from gkiller.benchmark.scorecard import NAMES
 from gkiller.model.directory import load_model
+from gkiller.settings import resolve
 from gkiller.training.train import train
 
 pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
@@ -120,7 +121,6 @@ def test_thresholds_are_tuned_on_validation_rows_whatever_is_stored(call, place)
     from gkiller.data.load import read_prepared
     from gkiller.evaluation.thresholds import tune_thresholds
     from gkiller.model.scoring import score_texts
-    from gkiller.settings import resolve
 
     own = resolve(config=place / "runs/tiny/settings.toml", environ={}).settings
     valid = read_prepared(own.data.source).split("valid")
@@ -296,17 +296,20 @@ def test_a_probe_is_scored_and_says_what_it_is(call, place):
 
 def test_a_bare_encoder_is_fine_tuned_once_on_the_models_own_data(call, place, monkeypatch):
     flags = ("--compare-base", "encoder", "--set", "train.epochs=1", "--set", "train.lr=0.001")
+    (place / "gkiller.toml").write_text("[train]\nlr = 0.5\nbatch_size = 7\n")  # written for the model
     loose = [
         f"--set=deployment.int8_{name}=1" for name in ("flips", "ap_loss", "f1_loss", "score_difference")
     ]
     first = result(call, *flags, *loose)
     giant = [one for one in first["systems"] if one["role"] == "giant"]
     assert giant[0]["trained"] == "whole"
-    assert "fine-tuned, 1 epochs" in giant[0]["note"]
+    assert {one["note"] for one in giant} == {"fine-tuned, 1 epoch"}
     [run] = [path for path in (place / "runs/.bench").iterdir() if path.name.startswith("encoder-")]
     recorded = json.loads((run / "manifest.json").read_text())["data"]["fingerprints"]
     own = json.loads((place / "runs/tiny/manifest.json").read_text())["data"]["fingerprints"]
     assert recorded == own
+    settings = resolve(config=run / "settings.toml", environ={}).settings
+    assert (settings.train.lr, settings.train.batch_size, settings.model.arch) == (0.001, 32, "giant")
     assert load_model(run).max_length == load_model("runs/tiny").max_length
     monkeypatch.setattr("gkiller.training.train.train", None)  # the second time it is there
     second = result(call, *flags, *loose)

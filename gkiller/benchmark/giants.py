@@ -128,9 +128,12 @@ def giant_settings(encoder: str, settings: Settings, frame: Frame, overrides: Se
     """Return the settings of a giant's fine-tuning: its own defaults, with the model's data and limits."""
     from gkiller.settings import resolve
 
+    # Neither variables nor a gkiller.toml: they were written for the model, and may not suit a giant.
     own = resolve(
         overrides=["model.arch=giant", f"model.max_length={frame.max_length}", *overrides],
         flags={"model.encoder": encoder},
+        environ={},
+        directory=frame.cache,
     ).settings
     return own.model_copy(update={"data": settings.data})
 
@@ -266,8 +269,7 @@ def _fine_tuned(
         started: dict[str, Any] = {"name": run.name} if known is None else {"resume": run}
         train(giant, out=frame.cache, on_event=on_event, signals=True, **started)
     warnings = _export(load_model(run), giant, dataset, progress)
-    note = "" if giant.train.epochs is None else f"fine-tuned, {giant.train.epochs} epochs"
-    return gkiller_specs(frame, load_model(run), name, "giant", note), warnings
+    return gkiller_specs(frame, load_model(run), name, "giant"), warnings
 
 
 def giant_fingerprint(giant: Settings, folder: Path, dataset: Dataset) -> str:

@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_file
 from gkiller.data.load import split_fingerprint
 from gkiller.deployment.deploy import BESIDE
-from gkiller.errors import ModelFormatError, ModelNotFoundError
+from gkiller.errors import ModelFormatError, ModelNotFoundError, counted
+from gkiller.evaluation.source import run_of
 from gkiller.files import sha256_file
 from gkiller.model.classifier import parameter_count
 from gkiller.model.directory import LoadedModel, load_model
 from gkiller.model.layout import TOKENIZER, WEIGHTS, find_model
 from gkiller.model.pretrained import is_local, loading, resolve_commit
 from gkiller.model.wordpiece import special_ids
+from gkiller.settings import resolve
 
 if TYPE_CHECKING:
     from gkiller.data.dataset import Split
@@ -79,7 +81,7 @@ def gkiller_specs(
         "parameters": parameter_count(loaded.model),
         "max_length": min(frame.max_length, loaded.max_length),
         "role": role,
-        "note": note,
+        "note": note or _training_note(directory),
         "tokenizer": str(directory / TOKENIZER),
         "pad": max(0, special_ids(loaded.tokenizer).pad),
     }
@@ -92,6 +94,19 @@ def gkiller_specs(
         files = tuple(str(file) for file in needed)
         rows.append(frame.spec(**shared, runtime=runtime, files=files, graph=str(graph or "")))
     return rows
+
+
+def _training_note(directory: Path) -> str:
+    """Say how a giant was fine-tuned, by its run's settings; empty for other models, and outside of a run."""
+    run = run_of(directory)
+    if run is None:
+        return ""
+    settings = resolve(config=run / "settings.toml", environ={}).settings
+    if settings.model.arch != "giant":
+        return ""
+    epochs, frozen = settings.train.epochs, settings.train.freeze_layers
+    note = "fine-tuned" + (f", {counted(epochs, 'epoch')}" if epochs else "")
+    return note + (f", all but its lowest {counted(frozen, 'layer')}" if frozen else "")
 
 
 def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[SystemSpec]:
