@@ -2,9 +2,10 @@
 
     python benchmarks/bench_twice.py runs/NAME --data prepared/ -- --rows 256 --rounds 15
 
-Each run times the model against itself and against what is named after ``--``, which goes to ``gkiller bench``
-as it is, such as ``--against runs/giant``. Prints each throughput ratio of both runs, and ends with 1 when two
-of them differ by more than a tenth, or when the interval of the model's ratio with itself does not hold 1.
+Each run times the model against itself and against what is named after ``--``, which goes to
+``gkiller bench`` as it is, such as ``--against runs/giant``. Prints each throughput ratio of both runs, and
+ends with 1 when two of them differ by more than a tenth, or when the interval of the model's ratio with
+itself does not hold 1.
 """
 
 from __future__ import annotations

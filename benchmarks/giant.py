@@ -5,8 +5,9 @@ r"""From nothing to the README's table: data, tiny models, giants, and the bench
 
 ``$DATA`` holds the public corpora as ``train/*.parquet``, ``valid/jigsaw.parquet``, ``test/jigsaw.parquet``
 and ``ood/*.parquet`` (columns text, label, and weight in the test file). Each giant is a directory or hub id
-of a pretrained encoder. The first ``--giant`` is the one of the scorecard. Every step is a command of gkiller,
-printed before it runs; what is there already is not made again, and a training that was stopped goes on.
+of a pretrained encoder. The first ``--giant`` is the one of the scorecard. Every step is a command of
+gkiller, printed before it runs; what is there already is not made again, and a training that was stopped
+goes on.
 """
 
 from __future__ import annotations

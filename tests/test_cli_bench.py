@@ -5,7 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from saved_models import save
 from test_benchmark_systems import save_transformers, tiny_bert
+from toy import write_toy_csv
 from transformers import BertModel
 
 from gkiller.benchmark.plan import Measurement
@@ -223,6 +225,21 @@ def test_with_json_a_missed_criterion_is_one_object_with_the_report(call, place)
 def test_flags_that_contradict_each_other_are_refused_at_once(call, place, timings, flags):
     assert call("bench", "runs/tiny", *flags)[0] == 2
     assert not timings
+
+
+def test_a_single_file_is_split_and_another_set_may_have_other_labels(call, place):
+    write_toy_csv(place / "other.csv", 80)
+    (place / "six.csv").write_text("text,insult,toxicity\nyou fool,1,1\nthank you,0,0\n")
+    found = result(call, "--data", "other.csv", "--also", "six=six.csv")
+    rows = {one["name"]: one["rows"] for one in found["quality"]["sets"]}
+    assert rows == {"valid": 8, "test": 8, "six": 2}
+    assert list(found["quality"]["sets"][2]["systems"]["tiny, onnx fp32"]["labels"]) == ["toxicity"]
+
+
+def test_a_rival_that_shares_no_label_is_refused(call, place):
+    code, _, err = call("bench", "runs/tiny", *QUICK, "--against", save(place / "other", labels=("threat",)))
+    assert code == 51, err
+    assert "other threat" in err
 
 
 def test_data_without_the_models_label_are_refused(call, place):

@@ -25,7 +25,7 @@ from gkiller.benchmark.rivals import (
 from gkiller.benchmark.scorecard import Criterion, Found, scorecard, training_of
 from gkiller.benchmark.systems import SystemSpec
 from gkiller.benchmark.timing import OUTLIER_RULE
-from gkiller.data.labelled import load_labelled
+from gkiller.data.labelled import Labelled, load_labelled
 from gkiller.errors import LabelMismatchError, SettingsError
 from gkiller.evaluation.source import DataChoice, choose_data, load_chosen, run_of
 from gkiller.inference.loading import available_threads
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int | None], None]
 
+_SYNTHETIC = "these comments are synthetic: the figures say nothing about real ones"
 _MOST_TEXTS = 1000
 """Comments that long ones are put together from."""
 
@@ -163,7 +164,7 @@ def run_bench(
     loaded = load_model(request.model)
     assert loaded.path is not None
     choice = choose_data(loaded.path, request.settings.data, request.asked)
-    found = load_chosen(choice, None, lambda stage, done, total: tell(stage, done, total), default="test")
+    found = _test_rows(choice, tell)
     dataset = found.dataset
     label = next((label for label in loaded.labels if label in dataset.labels), None)
     if label is None:
@@ -172,6 +173,7 @@ def run_bench(
             where=str(dataset.manifest.get("source", choice.data.source)),
             remedy="name the matching columns with --label-columns",
         )
+    found_warnings = [_SYNTHETIC] if dataset.manifest.get("synthetic") else []
     specs, warnings = _systems(request, loaded, _sampled(dataset, choice), choice, tell, on_event)
     sets = _sets(request, dataset) if request.quality else []
     texts = _drawn(found.rows.texts, request.settings)
@@ -200,7 +202,7 @@ def run_bench(
             progress=tell,
         )
     training = _training(loaded)
-    state = Found(specs, speeds, ratios, quality, training, label, plan.threads)
+    state = Found(specs, speeds, ratios, quality, training, label, plan.threads, settings.bench.margin)
     return BenchResult(
         label=label,
         source=str(dataset.manifest.get("source", choice.data.source)),
@@ -210,8 +212,15 @@ def run_bench(
         criteria=tuple(scorecard(state)),
         machine=here,
         facts=_facts(settings, plan, loaded.max_length),
-        warnings=(*warnings, *here.warnings(plan.threads)),
+        warnings=(*found_warnings, *warnings, *here.warnings(plan.threads)),
     )
+
+
+def _test_rows(choice: DataChoice, tell: Progress) -> Labelled:
+    """Return the test rows, with the whole data set; a single file is split, as for a training."""
+    if choice.run is None:
+        return load_labelled(choice.data, None, tell, default="test", whole_file=False)
+    return load_chosen(choice, None, tell, default="test")
 
 
 def _systems(

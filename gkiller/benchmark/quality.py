@@ -10,6 +10,7 @@ import numpy as np
 
 from gkiller.benchmark.plan import main_row
 from gkiller.benchmark.systems import Scores, SystemSpec, open_system, score
+from gkiller.errors import LabelMismatchError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.significance import Paired, Side, Verdict, compare_sides, verdict
 from gkiller.evaluation.thresholds import tune_thresholds
@@ -116,6 +117,7 @@ def measure_quality(
         progress: told of the comments scored.
 
     Raises:
+        LabelMismatchError: a system and the validation rows share no label.
         GkillerError: a system cannot be loaded, or its scores are no probabilities.
     """
     chosen = scored_specs(specs)
@@ -126,15 +128,15 @@ def measure_quality(
     for done, one in enumerate(sets):
         progress("resampling", done, len(sets))
         systems = {
-            spec.key: _evaluate(spec, one, tables[spec.key][one.name], thresholds[spec.key], settings)
+            spec.key: _evaluate(spec, one, tables[spec.key][one.name], thresholds, settings)
             for spec in chosen
-            if _shared(spec, one)
+            if _tuned(spec, one, thresholds)
         }
         duels = [
             _duel(one, label, pair, tables, thresholds, settings, margin)
             for pair in pairs
-            for label in _shared(pair[0], one)
-            if label in pair[1].labels
+            for label in _tuned(pair[0], one, thresholds)
+            if label in _tuned(pair[1], one, thresholds)
         ]
         found.append(SetQuality(one.name, len(one.rows), systems, tuple(duels)))
     progress("resampling", len(sets), len(sets))
@@ -179,6 +181,13 @@ def _shared(spec: SystemSpec, one: LabelledSet) -> tuple[str, ...]:
     return tuple(label for label in spec.labels if label in one.labels)
 
 
+def _tuned(
+    spec: SystemSpec, one: LabelledSet, thresholds: Mapping[str, Mapping[str, float]]
+) -> tuple[str, ...]:
+    """Return the labels that a system and a set share, and that have a threshold."""
+    return tuple(label for label in _shared(spec, one) if label in thresholds[spec.key])
+
+
 def _columns(spec: SystemSpec, one: LabelledSet, table: Scores, labels: Sequence[str]) -> tuple[Any, Scores]:
     """Return truth and scores of the labels, each (n, L)."""
     truth = one.rows.labels[:, [one.labels.index(label) for label in labels]]
@@ -187,6 +196,12 @@ def _columns(spec: SystemSpec, one: LabelledSet, table: Scores, labels: Sequence
 
 def _tune(spec: SystemSpec, valid: LabelledSet, table: Scores) -> dict[str, float]:
     labels = _shared(spec, valid)
+    if not labels:
+        raise LabelMismatchError(
+            f"the data have the labels {', '.join(valid.labels)}, {spec.name} {', '.join(spec.labels)}",
+            where=spec.path,
+            remedy="leave it out, or compare on data that have one of its labels",
+        )
     truth, scores = _columns(spec, valid, table, labels)
     tuned = tune_thresholds(labels, truth, scores, valid.rows.weights)
     return {label: tuned[label].value for label in labels}
@@ -196,12 +211,12 @@ def _evaluate(
     spec: SystemSpec,
     one: LabelledSet,
     table: Scores,
-    thresholds: Mapping[str, float],
+    thresholds: Mapping[str, Mapping[str, float]],
     settings: EvaluationSettings,
 ) -> Evaluation:
-    labels = [label for label in _shared(spec, one) if label in thresholds]
+    labels = _tuned(spec, one, thresholds)
     truth, scores = _columns(spec, one, table, labels)
-    return evaluate(labels, truth, scores, one.rows.weights, thresholds, settings)
+    return evaluate(labels, truth, scores, one.rows.weights, thresholds[spec.key], settings)
 
 
 def _duel(

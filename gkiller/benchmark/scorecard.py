@@ -14,6 +14,7 @@ from gkiller.benchmark.plan import Speed, SpeedRatio, main_row
 from gkiller.benchmark.quality import Duel, Quality, SetQuality
 from gkiller.benchmark.systems import SystemSpec
 from gkiller.errors import CriteriaError, SettingsError, did_you_mean
+from gkiller.evaluation.significance import MARGIN
 
 Status = Literal["PASS", "FAIL", "NOT SHOWN"]
 
@@ -80,6 +81,7 @@ class Found:
         training: None where the model is outside of its run.
         label: the one that the criteria are about.
         threads: that were timed.
+        margin: share of the giant's F1 that the model may lose.
     """
 
     specs: Sequence[SystemSpec]
@@ -89,6 +91,7 @@ class Found:
     training: Training | None
     label: str
     threads: int
+    margin: float = MARGIN
 
 
 def scorecard(found: Found) -> list[Criterion]:
@@ -191,7 +194,7 @@ NAMES: Final = (
 
 
 def _quality_criterion(found: Found, giant: SystemSpec | None) -> Criterion:
-    target = "F1 within 2 % of the giant's"
+    target = f"F1 within {100 * found.margin:g} % of the giant's"
     duel = _main_duel(found, giant)
     if duel is None:
         why = "no giant was compared" if giant is None else "the giant was not scored on test rows"

@@ -55,7 +55,7 @@ BaseOption = Annotated[
     str | None,
     typer.Option(
         BASE_FLAG,
-        metavar="\\[MODEL]",
+        metavar="[MODEL]",
         help="The giant: a directory or a hub id; a bare encoder is first fine-tuned on the model's own "
         f"training data. Without MODEL it is {DEFAULT_BASE}.",
     ),
