@@ -140,6 +140,14 @@ def test_the_linear_rival_is_in_the_table_by_default(call, place):
     assert found["systems"][-1]["key"] == "TF-IDF + LR, scikit-learn"
     assert [d["rival"] for d in found["quality"]["sets"][1]["duels"]] == ["TF-IDF + LR, scikit-learn"]
     assert list((place / "runs/.bench").glob("tfidf-*"))
+    assert not any("trained on" in line for line in found["warnings"])
+
+
+def test_rivals_that_learn_from_other_rows_are_warned_of(call, place):
+    write_toy_csv(place / "other.csv", 80)
+    code, out, err = call("bench", "runs/tiny", "--data", "other.csv", "--resamples", 50, "--json")
+    assert code == 0, err
+    assert any("not so that the model was trained on" in line for line in json.loads(out)["warnings"])
 
 
 def test_more_sets_are_scored_under_their_names(call, place):

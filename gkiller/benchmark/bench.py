@@ -16,6 +16,7 @@ from gkiller.benchmark.quality import LabelledSet, Quality, measure_quality
 from gkiller.benchmark.rivals import (
     Frame,
     gkiller_specs,
+    is_gkiller,
     linear_spec,
     name_of,
     rival_specs,
@@ -26,6 +27,7 @@ from gkiller.benchmark.scorecard import Criterion, Found, scorecard, training_of
 from gkiller.benchmark.systems import SystemSpec
 from gkiller.benchmark.timing import OUTLIER_RULE
 from gkiller.data.labelled import Labelled, load_labelled
+from gkiller.data.load import split_fingerprint
 from gkiller.errors import LabelMismatchError, SettingsError
 from gkiller.evaluation.source import DataChoice, choose_data, load_chosen, run_of
 from gkiller.inference.loading import available_threads
@@ -201,7 +203,7 @@ def run_bench(
             threads=available_threads(),
             progress=tell,
         )
-    training = _training(loaded)
+    training = training_of(_manifest(loaded))
     state = Found(specs, speeds, ratios, quality, training, label, plan.threads, settings.bench.margin)
     return BenchResult(
         label=label,
@@ -265,7 +267,12 @@ def _systems(
         )
         rows.append(giant)
         warnings += told
-    if request.linear or request.static is not None:
+    fitted = request.linear or request.static is not None
+    base = request.base
+    learns = base is not None and base.way != "random" and not is_gkiller(base.reference)
+    if "train" in dataset.splits and (fitted or learns):
+        warnings += _trained_on_others(loaded, dataset)
+    if fitted:
         train = dataset.split("train")
         if request.linear:
             rows.append([linear_spec(frame, train, dataset.labels, tell)])
@@ -321,11 +328,25 @@ def _cache(model: Path) -> Path:
     return (run.parent if run is not None else Path("runs")) / ".bench"
 
 
-def _training(loaded: LoadedModel) -> Any:
+def _manifest(loaded: LoadedModel) -> dict[str, Any]:
+    """Return the manifest of the model's run; empty outside of a run, or where it cannot be read."""
     run = run_of(loaded.path) if loaded.path is not None else None
     if run is None or not (run / "manifest.json").is_file():
-        return None
-    return training_of(parse_json((run / "manifest.json").read_bytes()))
+        return {}
+    try:
+        return parse_json((run / "manifest.json").read_bytes())
+    except ValueError:
+        return {}
+
+
+def _trained_on_others(loaded: LoadedModel, dataset: Dataset) -> list[str]:
+    """Warn where rivals are trained on other rows than the model was."""
+    recorded = _manifest(loaded).get("data", {}).get("fingerprints", {}).get("train")
+    here = split_fingerprint(dataset.split("train"), dataset.labels)
+    if recorded == here:
+        return []
+    what = "it is not known whether" if recorded is None else "it is not so that"
+    return [f"{what} the model was trained on the rows that its rivals here are trained on"]
 
 
 def _facts(settings: Settings, plan: Plan, max_length: int) -> dict[str, Any]:

@@ -220,11 +220,11 @@ def _base(reference: str | None, resolved: Resolved, *, probe: bool, speed_only:
     from gkiller.benchmark.giants import Base
     from gkiller.settings import plain_text, settings_by_key
 
-    # What the command line says of training is for the giant; the model is trained already.
+    # What the command line says of training and the gate is for the giant; the model has both behind it.
     overrides = [
         f"{key}={plain_text(_value(resolved, key))}"
         for key, origin in resolved.origins.items()
-        if origin.startswith("--") and settings_by_key()[key].section in ("train", "model")
+        if origin.startswith("--") and settings_by_key()[key].section in ("train", "model", "deployment")
     ]
     way = "random" if speed_only else "probe" if probe else "fine-tune"
     return Base(reference, way, tuple(overrides))
