@@ -209,7 +209,7 @@ def test_equal_sides_are_called_different_as_often_as_promised():
 
 
 def test_pairing_narrows_the_interval():
-    """Apart, the variances of the two sides would add up; each is measured against scores that are all alike."""
+    """Apart, the variances of the two sides would add up; each is measured against scores that are alike."""
     truth, a, b = population(500)
     alike = Side(np.full(500, 0.5), 0.5)
 
@@ -229,6 +229,13 @@ def test_the_seed_alone_decides():
     )
     assert once == again
     assert once["differences"]["ap"]["low"] != other["differences"]["ap"]["low"]
+
+
+def test_scores_may_be_of_any_kind_of_number():
+    truth, a, b = population(80)
+    wide = compare_sides(truth, Side(a.astype(np.float32).astype(float), 0.5), Side(b, 0.5), resamples=30)
+    narrow = compare_sides(list(truth), Side(a.astype(np.float32), 0.5), Side(list(b), 0.5), resamples=30)
+    assert wide.as_dict() == narrow.as_dict()
 
 
 def test_one_class_leaves_what_it_must_undefined():
@@ -307,7 +314,10 @@ def difference(relative, relative_low, relative_high, b=0.5):
 def test_within_needs_the_lower_bound():
     assert verdict(difference(1.0, 0.981, 1.02), n=100).kind == "within"
     assert verdict(difference(1.0, 0.979, 1.02), n=100).kind == "not shown"
-    assert verdict(difference(1.1, 1.05, 1.15), n=100).kind == "within"  # better is not worse
+    ahead = verdict(difference(1.1, 1.05, 1.15), n=100)  # better is not worse
+    assert ahead.kind == "within"
+    assert ahead.text.count("ahead, so within") == 2
+    assert "ahead" not in verdict(difference(1.0, 0.99, 1.02), n=100).text
 
 
 def test_worse_needs_the_upper_bound():

@@ -149,14 +149,15 @@ def compare_sides(
     Raises:
         DataError, EvaluationError: see ``checked_tables``; also a threshold outside 0..1.
     """
-    column, mass = _checked(truth, a, b, weights)
-    plans = [plan(rank(column, side.scores, mass), (side.threshold,), 1) for side in (a, b)]
+    column, scores, mass = _checked(truth, a, b, weights)
+    sides = [Side(scores[:, 0], a.threshold), Side(scores[:, 1], b.threshold)]
+    plans = [plan(rank(column, side.scores, mass), (side.threshold,), 1) for side in sides]
     whole = np.ones((1, len(column)))
     points = np.stack([one.figures(whole)[0, _COLUMNS] for one in plans])
     replicas = resample(plans, len(column), resamples, seed, progress)[:, :, _COLUMNS]
     used = ~np.isnan(column) & (mass > 0)
     positive = column[used] == 1
-    flags = [side.scores[used] >= side.threshold for side in (a, b)]
+    flags = [side.scores[used] >= side.threshold for side in sides]
     return Paired(
         n=int(used.sum()),
         positives=int(positive.sum()),
@@ -168,8 +169,8 @@ def compare_sides(
     )
 
 
-def _checked(truth: Any, a: Side, b: Side, weights: Any | None) -> tuple[FloatArray, FloatArray]:
-    """Return truth (n,) and weights (n,)."""
+def _checked(truth: Any, a: Side, b: Side, weights: Any | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return truth (n,), both sides' scores (n, 2) and weights (n,)."""
     names = ("A", "B")
     shapes = [np.shape(truth), *(np.shape(side.scores) for side in (a, b))]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
@@ -177,8 +178,8 @@ def _checked(truth: Any, a: Side, b: Side, weights: Any | None) -> tuple[FloatAr
             f"truth {shapes[0]} and scores {shapes[1]} and {shapes[2]} do not fit together",
             remedy="give one value per row, of the same rows",
         )
-    scores = np.stack([a.scores, b.scores], axis=1)
-    table, _, mass = checked_tables(names, np.stack([truth, truth], axis=1), scores, weights)
+    both = np.stack([a.scores, b.scores], axis=1)
+    table, scores, mass = checked_tables(names, np.stack([truth, truth], axis=1), both, weights)
     for name, side in zip(names, (a, b), strict=True):
         if not 0 <= side.threshold <= 1:
             raise ScoreRangeError(
@@ -186,7 +187,7 @@ def _checked(truth: Any, a: Side, b: Side, weights: Any | None) -> tuple[FloatAr
                 where=f"side {name}",
                 remedy="give a threshold in 0..1",
             )
-    return table[:, 0], mass
+    return table[:, 0], scores, mass
 
 
 def _difference(point: FloatArray, replicas: FloatArray, confidence: float) -> Difference:
@@ -269,6 +270,9 @@ class Verdict:
 def verdict(difference: Difference, margin: float = MARGIN, *, n: int) -> Verdict:
     """Judge a difference by its interval.
 
+    On few positives (or negatives) a bootstrap interval is too narrow, at the worst of no width where both
+    sides decide all of them alike; then "within" says little.
+
     Args:
         difference: of one figure.
         margin: what the first side may lose: a share of the second side's figure, and in the absolute verdict
@@ -283,8 +287,8 @@ def verdict(difference: Difference, margin: float = MARGIN, *, n: int) -> Verdic
     )
     absolute_text = _told(d.delta, d.low, d.high, digits=4, unit="")
     text = (
-        f"relative {relative_text}: {_ruling(kind, f'{100 * margin:g} %', needed)}; "
-        f"absolute {absolute_text}: {_ruling(absolute, f'{margin:g}', absolute_needed)}"
+        f"relative {relative_text}: {_ruling(kind, f'{100 * margin:g} %', needed, d.relative_low > 1)}; "
+        f"absolute {absolute_text}: {_ruling(absolute, f'{margin:g}', absolute_needed, d.low > 0)}"
     )
     return Verdict(kind, text, needed, absolute, absolute_needed)
 
@@ -307,9 +311,9 @@ def _told(value: float, low: float, high: float, *, digits: int, unit: str) -> s
     return f"{value:+.{digits}f}{unit} ({span})"
 
 
-def _ruling(kind: Kind, margin: str, needed: int | None) -> str:
+def _ruling(kind: Kind, margin: str, needed: int | None, ahead: bool) -> str:
     if kind == "within":
-        return f"within {margin}"
+        return f"{'ahead, so ' if ahead else ''}within {margin}"
     if kind == "worse":
         return f"worse by more than {margin}"
     return f"not shown within {margin}" + (f", about {needed:,} rows needed" if needed is not None else "")
