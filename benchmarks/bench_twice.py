@@ -44,13 +44,16 @@ def is_itself(system: str, other: str) -> bool:
 def main() -> None:
     """Run twice, print a table, and end with 1 where the runs disagree."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="What stands after -- goes to gkiller bench.",
     )
     parser.add_argument("model", help="a run or a model directory")
     parser.add_argument("--data", help="instead of the run's own")
-    parser.add_argument("more", nargs="*", metavar="-- FLAG", help="for gkiller bench")
-    arguments = parser.parse_args()
-    first, second = (throughputs(bench(arguments.model, arguments.data, arguments.more)) for _ in range(2))
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    arguments, more = parser.parse_args(words[:end]), words[end + 1 :]
+    first, second = (throughputs(bench(arguments.model, arguments.data, more)) for _ in range(2))
     bad = 0
     for pair, one in first.items():
         other = second[pair]

@@ -67,7 +67,9 @@ def train(runs: Path, name: str, prepared: Path, threads: int, flags: list[str])
 def main() -> None:
     """Make what is missing, run the bench, and write its report where asked."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="What stands after -- goes to gkiller bench.",
     )
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--work", type=Path, default=Path("giant"), help="where everything is made")
@@ -75,8 +77,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME:KEY=VALUE", help="of one giant")
     parser.add_argument("--threads", type=int, default=1, help="of the trainings and the bench")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report into FILE")
-    parser.add_argument("more", nargs="*", metavar="-- FLAG", help="for gkiller bench")
-    arguments = parser.parse_args()
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    arguments, more = parser.parse_args(words[:end]), words[end + 1 :]
     prepared, runs, out = (arguments.work / name for name in ("prepared", "runs", "bench"))
     prepare(arguments.data, prepared)
     for name, flags in TINY.items():
@@ -95,7 +98,7 @@ def main() -> None:
         for word in ("--also", f"{path.stem}={path}")
     ]
     common = ("--data", prepared, "--threads", arguments.threads, "--out", out)
-    gkiller("bench", runs / MODEL, *base, *rivals, *also, *common, *arguments.more)
+    gkiller("bench", runs / MODEL, *base, *rivals, *also, *common, *more)
     if arguments.report:
         text = (out / "bench.md").read_text("utf-8").split("\n", 2)[2]  # without its title
         insert(arguments.report, text, "giant")
