@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,9 +26,10 @@ from typing import Any, Literal
 
 import numpy as np
 from document import insert
-from timing import in_turns
 
 from gkiller import load
+from gkiller.benchmark.machine import child_environment
+from gkiller.benchmark.timing import in_turns
 from gkiller.data.batches import scoring_batches, tokenize
 from gkiller.data.load import read_prepared
 from gkiller.deployment.arithmetic import Scheme
@@ -235,13 +235,8 @@ def report(found: dict[str, Any], times: dict[str, Any], rows: int) -> str:
 
 def child(arguments: argparse.Namespace, threads: int) -> Any:
     """Time one number of threads in a process of its own."""
-    environment = {
-        **os.environ,
-        **{name: str(threads) for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")},
-        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
-    }
     command = [sys.executable, __file__, *sys.argv[1:], "--child", str(threads)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, env=child_environment(threads), stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 from document import insert
-from timing import in_turns
 
+from gkiller.benchmark.timing import in_turns
 from gkiller.data.batches import Tokens, scoring_batches, tokenize
 from gkiller.data.load import read_prepared
 from gkiller.deployment.arithmetic import Scheme

@@ -13,8 +13,8 @@ import sys
 from functools import partial
 
 import numpy as np
-from timing import in_turns
 
+from gkiller.benchmark.timing import in_turns
 from gkiller.data.load import read_prepared
 from gkiller.inference import batches, load
 

@@ -15,10 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline, make_union
-
+from gkiller.benchmark.linear import Linear, fit_linear
 from gkiller.data.dataset import Split
 from gkiller.data.load import read_prepared
 from gkiller.evaluation.models import Measured, evaluate_measured, tune_measured
@@ -26,22 +23,13 @@ from gkiller.report.evaluation_text import evaluation_text
 from gkiller.settings import resolve
 
 
-def fit(train: Split) -> Pipeline:
-    """Return the model fitted to the first label; rows where it is unknown are an error of scikit-learn."""
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
-    classifier = LogisticRegression(C=4.0, class_weight="balanced", max_iter=1_000)
-    model = make_pipeline(make_union(words, characters), classifier)
-    return model.fit(train.texts, train.labels[:, 0].astype(int))
-
-
-def measured(model: Pipeline, split: Split, label: str, threshold: float) -> Measured:
+def measured(model: Linear, split: Split, label: str, threshold: float) -> Measured:
     """Return the scores of a split."""
     return Measured(
         labels=(label,),
         missing=(),
         truth=split.labels[:, :1],
-        scores=model.predict_proba(split.texts)[:, 1:].astype(float),
+        scores=model.run(model.prepare(split.texts))[:, :1],
         weights=split.weights,
         thresholds={label: threshold},
     )
@@ -59,8 +47,10 @@ def main() -> None:
     dataset = read_prepared(arguments.data)
     settings = resolve(environ={}).settings.evaluation
     begun = time.monotonic()
-    model = fit(dataset.split("train"))
-    sys.stderr.write(f"fitted in {time.monotonic() - begun:.0f} s, {model[-1].coef_.size:,} features\n")
+    model = fit_linear(dataset.split("train"), dataset.labels)
+    sys.stderr.write(
+        f"fitted in {time.monotonic() - begun:.0f} s, {model.coefficients.shape[1]:,} features\n"
+    )
     label, threshold = dataset.labels[0], 0.5
     for name in ("valid", "test"):
         split = measured(model, dataset.split(name), label, threshold)

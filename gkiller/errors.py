@@ -36,10 +36,13 @@ Each leaf has its own exit code (the process status of the command line) and car
     │   ├── LabelMismatchError      51   the data lack a label that the model predicts
     │   ├── ScoreRangeError         52   a score or a threshold is not in 0..1
     │   └── DataChangedError        53   a run's own data are not those that it was trained with
-    └── DeploymentError
-        ├── ParityError             60   the exported model does not score as the trained one does
-        ├── ExportError             61   no graph can be built of this network, or nothing was exported
-        └── WheelContentError       62   the inference code needs a package that a wheel must not need
+    ├── DeploymentError
+    │   ├── ParityError             60   the exported model does not score as the trained one does
+    │   ├── ExportError             61   no graph can be built of this network, or nothing was exported
+    │   └── WheelContentError       62   the inference code needs a package that a wheel must not need
+    └── BenchmarkError
+        ├── CriteriaError           70   fewer criteria passed than 'gkiller bench --fail-under' asks for
+        └── BenchmarkFailedError    71   a process that times a system did not come to its end
 
 130 and 143 stand for an interrupt (Ctrl-C) and a termination, as shells have it.
 """
@@ -118,16 +121,20 @@ class GkillerError(Exception):
         what: what is wrong, one sentence without a final full stop.
         where: the place (file, row, column, key), or an empty string.
         remedy: what the user can do about it.
+        report: what was measured before, as plain values; part of the ``--json`` answer where there is one.
 
     Rows are counted from 1 and do not count a header line.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, what: str, *, where: str = "", remedy: str = "", report: Mapping[str, Any] | None = None
+    ) -> None:
         self.what = what
         self.where = where
         self.remedy = remedy
+        self.report = dict(report or {})
         super().__init__(what)
 
     def __str__(self) -> str:
@@ -143,6 +150,7 @@ class GkillerError(Exception):
             "what": self.what,
             "where": self.where,
             "remedy": self.remedy,
+            **({"report": self.report} if self.report else {}),
         }
 
 
@@ -339,23 +347,9 @@ class DeploymentError(GkillerError):
 
 
 class ParityError(DeploymentError):
-    """The exported model does not score as the trained one does.
-
-    Args:
-        report: what was measured, as plain values; part of the ``--json`` answer.
-    """
+    """The exported model does not score as the trained one does."""
 
     exit_code = 60
-
-    def __init__(
-        self, what: str, *, where: str = "", remedy: str = "", report: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(what, where=where, remedy=remedy)
-        self.report = dict(report or {})
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the error as plain values, with its report."""
-        return {**super().as_dict(), "report": self.report}
 
 
 class ExportError(DeploymentError):
@@ -368,3 +362,19 @@ class WheelContentError(DeploymentError):
     """The inference code needs a package that a wheel must not need."""
 
     exit_code = 62
+
+
+class BenchmarkError(GkillerError):
+    """Anything wrong with a benchmark."""
+
+
+class CriteriaError(BenchmarkError):
+    """Fewer criteria passed than ``gkiller bench --fail-under`` asks for; the report was written."""
+
+    exit_code = 70
+
+
+class BenchmarkFailedError(BenchmarkError):
+    """A process that times a system did not come to its end."""
+
+    exit_code = 71

@@ -97,6 +97,8 @@ def settings_overrides(draw):
             value = draw(st.sampled_from(entry.choices))
         elif entry.kind == "list":
             value = draw(st.lists(texts, max_size=3))
+        elif entry.kind == "numbers":
+            value = draw(st.lists(st.integers(3, 512), max_size=3))
         elif entry.kind == "str":
             value = draw(texts.filter(lambda text: text.strip().lower() not in ("", "none")))
         else:

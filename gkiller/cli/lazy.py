@@ -41,6 +41,7 @@ COMMANDS: dict[str, LazyCommand] = {
         "gkiller.cli.quantize", "Make a model's int8 graph: the best of several measured ways."
     ),
     "predict": LazyCommand("gkiller.cli.predict", "Score comments: arguments, standard input or a file."),
+    "bench": LazyCommand("gkiller.cli.bench", "Measure a model beside a giant and other rivals."),
     "config": LazyCommand("gkiller.cli.config", "Show the settings and where each value comes from."),
     "doctor": LazyCommand("gkiller.cli.doctor", "Check the set-up, down to a tiny training."),
 }

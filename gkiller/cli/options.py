@@ -32,7 +32,7 @@ JsonFlag = Annotated[
 """The annotation of a command's ``json: JsonFlag = False``."""
 
 PANEL = "Settings"
-_METAVARS = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT", "list": "A,B,..."}
+_METAVARS = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT", "list": "A,B,...", "numbers": "N,N,..."}
 
 
 def option(key: str, text: str | None = None) -> Any:

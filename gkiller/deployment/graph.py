@@ -47,12 +47,22 @@ def export_plain(model: ToxicityClassifier, max_length: int) -> onnx.ModelProto:
         A graph of opset `OPSET` with the interface of `gkiller.deployment.lean.build`; rows and tokens are
         dynamic, and the weights are inside.
     """
+    return export_network(ScoringNetwork(model), max_length)
+
+
+def export_network(network: nn.Module, max_length: int) -> onnx.ModelProto:
+    """Export a network with torch's current exporter; as `export_plain`.
+
+    Args:
+        network: maps ids and mask, int64 (rows, tokens), to logits (rows, L).
+        max_length: tokens that a comment has at most.
+    """
     ids = torch.ones((2, min(8, max_length)), dtype=torch.int64)
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens", min=2, max=max_length)
     shape = {0: rows, 1: tokens}
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
-            ScoringNetwork(model).eval(),
+            network.eval(),
             (ids, torch.ones_like(ids)),
             input_names=["input_ids", "attention_mask"],
             output_names=["logits"],

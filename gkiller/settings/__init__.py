@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gkiller.settings.definition import (
+    BenchSettings,
     DataSettings,
     DendriteSettings,
     DeploymentSettings,
@@ -24,6 +25,7 @@ from gkiller.settings.reference import (
 from gkiller.settings.values import key_advice, nearest_keys
 
 __all__ = [
+    "BenchSettings",
     "DataSettings",
     "DendriteSettings",
     "DeploymentSettings",

@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "GKILLER_"
 ENV_DELIMITER = "__"
+SHORTEST, LONGEST = 3, 512
+"""Tokens of a comment whose latency can be timed: a piece between [CLS] and [SEP], and BERT's positions."""
 
 
 def setting(
@@ -338,6 +340,50 @@ class DeploymentSettings(_Section):
     )
 
 
+class BenchSettings(_Section):
+    """What is timed, how often, and what counts as keeping up."""
+
+    rows: int = setting(
+        512, "Comments of a timed pass, drawn from the test rows.", unit="rows", flag="--rows", ge=1
+    )
+    rounds: int = setting(
+        7, "Timed passes; each times every system once, in turns.", unit="rounds", flag="--rounds", ge=2
+    )
+    warm_up: int = setting(1, "Passes before them that are thrown away.", unit="rounds", ge=1)
+    latency_tokens: tuple[int, ...] = setting(
+        (16, 64, 128),
+        "Tokens of the single comments whose latency is timed, comma-separated; lengths over the model's own "
+        "are left out.",
+        unit="tokens",
+        flag="--latency-tokens",
+    )
+    latency_rounds: int = setting(
+        100, "Single comments timed at each length.", unit="rounds", flag="--latency-rounds", ge=2
+    )
+    threads: int = setting(1, "CPU threads of every system, set before its process starts.", ge=1, le=1024)
+    batch_size: int = setting(16, "Comments per batch of a timed pass, of like length.", unit="rows", ge=1)
+    processes: int = setting(
+        5, "Fresh processes that a cold start and its memory are measured in.", flag="--processes", ge=1
+    )
+    memory_rows: int = setting(64, "Comments scored while the peak memory is measured.", unit="rows", ge=1)
+    seed: int = setting(
+        0, "Seed of the drawn comments, the bootstrap of timings and random weights.", ge=0, lt=2**32
+    )
+    margin: float = setting(
+        0.02,
+        "F1 that the model may lose to the giant, as a share of the giant's.",
+        flag="--margin",
+        gt=0,
+        lt=1,
+    )
+
+    @model_validator(mode="after")
+    def _lengths_in_range(self) -> BenchSettings:
+        if not all(SHORTEST <= length <= LONGEST for length in self.latency_tokens):
+            raise ValueError(f"every number of bench.latency_tokens must be in {SHORTEST}..{LONGEST}")
+        return self
+
+
 class Settings(BaseSettings):
     """Everything a run depends on, resolved and frozen."""
 
@@ -355,6 +401,7 @@ class Settings(BaseSettings):
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     deployment: DeploymentSettings = DeploymentSettings()
+    bench: BenchSettings = BenchSettings()
 
     @model_validator(mode="after")
     def _frozen_layers_are_pretrained(self) -> Settings:

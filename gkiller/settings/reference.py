@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-Kind = Literal["bool", "int", "float", "str", "choice", "list"]
+Kind = Literal["bool", "int", "float", "str", "choice", "list", "numbers"]
 
 _NOUNS: dict[Kind, str] = {
     "bool": "true or false",
@@ -22,6 +22,7 @@ _NOUNS: dict[Kind, str] = {
     "str": "text",
     "choice": "one of",
     "list": "a list of texts",
+    "numbers": "a list of whole numbers",
 }
 
 
@@ -109,7 +110,7 @@ def plain_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     return str(value)
 
 
@@ -168,7 +169,7 @@ def _kind(annotation: Any) -> tuple[Kind, bool, tuple[str, ...]]:
     if get_origin(annotation) is Literal:
         return "choice", False, get_args(annotation)
     if get_origin(annotation) is tuple:
-        return "list", False, ()
+        return "numbers" if get_args(annotation)[0] is int else "list", False, ()
     kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str"}
     return kinds[annotation], False, ()
 

@@ -39,7 +39,7 @@ def from_text(entry: Reference, text: str, *, quotes: bool = False) -> Any:
     if entry.kind in ("str", "choice"):
         value = _toml_value(bare) if quotes else _MISSING
         return value if isinstance(value, str) else text
-    if entry.kind == "list":
+    if entry.kind in ("list", "numbers"):
         value = _toml_value(bare) if bare.startswith(("[", '"', "'")) else bare
         return from_value(entry, bare if value is _MISSING else value)
     if entry.kind == "bool":
@@ -51,9 +51,10 @@ def from_value(entry: Reference, value: Any) -> Any:
     """Convert a typed value, from a TOML file or from Python."""
     if entry.optional and isinstance(value, str) and not value:
         return None  # TOML has no null
-    if entry.kind == "list":
+    if entry.kind in ("list", "numbers"):
         if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
+            value = [part.strip() for part in value.split(",") if part.strip()]
+            value = [_number(part, whole=True) for part in value] if entry.kind == "numbers" else value
         if isinstance(value, list):
             return tuple(value)
     if isinstance(value, PurePath):

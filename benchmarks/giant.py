@@ -1,0 +1,108 @@
+r"""From nothing to the README's table: data, tiny models, giants, and the bench; seeds fixed, and resumable.
+
+    python benchmarks/giant.py --data $DATA --work giant --giant mpnet=PATH --giant minilm=PATH \
+        --set mpnet:train.freeze_layers=10 --report docs/bench.md
+
+``$DATA`` holds the public corpora as ``train/*.parquet``, ``valid/jigsaw.parquet``, ``test/jigsaw.parquet``
+and ``ood/*.parquet`` (columns text, label, and weight in the test file). Each giant is a directory or hub id
+of a pretrained encoder. The first ``--giant`` is the one of the scorecard. Every step is a command of
+gkiller, printed before it runs; what is there already is not made again, and a training that was stopped
+goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from document import insert
+
+from gkiller.errors import ParityError
+
+TINY = {
+    "tiny": ["--no-dendrites"],
+    "tiny-dendrites": ["--set", "dendrites.min_gain=-1"],  # kept whatever validation says, to be shown
+}
+MODEL = "tiny-dendrites"
+SEED = "0"
+
+
+def gkiller(*arguments: object, may_end_with: int = 0) -> None:
+    """Run a command, and say which; another end than 0 or ``may_end_with`` is this program's too."""
+    words = [str(argument) for argument in arguments]
+    sys.stderr.write(f"$ gkiller {shlex.join(words)}\n")
+    status = subprocess.run([sys.executable, "-m", "gkiller", *words], check=False).returncode
+    if status not in (0, may_end_with):
+        sys.exit(status)
+
+
+def prepare(data: Path, out: Path) -> None:
+    """Prepare the public corpora."""
+    if (out / "manifest.json").is_file():
+        return
+    train = [data / "train" / f"{name}.parquet" for name in ("jigsaw", "civil")]
+    splits = [part for name in ("valid", "test") for part in (f"--{name}", data / name / "jigsaw.parquet")]
+    columns = ("--label-columns", "label", "--weight-column", "weight")
+    gkiller("data", "prepare", *train, *splits, *columns, "--out", out)
+
+
+def train(runs: Path, name: str, prepared: Path, threads: int, flags: list[str]) -> Path:
+    """Train a run to its end, and export it to fp32 and int8 graphs."""
+    run = runs / name
+    if not (run / "README.md").is_file():
+        if (run / "settings.toml").is_file():
+            gkiller("train", "--out", runs, "--resume", run)
+        else:
+            common = ("--data", prepared, "--seed", SEED, "--threads", threads, "--out", runs, "--name", name)
+            gkiller("train", *common, *flags)
+    for command, graph in (("export", "model.onnx"), ("quantize", "model.int8.onnx")):
+        if not (run / "model" / "onnx" / graph).is_file():
+            gkiller(command, run, may_end_with=ParityError.exit_code)  # it is then timed without that graph
+    return run
+
+
+def main() -> None:
+    """Make what is missing, run the bench, and write its report where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="What stands after -- goes to gkiller bench.",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
+    parser.add_argument("--work", type=Path, default=Path("giant"), help="where everything is made")
+    parser.add_argument("--giant", action="append", default=[], metavar="NAME=PATH")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME:KEY=VALUE", help="of one giant")
+    parser.add_argument("--threads", type=int, default=1, help="of the trainings and the bench")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the report into FILE")
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    arguments, more = parser.parse_args(words[:end]), words[end + 1 :]
+    prepared, runs, out = (arguments.work / name for name in ("prepared", "runs", "bench"))
+    prepare(arguments.data, prepared)
+    for name, flags in TINY.items():
+        train(runs, name, prepared, arguments.threads, flags)
+    giants = []
+    for pair in arguments.giant:
+        name, _, path = pair.partition("=")
+        own = [one.partition(":")[2] for one in arguments.set if one.startswith(f"{name}:")]
+        flags = ["--arch", "giant", "--base-model", path, *(word for one in own for word in ("--set", one))]
+        giants.append(train(runs, name, prepared, arguments.threads, flags))
+    rivals = [word for run in (runs / "tiny", *giants[1:]) for word in ("--against", run)]
+    base = ["--compare-base", giants[0]] if giants else []
+    also = [
+        word
+        for path in sorted((arguments.data / "ood").glob("*.parquet"))
+        for word in ("--also", f"{path.stem}={path}")
+    ]
+    common = ("--data", prepared, "--threads", arguments.threads, "--out", out)
+    gkiller("bench", runs / MODEL, *base, *rivals, *also, *common, *more)
+    if arguments.report:
+        text = (out / "bench.md").read_text("utf-8").split("\n", 2)[2]  # without its title
+        insert(arguments.report, text, "giant")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Timing that can be believed, rivals to compare with, and the scorecard."""

@@ -1,0 +1,151 @@
+"""Child processes: each has its threads set before it starts, and nothing in its memory but one benchmark."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any, Final
+
+from gkiller.benchmark.machine import child_environment
+from gkiller.benchmark.plan import Measurement, Plan
+from gkiller.benchmark.systems import SystemSpec
+from gkiller.errors import BenchmarkFailedError
+
+Progress = Callable[[str, int, int | None], None]
+STEPS: Final = ("process", "libraries", "import", "load", "first_score", "cpu")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a cold start over several processes, in seconds.
+
+    Attributes:
+        first: of the first process, which may find cold disk caches and is counted apart.
+        median: of the others (of the first where it is the only one).
+        slowest: of the others.
+    """
+
+    first: float
+    median: float
+    slowest: float
+
+
+@dataclass(frozen=True)
+class Cold:
+    """What fresh processes took from nothing to a first score.
+
+    Attributes:
+        processes: how many, the first included.
+        steps: by name: "process" from start to end; "libraries" (numpy, onnxruntime, tokenizers), a part of
+            "import"; "load"; "first_score"; and "cpu", the processor time of the whole process.
+        start: import, load and first score together.
+        peak_bytes: the median of the most memory held while some more comments were scored; None where the
+            system does not tell.
+    """
+
+    processes: int
+    steps: dict[str, Step]
+    start: Step
+    peak_bytes: int | None
+
+
+def time_systems(specs: Sequence[SystemSpec], plan: Plan, progress: Progress) -> Measurement:
+    """Time systems in a process of their own.
+
+    Raises:
+        BenchmarkFailedError: the process did not come to its end.
+    """
+    request = {"systems": [spec.as_dict() for spec in specs], "plan": plan.as_dict()}
+    found: dict[str, Any] | None = None
+    with _request(request) as path, TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        command = [sys.executable, "-m", "gkiller.benchmark.child", str(path)]
+        environment = child_environment(plan.threads)
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                message = json.loads(line)
+                found = message.get("result", found)
+                if "stage" in message:
+                    progress(message["stage"], message["done"], message["total"])
+        errors.seek(0)
+        complaint = errors.read()
+    if process.returncode or found is None:
+        raise _failed("the timing", process.returncode, complaint)
+    return Measurement.from_dict(found)
+
+
+def start_cold(spec: SystemSpec, texts: Sequence[str], threads: int, processes: int) -> Cold:
+    """Start a system in fresh processes, one after the other.
+
+    Args:
+        spec: of the system.
+        texts: comments; the first is scored alone, then all of them.
+        threads: of each process.
+        processes: how many.
+
+    Raises:
+        BenchmarkFailedError: a process did not come to its end.
+    """
+    request = {"system": spec.as_dict(), "threads": threads, "texts": list(texts)}
+    runs = []
+    with _request(request) as path:
+        command = [sys.executable, "-m", "gkiller.benchmark.once", str(path)]
+        for _ in range(processes):
+            begun = time.perf_counter()
+            done = subprocess.run(
+                command,
+                env=child_environment(threads),
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                check=False,
+            )
+            whole = time.perf_counter() - begun
+            if done.returncode:
+                raise _failed(f"the cold start of {spec.key}", done.returncode, done.stderr)
+            runs.append({**json.loads(done.stdout), "process": whole})
+    return cold_of(runs)
+
+
+def cold_of(runs: Sequence[Mapping[str, Any]]) -> Cold:
+    """Sum up what each process told."""
+    totals = [run["import"] + run["load"] + run["first_score"] for run in runs]
+    peaks = [run["peak_bytes"] for run in runs if run["peak_bytes"] is not None]
+    return Cold(
+        processes=len(runs),
+        steps={name: _step([run[name] for run in runs]) for name in STEPS},
+        start=_step(totals),
+        peak_bytes=int(statistics.median(peaks)) if peaks else None,
+    )
+
+
+def _step(values: Sequence[float]) -> Step:
+    rest = values[1:] or values
+    return Step(values[0], statistics.median(rest), max(rest))
+
+
+@contextmanager
+def _request(content: Mapping[str, Any]) -> Iterator[Path]:
+    with TemporaryDirectory(prefix="gkiller-bench-") as folder:
+        path = Path(folder) / "request.json"
+        path.write_text(json.dumps(content, ensure_ascii=True), "utf-8")
+        yield path
+
+
+def _failed(what: str, status: int, complaint: str) -> BenchmarkFailedError:
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    why = lines[-1][:300] if lines else f"exit status {status}"
+    return BenchmarkFailedError(
+        f"{what} did not come to its end: {why}",
+        remedy="free some memory, compare fewer systems at once, or lower bench.rows",
+    )

@@ -1,0 +1,246 @@
+"""How well the systems score: each at its own thresholds, and paired on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gkiller.benchmark.plan import main_row
+from gkiller.benchmark.systems import Scores, SystemSpec, open_system, score
+from gkiller.errors import LabelMismatchError
+from gkiller.evaluation.evaluate import evaluate
+from gkiller.evaluation.significance import Paired, Side, Verdict, compare_sides, verdict
+from gkiller.evaluation.thresholds import tune_thresholds
+
+if TYPE_CHECKING:
+    from gkiller.data.dataset import Split
+    from gkiller.evaluation.results import Evaluation
+    from gkiller.settings.definition import EvaluationSettings
+
+Progress = Callable[[str, int, int | None], None]
+_CHUNK = 512
+"""Comments scored between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Rows to measure on.
+
+    Attributes:
+        name: "valid", "test", or what `--also` called it.
+        labels: of the columns of ``rows``.
+        rows: the comments.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    rows: Split
+
+
+@dataclass(frozen=True)
+class Duel:
+    """The model and a rival on the same rows of one label.
+
+    Attributes:
+        label: which.
+        model: key of the model's row.
+        rival: key of the rival's row.
+        paired: the differences, model minus rival.
+        verdict: whether the model's F1 keeps up with the rival's.
+    """
+
+    label: str
+    model: str
+    rival: str
+    paired: Paired
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class SetQuality:
+    """What was measured on one set.
+
+    Attributes:
+        name: of the set.
+        rows: n.
+        systems: by key, each system's figures, of the labels that it and the set share.
+        duels: of the model with each rival, label by label.
+    """
+
+    name: str
+    rows: int
+    systems: dict[str, Evaluation]
+    duels: tuple[Duel, ...]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well the systems score.
+
+    Attributes:
+        thresholds: by key and label, tuned on the validation split.
+        sets: in the order they were given, the validation split first.
+    """
+
+    thresholds: dict[str, dict[str, float]]
+    sets: tuple[SetQuality, ...]
+
+
+def scored_specs(specs: Sequence[SystemSpec]) -> list[SystemSpec]:
+    """Return the systems whose scores are measured: torch only where there is no fp32 graph of the same."""
+    exported = {spec.name for spec in specs if spec.runtime == "onnx fp32"}
+    return [
+        spec for spec in specs if spec.scored and not (spec.runtime == "torch fp32" and spec.name in exported)
+    ]
+
+
+def measure_quality(
+    specs: Sequence[SystemSpec],
+    sets: Sequence[LabelledSet],
+    settings: EvaluationSettings,
+    *,
+    margin: float,
+    threads: int,
+    progress: Progress,
+) -> Quality:
+    """Score every set with every system, tune thresholds, and compare.
+
+    Args:
+        specs: of the systems.
+        sets: labelled comments; the first are validation rows.
+        settings: of resamples, confidence and seed.
+        margin: what the model's F1 may lose, a share of the rival's.
+        threads: to score with.
+        progress: told of the comments scored.
+
+    Raises:
+        LabelMismatchError: a system and the validation rows share no label.
+        GkillerError: a system cannot be loaded, or its scores are no probabilities.
+    """
+    chosen = scored_specs(specs)
+    tables = {spec.key: _tables(spec, sets, threads, progress) for spec in chosen}
+    thresholds = {spec.key: _tune(spec, sets[0], tables[spec.key][sets[0].name]) for spec in chosen}
+    pairs = duel_pairs(chosen)
+    found = []
+    for done, one in enumerate(sets):
+        progress("resampling", done, len(sets))
+        systems = {
+            spec.key: _evaluate(spec, one, tables[spec.key][one.name], thresholds, settings)
+            for spec in chosen
+            if _tuned(spec, one, thresholds)
+        }
+        duels = [
+            _duel(one, label, pair, tables, thresholds, settings, margin)
+            for pair in pairs
+            for label in _tuned(pair[0], one, thresholds)
+            if label in _tuned(pair[1], one, thresholds)
+        ]
+        found.append(SetQuality(one.name, len(one.rows), systems, tuple(duels)))
+    progress("resampling", len(sets), len(sets))
+    return Quality(thresholds, tuple(found))
+
+
+def duel_pairs(specs: Sequence[SystemSpec]) -> list[tuple[SystemSpec, SystemSpec]]:
+    """Pair each rival with the model's row of the same precision, else with its main row."""
+    main = main_row(specs)
+    own = {_precision(spec): spec for spec in specs if spec.role == "model"}
+    return [
+        (own.get(_precision(spec), main) if spec.kind not in ("linear", "static") else main, spec)
+        for spec in specs
+        if spec.role != "model"
+    ]
+
+
+def _precision(spec: SystemSpec) -> str:
+    return spec.runtime.split()[-1]
+
+
+def _tables(
+    spec: SystemSpec, sets: Sequence[LabelledSet], threads: int, progress: Progress
+) -> dict[str, Scores]:
+    system = open_system(spec, threads)
+    total, done = sum(len(one.rows) for one in sets), 0
+    found = {}
+    for one in sets:
+        # By length, so that a chunk pads little; the scores go back to the rows' order.
+        order = sorted(range(len(one.rows)), key=lambda row, texts=one.rows.texts: len(texts[row]))  # type: ignore[misc]
+        table = np.zeros((len(one.rows), len(spec.labels)))
+        for start in range(0, len(order), _CHUNK):
+            rows = order[start : start + _CHUNK]
+            table[rows] = score(system, [one.rows.texts[row] for row in rows])
+            done += len(rows)
+            progress(f"scoring with {spec.key}", done, total)
+        found[one.name] = table
+    return found
+
+
+def _shared(spec: SystemSpec, one: LabelledSet) -> tuple[str, ...]:
+    return tuple(label for label in spec.labels if label in one.labels)
+
+
+def _tuned(
+    spec: SystemSpec, one: LabelledSet, thresholds: Mapping[str, Mapping[str, float]]
+) -> tuple[str, ...]:
+    """Return the labels that a system and a set share, and that have a threshold."""
+    return tuple(label for label in _shared(spec, one) if label in thresholds[spec.key])
+
+
+def _columns(spec: SystemSpec, one: LabelledSet, table: Scores, labels: Sequence[str]) -> tuple[Any, Scores]:
+    """Return truth and scores of the labels, each (n, L)."""
+    truth = one.rows.labels[:, [one.labels.index(label) for label in labels]]
+    return truth, table[:, [spec.labels.index(label) for label in labels]]
+
+
+def _tune(spec: SystemSpec, valid: LabelledSet, table: Scores) -> dict[str, float]:
+    labels = _shared(spec, valid)
+    if not labels:
+        raise LabelMismatchError(
+            f"the data have the labels {', '.join(valid.labels)}, {spec.name} {', '.join(spec.labels)}",
+            where=spec.path,
+            remedy="leave it out, or compare on data that have one of its labels",
+        )
+    truth, scores = _columns(spec, valid, table, labels)
+    tuned = tune_thresholds(labels, truth, scores, valid.rows.weights)
+    return {label: tuned[label].value for label in labels}
+
+
+def _evaluate(
+    spec: SystemSpec,
+    one: LabelledSet,
+    table: Scores,
+    thresholds: Mapping[str, Mapping[str, float]],
+    settings: EvaluationSettings,
+) -> Evaluation:
+    labels = _tuned(spec, one, thresholds)
+    truth, scores = _columns(spec, one, table, labels)
+    return evaluate(labels, truth, scores, one.rows.weights, thresholds[spec.key], settings)
+
+
+def _duel(
+    one: LabelledSet,
+    label: str,
+    pair: tuple[SystemSpec, SystemSpec],
+    tables: Mapping[str, Mapping[str, Scores]],
+    thresholds: Mapping[str, Mapping[str, float]],
+    settings: EvaluationSettings,
+    margin: float,
+) -> Duel:
+    own, other = (
+        Side(tables[spec.key][one.name][:, spec.labels.index(label)], thresholds[spec.key][label])
+        for spec in pair
+    )
+    paired = compare_sides(
+        one.rows.labels[:, one.labels.index(label)],
+        own,
+        other,
+        one.rows.weights,
+        resamples=settings.resamples,
+        seed=settings.bootstrap_seed,
+        confidence=settings.confidence,
+    )
+    model, rival = pair
+    judged = verdict(paired.differences["f1"], margin, n=paired.n)
+    return Duel(label, model.key, rival.key, paired, judged)

@@ -1,0 +1,287 @@
+"""From what a user names to rows of the table: models, classifiers of transformers, and fitted rivals.
+
+What takes long to make is kept in a cache directory, under a name that ends with a fingerprint of everything
+it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_file
+from gkiller.data.load import split_fingerprint
+from gkiller.deployment.deploy import BESIDE
+from gkiller.errors import ModelFormatError, ModelNotFoundError, counted
+from gkiller.evaluation.source import run_of
+from gkiller.files import sha256_file
+from gkiller.model.classifier import parameter_count
+from gkiller.model.directory import LoadedModel, load_model
+from gkiller.model.layout import TOKENIZER, WEIGHTS, find_model
+from gkiller.model.pretrained import is_local, loading, resolve_commit
+from gkiller.model.wordpiece import special_ids
+from gkiller.settings import resolve
+
+if TYPE_CHECKING:
+    from gkiller.data.dataset import Split
+
+Progress = Callable[[str, int, int | None], None]
+RUNTIMES: Final[tuple[Runtime, ...]] = ("torch fp32", "onnx fp32", "onnx int8")
+_SHORT: Final = 12
+"""Hex digits of a fingerprint in a name."""
+_HUB_FILES: Final = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "spiece.model")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every system shares.
+
+    Attributes:
+        labels: of the model that the benchmark is about.
+        max_length: tokens read of a comment.
+        batch_size: comments per batch.
+        cache: where what takes long to make is kept.
+        seed: of random weights.
+    """
+
+    labels: tuple[str, ...]
+    max_length: int
+    batch_size: int
+    cache: Path
+    seed: int = 0
+
+    def spec(self, **values: Any) -> SystemSpec:
+        """Return a row that has the shared limits."""
+        given = {"max_length": self.max_length, "batch_size": self.batch_size, **values}
+        return SystemSpec(**given)
+
+
+def name_of(path: Path) -> str:
+    """Return what a model is called in the table: its run's name, else its directory's."""
+    path = path.resolve()
+    return path.parent.name if path.name == "model" else path.name
+
+
+def gkiller_specs(
+    frame: Frame, loaded: LoadedModel, name: str, role: Role, note: str = ""
+) -> list[SystemSpec]:
+    """Return a gkiller model's rows: torch, and each graph that it was exported to."""
+    assert loaded.path is not None
+    directory = loaded.path
+    shared: dict[str, Any] = {
+        "name": name,
+        "kind": "gkiller",
+        "path": str(directory),
+        "labels": loaded.labels,
+        "parameters": parameter_count(loaded.model),
+        "max_length": min(frame.max_length, loaded.max_length),
+        "role": role,
+        "note": note or _training_note(directory),
+        "tokenizer": str(directory / TOKENIZER),
+        "pad": max(0, special_ids(loaded.tokenizer).pad),
+    }
+    rows = []
+    for runtime in RUNTIMES:
+        graph = graph_file(directory, runtime)
+        if runtime in ONNX and graph is None:
+            continue
+        needed = [graph or directory / WEIGHTS, *(directory / file for file in BESIDE)]
+        files = tuple(str(file) for file in needed)
+        rows.append(frame.spec(**shared, runtime=runtime, files=files, graph=str(graph or "")))
+    return rows
+
+
+def _training_note(directory: Path) -> str:
+    """Say how a giant was fine-tuned, by its run's settings; empty for other models, and outside of a run."""
+    run = run_of(directory)
+    if run is None:
+        return ""
+    settings = resolve(config=run / "settings.toml", environ={}).settings
+    if settings.model.arch != "giant":
+        return ""
+    epochs, frozen = settings.train.epochs, settings.train.freeze_layers
+    note = "fine-tuned" + (f", {counted(epochs, 'epoch')}" if epochs else "")
+    return note + (f", all but its lowest {counted(frozen, 'layer')}" if frozen else "")
+
+
+def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[SystemSpec]:
+    """Return the rows of a trained classifier: a gkiller model or run, or a classifier of transformers.
+
+    Raises:
+        ModelNotFoundError: there is neither.
+        ModelFormatError: it is an encoder without a classifier, or cannot be read.
+        HubUnavailableError: it is a hub id, and the hub does not give it.
+    """
+    if is_gkiller(reference):
+        loaded = load_model(reference)
+        assert loaded.path is not None
+        return gkiller_specs(frame, loaded, name_of(loaded.path), role)
+    folder = fetch(reference)
+    from gkiller.benchmark.networks import is_classifier
+
+    with loading(reference):
+        trained = is_classifier(folder)
+    if not trained:
+        raise ModelFormatError(
+            "this is an encoder without a classifier, so it has no scores to compare",
+            where=reference,
+            remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}, or name it with "
+            "--compare-base",
+        )
+    return transformers_specs(frame, reference, folder, role)
+
+
+def is_gkiller(reference: str) -> bool:
+    """Whether a reference is a gkiller model or a run that has one."""
+    try:
+        find_model(reference)
+    except ModelNotFoundError:
+        return False
+    return True
+
+
+def fetch(reference: str) -> Path:
+    """Return a directory with a model of transformers: the local one, or the hub's, in its cache.
+
+    Raises:
+        ModelNotFoundError: there is no such directory.
+        HubUnavailableError: the hub does not give it.
+    """
+    if is_local(reference):
+        path = Path(reference).expanduser()
+        if not (path / "config.json").is_file():
+            raise ModelNotFoundError(
+                "neither a gkiller model nor one of transformers: config.json is missing",
+                where=reference,
+                remedy="name a run, a model directory, or a hub id such as org/name",
+            )
+        return path
+    commit = resolve_commit(reference, None)
+    from huggingface_hub import snapshot_download
+
+    with loading(reference):
+        return Path(snapshot_download(reference, revision=commit, allow_patterns=list(_HUB_FILES)))
+
+
+def transformers_specs(frame: Frame, reference: str, folder: Path, role: Role) -> list[SystemSpec]:
+    """Return the rows of a sequence classifier of transformers; its graphs are made and kept in the cache."""
+    from gkiller.benchmark.graphs import make_graphs
+    from gkiller.benchmark.networks import load_classifier, save_tokenizer
+
+    module, labels = load_classifier(str(folder), frame.labels)
+    name = Path(reference).name
+    place = frame.cache / f"{name}-{fingerprint(weights_digest(folder), frame.max_length, labels)}"
+    with loading(reference):
+        pad, most = save_tokenizer(folder, place / TOKENIZER)
+    limit = min(frame.max_length, most)
+    graphs = make_graphs(module, limit, place)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    weights = [str(path) for path in (*sorted(folder.glob("*.safetensors")), folder / "config.json")]
+    row = frame.spec(
+        name=name,
+        kind="transformers",
+        runtime="torch fp32",
+        path=str(folder),
+        labels=labels,
+        parameters=parameters,
+        files=(*weights, str(place / TOKENIZER)),
+        max_length=limit,
+        role=role,
+        tokenizer=str(place / TOKENIZER),
+        pad=pad,
+    )
+    return with_graphs(row, graphs)
+
+
+def with_graphs(row: SystemSpec, graphs: dict[Runtime, Path]) -> list[SystemSpec]:
+    """Return a torch row and, for each graph, one that runs it."""
+    own = [
+        replace(row, runtime=runtime, graph=str(path), files=(str(path), row.tokenizer))
+        for runtime, path in graphs.items()
+    ]
+    return [row, *own]
+
+
+def linear_spec(frame: Frame, train: Split, labels: Sequence[str], progress: Progress) -> SystemSpec:
+    """Return the TF-IDF rival, fitted on the training split unless it was before."""
+    from gkiller.benchmark import linear
+
+    facts = (linear.FEATURES, linear.C, linear.MIN_DF, version("scikit-learn"))
+    place = frame.cache / f"tfidf-{fingerprint(split_fingerprint(train, tuple(labels)), *facts)}"
+    if not (place / linear.FILES[-1]).is_file():
+        progress("fitting TF-IDF", 0, None)
+        linear.fit_linear(train, labels).save(place)
+    return frame.spec(
+        name="TF-IDF + LR",
+        kind="linear",
+        runtime="scikit-learn",
+        path=str(place),
+        labels=tuple(labels),
+        parameters=linear.load_linear(place).parameters,
+        files=tuple(str(place / file) for file in linear.FILES),
+        max_length=0,
+        note="logistic regression; reads whole comments",
+    )
+
+
+def static_spec(frame: Frame, source: str, train: Split, labels: Sequence[str]) -> SystemSpec:
+    """Return the static rival, fitted on the training split.
+
+    Raises:
+        SettingsError: model2vec is not installed.
+        ModelNotFoundError: there is no such directory.
+    """
+    from gkiller.benchmark import static
+
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise ModelNotFoundError(
+            "no such directory", where=source, remedy="name a directory that model2vec saved"
+        )
+    fitted = static.fit_static(str(folder), train, labels)
+    place = (
+        frame.cache / f"static-{fingerprint(split_fingerprint(train, tuple(labels)), str(folder.resolve()))}"
+    )
+    fitted.save(place)
+    embeddings = [str(path) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return frame.spec(
+        name=f"{folder.name} + LR",
+        kind="static",
+        runtime="numpy",
+        path=str(place),
+        labels=tuple(labels),
+        parameters=fitted.parameters,
+        files=(*embeddings, str(place / static.HEAD)),
+        max_length=0,
+        note="static embeddings, logistic regression; reads whole comments",
+    )
+
+
+def unique_names(rows: Sequence[Sequence[SystemSpec]]) -> list[SystemSpec]:
+    """Return all rows; where several models have a name, the later ones get a number."""
+    seen: dict[str, int] = {}
+    found = []
+    for model in rows:
+        base = model[0].name
+        seen[base] = seen.get(base, 0) + 1
+        name = base if seen[base] == 1 else f"{base} ({seen[base]})"
+        found += [replace(spec, name=name) for spec in model]
+    return found
+
+
+def fingerprint(*facts: Any) -> str:
+    """Return the first digits of the SHA-256 of plain values."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_SHORT]
+
+
+def weights_digest(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of a transformers model's weights, configuration and tokenizer, by file."""
+    names = ("config.json", "tokenizer.json", "vocab.txt", "merges.txt", "tokenizer_config.json")
+    there = [path for path in (*sorted(folder.glob("*.safetensors")), *map(folder.joinpath, names))]
+    return {path.name: sha256_file(path) for path in there if path.is_file()}

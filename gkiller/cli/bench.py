@@ -1,0 +1,325 @@
+"""``gkiller bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from gkiller.cli.console import emit_json, note, results_table, show, stages, warn
+from gkiller.cli.evaluate import DATA_HELP, ModelArgument
+from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.table import Table
+
+    from gkiller.benchmark.bench import BenchResult
+    from gkiller.benchmark.quality import SetQuality
+    from gkiller.settings import Resolved
+    from gkiller.training.events import TrainingEvent
+
+BASE_FLAG = "--compare-base"
+DEFAULT_BASE = "google-bert/bert-base-uncased"
+
+
+class _OptionalBase(TyperCommand):
+    """Lets ``--compare-base`` stand without a value, which typer itself does not know."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare flag its default: one at the end, or before another flag."""
+        given = list(args)
+        for place, word in reversed(list(enumerate(given))):
+            bare = place + 1 == len(given) or given[place + 1].startswith("-")
+            if word == BASE_FLAG and bare:
+                given.insert(place + 1, DEFAULT_BASE)
+        return super().parse_args(ctx, given)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+AgainstOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--against",
+        metavar="PATH",
+        help="A trained rival: a run or model of gkiller, or a sequence classifier of transformers "
+        "(directory or hub id). Repeatable.",
+    ),
+]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        BASE_FLAG,
+        metavar="[MODEL]",
+        help="The giant: a directory or a hub id; a bare encoder is first fine-tuned on the model's own "
+        f"training data. Without MODEL it is {DEFAULT_BASE}.",
+    ),
+]
+ProbeFlag = Annotated[
+    bool,
+    typer.Option("--giant-probe", help="Do not fine-tune the giant: frozen encoder and logistic head."),
+]
+BenchmarkOnlyFlag = Annotated[bool, typer.Option("--benchmark-only", help="Size and speed, without quality.")]
+SpeedOnlyFlag = Annotated[
+    bool,
+    typer.Option(
+        "--speed-only",
+        help="As --benchmark-only, and a giant that is not fine-tuned is timed with random weights.",
+    ),
+]
+LinearFlag = Annotated[
+    bool, typer.Option("--linear/--no-linear", help="TF-IDF with a logistic regression as a rival.")
+]
+StaticOption = Annotated[
+    str | None,
+    typer.Option(
+        "--static", metavar="DIR", help="A model2vec model as a rival, where model2vec is installed."
+    ),
+]
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option("--also", metavar="NAME=PATH", help="More labelled comments to score. Repeatable."),
+]
+FailOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-under",
+        metavar="SHARE|CRITERION",
+        help="End with 70 unless this share (0..1) of the criteria passed, or this one did. One that is "
+        "not shown has not passed. Repeatable.",
+    ),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Where giants and fitted rivals are kept; .bench beside the model's run by default.",
+    ),
+]
+MarkdownOption = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Write the report as Markdown.")
+]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw quality against speed as a PNG.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write bench.json, bench.md and bench.png there.")
+]
+
+
+@app.command("bench", cls=_OptionalBase)
+@with_settings(
+    "data",
+    "bench",
+    "bench.threads",
+    "evaluation.resamples",
+    without=("data.sample_size",),
+    helps={"data.source": DATA_HELP},
+)
+def bench(
+    resolved: Resolved,
+    asked: frozenset[str],
+    model: ModelArgument,
+    compare_base: BaseOption = None,
+    against: AgainstOption = None,
+    giant_probe: ProbeFlag = False,
+    benchmark_only: BenchmarkOnlyFlag = False,
+    speed_only: SpeedOnlyFlag = False,
+    linear: LinearFlag = True,
+    static: StaticOption = None,
+    also: AlsoOption = None,
+    fail_under: FailOption = None,
+    cache: CacheOption = None,
+    markdown: MarkdownOption = None,
+    plot: PlotOption = None,
+    out: OutOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Measure a model beside a giant and other rivals.
+
+    Size, speed, quality, and a scorecard of criteria with PASS, FAIL or NOT SHOWN. All systems are timed in
+    turns, in one process, on the same comments, with the same threads, batches, padding and limit. Each
+    scores at its own thresholds, tuned on validation; differences are paired, with intervals. A criterion
+    passes only when its interval shows it.
+    """
+    from gkiller.benchmark.bench import Request, run_bench
+    from gkiller.benchmark.scorecard import checked_demand, require
+    from gkiller.files import write_text
+    from gkiller.report.bench import bench_markdown, write_bench
+    from gkiller.report.bench import plain as plain_result
+    from gkiller.report.bench_plot import write_bench_plot
+
+    quality = not (benchmark_only or speed_only)
+    for demand in fail_under or ():
+        checked_demand(demand)
+    _check(quality=quality, plot=plot, probe=giant_probe, speed_only=speed_only, base=compare_base)
+    request = Request(
+        model=model,
+        settings=resolved.settings,
+        asked=asked,
+        against=tuple(against or ()),
+        base=_base(compare_base, resolved, probe=giant_probe, speed_only=speed_only),
+        also=_named(also or []),
+        quality=quality,
+        linear=linear and not speed_only,
+        static=static,
+        cache=cache,
+    )
+    with stages() as advance:
+        result = run_bench(request, progress=advance, on_event=_told(advance))
+    written = write_bench(out, result) if out is not None else []
+    if markdown is not None:
+        write_text(markdown, bench_markdown(result))
+        written.append(str(markdown))
+    if plot is not None:
+        written.append(str(write_bench_plot(result, plot)))
+    for line in result.warnings:
+        warn(line)
+    for path in written:
+        note(f"written: {path}")
+    if not json:
+        _show(result)
+        require(result.criteria, fail_under or ())
+        return
+    facts = {**plain_result(result), "files": written}
+    require(result.criteria, fail_under or (), facts)
+    emit_json(facts)
+
+
+def _check(*, quality: bool, plot: Path | None, probe: bool, speed_only: bool, base: str | None) -> None:
+    """Refuse flags that contradict each other before anything is measured.
+
+    Raises:
+        SettingsError: they do.
+    """
+    if plot is not None and not quality:
+        raise SettingsError(
+            "the plot needs quality",
+            where="--plot",
+            remedy="leave out --plot, or --benchmark-only and --speed-only",
+        )
+    if probe and speed_only:
+        raise SettingsError(
+            "a probe is for quality, and --speed-only has none", where="--giant-probe", remedy="leave one out"
+        )
+    if probe and base is None:
+        raise SettingsError(
+            "there is no giant to probe", where="--giant-probe", remedy=f"name one with {BASE_FLAG}"
+        )
+
+
+def _base(reference: str | None, resolved: Resolved, *, probe: bool, speed_only: bool) -> Any:
+    if reference is None:
+        return None
+    from gkiller.benchmark.giants import Base
+    from gkiller.settings import plain_text, settings_by_key
+
+    # What the command line says of training and the gate is for the giant; the model has both behind it.
+    overrides = [
+        f"{key}={plain_text(_value(resolved, key))}"
+        for key, origin in resolved.origins.items()
+        if origin.startswith("--") and settings_by_key()[key].section in ("train", "model", "deployment")
+    ]
+    way = "random" if speed_only else "probe" if probe else "fine-tune"
+    return Base(reference, way, tuple(overrides))
+
+
+def _value(resolved: Resolved, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return getattr(getattr(resolved.settings, section), name)
+
+
+def _named(pairs: list[str]) -> dict[str, str]:
+    """Return the sets of ``--also`` by name.
+
+    Raises:
+        SettingsError: one is not NAME=PATH, or a name is there twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path) or name in found:
+            what = f"a set {name!r} is there already" if name in found else f"{pair!r} is not NAME=PATH"
+            raise SettingsError(what, where="--also", remedy="write --also ood=comments.parquet")
+        found[name] = path
+    return found
+
+
+def _told(advance: Callable[[str, int, int | None], None]) -> Callable[[TrainingEvent], None]:
+    """Return a listener of a giant's training: a bar for its steps, a line for its epochs."""
+    from gkiller.cli.training_display import event_line
+
+    def listen(event: TrainingEvent) -> None:
+        if event.kind == "step":
+            advance(f"fine-tuning the giant, epoch {event.epoch}", event.step, event.steps)
+        else:
+            note(event_line(event))
+
+    return listen
+
+
+def _duels(one: SetQuality) -> Table:
+    """Return the paired differences of F1 on a set; the report has those of the other figures."""
+    rows = []
+    for duel in one.duels:
+        f1 = duel.paired.differences["f1"]
+        change = f"{f1.relative - 1:+.1%} ({f1.relative_low - 1:+.1%} to {f1.relative_high - 1:+.1%})"
+        delta = f"{f1.delta:+.3f} ({f1.low:+.3f} to {f1.high:+.3f})"
+        needed = f", about {duel.verdict.needed_n:,} rows needed" if duel.verdict.needed_n else ""
+        rows.append((duel.model, duel.rival, delta, change, duel.verdict.kind + needed))
+    header = ("system", "against", "ΔF1", "relative", "within the margin?")
+    return results_table(f"Paired on {one.name}", header, rows)
+
+
+def _show(result: BenchResult) -> None:
+    """Draw the main columns; ``--markdown`` and ``--json`` have all."""
+    from gkiller.report.bench import figure_text, rate_text
+
+    speed = [
+        (
+            one.spec.key + (f" ({one.spec.note})" if one.spec.note else ""),
+            f"{one.spec.parameters / 1e6:.1f}M",
+            f"{one.bytes / 1e6:.1f}",
+            rate_text(one.speed.whole),
+            " / ".join(f"{1e3 * took.median:.1f}" for took in one.speed.latency.values()),
+            "-" if one.cold.peak_bytes is None else f"{one.cold.peak_bytes / 1e6:.0f}",
+            f"{one.cold.start.median:.2f}",
+        )
+        for one in result.systems
+    ]
+    lengths = " / ".join(str(length) for length in result.facts["latency_tokens"])
+    threads = result.facts["threads"]
+    show(
+        results_table(
+            "Size and speed",
+            ("system", "params", "MB", "comments/s", f"ms at {lengths} tokens", "peak MB", "cold s"),
+            speed,
+            caption=f"{threads} thread{'s' * (threads > 1)}, {result.facts['rounds']} rounds in turns of "
+            f"{result.facts['rows']:,} comments",
+        )
+    )
+    times = [
+        (one.system, one.other, f"{one.times.value:.2f} ({one.times.low:.2f}-{one.times.high:.2f})")
+        for one in result.ratios
+        if one.what == "throughput"
+    ]
+    if times:
+        show(results_table("Throughput", ("system", "against", "times as fast"), times))
+    for one in result.quality.sets if result.quality is not None else ():
+        rows = [
+            (key, found.label, *map(figure_text, (found.stored.f1, found.ap, found.roc_auc)))
+            for key, evaluation in one.systems.items()
+            for found in evaluation.labels
+        ]
+        title = f"Quality on {one.name}, n = {one.rows:,}"
+        show(results_table(title, ("system", "label", "F1", "AP", "ROC-AUC"), rows))
+        if one.duels:
+            show(_duels(one))
+    card = [(one.name, one.target, one.measured, one.status, one.why) for one in result.criteria]
+    show(results_table("Scorecard", ("criterion", "target", "measured", "", "on what, or why not"), card))

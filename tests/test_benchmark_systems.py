@@ -1,0 +1,373 @@
+"""The systems that are compared: one way through for all, and what is kept of them."""
+
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from deployment_helpers import LENGTH, save
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline, make_union
+from toy import comment, toy_tokenizer, vocabulary
+from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+
+from gkiller.benchmark.child import joined, measure
+from gkiller.benchmark.giants import fit_probe, giant_fingerprint
+from gkiller.benchmark.linear import fit_linear, load_linear
+from gkiller.benchmark.networks import label_columns
+from gkiller.benchmark.plan import Plan
+from gkiller.benchmark.processes import start_cold, time_systems
+from gkiller.benchmark.rivals import Frame, gkiller_specs, linear_spec, name_of, rival_specs, unique_names
+from gkiller.benchmark.static import fit_static
+from gkiller.benchmark.systems import SystemSpec, open_system, score
+from gkiller.data.dataset import Dataset, Split
+from gkiller.data.load import read_prepared
+from gkiller.deployment.lean import build
+from gkiller.deployment.weights import network_of
+from gkiller.errors import (
+    BenchmarkFailedError,
+    LabelMismatchError,
+    ModelFormatError,
+    ModelNotFoundError,
+    SettingsError,
+    SingleClassError,
+)
+from gkiller.model.classifier import ToxicityClassifier
+from gkiller.model.directory import add_files, load_model
+from gkiller.model.scoring import score_texts
+from gkiller.settings import resolve
+
+TEXTS = [comment(i, i % 3 == 0) for i in range(50)]
+
+
+def rows(count=60, labels=1):
+    rude = np.arange(count) % 3 == 0
+    table = np.repeat(rude[:, None], labels, axis=1).astype(np.float32)
+    texts = [comment(i, bool(rude[i])) for i in range(count)]
+    return Split([str(i) for i in range(count)], texts, table, np.ones(count))
+
+
+def quiet(stage, done, total):
+    pass
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model with an fp32 graph."""
+    from gkiller.deployment.arithmetic import Scheme
+
+    loaded = save(tmp_path_factory.mktemp("exported") / "model")
+    graph = build(network_of(loaded.model, loaded.max_length), Scheme()).SerializeToString()
+    add_files(loaded.path, loaded, {"onnx/model.onnx": graph})
+    return load_model(loaded.path)
+
+
+@pytest.fixture
+def frame(exported, tmp_path):
+    return Frame(exported.labels, LENGTH, 4, tmp_path / "cache")
+
+
+def tiny_bert(**changes):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertConfig(vocab_size=len(vocabulary()), max_position_embeddings=64, **sizes, **changes)
+
+
+def save_transformers(folder, model):
+    model.save_pretrained(folder)
+    names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask")}
+    PreTrainedTokenizerFast(tokenizer_object=toy_tokenizer(), model_max_length=64, **names).save_pretrained(
+        folder
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A sequence classifier of transformers with the classes non-toxic and toxic."""
+    config = tiny_bert(id2label={0: "non-toxic", 1: "toxic"}, label2id={"non-toxic": 0, "toxic": 1})
+    folder = tmp_path_factory.mktemp("transformers") / "rival"
+    return save_transformers(folder, BertForSequenceClassification(config))
+
+
+# -- one way through ----------------------------------------------------------------------------
+
+
+def test_a_model_scores_alike_on_torch_and_onnx_in_the_rows_order(exported, frame):
+    specs = gkiller_specs(frame, exported, "tiny", "model")
+    assert [spec.runtime for spec in specs] == ["torch fp32", "onnx fp32"]
+    expected = score_texts(exported, TEXTS)
+    for spec in specs:
+        for threads in (1, 2):
+            np.testing.assert_allclose(score(open_system(spec, threads), TEXTS), expected, atol=1e-5)
+
+
+def test_a_limit_cuts_single_comments_and_is_taken_back(exported, frame):
+    system = open_system(gkiller_specs(frame, exported, "tiny", "model")[1])
+    long = " ".join(TEXTS[:5])
+    assert [len(system.prepare([long], n).ids) for n in (5, None, 9, 99)] == [5, LENGTH, 9, LENGTH]
+    assert system.length(long) == LENGTH
+
+
+def test_size_is_of_every_file_needed_to_predict(exported, frame):
+    torch_row, onnx_row = gkiller_specs(frame, exported, "tiny", "model")
+    beside = sum(
+        (exported.path / n).stat().st_size for n in ("config.json", "gkiller.json", "tokenizer.json")
+    )
+    assert torch_row.bytes == beside + (exported.path / "model.safetensors").stat().st_size
+    assert onnx_row.bytes == beside + (exported.path / "onnx/model.onnx").stat().st_size
+
+
+def test_a_description_passes_through_json(exported, frame):
+    for spec in gkiller_specs(frame, exported, "tiny", "model"):
+        assert SystemSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
+
+
+def test_long_comments_are_put_together_until_every_system_has_its_tokens(exported, frame):
+    system = open_system(gkiller_specs(frame, exported, "tiny", "model")[1])
+    made = joined(TEXTS, 14, [system])
+    assert len(made) > 3
+    assert all(system.length(text) >= 14 for text in made)
+    assert joined(["a"], 14, [system]) == ["a"]
+    beyond = joined(TEXTS, 4 * LENGTH, [system])  # more than it reads: its own limit is enough
+    assert all(system.length(text) == LENGTH for text in beyond)
+
+
+def test_names_are_told_apart(exported, frame, tmp_path):
+    one = gkiller_specs(frame, exported, "same", "model")
+    found = unique_names([one, one, one])
+    assert len({spec.key for spec in found}) == 6
+    assert [spec.name for spec in found[::2]] == ["same", "same (2)", "same (3)"]
+    assert name_of(tmp_path / "runs" / "x" / "model") == "x"
+
+
+# -- transformers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "multi", "expected"),
+    [
+        (["toxic", "obscene", "threat"], ["toxicity", "threat"], True, {"toxicity": 0, "threat": 2}),
+        (["LABEL_0"], ["toxicity"], False, {"toxicity": 0}),
+        (["LABEL_0", "LABEL_1"], ["toxicity"], False, {"toxicity": 1}),
+        (["toxic", "non-toxic"], ["toxicity"], False, {"toxicity": 0}),
+        (["hate", "fine"], ["toxicity"], False, {"toxicity": 0}),
+        (["toxic", "insult"], ["insult", "toxicity"], True, {"insult": 1, "toxicity": 0}),
+        (["a", "b", "c"], ["toxicity"], False, {}),
+    ],
+)
+def test_a_classifiers_outputs_are_found_by_their_names(names, labels, multi, expected):
+    assert label_columns(names, labels, multi=multi) == expected
+
+
+def test_a_classifier_of_transformers_scores_as_transformers_does(classifier, frame):
+    specs = rival_specs(frame, str(classifier))
+    assert [spec.runtime for spec in specs] == ["torch fp32", "onnx fp32", "onnx int8"]
+    network = BertForSequenceClassification.from_pretrained(classifier).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(classifier)
+    batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
+    with torch.inference_mode():
+        logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    expected = logits.softmax(-1)[:, 1:].numpy()
+    for spec in specs[:2]:
+        np.testing.assert_allclose(score(open_system(spec), TEXTS), expected, atol=1e-5)
+    assert np.abs(score(open_system(specs[2]), TEXTS) - expected).max() < 0.05
+    assert specs[1].parameters == sum(p.numel() for p in network.parameters())
+    made = {spec.graph for spec in specs[1:]}
+    assert {spec.graph for spec in rival_specs(frame, str(classifier))[1:]} == made
+
+
+def test_a_bare_encoder_and_a_missing_one_are_refused(frame, tmp_path):
+    encoder = save_transformers(tmp_path / "encoder", BertModel(tiny_bert()))
+    with pytest.raises(ModelFormatError, match="without a classifier") as caught:
+        rival_specs(frame, str(encoder))
+    assert "--arch giant" in caught.value.remedy
+    with pytest.raises(ModelNotFoundError):
+        rival_specs(frame, str(tmp_path / "none"))
+
+
+def test_a_classifier_of_other_labels_is_refused(frame, tmp_path):
+    config = tiny_bert(id2label={0: "joy", 1: "fear", 2: "anger"}, label2id={"joy": 0, "fear": 1, "anger": 2})
+    folder = save_transformers(tmp_path / "mood", BertForSequenceClassification(config))
+    with pytest.raises(LabelMismatchError, match="joy, fear, anger"):
+        rival_specs(frame, str(folder))
+
+
+# -- fitted rivals ------------------------------------------------------------------------------
+
+
+def test_the_linear_rival_is_scikit_learns_and_survives_its_files(tmp_path):
+    train = rows()
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
+    head = LogisticRegression(C=4.0, class_weight="balanced", max_iter=1000)
+    model = make_pipeline(make_union(words, characters), head).fit(
+        train.texts, train.labels[:, 0].astype(int)
+    )
+    expected = model.predict_proba(TEXTS)[:, 1:]
+    fitted = fit_linear(train, ("toxicity",))
+    np.testing.assert_allclose(score(fitted, TEXTS), expected, atol=1e-12)
+    fitted.save(tmp_path / "linear")
+    np.testing.assert_array_equal(score(load_linear(tmp_path / "linear"), TEXTS), score(fitted, TEXTS))
+    names = {path.name for path in (tmp_path / "linear").iterdir()}
+    assert names == {"words.json", "characters.json", "weights.safetensors"}
+
+
+def test_the_linear_rival_fits_each_label_on_the_rows_that_know_it(frame):
+    train = rows(labels=2)
+    train.labels[::2, 1] = np.nan
+    train.labels[1::2, 1] = np.arange(30) % 2
+    fitted = fit_linear(train, ("toxicity", "threat"))
+    assert score(fitted, TEXTS).shape == (50, 2)
+    assert not np.allclose(fitted.coefficients[0], fitted.coefficients[1])
+    train.labels[:, 1] = np.nan
+    with pytest.raises(SingleClassError):
+        fit_linear(train, ("toxicity", "threat"))
+
+
+def test_the_linear_rival_is_fitted_once(frame, monkeypatch):
+    first = linear_spec(frame, rows(), ("toxicity",), quiet)
+    monkeypatch.setattr("gkiller.benchmark.linear.fit_linear", None)
+    assert linear_spec(frame, rows(), ("toxicity",), quiet) == first
+
+
+def test_static_embeddings_need_model2vec(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "model2vec", None)
+    with pytest.raises(SettingsError, match="model2vec") as caught:
+        fit_static(str(tmp_path), rows(), ("toxicity",))
+    assert "pip install model2vec" in caught.value.remedy
+
+
+def test_static_embeddings_are_a_rival_where_model2vec_is(frame, monkeypatch, tmp_path):
+    """With a stand-in of its interface: the package itself is not among the dependencies."""
+    from gkiller.benchmark.rivals import static_spec
+
+    class StaticModel:
+        embedding = np.zeros((7, 3))
+
+        @classmethod
+        def from_pretrained(cls, path):
+            return cls()
+
+        def encode(self, texts):
+            return np.array([[len(t), t.count("o"), t.count("i")] for t in texts], float)
+
+    monkeypatch.setitem(sys.modules, "model2vec", types.SimpleNamespace(StaticModel=StaticModel))
+    (tmp_path / "static").mkdir()
+    (tmp_path / "static" / "model.safetensors").write_bytes(b"12345")
+    spec = static_spec(frame, str(tmp_path / "static"), rows(), ("toxicity",))
+    assert (spec.kind, spec.parameters) == ("static", 7 * 3 + 3 + 1)
+    assert spec.bytes > 5
+    scores = score(open_system(spec), TEXTS)
+    assert scores.shape == (50, 1)
+    assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_a_probe_is_scikit_learns_regression_on_mean_pooled_vectors(frame):
+    config = tiny_bert()
+    network = ToxicityClassifier(BertModel(config, add_pooling_layer=False), 1, "mean").eval()
+    encoder = {name: value.clone() for name, value in network.bert.state_dict().items()}
+    train = rows()
+    dataset = Dataset(("toxicity",), {"train": train})
+    tokenizer = toy_tokenizer()
+    fit_probe(network, tokenizer, dataset, frame, quiet)
+    vectors = []
+    for text in train.texts:
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        with torch.inference_mode():
+            vectors.append(
+                network.bert(input_ids=ids, attention_mask=torch.ones_like(ids))[0].mean(1)[0].numpy()
+            )
+    head = LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000)
+    head.fit(np.array(vectors), train.labels[:, 0].astype(int))
+    with torch.inference_mode():
+        ids = torch.tensor([tokenizer.encode(TEXTS[0]).ids])
+        found = float(network.probabilities(network(ids, torch.ones_like(ids)))[0, 0])
+        vector = network.bert(input_ids=ids, attention_mask=torch.ones_like(ids))[0].mean(1).numpy()
+    assert found == pytest.approx(head.predict_proba(vector)[0, 1], abs=1e-3)
+    for name, value in network.bert.state_dict().items():
+        assert torch.equal(value, encoder[name])
+
+
+def test_a_cached_giant_depends_on_data_settings_and_weights_alone(prepared, tmp_path):
+    dataset = read_prepared(prepared)
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"1")
+
+    def found(*overrides, data=dataset):
+        return giant_fingerprint(resolve(overrides=overrides, environ={}).settings, folder, data)
+
+    first = found()
+    assert found("train.threads=1", "train.keep_checkpoints=9", "model.encoder=elsewhere") == first
+    fewer = Dataset(
+        dataset.labels, {**dataset.splits, "train": dataset.split("train").sample(50, 0)}, dataset.manifest
+    )
+    assert len({first, found("train.lr=0.1"), found("model.max_length=32"), found(data=fewer)}) == 4
+    (folder / "model.safetensors").write_bytes(b"2")
+    assert found() != first
+
+
+# -- child processes ----------------------------------------------------------------------------
+
+
+def plan(**changes):
+    values = {
+        "texts": tuple(TEXTS[:6]),
+        "long_texts": tuple(TEXTS),
+        "threads": 1,
+        "rounds": 2,
+        "warm_up": 1,
+        "lengths": (8,),
+        "latency_rounds": 3,
+    }
+    return Plan(**(values | changes))
+
+
+def test_all_systems_are_timed_by_the_clock_that_is_given(exported, frame):
+    """A clock of one second a look: each stage takes a second, whatever it does."""
+    ticks = iter(range(10_000))
+    specs = [
+        *gkiller_specs(frame, exported, "tiny", "model"),
+        linear_spec(frame, rows(), ("toxicity",), quiet),
+    ]
+    told = []
+    found = measure(specs, plan(), lambda *args: told.append(args[0]), clock=lambda: float(next(ticks)))
+    assert list(found.passes) == [spec.key for spec in specs]
+    assert all((values == 1).all() and values.shape == (2, 2) for values in found.passes.values())
+    assert all(values.shape == (3, 2) for values in found.single[8].values())
+    assert found.tokens["TF-IDF + LR, scikit-learn"] is None
+    assert 3 < found.tokens["tiny, torch fp32"] <= LENGTH
+    assert {"throughput", "latency, 8 tokens"} <= set(told)
+
+
+def test_a_child_process_times_and_starts_cold(exported, frame):
+    spec = gkiller_specs(frame, exported, "tiny", "model")[1]
+    told = []
+    found = time_systems([spec], plan(), lambda *args: told.append(args))
+    assert found.passes[spec.key].shape == (2, 2)
+    assert ("throughput", 3, 3) in told
+    cold = start_cold(spec, TEXTS[:2], 1, 1)
+    assert cold.peak_bytes is None or cold.peak_bytes > 1e6
+    assert cold.steps["libraries"].first <= cold.steps["import"].first
+
+
+def test_a_child_that_fails_says_why(exported, frame, tmp_path):
+    from dataclasses import replace
+
+    broken = replace(gkiller_specs(frame, exported, "tiny", "model")[1], graph=str(tmp_path / "none.onnx"))
+    with pytest.raises(BenchmarkFailedError, match=r"none\.onnx") as caught:
+        time_systems([broken], plan(), quiet)
+    assert caught.value.exit_code == 71
+
+
+def test_a_cold_start_of_a_graph_does_not_import_torch():
+    code = (
+        "import gkiller.benchmark.once, gkiller.benchmark.systems, gkiller.benchmark.machine, sys;"
+        "sys.exit(bool({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,177 @@
+"""The timing engine, with a clock that does what the test says."""
+
+import numpy as np
+import pytest
+
+from gkiller.benchmark.machine import Machine, child_environment
+from gkiller.benchmark.plan import Measurement, Plan, ratios_of, speed_of
+from gkiller.benchmark.processes import cold_of
+from gkiller.benchmark.timing import count_outliers, in_turns, ratio, summarise, take_turns
+
+
+class Clock:
+    """A clock that stands still until a call lets time pass."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def takes(self, seconds):
+        def stage(value):
+            self.now += seconds(value) if callable(seconds) else seconds
+            return value
+
+        return stage
+
+
+def test_every_round_times_each_call_once_and_the_first_one_changes():
+    clock, order = Clock(), []
+
+    def call(name):
+        return [lambda turn: order.append((turn, name))]
+
+    take_turns({name: call(name) for name in "abc"}, 3, 1, clock=clock)
+    assert order == [
+        *((0, name) for name in "abc"),
+        *((1, name) for name in "bca"),
+        *((2, name) for name in "cab"),
+        *((3, name) for name in "abc"),
+    ]
+
+
+def test_stages_are_timed_apart_and_the_warm_up_is_thrown_away():
+    clock = Clock()
+    slow_start = clock.takes(lambda turn: 100.0 if turn < 2 else float(turn))
+    found = take_turns({"a": [slow_start, clock.takes(0.5)]}, 3, 2, clock=clock)
+    assert found["a"].tolist() == [[2.0, 0.5], [3.0, 0.5], [4.0, 0.5]]
+
+
+def test_a_stage_takes_what_the_one_before_it_gave():
+    seen = []
+    take_turns({"a": [lambda turn: f"text {turn}", seen.append]}, 2, 1)
+    assert seen == ["text 0", "text 1", "text 2"]
+
+
+def test_progress_counts_the_warm_up_too():
+    told = []
+    take_turns({"a": [id]}, 2, 1, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_in_turns_gives_one_number_a_round():
+    called = []
+    found = in_turns({"a": lambda: called.append(1)}, 4, 2)
+    assert found["a"].shape == (4,)
+    assert len(called) == 6
+
+
+def test_a_slow_round_that_meets_both_sides_leaves_their_ratio():
+    """One call takes three times as long, whatever the machine does: the rates move, the ratio stays."""
+    load = np.array([1.0, 7.0, 1.3, 2.0, 40.0])
+    found = ratio(3 * load, load)
+    assert (found.value, found.low, found.high) == (3.0, 3.0, 3.0)
+    assert summarise(load).high > 2 * summarise(load).low
+
+
+def test_a_call_against_itself_has_the_ratio_1_within_its_interval():
+    draw = np.random.default_rng(0)
+    found = ratio(1 + draw.random(50), 1 + draw.random(50))
+    assert found.low <= 1 <= found.high
+    assert found.rounds == 50
+
+
+def test_the_interval_narrows_with_the_rounds_and_depends_on_the_seed_alone():
+    draw = np.random.default_rng(0)
+    few, many = 1 + draw.random(10), 1 + draw.random(1000)
+    assert summarise(many).high - summarise(many).low < (summarise(few).high - summarise(few).low) / 3
+    assert summarise(few, seed=3) == summarise(few, seed=3)
+    assert summarise(few, seed=3) != summarise(few, seed=4)
+
+
+def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
+    draw = np.random.default_rng(1)
+    hits = 0
+    for sample in draw.exponential(1.0, (300, 41)):
+        found = summarise(sample)
+        hits += found.low <= np.log(2) <= found.high
+    assert 0.91 <= hits / 300 <= 0.99
+
+
+def test_a_ratio_needs_the_same_rounds():
+    with pytest.raises(ValueError, match="same rounds"):
+        ratio(np.ones(3), np.ones(4))
+    with pytest.raises(ValueError, match="took time"):
+        ratio(np.ones(3), np.zeros(3))
+
+
+def test_outliers_are_counted_and_kept():
+    values = np.array([1.0, 1.1, 1.2, 1.1, 1.0, 1.2, 9.0])
+    assert count_outliers(values) == 1
+    found = summarise(values)
+    assert (found.outliers, found.rounds) == (1, 7)
+    assert found.p99 > 8
+    assert count_outliers(np.ones(5)) == 0
+
+
+def measurement(**passes):
+    arrays = {key: np.array(values, float) for key, values in passes.items()}
+    return Measurement(arrays, {8: arrays}, dict.fromkeys(passes, 5.0))
+
+
+def test_speeds_and_ratios_by_hand():
+    measured = measurement(tiny=[[0.1, 0.4]] * 3, giant=[[0.1, 9.9]] * 3)
+    speed = speed_of(measured, "tiny", 100, 0)
+    assert speed.whole.value == pytest.approx(200)
+    assert speed.preparing.value == pytest.approx(1000)
+    assert speed.network.value == pytest.approx(250)
+    assert speed.latency[8].median == pytest.approx(0.5)
+    times = {one.what: one.times.value for one in ratios_of(measured, "tiny", "giant", 0)}
+    assert times == pytest.approx({"throughput": 20, "network": 24.75, "latency 8": 20})
+
+
+def test_what_passes_between_processes_comes_back_as_it_was():
+    plan = Plan(("a", "b"), ("c",), 1, 3, 1, (8, 16), 5)
+    assert Plan.from_dict(plan.as_dict()) == plan
+    measured = measurement(a=[[1, 2]])
+    again = Measurement.from_dict(measured.as_dict())
+    assert again.as_dict() == measured.as_dict()
+    assert again.single[8]["a"].shape == (1, 2)
+
+
+def test_the_first_cold_start_is_counted_apart():
+    def run(seconds, peak):
+        names = ("process", "libraries", "import", "load", "first_score", "cpu")
+        return {**dict.fromkeys(names, seconds), "peak_bytes": peak}
+
+    cold = cold_of([run(9.0, 100), run(1.0, 300), run(2.0, 200)])
+    assert (cold.start.first, cold.start.median, cold.start.slowest) == (27.0, 4.5, 6.0)
+    assert (cold.peak_bytes, cold.processes) == (200, 3)
+    assert cold_of([run(9.0, None)]).peak_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "threads", "said"),
+    [
+        (0.1, 1.1, 1, []),
+        (0.1, 1.7, 1, ["after"]),
+        (1.5, 2.9, 1, ["before", "after"]),
+        (None, None, 1, []),
+        (0.0, 2.0, 4, ["4 threads were timed on 2 cores"]),
+    ],
+)
+def test_a_busy_machine_is_warned_of(before, after, threads, said):
+    found = Machine("cpu", (), 2, before, after).warnings(threads)
+    assert len(found) == len(said)
+    assert all(words in line for words, line in zip(said, found, strict=True))
+
+
+def test_a_child_gets_its_threads_before_it_starts(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    one, three = child_environment(1), child_environment(3)
+    assert (one["OMP_NUM_THREADS"], one["RAYON_NUM_THREADS"], one["TOKENIZERS_PARALLELISM"]) == (
+        *("1", "1"),
+        "false",
+    )
+    assert (three["MKL_NUM_THREADS"], three["TOKENIZERS_PARALLELISM"]) == ("3", "true")
