@@ -4,7 +4,9 @@
 
 The rewrites are those of ``gkiller.deployment.lean.Rewrites``; a rewrite is on by default when it is faster
 here. Every graph's logits are compared with those of the network as it is written before it is timed. Batches
-of 16 comments of like length and single comments of 32 and 128 tokens are timed, graph alone, one thread.
+of 16 comments of like length and single comments of 32 and 128 tokens are timed, graph alone, one thread. All
+are timed in turns; how many times as fast a graph is as its base (the network as written, or the default
+graph) is taken within rounds, with the 95 % interval of the median.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 from document import insert
 
-from gkiller.benchmark.timing import in_turns
+from gkiller.benchmark.timing import Ratio, in_turns, ratio
 from gkiller.data.batches import Tokens, scoring_batches, tokenize
 from gkiller.data.load import read_prepared
 from gkiller.deployment.arithmetic import Scheme
@@ -32,18 +34,19 @@ from gkiller.model.directory import load_model
 BATCH = 16
 LENGTHS = (32, 128)
 TOLERANCE = {"fp32": 1e-5, "int8": 0.1}
+WRITTEN, DEFAULT = "as written", "default"
 
 
 def variants() -> dict[str, Rewrites]:
     """Return the graphs to time, by name."""
     names = [field.name for field in fields(Rewrites)]
     chosen = Rewrites()
-    found = {"as written": NONE}
+    found = {WRITTEN: NONE}
     found |= {f"{name} alone": replace(NONE, **{name: True}) for name in names}
-    found["default"] = chosen
+    found[DEFAULT] = chosen
     for name in names:
         on = getattr(chosen, name)
-        found[f"default, {'without' if on else 'with'} {name}"] = replace(chosen, **{name: not on})
+        found[f"{DEFAULT}, {'without' if on else 'with'} {name}"] = replace(chosen, **{name: not on})
     return found
 
 
@@ -76,30 +79,34 @@ def timed(path: str, tokens: Tokens, kind: str, rounds: int) -> list[dict[str, A
         length: in_turns({name: partial(one, r, length) for name, r in graphs.items()}, rounds * 20, 20)
         for length in LENGTHS
     }
-    return [
-        {
-            "name": name,
-            "rate": len(tokens) / float(np.median(whole[name])),
-            **{f"p50 {length}": float(np.median(single[length][name])) * 1e3 for length in LENGTHS},
-        }
-        for name in graphs
-    ]
+    rows = []
+    for name in graphs:
+        base = DEFAULT if name.startswith(f"{DEFAULT},") else WRITTEN
+        measured = (whole, *(single[length] for length in LENGTHS))
+        times = [ratio(seconds[base], seconds[name]) for seconds in measured]
+        rate = len(tokens) / float(np.median(whole[name]))
+        rows.append({"name": name, "rate": rate, "base": base, "times": times})
+    return rows
 
 
 def table(rows: list[dict[str, Any]], kind: str) -> str:
-    """Return the rows in Markdown; ratios are to the network as it is written."""
-    base = rows[0]
-    head = " | ".join(f"ms at {length} tokens" for length in LENGTHS)
+    """Return the rows in Markdown."""
+    head = " | ".join(f"{length} tokens" for length in LENGTHS)
     lines = [
-        f"{kind}:",
+        f"{kind}; times as fast as the graph in brackets:",
         "",
-        f"| graph | comments/s | ratio | {head} |",
+        f"| graph | comments/s | batches | {head} |",
         "|---|---|---|" + "---|" * len(LENGTHS),
     ]
     for row in rows:
-        single = " | ".join(f"{row[f'p50 {length}']:.3f}" for length in LENGTHS)
-        lines.append(f"| {row['name']} | {row['rate']:,.0f} | {row['rate'] / base['rate']:.2f} | {single} |")
+        name = row["name"] if row["name"] == WRITTEN else f"{row['name']} ({row['base']})"
+        lines.append(f"| {name} | {row['rate']:,.0f} | {' | '.join(map(cell, row['times']))} |")
     return "\n".join(lines) + "\n"
+
+
+def cell(times: Ratio) -> str:
+    """Return a ratio with its interval."""
+    return f"{times.value:.3f} ({times.low:.3f}-{times.high:.3f})"
 
 
 def main() -> None:
