@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def distance(one: str, other: str) -> int:
 def test_an_operator_is_a_pure_function_on_any_text(kind, text, seed, intensity):
     changed = KINDS[kind](text, rng(seed), intensity)
     assert changed == KINDS[kind](text, rng(seed), intensity)
-    assert len(text) // 2 - 20 <= len(changed) <= 5 * len(text) + 60
+    assert len(text) // 2 - 40 <= len(changed) <= 5 * len(text) + 60
     assert bool(changed.strip()) == bool(text.strip())
     for odd in ("\ud800", "\0"):
         assert changed.count(odd) == text.count(odd)
@@ -237,14 +238,14 @@ def test_only_function_words_are_deleted(comments):
         shorter += len(after) < len(before)
         left = iter(before)
         for word in after:
-            skipped = next(gone for gone in iter_until(left, word))
+            skipped = next(up_to(left, word))
             assert all(gone.lower() in FUNCTION_WORDS for gone in skipped)
         assert all(gone.lower() in FUNCTION_WORDS for gone in left)
     assert shorter > len(comments) / 2
     assert KINDS["word_delete"]("the", rng(), 1.0) == "the"
 
 
-def iter_until(words, wanted):
+def up_to(words, wanted):
     """Yield once, with the words before the wanted one."""
     skipped = []
     for word in words:
@@ -321,8 +322,6 @@ def test_the_documents_table_shows_what_the_operators_do():
 
 
 def test_augment_needs_no_torch(pytestconfig):
-    import subprocess
-
     code = "import sys; from gkiller.data.augment import augment; augment(['you fool'], (), 1.0, 0); "
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'pyarrow')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=pytestconfig.rootpath, check=False).returncode == 0
