@@ -36,7 +36,8 @@ INVISIBLE = {"zero_width", "casing"}
 words = st.sampled_from(
     (
         *("stupid", "IDIOT", "don't", "can not", "I'm", "you’re", "Muslims", "an", "American", "the", "never"),
-        *("old people", "ıdıot", "İstanbul", "ﬁne", "ß", "e\u0301te\u0301", "привет", "傻瓜", "חבר", "👩‍👩‍👧", "\ud800"),
+        *("old people", "ıdıot", "İstanbul", "ﬁne", "ß", "e\u0301te\u0301", "привет", "傻瓜", "חבר", "\ud800"),
+        *("\U0001f469\u200d\U0001f467",),
         *("chriſtian", "TUR\u212aISH", "\u200bid\u200biot", "\0", "1234", "@home", "...", "\n", "\u3000", "gay,"),
     )
 )
@@ -173,7 +174,7 @@ def test_disguises_can_be_read_back(comments):
 
 @pytest.mark.parametrize("kind", [*FAMILIES["noise"], *FAMILIES["obfuscation"], "casing"])
 def test_a_tokenizer_sees_the_change(comments, kind):
-    """The shipped tokenizer drops zero-width characters and case, which docs/augment.md says; others see both."""
+    """The shipped tokenizer drops zero-width characters and case, as docs/augment.md says; others do not."""
     shipped, bytewise = Tokenizer.from_file(str(tokenizer_path())), roberta_tokenizer()
     for number, text in enumerate(comments):
         changed = KINDS[kind](text, rng(number), 0.2)

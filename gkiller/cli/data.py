@@ -48,7 +48,7 @@ SuiteOption = Annotated[
     typer.Option(
         "--split",
         metavar="SPLIT",
-        help="Write this split alone, train, valid or test, with each comment replaced by its copies: a suite to "
+        help="Write this split alone (train, valid or test), each comment replaced by its copies: a suite to "
         "measure robustness on.",
     ),
 ]

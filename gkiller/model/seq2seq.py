@@ -18,7 +18,11 @@ LONGEST = 256
 """Tokens of a text; of a longer one the end would be cut, and with it what its label stands on."""
 
 BEAMS = 4
-_REMEDY = "name a directory that transformers' save_pretrained wrote, with config.json, tokenizer and model.safetensors"
+_REMEDY = (
+    "name a directory that transformers' save_pretrained wrote, with config.json, its tokenizer and "
+    "model.safetensors"
+)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 class Seq2Seq:
@@ -91,10 +95,7 @@ def load_seq2seq(path: str) -> Seq2Seq:
             where=path,
             remedy=_REMEDY,
         )
-    weights = next(
-        (file for name in ("model.safetensors", "model.safetensors.index.json") if (file := folder / name).is_file()),
-        None,
-    )
+    weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
         raise ModelFormatError("there is no model.safetensors", where=path, remedy=_REMEDY)
     with quiet_transformers(), _faults(path):

@@ -40,8 +40,8 @@ def augment(
 ) -> list[str]:
     """Return the comments, a share of them changed, in their order.
 
-    What becomes of a comment depends on it, the kinds, the intensity and the seed, and not on the comments beside
-    it. The comments changed at one rate are among those changed at a higher one. Nothing is dropped.
+    What becomes of a comment depends on it, the kinds, the intensity and the seed, and not on the comments
+    beside it. The comments changed at one rate are among those changed at a higher one. Nothing is dropped.
 
     Args:
         texts: n comments; any text, lone surrogates too.
@@ -78,8 +78,8 @@ def variants(
 ) -> list[Variant]:
     """Return the changed copies of one comment, all different; none where it is not drawn.
 
-    For each copy the kinds are tried in a random order until one changes the comment; the next copy begins with the
-    next kind.
+    For each copy the kinds are tried in a random order until one changes the comment; the next copy begins
+    with the next kind.
 
     Args:
         text: the comment.

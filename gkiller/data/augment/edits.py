@@ -11,12 +11,12 @@ from numpy.random import Generator
 Operator = Callable[[str, Generator, float], str]
 """``operator(text, rng, intensity)``: the changed comment, or the same where there is nothing to change.
 
-It is a pure function: the same text, state of ``rng`` and intensity give the same answer. ``intensity`` is the
-share of the places it could change, in (0, 1]; at least one place is changed where there is any.
+It is a pure function: the same text, state of ``rng`` and intensity give the same answer. ``intensity`` is
+the share of the places it could change, in (0, 1]; at least one place is changed where there is any.
 """
 
 LETTERS = "A-Za-zÀ-ÖØ-öø-ɏͰ-ϿЀ-ӿ"
-"""Latin, Greek and Cyrillic, for a character class. In other scripts a letter more or less is another word."""
+"""Latin, Greek and Cyrillic, for a character class. Elsewhere a letter more or less is another word."""
 
 Place = TypeVar("Place")
 

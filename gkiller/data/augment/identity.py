@@ -59,7 +59,9 @@ CLASSES = (
 )
 """Written for gkiller. No slur is among them, and none is ever swapped in or out."""
 
-_PEOPLE = "people|persons?|man|men|woman|women|guys?|folks?|boys?|girls?|kids?|children|adults?|communit(?:y|ies)"
+_PEOPLE = (
+    "people|persons?|man|men|woman|women|guys?|folks?|boys?|girls?|kids?|children|adults?|communit(?:y|ies)"
+)
 _PLACES = {
     term: (number, position)
     for number, group in enumerate(CLASSES)
@@ -89,15 +91,16 @@ _TERM = re.compile(
 def identity(text: str, rng: Generator, intensity: float) -> str:
     """Name other groups of the same class: "Muslims" become "Hindus", "gay" becomes "lesbian".
 
-    Every term of a class moves by the same number of places in the class's list, so that groups that differ stay
-    different, in singular and plural alike; "a" and "an" follow.
+    Every term of a class moves by the same number of places in the class's list, so that groups that differ
+    stay different, in singular and plural alike; "a" and "an" follow.
 
-    Why the label survives: praise stays praise, and an attack on a group stays an attack on a group, with the same
-    words around it (counterfactual token fairness: Garg et al. 2019). A model learns that naming a group is
-    not toxic, whichever it is. What it cannot preserve: facts ("Muslims fast in Ramadan"), and a term's use as an insult
-    ("that is so gay") or in a name ("French fries"); whether people would have rated both sentences alike; agreement
-    with pronouns, which stay, and grammar here and there ("he is a jewish"). "man", "woman" and other words that are
-    also used to address somebody are left alone. ``intensity`` has no meaning here: half a swap would mix groups up.
+    Why the label survives: praise stays praise, and an attack on a group stays an attack on a group, with the
+    same words around it (counterfactual token fairness: Garg et al. 2019). A model learns that naming a group
+    is not toxic, whichever it is. What it cannot preserve: facts ("Muslims fast in Ramadan"), and a term's
+    use as an insult ("that is so gay") or in a name ("French fries"); whether people would have rated both
+    sentences alike; agreement with pronouns, which stay, and grammar here and there ("he is a jewish").
+    "man", "woman" and other words that are also used to address somebody are left alone. ``intensity`` has no
+    meaning here: half a swap would mix groups up.
     """
     steps = [
         1 + int(draw * (len(group.forms[0]) - 1))

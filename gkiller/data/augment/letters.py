@@ -1,9 +1,9 @@
 """Operators on the letters of single words: typing errors and disguises.
 
-Typing errors leave the first and the last letter of a word alone, and words of less than four letters, so that a
-reader still sees the word (Rawlinson 1976; Belinkov and Bisk 2018 for machines). Numbers and scripts other than
-Latin, Greek and Cyrillic are left as they are. One limit is common to all: a changed letter can make another real
-word of a harmless one, or of a rude one; with errors inside longer words that is rare.
+Typing errors leave the first and the last letter of a word alone, and words of less than four letters, so
+that a reader still sees the word (Rawlinson 1976; Belinkov and Bisk 2018 for machines). Numbers and scripts
+other than Latin, Greek and Cyrillic are left as they are. One limit is common to all: a changed letter can
+make another real word of a harmless one, or of a rude one; with errors inside longer words that is rare.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def neighbour(text: str, rng: Generator, intensity: float) -> str:
 def repeat(text: str, rng: Generator, intensity: float) -> str:
     """Draw words out by repeating a letter: "stupid" becomes "stupiiid".
 
-    Why the label survives: the word is still read, only louder. Limit: it adds emphasis, which graded labels such
-    as ``severe_toxicity`` can depend on.
+    Why the label survives: the word is still read, only louder. Limit: it adds emphasis, which graded labels
+    such as ``severe_toxicity`` can depend on.
     """
 
     def change(word: str, at: int) -> str:
@@ -101,8 +101,8 @@ def repeat(text: str, rng: Generator, intensity: float) -> str:
 def leet(text: str, rng: Generator, intensity: float) -> str:
     """Write digits and signs for letters of like shape: "stupid" becomes "5tup1d".
 
-    Why the label survives: the shape is read as the word; who disguises a word still says it. Limit: harmless words
-    are disguised too, so a model learns the word behind it and not that a disguise is suspicious.
+    Why the label survives: the shape is read as the word; who disguises a word still says it. Limit: harmless
+    words are disguised too, so a model learns the word behind it and not that a disguise is suspicious.
     """
     return _substitute(text, rng, intensity, {**LEET, **{key.upper(): to for key, to in LEET.items()}})
 
@@ -118,8 +118,8 @@ def homoglyph(text: str, rng: Generator, intensity: float) -> str:
 def spacing(text: str, rng: Generator, intensity: float) -> str:
     """Put spaces, dots or other signs between the letters of words: "idiot" becomes "i d i o t".
 
-    Why the label survives: the letters are read in their order. Limit: with spaces and a high intensity the ends of
-    words are lost to a reader; words of over 20 letters are left alone.
+    Why the label survives: the letters are read in their order. Limit: with spaces and a high intensity the
+    ends of words are lost to a reader; words of over 20 letters are left alone.
     """
     words = [match for match in _WORD.finditer(text) if len(match[0]) <= LONGEST_SPACED]
     return rewrite(text, share(rng, words, intensity), lambda word: choose(rng, SEPARATORS).join(word))
@@ -128,8 +128,9 @@ def spacing(text: str, rng: Generator, intensity: float) -> str:
 def zero_width(text: str, rng: Generator, intensity: float) -> str:
     """Put characters that are not drawn between letters of words; the text looks as before.
 
-    Why the label survives: a reader sees no difference. Limit: BERT's normaliser drops these characters, so for a
-    model with such a tokenizer, the one gkiller ships among them, nothing changes; others see broken words.
+    Why the label survives: a reader sees no difference. Limit: BERT's normaliser drops these characters, so
+    for a model with such a tokenizer, the one gkiller ships among them, nothing changes; others see broken
+    words.
     """
 
     def change(word: str) -> str:

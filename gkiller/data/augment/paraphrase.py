@@ -18,12 +18,12 @@ PARAPHRASE = "paraphrase"
 class Paraphraser:
     """Sends texts through one seq2seq model, or through several one after the other.
 
-    One model paraphrases; a second that translates back what the first translated gives back-translations (Sennrich
-    et al. 2016; Edunov et al. 2018).
+    One model paraphrases; a second that translates back what the first translated gives back-translations
+    (Sennrich et al. 2016; Edunov et al. 2018).
 
-    Why the label survives: a good model keeps the meaning. Limits: nothing checks that it did. Paraphrasers and
-    translators are trained on polite text and tend to drop insults, slang and misspelt words, so toxic comments can come
-    back harmless: look at a sample before you train on them. Texts of over
+    Why the label survives: a good model keeps the meaning. Limits: nothing checks that it did. Paraphrasers
+    and translators are trained on polite text and tend to drop insults, slang and misspelt words, so toxic
+    comments can come back harmless: look at a sample before you train on them. Texts of over
     `gkiller.model.seq2seq.LONGEST` tokens, and answers that do not end, are left out.
 
     Args:
@@ -47,7 +47,7 @@ class Paraphraser:
         return [model.digest for model in self._models]
 
     def paraphrase(self, texts: Sequence[str]) -> list[str | None]:
-        """Return what the models make of n texts; None where that is nothing, the text itself, or not whole."""
+        """Return what the models make of n texts; None where it is nothing, the text itself, or not whole."""
         answers: list[str | None] = list(texts)
         for model in self._models:
             left = [at for at, answer in enumerate(answers) if answer is not None]

@@ -55,13 +55,13 @@ def augment_source(
 ) -> dict[str, Any]:
     """Write changed copies of a source's comments to a prepared directory.
 
-    Without ``split`` the directory has the source's splits, and in the train split each comment's copies behind it.
-    The other splits are the source's, byte for byte. With ``split`` the directory has that split alone, with a
-    comment's copies in its place; one without copies stays as it is, so that at one copy the rows are the
-    source's.
+    Without ``split`` the directory has the source's splits, and in the train split each comment's copies
+    behind it. The other splits are the source's, byte for byte. With ``split`` the directory has that split
+    alone, with a comment's copies in its place; one without copies stays as it is, so that at one copy the
+    rows are the source's.
 
-    A copy's id is ``id#kind.number``; its labels and its weight are its comment's. Dropped is a copy whose text another
-    copy has, or that is, but for case and white space, another comment of any split.
+    A copy's id is ``id#kind.number``; its labels and its weight are its comment's. Dropped is a copy whose
+    text another copy has, or that is, but for case and white space, another comment of any split.
 
     Args:
         source: a prepared directory, or anything that ``prepare`` reads, which is prepared first.
@@ -78,8 +78,8 @@ def augment_source(
 
     Raises:
         SettingsError: there is no such kind or split, or the data settings do not fit prepared data.
-        DataError: as ``prepare`` raises; there is no such split; a prepared file has changed; ``out`` is not ours to
-            replace, or is the source.
+        DataError: as ``prepare`` raises; there is no such split; a prepared file has changed; ``out`` is not
+            ours to replace, or is the source.
         ModelError: a seq2seq model is not there or cannot be read.
     """
     if split is not None and split not in SPLIT_NAMES:
@@ -190,7 +190,7 @@ def _augment_prepared(
     if name not in files:
         raise SourceNotFoundError(
             f"there is no split {name!r}",
-            where=str(source),
+            where=str(manifest["source"]),
             remedy=f"choose one of the splits there are: {', '.join(files) or 'none'}",
         )
     originals = _folded_digests(files, manifest, progress)

@@ -1,4 +1,4 @@
-"""Operators on whole words: casing, contractions, frames of negation, and the two of EDA that need no thesaurus."""
+"""Operators on whole words: casing, contractions, frames of negation, and EDA's two without a thesaurus."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ _FORM = re.compile(
 def casing(text: str, rng: Generator, intensity: float) -> str:
     """Write all in small letters, all in capitals, or some words in capitals, capitalised or in mixed case.
 
-    Why the label survives: the words are the same. Limits: capitals shout, which graded labels can depend on. A
-    tokenizer that lowers the case, such as the one gkiller ships, sees no difference.
+    Why the label survives: the words are the same. Limits: capitals shout, which graded labels can depend on.
+    A tokenizer that lowers the case, such as the one gkiller ships, sees no difference.
     """
     words = share(rng, list(_WORD.finditer(text)), intensity)
     odd = int(rng.integers(2))
@@ -97,10 +97,10 @@ def casing(text: str, rng: Generator, intensity: float) -> str:
 
 
 def contraction(text: str, rng: Generator, intensity: float) -> str:
-    """Contract long forms and write contracted ones out, or without their apostrophe: "don't", "do not", "dont".
+    """Contract words, or write contracted ones out or without apostrophe: "don't", "do not", "dont".
 
-    Why the label survives: both forms mean the same. Limits: forms of two meanings ("it's", "I'd") are left alone;
-    a contraction at the end of a sentence ("yes, you're") is not what people write.
+    Why the label survives: both forms mean the same. Limits: forms of two meanings ("it's", "I'd") are left
+    alone; a contraction at the end of a sentence ("yes, you're") is not what people write.
     """
 
     # Without regard to case "ı" is an "i" too, which no form in lower case has.
@@ -115,10 +115,10 @@ def contraction(text: str, rng: Generator, intensity: float) -> str:
 def negation(text: str, rng: Generator, intensity: float) -> str:
     """Put a sentence with a negation before or after the comment, which stays whole: "It is no secret: ...".
 
-    Why the label survives: the negation is of something else, so the comment says what it said. A model learns that a
-    negation near by does not by itself turn a comment around. Limits: it teaches nothing about comments that are
-    themselves negated ("you are not a fool"); a frame takes up to 15 tokens of what a model reads of a long
-    comment; ``intensity`` has no meaning here.
+    Why the label survives: the negation is of something else, so the comment says what it said. A model
+    learns that a negation near by does not by itself turn a comment around. Limits: it teaches nothing about
+    comments that are themselves negated ("you are not a fool"); a frame takes up to 15 tokens of what a model
+    reads of a long comment; ``intensity`` has no meaning here.
     """
     frame = choose(rng, (*BEFORE, *AFTER))
     if not text.strip():
@@ -132,8 +132,9 @@ def negation(text: str, rng: Generator, intensity: float) -> str:
 def word_swap(text: str, rng: Generator, intensity: float) -> str:
     """Swap neighbouring words (EDA's random swap, Wei and Zou 2019, for neighbours alone).
 
-    Why the label survives: the words are all there, near where they were. Negators stay where they are. Limits: who
-    does what to whom can be turned around ("I hate you" becomes "you hate I"), and the result is not grammatical.
+    Why the label survives: the words are all there, near where they were. Negators stay where they are.
+    Limits: who does what to whom can be turned around ("I hate you" becomes "you hate I"), and the result is
+    not grammatical.
     """
     parts = re.split(r"(\s+)", text)  # words at even places, white space between
     places = [
@@ -153,9 +154,9 @@ def word_swap(text: str, rng: Generator, intensity: float) -> str:
 def word_delete(text: str, rng: Generator, intensity: float) -> str:
     """Leave out function words (EDA's random deletion, Wei and Zou 2019, for words that carry no label).
 
-    Why the label survives: only articles, intensifiers, prepositions, "that", "and" and forms of be, do and have can
-    go; EDA's own deletion can take the one word that makes a comment toxic, or a "not". Limits: an intensifier less
-    can matter to graded labels; English only.
+    Why the label survives: only articles, intensifiers, prepositions, "that", "and" and forms of be, do and
+    have can go; EDA's own deletion can take the one word that makes a comment toxic, or a "not". Limits: an
+    intensifier less can matter to graded labels; English only.
     """
     parts = re.split(r"(\s+)", text)
     places = [at for at in range(0, len(parts), 2) if parts[at].lower() in FUNCTION_WORDS]
