@@ -75,8 +75,11 @@ def damage(folder, what):
         tokenizer = json.loads((folder / "tokenizer.json").read_text())
         tokenizer["model"]["vocab"] |= {f"more{i}": len(tokenizer["model"]["vocab"]) + i for i in range(9)}
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-        return "9 pieces"
-    config |= {"model_type": "own", "auto_map": {"AutoConfig": "code.Own", "AutoModelForSeq2SeqLM": "code.Own"}}
+        return "pieces and the model knows"
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "code.Own", "AutoModelForSeq2SeqLM": "code.Own"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text("raise SystemExit('code of the model was run')\n")
     return "cannot be used"

@@ -181,9 +181,7 @@ def augment_data(
     )
     show(
         results_table("Copies", ("kind", "rows"), list(report["kinds"].items())),
-        results_table(
-            f"Written to {out}", ("split", "rows", "label", "positive", "%"), _rate_rows(manifest)
-        ),
+        results_table(f"Written to {out}", ("split", "rows", "label", "positive", "%"), _rate_rows(manifest)),
     )
     if split is None:
         next_command(f"gkiller train --data {out}")

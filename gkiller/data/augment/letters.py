@@ -164,9 +164,7 @@ def _once_per_word(
 ) -> str:
     """Change one of the places that a word has, in a share of the words that have any."""
     words = [match for match in _WORD.finditer(text) if places(match[0])]
-    return rewrite(
-        text, share(rng, words, intensity), lambda word: change(word, choose(rng, places(word)))
-    )
+    return rewrite(text, share(rng, words, intensity), lambda word: change(word, choose(rng, places(word))))
 
 
 def _substitute(text: str, rng: Generator, intensity: float, table: dict[str, str]) -> str:

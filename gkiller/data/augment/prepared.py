@@ -139,9 +139,7 @@ class _Work:
         """Return the copies of each of n comments."""
         given = self.settings
         made = [
-            variants(
-                text, self.kinds, given.rate, given.seed, intensity=given.intensity, copies=given.copies
-            )
+            variants(text, self.kinds, given.rate, given.seed, intensity=given.intensity, copies=given.copies)
             for text in texts
         ]
         if self.paraphraser is not None:

@@ -54,7 +54,9 @@ def _forms() -> dict[str, tuple[str, ...]]:
     }
     short = {f"{who} are": f"{who}'re" for who in ("you", "we", "they")} | {"i am": "i'm"}
     short |= {f"{who} will": f"{who}'ll" for who in ("i", "you", "he", "she", "it", "we", "they")}
-    forms = {long: (contracted,) for long, contracted in (negated | short).items()}
+    forms: dict[str, tuple[str, ...]] = {
+        long: (contracted,) for long, contracted in (negated | short).items()
+    }
     forms["can not"] = ("can't", "cannot")
     forms |= {contracted: (long, contracted.replace("'", "")) for long, contracted in negated.items()}
     forms |= {contracted: (long,) for long, contracted in short.items()}
@@ -82,9 +84,7 @@ def casing(text: str, rng: Generator, intensity: float) -> str:
     odd = int(rng.integers(2))
 
     def mixed(word: str) -> str:
-        return "".join(
-            letter.upper() if at % 2 == odd else letter.lower() for at, letter in enumerate(word)
-        )
+        return "".join(letter.upper() if at % 2 == odd else letter.lower() for at, letter in enumerate(word))
 
     changed = [
         text.lower(),
@@ -102,7 +102,6 @@ def contraction(text: str, rng: Generator, intensity: float) -> str:
     Why the label survives: both forms mean the same. Limits: forms of two meanings ("it's", "I'd") are left
     alone; a contraction at the end of a sentence ("yes, you're") is not what people write.
     """
-
     # Without regard to case "ı" is an "i" too, which no form in lower case has.
     forms = [match for match in _FORM.finditer(text) if _plain(match[0]) in FORMS]
     return rewrite(
