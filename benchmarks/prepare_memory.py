@@ -1,8 +1,8 @@
-"""How much memory and time ``gkiller data prepare`` takes for a large CSV file.
+"""How much memory and time ``gkiller data prepare`` and ``augment`` take for a large CSV file.
 
 Writes a file of made-up comments (a million by default, some of them duplicates, some quoted and with
-line ends) to a temporary folder, prepares it in a process of its own, and prints that process's peak
-resident memory, its wall time, and the same of a process that prepares a thousand rows: what imports
+line ends) to a temporary folder, prepares it in a process of its own, augments the result in another, and
+prints each process's peak resident memory, its wall time, and the same for a thousand rows: what imports
 alone cost. Run it as ``python benchmarks/prepare_memory.py``. Needs a POSIX system.
 """
 
@@ -46,25 +46,34 @@ def write_comments(path: Path, rows: int, seed: int) -> None:
             writer.writerow((row, text, toxic, int(toxic and rng.random() < 0.5)))
 
 
-def measure(source: Path, out: Path) -> dict[str, Any]:
-    """Prepare ``source`` in a new process; return its peak memory in MiB, seconds, and rows read."""
-    command = [sys.executable, "-m", "gkiller", "data", "prepare", str(source), "--out", str(out), "--json"]
-    command += ["--text-column", "comment_text", "--label-columns", "toxic,insult"]
+def measure(command: str, source: Path, out: Path, *flags: str) -> dict[str, Any]:
+    """Run a data command in a new process; return its peak memory in MiB, seconds, and rows."""
+    arguments = [
+        sys.executable,
+        "-m",
+        "gkiller",
+        "data",
+        command,
+        str(source),
+        "--out",
+        str(out),
+        "--json",
+        *flags,
+    ]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as captured:
-        process = subprocess.Popen(command, stdout=captured, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(arguments, stdout=captured, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - started
         captured.seek(0)
         if process.returncode:
-            raise SystemExit(f"gkiller data prepare ended with {process.returncode}")
+            raise SystemExit(f"gkiller data {command} ended with {process.returncode}")
         manifest = json.load(captured)
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     return {
         "rows": manifest["rows_read"],
         "kept": manifest["rows_kept"],
-        "file_mib": round(source.stat().st_size / (1 << 20), 1),
         "peak_mib": round(usage.ru_maxrss / unit, 1),
         "seconds": round(seconds, 1),
         "rows_per_second": round(manifest["rows_read"] / seconds),
@@ -83,7 +92,13 @@ def main() -> None:
         for label, rows in (("imports alone (1,000 rows)", 1000), ("large file", arguments.rows)):
             source = folder / f"{rows}.csv"
             write_comments(source, rows, arguments.seed)
-            results[label] = measure(source, folder / f"out-{rows}")
+            prepared = folder / f"prepared-{rows}"
+            columns = ("--text-column", "comment_text", "--label-columns", "toxic,insult")
+            results[label] = {
+                "file_mib": round(source.stat().st_size / (1 << 20), 1),
+                "prepare": measure("prepare", source, prepared, *columns),
+                "augment": measure("augment", prepared, folder / f"augmented-{rows}"),
+            }
     sys.stdout.write(json.dumps(results, indent=2) + "\n")
 
 

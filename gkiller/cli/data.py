@@ -1,4 +1,4 @@
-"""``gkiller data``: prepare, inspect and list labelled comments."""
+"""``gkiller data``: prepare, augment, inspect and list labelled comments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from gkiller.settings import Resolved
 
 app = typer.Typer(
-    help="Prepare, inspect and list labelled comments.", no_args_is_help=True, rich_markup_mode="rich"
+    help="Prepare, augment, inspect and list labelled comments.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
 
 SourcesArgument = Annotated[
@@ -39,6 +41,15 @@ SourceArgument = Annotated[
     typer.Argument(
         metavar="SOURCE",
         help="A prepared directory, or anything that 'prepare' reads. Without it: the setting data.source.",
+    ),
+]
+SuiteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="SPLIT",
+        help="Write this split alone (train, valid or test), each comment replaced by its copies: a suite to "
+        "measure robustness on.",
     ),
 ]
 PlotOption = Annotated[
@@ -101,6 +112,11 @@ def _tell(manifest: dict[str, Any]) -> None:
         warn(f"{conflicts} had other labels than the row that was kept")
     for line in manifest["bad_row_examples"]:
         note(f"bad row: {line}")
+    _warn(manifest)
+
+
+def _warn(manifest: dict[str, Any]) -> None:
+    """Report on stderr what is wrong with prepared comments but can be lived with."""
     if manifest["synthetic"]:
         warn("these comments are synthetic: good for trying gkiller out, not for use")
     for line in manifest["warnings"]:
@@ -129,6 +145,48 @@ def _rate_rows(manifest: dict[str, Any]) -> list[tuple[object, ...]]:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.2f}"
+
+
+@app.command("augment")
+@with_settings("data", "augment", without=("data.source", "data.sample_size"))
+def augment_data(
+    resolved: Resolved,
+    out: OutOption,
+    source: SourceArgument = None,
+    split: SuiteOption = None,
+    force: ForceFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Add changed copies of train comments that keep their labels: noise, disguises, other wordings."""
+    from gkiller.data.augment.prepared import augment_source
+    from gkiller.data.store import is_prepared
+
+    settings = resolved.settings
+    wanted = source or settings.data.source
+    with stages() as progress:
+        manifest = augment_source(
+            wanted, out, settings.data, settings.augment, split=split, overwrite=force, progress=progress
+        )
+    if json:
+        emit_json({"directory": str(out), **manifest})
+        return
+    if is_prepared(Path(wanted).expanduser()):
+        _warn(manifest)
+    else:
+        _tell(manifest)
+    report = manifest["augmentations"][-1]
+    note(
+        f"{report['split']}: {counted(report['changed'], 'comment')} of {report['rows']:,} changed; "
+        f"{counted(report['duplicates'], 'copy', 'copies')} dropped, as another comment has that text"
+    )
+    show(
+        results_table("Copies", ("kind", "rows"), list(report["kinds"].items())),
+        results_table(f"Written to {out}", ("split", "rows", "label", "positive", "%"), _rate_rows(manifest)),
+    )
+    if split is None:
+        next_command(f"gkiller train --data {out}")
+    else:
+        next_command(f"gkiller evaluate RUN --data {out} --split {split}")
 
 
 @app.command("inspect")

@@ -29,7 +29,7 @@ class LazyCommand(NamedTuple):
 
 
 COMMANDS: dict[str, LazyCommand] = {
-    "data": LazyCommand("gkiller.cli.data", "Prepare, inspect and list labelled comments."),
+    "data": LazyCommand("gkiller.cli.data", "Prepare, augment, inspect and list labelled comments."),
     "train": LazyCommand("gkiller.cli.train", "Train a classifier: first its neurons, then its dendrites."),
     "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
     "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),

@@ -56,7 +56,7 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
         dataset = select_labels(sample_dataset(SAMPLE_SEED), settings.label_columns)
     elif (path / MANIFEST_NAME).is_file():
         dataset = read_prepared(path)
-        _check_settings(settings, dataset.manifest)
+        check_settings(settings, dataset.manifest)
         dataset = select_labels(dataset, settings.label_columns)
     else:
         dataset = _load_cached(settings, Path(cache), progress)
@@ -66,8 +66,17 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
     return dataset
 
 
-def _check_settings(settings: DataSettings, manifest: dict[str, Any]) -> None:
-    """Refuse settings that ask for something else than was prepared, rather than ignore them."""
+def check_settings(settings: DataSettings, manifest: dict[str, Any]) -> None:
+    """Refuse settings that ask for something else than was prepared, rather than ignore them.
+
+    Args:
+        settings: ``source`` is the prepared directory.
+        manifest: what it has.
+
+    Raises:
+        SettingsError: columns, cutoff or positive classes are set to something else.
+
+    """
     used = manifest.get("settings", {})
     plain = settings.model_dump(mode="json")
     for name in ("text_column", "id_column", "weight_column", "cutoff", "positive_values"):
@@ -117,7 +126,7 @@ def read_prepared(directory: Path) -> Dataset:
     for name in SPLIT_NAMES:
         entry = manifest["splits"].get(name)
         if entry is not None:
-            splits[name] = _read_split(directory / _plain_name(entry["file"], directory), labels, entry)
+            splits[name] = _read_split(split_file(directory, entry), labels)
     return Dataset(labels, splits, manifest)
 
 
@@ -174,15 +183,30 @@ def _plain_name(name: object, directory: Path) -> str:
     return name
 
 
-def _read_split(path: Path, labels: tuple[str, ...], entry: dict[str, Any]) -> Split:
-    import pyarrow.parquet as pq
+def split_file(directory: Path, entry: dict[str, Any]) -> Path:
+    """Return a split's file, after checking its SHA-256.
 
+    Args:
+        directory: a prepared directory.
+        entry: what its manifest says of the split.
+
+    Raises:
+        FormatError: the file is not there, not in this directory, or not the one that was prepared.
+
+    """
+    path = directory / _plain_name(entry["file"], directory)
     if not path.is_file():
         raise FormatError("a file named in the manifest is missing", where=str(path), remedy=_AGAIN)
     if sha256_file(path) != entry["sha256"]:
         raise FormatError(
             "the file is not the one that was prepared: its SHA-256 differs", where=str(path), remedy=_AGAIN
         )
+    return path
+
+
+def _read_split(path: Path, labels: tuple[str, ...]) -> Split:
+    import pyarrow.parquet as pq
+
     table = pq.read_table(path)
     codes = table_codes(table, labels)
     values = codes.astype(np.float32)

@@ -148,6 +148,23 @@ def loading(where: str) -> Iterator[None]:
         ModelFormatError: the files are not those of a BERT encoder.
         HubUnavailableError: the hub does not give them.
     """
+    with quiet_transformers():
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise _load_error(where, error) from error
+        except BaseException as error:
+            # tokenizers raises Exception itself, and a panic of its Rust code is not even that.
+            if isinstance(error, GkillerError) or not is_fault_of_input(error):
+                raise
+            raise ModelFormatError(
+                f"the encoder cannot be read: {_brief(error)}", where=where, remedy=_AGREE
+            ) from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Let transformers log nothing and draw no bars while the block runs."""
     from transformers import utils
 
     talk: Any = utils.logging
@@ -156,15 +173,6 @@ def loading(where: str) -> Iterator[None]:
     talk.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError) as error:
-        raise _load_error(where, error) from error
-    except BaseException as error:
-        # tokenizers raises Exception itself, and a panic of its Rust code is not even that.
-        if isinstance(error, GkillerError) or not is_fault_of_input(error):
-            raise
-        raise ModelFormatError(
-            f"the encoder cannot be read: {_brief(error)}", where=where, remedy=_AGREE
-        ) from error
     finally:
         talk.set_verbosity(level)
         if bars:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gkiller.settings.definition import (
+    AugmentSettings,
     BenchSettings,
     DataSettings,
     DendriteSettings,
@@ -25,6 +26,7 @@ from gkiller.settings.reference import (
 from gkiller.settings.values import key_advice, nearest_keys
 
 __all__ = [
+    "AugmentSettings",
     "BenchSettings",
     "DataSettings",
     "DendriteSettings",

@@ -88,6 +88,42 @@ class DataSettings(_Section):
     )
 
 
+class AugmentSettings(_Section):
+    """Changed copies of comments that keep their labels."""
+
+    kinds: tuple[str, ...] = setting(
+        (),
+        "Kinds of change, or families of them (noise, obfuscation, eda, style), comma-separated; every kind "
+        "when empty.",
+        flag="--kinds",
+    )
+    rate: float = setting(1.0, "Share of the comments that are changed.", flag="--rate", ge=0, le=1)
+    intensity: float = setting(
+        0.2,
+        "Share of the words, or places in a comment, that a change touches; at least one.",
+        flag="--intensity",
+        gt=0,
+        le=1,
+    )
+    copies: int = setting(
+        1,
+        "Changed copies of a comment, each of another kind where there is one.",
+        unit="copies",
+        flag="--copies",
+        ge=1,
+        le=10,
+    )
+    seed: int = setting(0, "Seed of the changes.", flag="--augment-seed", ge=0, lt=2**32)
+    seq2seq: tuple[str, ...] = setting(
+        (),
+        "Directory of a seq2seq model that adds a paraphrase of each comment drawn; two, comma-separated, "
+        "translate there and back.",
+        flag="--seq2seq",
+    )
+    seq2seq_prefix: str = setting("", "Text put before each text that a seq2seq model reads.")
+    seq2seq_batch_size: int = setting(16, "Texts a seq2seq model reads at once.", unit="rows", ge=1)
+
+
 class ModelSettings(_Section):
     """The network: encoder, pooling and head."""
 
@@ -396,6 +432,7 @@ class Settings(BaseSettings):
     )
 
     data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
     model: ModelSettings = ModelSettings()
     dendrites: DendriteSettings = DendriteSettings()
     train: TrainSettings = TrainSettings()

@@ -1,0 +1,16 @@
+"""Label-preserving changes of comments: for more training data, and for suites that measure robustness."""
+
+from __future__ import annotations
+
+from gkiller.data.augment.apply import DEFAULT_INTENSITY, Variant, augment, variants
+from gkiller.data.augment.kinds import FAMILIES, KINDS, resolve_kinds
+
+__all__ = [
+    "DEFAULT_INTENSITY",
+    "FAMILIES",
+    "KINDS",
+    "Variant",
+    "augment",
+    "resolve_kinds",
+    "variants",
+]

@@ -1,0 +1,116 @@
+"""Changed copies of comments: which are drawn, and of which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+
+from gkiller.data.augment.kinds import KINDS, resolve_kinds
+from gkiller.data.rows import MAX_FIELD_CHARACTERS
+from gkiller.settings import AugmentSettings
+
+DEFAULT_INTENSITY: float = AugmentSettings().intensity
+
+
+class Variant(NamedTuple):
+    """A changed copy of a comment.
+
+    Attributes:
+        kind: how it was changed.
+        number: which copy of its comment it is, from 1.
+        text: the changed comment, which differs from the comment.
+    """
+
+    kind: str
+    number: int
+    text: str
+
+
+def augment(
+    texts: Iterable[str],
+    kinds: Iterable[str],
+    rate: float,
+    seed: int,
+    *,
+    intensity: float = DEFAULT_INTENSITY,
+) -> list[str]:
+    """Return the comments, a share of them changed, in their order.
+
+    What becomes of a comment depends on it, the kinds, the intensity and the seed, and not on the comments
+    beside it. The comments changed at one rate are among those changed at a higher one. Nothing is dropped.
+
+    Args:
+        texts: n comments; any text, lone surrogates too.
+        kinds: names of kinds or families; every kind when there is none.
+        rate: share of the comments that are changed, 0 to 1; each is drawn by itself.
+        seed: 0 or more.
+        intensity: share of the places in a comment that a change touches, over 0 and up to 1.
+
+    Returns:
+        n comments. One that was not drawn, or in which no kind finds anything to change, is the same.
+
+    Raises:
+        SettingsError: there is no such kind.
+        ValueError: rate or intensity is out of its range.
+    """
+    chosen = resolve_kinds(kinds)
+    if not 0 <= rate <= 1 or not 0 < intensity <= 1:
+        raise ValueError(f"rate must be in 0..1 and intensity in (0, 1], not {rate} and {intensity}")
+    changed = []
+    for text in texts:
+        made = variants(text, chosen, rate, seed, intensity=intensity)
+        changed.append(made[0].text if made else text)
+    return changed
+
+
+def variants(
+    text: str,
+    kinds: Sequence[str],
+    rate: float,
+    seed: int,
+    *,
+    intensity: float = DEFAULT_INTENSITY,
+    copies: int = 1,
+) -> list[Variant]:
+    """Return the changed copies of one comment, all different; none where it is not drawn.
+
+    For each copy the kinds are tried in a random order until one changes the comment; the next copy begins
+    with the next kind.
+
+    Args:
+        text: the comment.
+        kinds: as of `resolve_kinds`; no copies without any.
+        rate: probability that the comment is drawn.
+        seed: 0 or more.
+        intensity: share of the places that a change touches, over 0 and up to 1.
+        copies: most copies.
+    """
+    rng = _generator(text, seed)
+    if rng.random() >= rate or not kinds:
+        return []
+    order = [kinds[index] for index in rng.permutation(len(kinds)).tolist()]
+    found: list[Variant] = []
+    for number in range(1, copies + 1):
+        first = (number - 1) % len(order)
+        known = {text, *(variant.text for variant in found)}
+        for kind in (*order[first:], *order[:first]):
+            changed = KINDS[kind](text, rng, intensity)
+            if changed not in known and len(changed) <= MAX_FIELD_CHARACTERS:
+                found.append(Variant(kind, number, changed))
+                break
+    return found
+
+
+def is_drawn(text: str, rate: float, seed: int) -> bool:
+    """Tell whether `variants` changes this comment at this rate."""
+    return bool(_generator(text, seed).random() < rate)
+
+
+def _generator(text: str, seed: int) -> Generator:
+    """Return the generator that belongs to a comment and a seed."""
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return np.random.Generator(np.random.PCG64([seed, int.from_bytes(digest, "little")]))

@@ -1,0 +1,332 @@
+"""Prepared directories with changed copies of their comments, in bounded memory.
+
+A first pass over all splits keeps 8 bytes per row to know duplicates by; a second one writes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gkiller import __version__
+from gkiller.data.assign import TRAIN
+from gkiller.data.augment.apply import Variant, is_drawn, variants
+from gkiller.data.augment.digests import Digests, DigestSet
+from gkiller.data.augment.kinds import resolve_kinds
+from gkiller.data.augment.paraphrase import PARAPHRASE, Paraphraser
+from gkiller.data.clean import Progress, exact_hash, folded_hash
+from gkiller.data.dataset import SPLIT_NAMES
+from gkiller.data.load import check_settings, read_manifest, split_file
+from gkiller.data.manifest import class_weights, label_counts
+from gkiller.data.prepare import prepare
+from gkiller.data.store import (
+    MANIFEST_NAME,
+    RowWriter,
+    check_output,
+    read_row_groups,
+    table_codes,
+    write_manifest,
+)
+from gkiller.errors import OutputError, SettingsError, SourceNotFoundError, did_you_mean
+from gkiller.files import atomic_directory, sha256_file
+from gkiller.settings import AugmentSettings, DataSettings
+
+_SLICE_ROWS = 512  # rows whose copies are in memory together
+_TRAIN = SPLIT_NAMES[TRAIN]
+
+
+def augment_source(
+    source: str,
+    out: Path,
+    data: DataSettings,
+    settings: AugmentSettings,
+    *,
+    split: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write changed copies of a source's comments to a prepared directory.
+
+    Without ``split`` the directory has the source's splits, and in the train split each comment's copies
+    behind it. The other splits are the source's, byte for byte. With ``split`` the directory has that split
+    alone, with a comment's copies in its place; one without copies stays as it is, so that at one copy the
+    rows are the source's.
+
+    A copy's id is ``id#kind.number``; its labels and its weight are its comment's. Dropped is a copy whose
+    text another copy has, or that is, but for case and white space, another comment of any split.
+
+    Args:
+        source: a prepared directory, or anything that ``prepare`` reads, which is prepared first.
+        out: the directory to write.
+        data: how a source that is not prepared is read.
+        settings: kinds, rate, intensity, copies, seed, and the seq2seq models if any.
+        split: "train", "valid" or "test", for a suite to measure robustness on.
+        overwrite: replace ``out`` when it is a prepared directory.
+        progress: called as ``progress(stage, done, total)``; stages are those of ``prepare``, then
+            ``comparing`` and ``augmenting``, in rows.
+
+    Returns:
+        The manifest, as written; the last entry of its ``augmentations`` counts what was done.
+
+    Raises:
+        SettingsError: there is no such kind or split, or the data settings do not fit prepared data.
+        DataError: as ``prepare`` raises; there is no such split; a prepared file has changed; ``out`` is not
+            ours to replace, or is the source.
+        ModelError: a seq2seq model is not there or cannot be read.
+    """
+    if split is not None and split not in SPLIT_NAMES:
+        raise SettingsError(
+            f"unknown split {split!r}", where="--split", remedy=did_you_mean(split, SPLIT_NAMES)
+        )
+    work = _Work(settings)  # refuses unknown kinds before anything is read
+    check_output(out, overwrite=overwrite)
+    path = Path(source).expanduser()
+    if (path / MANIFEST_NAME).is_file():
+        _check_prepared(path, out, data, source)
+        return _augment_prepared(path, out, work, split, overwrite, progress)
+    with TemporaryDirectory(prefix="gkiller-data-") as folder:
+        prepared = Path(folder) / "prepared"
+        prepare(data, prepared, sources=[source], progress=progress)
+        return _augment_prepared(prepared, out, work, split, overwrite, progress)
+
+
+def _check_prepared(path: Path, out: Path, data: DataSettings, source: str) -> None:
+    """Refuse data settings that were not those of the prepared data, and the source as output."""
+    check_settings(data.model_copy(update={"source": source}), read_manifest(path))
+    if data.label_columns:
+        raise SettingsError(
+            "prepared data are augmented with all their labels",
+            where="data.label_columns",
+            remedy="leave it out here, and choose labels with gkiller train --label-columns",
+        )
+    if out.exists() and out.resolve() == path.resolve():
+        raise OutputError("this is the source itself", where=str(out), remedy="choose another --out")
+
+
+@dataclass
+class _Work:
+    """What is to be done to each comment, and what has been done."""
+
+    settings: AugmentSettings
+    kinds: tuple[str, ...] = ()
+    paraphraser: Paraphraser | None = None
+    made: Counter[str] = field(default_factory=Counter)
+    changed: int = 0
+    duplicates: int = 0
+
+    def __post_init__(self) -> None:
+        """Resolve the kinds and load the models."""
+        names = [name for name in self.settings.kinds if name != PARAPHRASE]
+        if not self.settings.seq2seq and len(names) < len(self.settings.kinds):
+            raise SettingsError(
+                f"{PARAPHRASE!r} needs a model",
+                where="augment.kinds",
+                remedy="name its directory with --seq2seq",
+            )
+        self.kinds = resolve_kinds(names) if names or not self.settings.kinds else ()
+        if self.settings.seq2seq:
+            self.paraphraser = Paraphraser(self.settings)
+
+    def copies(self, texts: Sequence[str]) -> list[list[Variant]]:
+        """Return the copies of each of n comments."""
+        given = self.settings
+        made = [
+            variants(text, self.kinds, given.rate, given.seed, intensity=given.intensity, copies=given.copies)
+            for text in texts
+        ]
+        if self.paraphraser is not None:
+            drawn = [at for at, text in enumerate(texts) if is_drawn(text, given.rate, given.seed)]
+            answers = self.paraphraser.paraphrase([texts[at] for at in drawn])
+            for at, answer in zip(drawn, answers, strict=True):
+                if answer is not None:
+                    made[at].append(Variant(PARAPHRASE, 1, answer))
+        return made
+
+    def report(self, split: str, rows: int, digest: str) -> dict[str, Any]:
+        """Return the manifest's entry.
+
+        Args:
+            split: which was augmented.
+            rows: it had.
+            digest: of the source's manifest.
+        """
+        entry = {
+            "split": split,
+            "source_digest": digest,
+            "rows": rows,
+            "changed": self.changed,
+            "unchanged": rows - self.changed,
+            "duplicates": self.duplicates,
+            "kinds": {kind: self.made[kind] for kind in (*self.kinds, PARAPHRASE) if kind in self.made},
+            "settings": self.settings.model_dump(mode="json"),
+            "numpy": np.__version__,
+        }
+        if self.paraphraser is not None:
+            entry["seq2seq_sha256"] = self.paraphraser.digests
+        return entry
+
+
+def _augment_prepared(
+    source: Path,
+    out: Path,
+    work: _Work,
+    split: str | None,
+    overwrite: bool,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    manifest = read_manifest(source)
+    files = {name: split_file(source, entry) for name, entry in manifest["splits"].items()}
+    name = split or _TRAIN
+    if name not in files:
+        raise SourceNotFoundError(
+            f"there is no split {name!r}",
+            where=str(manifest["source"]),
+            remedy=f"choose one of the splits there are: {', '.join(files) or 'none'}",
+        )
+    originals = _folded_digests(files, manifest, progress)
+    entry = manifest["splits"][name]
+    with atomic_directory(out) as folder:
+        writer = RowWriter(folder / entry["file"], manifest["labels"])
+        codes = _write(files[name], writer, work, originals, entry["rows"], split is None, progress)
+        splits = {name: _entry(entry, writer, codes)}
+        if split is None:
+            for other in files.keys() - {name}:
+                shutil.copyfile(files[other], folder / files[other].name)
+            splits = {other: splits.get(other, manifest["splits"][other]) for other in manifest["splits"]}
+        report = work.report(name, entry["rows"], manifest["digest"])
+        written = _manifest(manifest, splits, report, suite=split is not None)
+        write_manifest(folder, written)
+        check_output(out, overwrite=overwrite)  # something may have come there meanwhile
+    return written
+
+
+def _folded_digests(files: dict[str, Path], manifest: dict[str, Any], progress: Progress | None) -> DigestSet:
+    """Return the digests of all splits' folded texts."""
+    found, done = DigestSet(), 0
+    total = sum(int(entry["rows"]) for entry in manifest["splits"].values())
+    for path in files.values():
+        for table in read_row_groups(path):
+            found.add(_folded(table.column("text").to_pylist()))
+            done += table.num_rows
+            if progress is not None:
+                progress("comparing", done, total)
+    return found
+
+
+def _write(
+    path: Path,
+    writer: RowWriter,
+    work: _Work,
+    originals: DigestSet,
+    total: int,
+    keep: bool,
+    progress: Progress | None,
+) -> npt.NDArray[np.int8]:
+    """Write a split's rows and their copies.
+
+    Args:
+        path: the split's file.
+        writer: where the rows go; closed at the end.
+        work: what to do.
+        originals: digests of all splits' folded texts.
+        total: rows of the split.
+        keep: whether a comment stands before its copies; else only where it has none.
+        progress: told of the split's rows.
+
+    Returns:
+        The labels of the rows written, int8 of shape (n, L).
+    """
+    import pyarrow as pa
+
+    copied, codes, done = DigestSet(), [], 0
+    for group in read_row_groups(path):
+        for start in range(0, group.num_rows, _SLICE_ROWS):
+            table = group.slice(start, _SLICE_ROWS)
+            ids, texts = table.column("id").to_pylist(), table.column("text").to_pylist()
+            made = _without_duplicates(texts, work.copies(texts), originals, copied)
+            rows, new_ids, new_texts = [], [], []
+            for row, copies in enumerate(made):
+                if keep or not any(copies):
+                    rows.append(row)
+                    new_ids.append(ids[row])
+                    new_texts.append(texts[row])
+                for copy in filter(None, copies):
+                    rows.append(row)
+                    new_ids.append(f"{ids[row]}#{copy.kind}.{copy.number}")
+                    new_texts.append(copy.text)
+                    work.made[copy.kind] += 1
+                work.changed += any(copies)
+                work.duplicates += copies.count(None)
+            part = table.take(pa.array(rows, pa.int64()))
+            for name, values in (("id", new_ids), ("text", new_texts)):
+                part = part.set_column(part.column_names.index(name), name, pa.array(values, pa.string()))
+            writer.add(part)
+            codes.append(table_codes(part, writer.labels))
+            done += table.num_rows
+            if progress is not None:
+                progress("augmenting", done, total)
+    writer.close()
+    return np.concatenate(codes)
+
+
+def _without_duplicates(
+    texts: Sequence[str], made: Sequence[Sequence[Variant]], originals: DigestSet, copied: DigestSet
+) -> list[list[Variant | None]]:
+    """Return the copies with None for each that is another comment, or an earlier copy, and note the rest."""
+    flat = [copy.text for copies in made for copy in copies]
+    sources = np.repeat(np.arange(len(texts)), [len(copies) for copies in made])
+    folded, exact = _folded(flat), _exact(flat)
+    elsewhere = originals.contains(folded) & (folded != _folded(texts)[sources])
+    first = np.zeros(len(flat), dtype=bool)
+    first[np.unique(exact, return_index=True)[1]] = True
+    fresh = first & ~elsewhere & ~copied.contains(exact)
+    copied.add(exact[fresh])
+    marks = iter(fresh.tolist())
+    return [[copy if next(marks) else None for copy in copies] for copies in made]
+
+
+def _folded(texts: Sequence[str]) -> Digests:
+    return np.frombuffer(b"".join(folded_hash(text)[:8] for text in texts), dtype="<u8").astype(np.uint64)
+
+
+def _exact(texts: Sequence[str]) -> Digests:
+    return np.frombuffer(b"".join(exact_hash(text) for text in texts), dtype="<u8").astype(np.uint64)
+
+
+def _entry(old: dict[str, Any], writer: RowWriter, codes: npt.NDArray[np.int8]) -> dict[str, Any]:
+    """Return the manifest's entry of the split that was written."""
+    return {
+        **old,
+        "rows": writer.rows,
+        "labels": label_counts(writer.labels, codes),
+        "fingerprint": writer.fingerprint(),
+        "sha256": sha256_file(writer.path),
+    }
+
+
+def _manifest(
+    old: dict[str, Any], splits: dict[str, Any], report: dict[str, Any], *, suite: bool
+) -> dict[str, Any]:
+    """Return the source's manifest with what has changed; plain values only, and no time of day."""
+    changed = {
+        **old,
+        "gkiller_version": __version__,
+        "rows_kept": sum(int(entry["rows"]) for entry in splits.values()),
+        "splits": splits,
+        "augmentations": [*old.get("augmentations", []), report],
+    }
+    if suite:
+        (name,) = splits
+        changed["warnings"] = [line for line in old["warnings"] if line.startswith(f"{name}: ")]
+        changed["settings"] = {**old["settings"], "valid_share": None, "test_share": None}
+    else:
+        changed["class_weights"] = class_weights(splits[_TRAIN]["labels"])
+    return changed
