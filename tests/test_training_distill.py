@@ -460,7 +460,7 @@ def test_the_command_line(call, runs, prepared, tokenizer_file, tmp_path, no_plo
     teachers = ("--teacher", runs / "one", "--teacher", runs / "other", "--transfer", more(tmp_path))
     code, out, err = call(*shared, *teachers, "--name", "x")
     assert code == 0, err
-    assert "Teacher one, and how far the student agrees" in out
+    assert "Teacher: one" in out
     assert "the mean of 2 teachers" in out
     assert "scored once" in err
     code, out, err = call(*shared, *teachers[:2], "--json")

@@ -100,10 +100,10 @@ def teacher_table(taught: Taught, student: Evaluation) -> Table:
         rows.append((same.label, *plain, figure_text(same.decisions), figure_text(same.logits)))
     header = ["label", "F1", "AP", "student F1", "student AP", "equal decisions", "r of logits"]
     return results_table(
-        f"Teacher {taught.name}, and how far the student agrees",
+        f"Teacher: {taught.name}",
         header,
         rows,
-        caption="validation split, each at its own threshold, tuned there",
+        caption="validation split; teacher and student each at its own threshold, tuned there",
     )
 
 

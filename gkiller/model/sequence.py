@@ -76,9 +76,14 @@ def outputs_of(config: Any, labels: Sequence[str]) -> Outputs:
 
 
 def read_outputs(reference: str, labels: Sequence[str]) -> Outputs:
-    """Return what a classifier's outputs mean, without its weights; arguments and errors as `load_classifier`.
+    """Return what a classifier's outputs mean, without reading its weights; it may have none of the labels.
 
-    There may be none of the labels among them.
+    Args:
+        reference: a directory or a hub id.
+        labels: those wanted.
+
+    Raises:
+        ModelFormatError, HubUnavailableError: it cannot be read.
     """
     from transformers import AutoConfig
 

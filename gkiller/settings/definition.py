@@ -284,26 +284,26 @@ class DistillSettings(_Section):
 
     teachers: tuple[str, ...] = setting(
         (),
-        "Trained classifiers to learn from, comma-separated or one by one: gkiller runs or models, or sequence "
-        "classifiers of transformers (directories or hub ids); of several, the mean of their logits.",
+        "Trained classifiers to learn from, comma-separated or one by one: gkiller runs or models, or "
+        "sequence classifiers of transformers (directories or hub ids); of several, the mean of their logits.",
         flag="--teacher",
     )
     label_weight: float = setting(
-        1.0, "Weight of the labels' own loss beside what the teachers say; 0 leaves labels out.", ge=0, le=1000
+        1.0, "Weight of the labels' own loss beside the teachers'; 0 leaves labels out.", ge=0, le=1000
     )
     logit_weight: float = setting(
         1.0, "Weight of the mean squared difference from the teachers' logits.", ge=0, le=1000
     )
     hidden_weight: float = setting(
         0.0,
-        "Weight of similarity-preserving transfer: how alike a batch's comments are in the teachers' last layer.",
+        "Weight of similarity-preserving transfer: how alike comments are in the teachers' last layer.",
         ge=0,
         le=1000,
     )
     transfer: str | None = setting(
         None,
-        "File of comments without labels, learnt from the teachers alone: text with a comment a line, CSV, TSV, "
-        "JSON Lines or Parquet.",
+        "File of comments without labels, learnt from the teachers alone: text with a comment a line, CSV, "
+        "TSV, JSON Lines or Parquet.",
         flag="--transfer",
     )
     transfer_column: str | None = setting(

@@ -140,8 +140,10 @@ class Learner:
             rows: of the training split.
             targets: their labels.
         """
-        mass = loss_mass(targets, self.weights) if self.ranks.size > 1 else 1.0
-        task, lesson = task_loss(logits, targets, self.weights), self.train.lesson
+        several, lesson = self.ranks.size > 1, self.train.lesson
+        task, mass = task_loss(logits, targets, self.weights), 1.0
+        if several:
+            mass = loss_mass(targets, self.weights)
         if lesson is None:
             return [(task, mass)]
         own = self.settings.distill
@@ -151,7 +153,7 @@ class Learner:
         if own.logit_weight:
             taught = torch.from_numpy(lesson.logits[rows]).to(self.device)
             each = logit_loss(self.growth.model.label_logits(logits.float()), taught)
-            parts.append((own.logit_weight * each, float((~taught.isnan()).sum())))
+            parts.append((own.logit_weight * each, float((~taught.isnan()).sum()) if several else 1.0))
         if own.hidden_weight:
             seen = [torch.from_numpy(np.asarray(states[rows])).to(self.device) for states in lesson.hidden]
             parts.append((own.hidden_weight * similarity_loss(pooled[0], seen), float(len(rows))))

@@ -1,4 +1,4 @@
-"""What became of the teaching: the teachers' figures on the validation split, and how far a student agrees."""
+"""What became of the teaching: the teachers on the validation split, and how far their student agrees."""
 
 from __future__ import annotations
 

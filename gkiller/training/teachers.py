@@ -1,7 +1,7 @@
 """Teachers: trained classifiers that a student learns from. Each scores every comment once.
 
-What a teacher says of a list of comments is kept in a sealed directory, under a fingerprint of the teacher and
-the comments, so that other runs, and this one when it goes on, read the same bytes.
+What a teacher says of a list of comments is kept in a sealed directory, under a fingerprint of the teacher
+and the comments, so that other runs, and this one when it goes on, read the same bytes.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class Lesson:
 
     Attributes:
         logits: (n, L), the mean over the teachers that have a label; NaN where none has.
-        hidden: for each teacher (n, its width), the mean of a comment's token vectors in the last layer; empty
-            where they are not learnt.
+        hidden: for each teacher (n, its width), the mean of a comment's token vectors in the last layer;
+            empty where they are not learnt.
         each: for each teacher (n, L), NaN where it lacks a label.
     """
 
@@ -133,7 +133,7 @@ def _find(reference: str, labels: Sequence[str]) -> Teacher:
             raise ModelFormatError(
                 "this teacher is an encoder without a classifier",
                 where=reference,
-                remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}; then name that run",
+                remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}; name that run",
             )
         outputs = read_outputs(str(folder), labels)
         names, shared = outputs.names, list(outputs.columns)
@@ -164,7 +164,7 @@ def lesson(
         cache: holds a directory for each fingerprint of teacher and comments.
         device: where to compute.
         ranks: the processes that share the work; the first one writes.
-        progress: told the teacher's name, the comments done by this process, and their number.
+        progress: told what is done, about how many comments are, and their number.
 
     Raises:
         OutputError: there is no room for it on the disk, or it cannot be written.
@@ -256,7 +256,7 @@ def _compute(
                 mean = (vectors.float() * kept).sum(1) / kept.sum(1).clamp(min=1)
                 states[places] = mean.half().cpu()
             done += len(rows)
-            progress(f"scoring with {teacher.name}", done * ranks.size, len(texts))
+            progress(f"scoring with {teacher.name}", min(done * ranks.size, len(texts)), len(texts))
     logits = ranks.add(logits)
     states = None if states is None else ranks.add(states)
     whole = logits.isfinite().all(1)

@@ -206,7 +206,7 @@ class _Work:
                 _compute_lower(trainer, run)
             progress = _run(trainer, run, signals=signals)
             text = self.tokenizer.to_str()
-            lesson = lessons.get("valid")
+            valid = lessons.get("valid")
             finished = finish(
                 settings,
                 run,
@@ -216,7 +216,7 @@ class _Work:
                 store,
                 progress,
                 manifest,
-                teachers=(self.teachers, lesson) if lesson else None,
+                teachers=(self.teachers, valid) if valid else None,
                 write=ranks.first,
             )
         if settings.train.freeze_layers:
@@ -234,7 +234,7 @@ class _Work:
         return {"distill": facts}
 
     def _lessons(self, on_event: EventCallback, on_data: DataProgress | None) -> dict[str, Lesson]:
-        """Return what the teachers say of the training and the validation split; nothing without a teacher."""
+        """Return what the teachers say of the training and the validation split; empty without a teacher."""
         if not self.teachers:
             return {}
         train, valid = self.dataset.split("train").texts, self.dataset.split("valid").texts
