@@ -300,7 +300,7 @@ def test_transfer_files_that_cannot_be_read_are_refused(tmp_path):
         read(table)
     assert "distill.transfer_column" in caught.value.remedy
     assert read(table, "distill.transfer_column=words") == ["x"]
-    with pytest.raises(ColumnError, match="no column 'nope'$"):
+    with pytest.raises(ColumnError, match=r"no column 'nope'$"):
         read(table, "distill.transfer_column=nope")
     (tmp_path / "more.doc").write_text("x")
     with pytest.raises(FormatError) as caught:
@@ -359,7 +359,9 @@ def test_a_taught_run_reports_its_teachers(tiny, runs, tmp_path, no_plots):
     report = json.loads((result.run.path / "validation.json").read_text())["teachers"]
     assert [one["name"] for one in report] == ["one", "other", "the mean of 2 teachers"]
     expected = json.loads((runs / "one" / "validation.json").read_text())["labels"]["toxicity"]
-    assert report[0]["validation"]["labels"]["toxicity"]["ap"]["value"] == pytest.approx(expected["ap"]["value"])
+    assert report[0]["validation"]["labels"]["toxicity"]["ap"]["value"] == pytest.approx(
+        expected["ap"]["value"]
+    )
     for one in report:
         same = one["agreement"]["toxicity"]
         assert 0 <= same["decisions"]["low"] <= same["decisions"]["value"] <= 1

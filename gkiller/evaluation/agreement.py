@@ -107,7 +107,9 @@ def _centred(values: FloatArray, weights: FloatArray) -> FloatArray:
 def _figures(sums: FloatArray) -> FloatArray:
     """Return share of equal decisions and correlation, (R, 2), of sums (R, 7) over the table's columns."""
     mass = sums[:, :1]
-    equal, one, other, squared_one, squared_other, product = (sums[:, 1:] / np.where(mass > 0, mass, np.nan)).T
+    equal, one, other, squared_one, squared_other, product = (
+        sums[:, 1:] / np.where(mass > 0, mass, np.nan)
+    ).T
     spread = np.sqrt(np.maximum(squared_one - one**2, 0) * np.maximum(squared_other - other**2, 0))
     together = product - one * other
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -45,9 +45,7 @@ def score_texts(
     return scores
 
 
-def logit_texts(
-    loaded: LoadedModel, texts: Sequence[str], batch_size: int = 256
-) -> npt.NDArray[np.float64]:
+def logit_texts(loaded: LoadedModel, texts: Sequence[str], batch_size: int = 256) -> npt.NDArray[np.float64]:
     """Return one logit per label for every comment, whose sigmoid is the score; as `score_texts`."""
     return _over(loaded, texts, batch_size, lambda logits: loaded.model.label_logits(logits.float()), None)
 

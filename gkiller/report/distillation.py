@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 HEADER = ("label", "teacher's F1", "student's F1", "teacher's AP", "student's AP", "equal", "r of logits")
 NOTE = (
-    "Each model at its own threshold, tuned on these rows. Equal: the share of equal decisions; r: Pearson's\n"
-    "correlation of the logits."
+    "Each model at its own threshold, tuned on these rows. Equal: the share of equal decisions; r: Pearson's "
+    "correlation\nof the logits."
 )
 
 

@@ -285,7 +285,7 @@ class DistillSettings(_Section):
     teachers: tuple[str, ...] = setting(
         (),
         "Trained classifiers to learn from, comma-separated or one by one: gkiller runs or models, or "
-        "sequence classifiers of transformers (directories or hub ids); of several, the mean of their logits.",
+        "sequence classifiers of transformers (directories or hub ids); of several, their logits' mean.",
         flag="--teacher",
     )
     label_weight: float = setting(

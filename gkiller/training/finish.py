@@ -22,9 +22,9 @@ from gkiller.model.growth import check_fold, dendrite_counts, folded
 from gkiller.model.scoring import score_texts
 from gkiller.model.wordpiece import parse_tokenizer
 from gkiller.report.card import CardFacts, model_card
+from gkiller.report.distillation import distillation_text
 from gkiller.report.evaluation import write_evaluation
 from gkiller.report.evaluation_text import evaluation_text
-from gkiller.report.distillation import distillation_text
 from gkiller.report.training_plots import write_training_plots
 from gkiller.training.phases import kept_dendrites
 from gkiller.training.taught import taught

@@ -38,7 +38,9 @@ def transfer_texts(settings: Settings, dataset: Dataset) -> list[str]:
         source = from_file(Path(own.transfer).expanduser(), own.transfer, text_column=own.transfer_column)
     except ColumnError as error:
         remedy = "name the comments' column: --set distill.transfer_column=NAME"
-        raise ColumnError(error.what.replace(" (--text-column)", ""), where=error.where, remedy=remedy) from error
+        raise ColumnError(
+            error.what.replace(" (--text-column)", ""), where=error.where, remedy=remedy
+        ) from error
     except FormatError as error:
         remedy = error.remedy.replace("; else name the format with --input-format", "")
         raise FormatError(error.what, where=error.where, remedy=remedy) from error
