@@ -18,6 +18,7 @@ from training_helpers import toy_trainer
 from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from gkiller.data.dataset import Dataset, Split
+from gkiller.data.load import load_dataset
 from gkiller.errors import (
     ColumnError,
     EmptyDataError,
@@ -121,7 +122,7 @@ def test_a_step_learns_labels_and_logits_by_their_weights(tiny, tmp_path):
         soft = np.nanmean(difference**2)
         optimizer = torch.optim.SGD(learner.growth.model.parameters(), lr=0.0)
         found = learner.step(optimizer, rows, trainer.progress.phase)
-        assert found == pytest.approx(0.5 * float(hard) + 2 * soft, rel=1e-5)
+        assert found == pytest.approx(0.5 * hard.item() + 2 * soft, rel=1e-5)
 
 
 def test_hidden_states_reach_the_loss(tiny, tmp_path):
@@ -138,8 +139,8 @@ def test_hidden_states_reach_the_loss(tiny, tmp_path):
         assert pooled[0].shape == (6, 32)
         *_, (loss, _) = learner._parts(logits, pooled, rows, labels)
         expected = 3 * similarity_loss(pooled[0], [torch.from_numpy(states[:6])])
-        assert float(loss) == pytest.approx(float(expected))
-        assert float(loss) > 0
+        assert loss.item() == pytest.approx(expected.item())
+        assert loss.item() > 0
 
 
 # -- what teachers say --------------------------------------------------------------------------
@@ -300,7 +301,7 @@ def test_transfer_files_that_cannot_be_read_are_refused(tmp_path):
         read(table)
     assert "distill.transfer_column" in caught.value.remedy
     assert read(table, "distill.transfer_column=words") == ["x"]
-    with pytest.raises(ColumnError, match=r"no column 'nope'$"):
+    with pytest.raises(ColumnError, match=r"no column 'nope' \(name the"):
         read(table, "distill.transfer_column=nope")
     (tmp_path / "more.doc").write_text("x")
     with pytest.raises(FormatError) as caught:
@@ -372,14 +373,16 @@ def test_a_taught_run_reports_its_teachers(tiny, runs, tmp_path, no_plots):
 
 
 def test_a_student_learns_from_logits_alone(tiny, runs, tmp_path, no_plots):
-    """Without its labels' loss it still comes to agree with its teacher, and more than before it learnt."""
+    """The loss is the squared difference alone: it falls well below that of the best constant logit."""
     shared = ("dendrites.enabled=false", f"distill.teachers={runs / 'one'}", "distill.label_weight=0")
-    agreed = []
-    for epochs, lr in ((1, 1e-6), (8, 1e-2)):
-        settings = tiny(*shared, f"train.epochs={epochs}", f"train.lr={lr}", "train.patience=8")
-        result = train(settings, out=tmp_path, name=f"x{epochs}")
-        agreed.append(result.finished.taught[0].agreement[0].logits.value)
-    assert agreed[1] > max(0.6, agreed[0])
+    calm = ("model.dropout=0", "train.token_dropout=0", "train.lr=0.01")
+    settings = tiny(*shared, *calm, "train.epochs=12", "train.patience=12")
+    result = train(settings, out=tmp_path, name="x")
+    texts = load_dataset(settings.data, cache=tmp_path).split("train").texts
+    constant = told(runs / "one", tmp_path / "told", texts=texts).logits.var()
+    losses = [row["train_loss"] for row in result.progress.metrics]
+    assert losses[0] > constant
+    assert losses[-1] < constant / 4
 
 
 def test_six_labels_some_unknown_to_the_teacher(runs, prepared_six, tokenizer_file, tmp_path, no_plots):

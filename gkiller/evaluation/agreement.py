@@ -101,7 +101,8 @@ def _centred(values: FloatArray, weights: FloatArray) -> FloatArray:
     if np.ptp(values) == 0:
         return np.zeros(len(values))
     shifted = values - np.average(values, weights=weights)
-    return shifted / np.abs(shifted).max()
+    scaled: FloatArray = shifted / np.abs(shifted).max()
+    return scaled
 
 
 def _figures(sums: FloatArray) -> FloatArray:
