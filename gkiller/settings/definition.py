@@ -298,7 +298,7 @@ class DistillSettings(_Section):
         0.0,
         "Weight of similarity-preserving transfer: how alike comments are in the teachers' last layer.",
         ge=0,
-        le=1000,
+        le=1_000_000,
     )
     transfer: str | None = setting(
         None,
