@@ -18,10 +18,9 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, P
 from gkiller.benchmark.child import joined, measure
 from gkiller.benchmark.giants import fit_probe, giant_fingerprint
 from gkiller.benchmark.linear import fit_linear, load_linear
-from gkiller.benchmark.networks import label_columns
 from gkiller.benchmark.plan import Plan
 from gkiller.benchmark.processes import start_cold, time_systems
-from gkiller.benchmark.rivals import Frame, gkiller_specs, linear_spec, name_of, rival_specs, unique_names
+from gkiller.benchmark.rivals import Frame, gkiller_specs, linear_spec, rival_specs, unique_names
 from gkiller.benchmark.static import fit_static
 from gkiller.benchmark.systems import SystemSpec, open_system, score
 from gkiller.data.dataset import Dataset, Split
@@ -39,6 +38,7 @@ from gkiller.errors import (
 from gkiller.model.classifier import ToxicityClassifier
 from gkiller.model.directory import add_files, load_model
 from gkiller.model.scoring import score_texts
+from gkiller.model.sequence import label_columns, name_of
 from gkiller.settings import resolve
 
 TEXTS = [comment(i, i % 3 == 0) for i in range(50)]
@@ -158,6 +158,9 @@ def test_names_are_told_apart(exported, frame, tmp_path):
         (["hate", "fine"], ["toxicity"], False, {"toxicity": 0}),
         (["toxic", "insult"], ["insult", "toxicity"], True, {"insult": 1, "toxicity": 0}),
         (["a", "b", "c"], ["toxicity"], False, {}),
+        (["threat"], ["toxicity"], False, {}),
+        (["not_threat", "threat"], ["toxicity", "insult"], False, {}),
+        (["toxic"], ["threat", "toxicity"], False, {"toxicity": 0}),
     ],
 )
 def test_a_classifiers_outputs_are_found_by_their_names(names, labels, multi, expected):

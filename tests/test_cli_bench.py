@@ -265,7 +265,7 @@ def test_data_without_the_models_label_are_refused(call, place):
 def test_speed_only_times_a_bert_base_of_random_weights_without_any_hub(call, place, timings, monkeypatch):
     """Its network is made small here; the one of the default configuration has 109 million parameters."""
     monkeypatch.setattr("gkiller.benchmark.giants._bert_base", tiny_bert)
-    monkeypatch.setattr("gkiller.benchmark.rivals.resolve_commit", None)
+    monkeypatch.setattr("gkiller.model.sequence.resolve_commit", None)
     found = result(call, "--speed-only", "--compare-base")
     assert found["quality"] is None
     giant = found["systems"][-1]

@@ -62,6 +62,23 @@ def test_command_gets_its_own_parameters_and_the_resolution():
     assert resolved.preset == "fast"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--teacher", "a", "--teacher", "b,c"], ("a", "b", "c")),
+        (["--teacher", '["a,b", "c"]'], ("a,b", "c")),
+        (["--teacher", ""], ()),
+        ([], ()),
+    ],
+)
+def test_the_flag_of_a_list_may_be_given_again(arguments, expected):
+    command, calls = captured("distill")
+    result = invoke(command, "here", *arguments)
+    assert result.exit_code == 0, result.output
+    assert calls[0][0].settings.distill.teachers == expected
+    assert calls[0][0].origins["distill.teachers"] == ("--teacher" if arguments else "default")
+
+
 def test_flags_not_given_change_nothing():
     command, calls = captured("train", "dendrites", "data", "model", "evaluation")
     invoke(command, "here")

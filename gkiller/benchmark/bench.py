@@ -16,9 +16,7 @@ from gkiller.benchmark.quality import LabelledSet, Quality, measure_quality
 from gkiller.benchmark.rivals import (
     Frame,
     gkiller_specs,
-    is_gkiller,
     linear_spec,
-    name_of,
     rival_specs,
     static_spec,
     unique_names,
@@ -32,6 +30,7 @@ from gkiller.errors import LabelMismatchError, SettingsError
 from gkiller.evaluation.source import DataChoice, choose_data, load_chosen, run_of
 from gkiller.inference.loading import available_threads
 from gkiller.model.directory import LoadedModel, load_model
+from gkiller.model.sequence import is_gkiller, name_of
 from gkiller.settings import DataSettings
 from gkiller.strict_json import parse_json
 

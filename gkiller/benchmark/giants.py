@@ -15,17 +15,7 @@ import torch
 from torch import nn
 
 from gkiller.benchmark.graphs import make_graphs
-from gkiller.benchmark.networks import is_classifier
-from gkiller.benchmark.rivals import (
-    Frame,
-    fetch,
-    fingerprint,
-    gkiller_specs,
-    is_gkiller,
-    rival_specs,
-    weights_digest,
-    with_graphs,
-)
+from gkiller.benchmark.rivals import Frame, fingerprint, gkiller_specs, rival_specs, with_graphs
 from gkiller.benchmark.systems import SystemSpec, Trained
 from gkiller.data.labelled import Labelled
 from gkiller.data.load import split_fingerprint
@@ -37,6 +27,7 @@ from gkiller.model.classifier import ToxicityClassifier, new_classifier
 from gkiller.model.directory import LoadedModel, load_model, save_model
 from gkiller.model.layout import GRAPHS, META, GraphPrecision
 from gkiller.model.pretrained import load_encoder, loading
+from gkiller.model.sequence import fetch, is_classifier, is_gkiller, weights_digest
 from gkiller.model.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:

@@ -19,11 +19,18 @@ from gkiller.data.load import split_fingerprint
 from gkiller.deployment.deploy import BESIDE
 from gkiller.errors import ModelFormatError, ModelNotFoundError, counted
 from gkiller.evaluation.source import run_of
-from gkiller.files import sha256_file
 from gkiller.model.classifier import parameter_count
 from gkiller.model.directory import LoadedModel, load_model
-from gkiller.model.layout import TOKENIZER, WEIGHTS, find_model
-from gkiller.model.pretrained import is_local, loading, resolve_commit
+from gkiller.model.layout import TOKENIZER, WEIGHTS
+from gkiller.model.pretrained import loading
+from gkiller.model.sequence import (
+    fetch,
+    is_classifier,
+    is_gkiller,
+    load_classifier,
+    name_of,
+    weights_digest,
+)
 from gkiller.model.wordpiece import special_ids
 from gkiller.settings import resolve
 
@@ -34,7 +41,6 @@ Progress = Callable[[str, int, int | None], None]
 RUNTIMES: Final[tuple[Runtime, ...]] = ("torch fp32", "onnx fp32", "onnx int8")
 _SHORT: Final = 12
 """Hex digits of a fingerprint in a name."""
-_HUB_FILES: Final = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,6 @@ class Frame:
         """Return a row that has the shared limits."""
         given = {"max_length": self.max_length, "batch_size": self.batch_size, **values}
         return SystemSpec(**given)
-
-
-def name_of(path: Path) -> str:
-    """Return what a model is called in the table: its run's name, else its directory's."""
-    path = path.resolve()
-    return path.parent.name if path.name == "model" else path.name
 
 
 def gkiller_specs(
@@ -122,8 +122,6 @@ def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[Syst
         assert loaded.path is not None
         return gkiller_specs(frame, loaded, name_of(loaded.path), role)
     folder = fetch(reference)
-    from gkiller.benchmark.networks import is_classifier
-
     with loading(reference):
         trained = is_classifier(folder)
     if not trained:
@@ -136,42 +134,10 @@ def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[Syst
     return transformers_specs(frame, reference, folder, role)
 
 
-def is_gkiller(reference: str) -> bool:
-    """Whether a reference is a gkiller model or a run that has one."""
-    try:
-        find_model(reference)
-    except ModelNotFoundError:
-        return False
-    return True
-
-
-def fetch(reference: str) -> Path:
-    """Return a directory with a model of transformers: the local one, or the hub's, in its cache.
-
-    Raises:
-        ModelNotFoundError: there is no such directory.
-        HubUnavailableError: the hub does not give it.
-    """
-    if is_local(reference):
-        path = Path(reference).expanduser()
-        if not (path / "config.json").is_file():
-            raise ModelNotFoundError(
-                "neither a gkiller model nor one of transformers: config.json is missing",
-                where=reference,
-                remedy="name a run, a model directory, or a hub id such as org/name",
-            )
-        return path
-    commit = resolve_commit(reference, None)
-    from huggingface_hub import snapshot_download
-
-    with loading(reference):
-        return Path(snapshot_download(reference, revision=commit, allow_patterns=list(_HUB_FILES)))
-
-
 def transformers_specs(frame: Frame, reference: str, folder: Path, role: Role) -> list[SystemSpec]:
     """Return the rows of a sequence classifier of transformers; its graphs are made and kept in the cache."""
     from gkiller.benchmark.graphs import make_graphs
-    from gkiller.benchmark.networks import load_classifier, save_tokenizer
+    from gkiller.benchmark.networks import save_tokenizer
 
     module, labels = load_classifier(str(folder), frame.labels)
     name = Path(reference).name
@@ -278,10 +244,3 @@ def fingerprint(*facts: Any) -> str:
     """Return the first digits of the SHA-256 of plain values."""
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:_SHORT]
-
-
-def weights_digest(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of a transformers model's weights, configuration and tokenizer, by file."""
-    names = ("config.json", "tokenizer.json", "vocab.txt", "merges.txt", "tokenizer_config.json")
-    there = [path for path in (*sorted(folder.glob("*.safetensors")), *map(folder.joinpath, names))]
-    return {path.name: sha256_file(path) for path in there if path.is_file()}

@@ -22,7 +22,7 @@ SectionArgument = Annotated[
 
 
 @app.command("show")
-@with_settings("data", "augment", "model", "dendrites", "train", "evaluation")
+@with_settings("data", "augment", "model", "dendrites", "train", "distill", "evaluation")
 def show_settings(
     resolved: Resolved,
     section: SectionArgument = None,

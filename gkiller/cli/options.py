@@ -63,7 +63,8 @@ def option(key: str, text: str | None = None) -> Any:
                 flag, metavar="|".join(entry.choices), autocompletion=_completion(entry.choices), **common
             ),
         ]
-    return Annotated[str | None, typer.Option(*flags, metavar=_METAVARS[entry.kind], **common)]
+    chosen = typer.Option(*flags, metavar=_METAVARS[entry.kind], **common)
+    return Annotated[list[str] | None, chosen] if entry.kind == "list" else Annotated[str | None, chosen]
 
 
 def option_help(entry: Reference) -> str:
@@ -99,7 +100,7 @@ def with_settings(
         def wrapper(**given: Any) -> None:
             from gkiller.settings import resolve
 
-            values = {name: given.pop(name) for name in flags}
+            values = {name: _joined(given.pop(name)) for name in flags}
             config = given.pop("config")
             resolved = resolve(
                 preset=given.pop("preset"),
@@ -150,6 +151,13 @@ def _own_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
         parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
         for name, parameter in declared.items()
     ]
+
+
+def _joined(value: Any) -> Any:
+    """Return a flag's value; what a list's flag gave, each time that it was given, as one text."""
+    if not isinstance(value, list):
+        return value
+    return ",".join(value) if value else None
 
 
 def _setting_parameters(entries: Iterable[Reference], helps: Mapping[str, str]) -> list[inspect.Parameter]:

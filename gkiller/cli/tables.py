@@ -9,6 +9,7 @@ from gkiller.cli.console import results_table, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from gkiller.evaluation.agreement import Taught
     from gkiller.evaluation.results import Evaluation, Figure, LabelResult, MacroResult
 
 
@@ -88,6 +89,22 @@ def _row(name: str, positives: str, result: LabelResult | MacroResult, shape: _S
         figure_text(figure, interval=False) for figure in (stored.precision, stored.recall, result.half.f1)
     )
     return (name, positives, threshold, f1, precision, recall, roc_auc, ap, half)
+
+
+def teacher_table(taught: Taught, student: Evaluation) -> Table:
+    """Return a teacher beside its student, a row per label that both have."""
+    rows = []
+    for same in taught.agreement:
+        sides = [evaluation.label(same.label) for evaluation in (taught.evaluation, student)]
+        plain = [figure_text(one, interval=False) for side in sides for one in (side.stored.f1, side.ap)]
+        rows.append((same.label, *plain, figure_text(same.decisions), figure_text(same.logits)))
+    header = ["label", "F1", "AP", "student F1", "student AP", "equal decisions", "r of logits"]
+    return results_table(
+        f"Teacher: {taught.name}",
+        header,
+        rows,
+        caption="validation split; teacher and student each at its own threshold, tuned there",
+    )
 
 
 def figure_text(figure: Figure, *, interval: bool = True) -> str:

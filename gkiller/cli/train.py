@@ -10,7 +10,7 @@ import typer
 
 from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages, warn
 from gkiller.cli.options import JsonFlag, with_settings
-from gkiller.cli.tables import evaluation_table
+from gkiller.cli.tables import evaluation_table, teacher_table
 from gkiller.cli.training_display import TrainingDisplay
 from gkiller.errors import SettingsError, counted
 
@@ -30,7 +30,7 @@ ResumeOption = Annotated[
 ]
 
 
-@with_settings("data", "model", "dendrites", "train", "evaluation")
+@with_settings("data", "model", "dendrites", "train", "distill", "evaluation")
 def train(
     resolved: Resolved,
     out: OutOption = Path("runs"),
@@ -118,6 +118,7 @@ def _facts(result: TrainResult) -> dict[str, Any]:
         "fold_difference": finished.fold_difference,
         "thresholds": {label: t.as_dict() for label, t in finished.thresholds.items()},
         "validation": finished.evaluation.as_dict(),
+        **({"teachers": [one.as_dict() for one in finished.taught]} if finished.taught else {}),
     }
 
 
@@ -133,6 +134,8 @@ def _warn(result: TrainResult) -> None:
 def _show(result: TrainResult, settings: Settings) -> None:
     finished, run = result.finished, result.run
     show(evaluation_table(finished.evaluation, "Validation split, at thresholds tuned on it"))
+    for one in finished.taught:
+        show(teacher_table(one, finished.evaluation))
     show(results_table("", ("", ""), _summary(result, settings)))
     note(f"run directory: {run.path}")
     next_command(f"gkiller evaluate {run.path}")

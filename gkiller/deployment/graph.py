@@ -30,10 +30,7 @@ class ScoringNetwork(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Map ids and mask, int64 (rows, tokens), to logits (rows, L)."""
-        logits: Tensor = self.model(input_ids, attention_mask)
-        if self.model.labels == 1:
-            return logits[:, 1:] - logits[:, :1]  # softmax over two is a sigmoid of the difference
-        return logits
+        return self.model.label_logits(self.model(input_ids, attention_mask))
 
 
 def export_plain(model: ToxicityClassifier, max_length: int) -> onnx.ModelProto:

@@ -61,6 +61,12 @@ class ToxicityClassifier(nn.Module):
             return mean
         return torch.cat([mean, tokens.masked_fill(mask == 0, -torch.inf).amax(1)], dim=-1)
 
+    def label_logits(self, logits: Tensor) -> Tensor:
+        """Return one logit per label, (rows, labels): the sigmoid of each is its score."""
+        if self.labels == 1:
+            return logits[:, 1:] - logits[:, :1]  # softmax over two is a sigmoid of the difference
+        return logits
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn logits into scores of shape (rows, labels)."""
         if self.labels == 1:

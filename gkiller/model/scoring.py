@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from gkiller.data.batches import scoring_batches, tokenize
 from gkiller.errors import ScoreRangeError
@@ -33,17 +34,7 @@ def score_texts(
     Raises:
         ScoreRangeError: a score is not a number; the model's weights are far too large.
     """
-    tokens = tokenize(loaded.tokenizer, texts)
-    scores = np.zeros((len(texts), len(loaded.labels)))
-    done = 0
-    with torch.inference_mode():
-        for rows in scoring_batches(tokens.lengths, batch_size):
-            ids, mask = tokens.pad_batch(rows)
-            logits = loaded.model(torch.from_numpy(ids), torch.from_numpy(mask))
-            scores[rows] = loaded.model.probabilities(logits).double().numpy()
-            done += len(rows)
-            if progress is not None:
-                progress(done, len(texts))
+    scores = _over(loaded, texts, batch_size, loaded.model.probabilities, progress)
     if not np.isfinite(scores).all():
         row = int(np.flatnonzero(~np.isfinite(scores).all(axis=1))[0])
         raise ScoreRangeError(
@@ -52,3 +43,30 @@ def score_texts(
             remedy="its weights overflow: train it again, with a lower learning rate",
         )
     return scores
+
+
+def logit_texts(loaded: LoadedModel, texts: Sequence[str], batch_size: int = 256) -> npt.NDArray[np.float64]:
+    """Return one logit per label for every comment, whose sigmoid is the score; as `score_texts`."""
+    return _over(loaded, texts, batch_size, lambda logits: loaded.model.label_logits(logits.float()), None)
+
+
+def _over(
+    loaded: LoadedModel,
+    texts: Sequence[str],
+    batch_size: int,
+    of_logits: Callable[[Tensor], Tensor],
+    progress: Callable[[int, int], None] | None,
+) -> npt.NDArray[np.float64]:
+    """Return what a function makes of the logits of every comment, (n, L)."""
+    tokens = tokenize(loaded.tokenizer, texts)
+    found = np.zeros((len(texts), len(loaded.labels)))
+    done = 0
+    with torch.inference_mode():
+        for rows in scoring_batches(tokens.lengths, batch_size):
+            ids, mask = tokens.pad_batch(rows)
+            logits = loaded.model(torch.from_numpy(ids), torch.from_numpy(mask))
+            found[rows] = of_logits(logits).double().numpy()
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(texts))
+    return found

@@ -42,6 +42,7 @@ class CardFacts:
         thresholds: by label, with at least "value" and "target".
         evaluation: the validation figures as text.
         confidence: coverage of their intervals.
+        teachers: the teachers beside the model, as a section; empty without one.
     """
 
     labels: tuple[str, ...]
@@ -52,6 +53,7 @@ class CardFacts:
     thresholds: Mapping[str, Mapping[str, Any]]
     evaluation: str
     confidence: float
+    teachers: str = ""
 
 
 def model_card(facts: CardFacts) -> str:
@@ -69,10 +71,12 @@ def model_card(facts: CardFacts) -> str:
         max_length=facts.max_length,
         source=public_source(str(data["source"])),
         rows=rows,
+        learnt_from=_teacher_row(facts.manifest.get("distill")),
         seed=facts.manifest["seed"],
         tuning=_TUNED,
         confidence=f"{facts.confidence:.0%}",
         evaluation=facts.evaluation.strip(),
+        teachers=facts.teachers,
         thresholds=threshold_list(facts.thresholds),
         directory="path/to/this/directory",
     )
@@ -88,6 +92,16 @@ def _encoder_row(network: Mapping[str, Any] | None) -> str:
     else:
         text += "; pretrained, all of it fine-tuned"
     return f"| encoder | {text} |\n"
+
+
+def _teacher_row(distill: Mapping[str, Any] | None) -> str:
+    """Return a taught model's row of the card; nothing for one that learnt from labels alone."""
+    if distill is None:
+        return ""
+    text = ", ".join(teacher["name"] for teacher in distill["teachers"])
+    if transfer := distill.get("transfer"):
+        text += f", also on {counted(transfer['rows'], 'comment')} without labels"
+    return f"| learnt from | {text} |\n"
 
 
 def threshold_list(thresholds: Mapping[str, Mapping[str, Any]]) -> str:

@@ -44,12 +44,12 @@ def evaluation_text(evaluation: Evaluation, *, heading: str = "") -> str:
     """
     blocks = [
         [line for line in (heading, _summary(evaluation)) if line],
-        _table("Rows", *_rows(evaluation)),
-        _table("Ranking and calibration (no threshold)", *_ranked(evaluation)),
-        _table("At the stored threshold", *_pointed(evaluation, "stored")),
-        _table("At the threshold 0.5", *_pointed(evaluation, "half")),
-        _table("Confusion at the stored threshold", *_confusions(evaluation, "stored")),
-        _table("Confusion at the threshold 0.5", *_confusions(evaluation, "half")),
+        aligned("Rows", *_rows(evaluation)),
+        aligned("Ranking and calibration (no threshold)", *_ranked(evaluation)),
+        aligned("At the stored threshold", *_pointed(evaluation, "stored")),
+        aligned("At the threshold 0.5", *_pointed(evaluation, "half")),
+        aligned("Confusion at the stored threshold", *_confusions(evaluation, "stored")),
+        aligned("Confusion at the threshold 0.5", *_confusions(evaluation, "half")),
         list(_notes(evaluation)),
     ]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -65,7 +65,7 @@ def _summary(evaluation: Evaluation) -> str:
     )
 
 
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Align a table: first column to the left, all others to the right."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
@@ -103,7 +103,7 @@ def _named(evaluation: Evaluation) -> list[tuple[str, LabelResult | MacroResult]
 def _ranked(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     header = ["label", *(TITLES[name] for name in RANK_FIGURES)]
     rows = [
-        [label, *(_figure(getattr(result, name)) for name in RANK_FIGURES)]
+        [label, *(figure_text(getattr(result, name)) for name in RANK_FIGURES)]
         for label, result in _named(evaluation)
     ]
     return header, rows
@@ -117,7 +117,7 @@ def _pointed(evaluation: Evaluation, point: str) -> tuple[list[str], list[list[s
     for label, result in _named(evaluation):
         at: OperatingPoint = getattr(result, point)
         threshold = "-" if at.threshold is None else f"{at.threshold:.4f}"
-        rows.append([label, threshold, *(_figure(getattr(at, name)) for name in names)])
+        rows.append([label, threshold, *(figure_text(getattr(at, name)) for name in names)])
     return header, rows
 
 
@@ -130,7 +130,7 @@ def _confusions(evaluation: Evaluation, point: str) -> tuple[list[str], list[lis
     rows = []
     for label, result in _named(evaluation):
         at: OperatingPoint = getattr(result, point)
-        row = [label, _figure(at.accuracy), *_cells(at.counts, ",.0f")]
+        row = [label, figure_text(at.accuracy), *_cells(at.counts, ",.0f")]
         rows.append(row + _cells(at.confusion, ",.1f") if evaluation.weighted else row)
     return header, rows
 
@@ -141,7 +141,7 @@ def _cells(confusion: Confusion | None, form: str) -> list[str]:
     return [format(value, form) for value in (confusion.tp, confusion.fp, confusion.fn, confusion.tn)]
 
 
-def _figure(figure: Figure) -> str:
+def figure_text(figure: Figure) -> str:
     """Return a value and its interval, such as ``0.812 [0.790, 0.834]``; ``-`` where undefined."""
     if figure.value is None:
         return "-"

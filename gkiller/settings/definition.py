@@ -315,6 +315,54 @@ class TrainSettings(_Section):
     keep_checkpoints: int = setting(2, "Newest checkpoints kept, beside the best weights.", ge=1)
 
 
+class DistillSettings(_Section):
+    """What is learnt from teachers, beside the comments' own labels."""
+
+    teachers: tuple[str, ...] = setting(
+        (),
+        "Trained classifiers to learn from, comma-separated or one by one: gkiller runs or models, or "
+        "sequence classifiers of transformers (directories or hub ids); of several, their logits' mean.",
+        flag="--teacher",
+    )
+    label_weight: float = setting(
+        1.0, "Weight of the labels' own loss beside the teachers'; 0 leaves labels out.", ge=0, le=1000
+    )
+    logit_weight: float = setting(
+        1.0, "Weight of the mean squared difference from the teachers' logits.", ge=0, le=1000
+    )
+    hidden_weight: float = setting(
+        0.0,
+        "Weight of similarity-preserving transfer: how alike comments are in the teachers' last layer.",
+        ge=0,
+        le=1_000_000,
+    )
+    transfer: str | None = setting(
+        None,
+        "File of comments without labels, learnt from the teachers alone: text with a comment a line, CSV, "
+        "TSV, JSON Lines or Parquet.",
+        flag="--transfer",
+    )
+    transfer_column: str | None = setting(
+        None, "Column of the transfer file that holds the comment; guessed from usual names when not set."
+    )
+    transfer_rows: int | None = setting(
+        None, "Use at most this many comments of the transfer file, drawn at random.", unit="rows", ge=1
+    )
+    batch_size: int = setting(32, "Comments that a teacher scores at once.", unit="rows", ge=1)
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> DistillSettings:
+        if self.transfer is not None and not self.teachers:
+            raise ValueError("distill.transfer must not be set without distill.teachers: nobody labels it")
+        if self.teachers and not self.logit_weight + self.hidden_weight:
+            raise ValueError(
+                "distill.logit_weight or distill.hidden_weight must be above 0 with distill.teachers"
+            )
+        if not self.label_weight + self.logit_weight:
+            raise ValueError("distill.label_weight or distill.logit_weight must be above 0")
+        return self
+
+
 class EvaluationSettings(_Section):
     """Metrics, intervals and thresholds."""
 
@@ -436,6 +484,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     dendrites: DendriteSettings = DendriteSettings()
     train: TrainSettings = TrainSettings()
+    distill: DistillSettings = DistillSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     deployment: DeploymentSettings = DeploymentSettings()
     bench: BenchSettings = BenchSettings()

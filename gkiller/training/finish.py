@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gkiller.data.sources import public_source
+from gkiller.evaluation.agreement import Taught
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import macro_score
 from gkiller.evaluation.models import Measured
@@ -21,10 +22,12 @@ from gkiller.model.growth import check_fold, dendrite_counts, folded
 from gkiller.model.scoring import score_texts
 from gkiller.model.wordpiece import parse_tokenizer
 from gkiller.report.card import CardFacts, model_card
+from gkiller.report.distillation import distillation_text
 from gkiller.report.evaluation import write_evaluation
 from gkiller.report.evaluation_text import evaluation_text
 from gkiller.report.training_plots import write_training_plots
 from gkiller.training.phases import kept_dendrites
+from gkiller.training.taught import taught
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
     from gkiller.training.progress import Progress
     from gkiller.training.store import CheckpointStore
+    from gkiller.training.teachers import Lesson, Teacher
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Finished:
         evaluation: on the validation split, at the tuned thresholds.
         thresholds: by label.
         dendrite_report: strength and ablations of the dendrites on the validation split.
+        taught: the teachers beside the model, on the validation split; none without a teacher.
     """
 
     dendrites: int
@@ -57,6 +62,7 @@ class Finished:
     evaluation: Evaluation
     thresholds: dict[str, Threshold]
     dendrite_report: dict[str, Any]
+    taught: tuple[Taught, ...] = ()
 
 
 def finish(
@@ -69,9 +75,12 @@ def finish(
     progress: Progress,
     manifest: dict[str, Any],
     *,
+    teachers: tuple[tuple[Teacher, ...], Lesson] | None = None,
     write: bool = True,
 ) -> Finished:
     """Turn a finished training into a model directory and the run's reports.
+
+    ``teachers`` are those that were learnt from, with what they say of the validation split.
 
     With ``write`` false nothing is written: other processes of the same training compute what the one
     that writes does.
@@ -94,6 +103,9 @@ def finish(
     )
     cuts = {label: threshold.value for label, threshold in thresholds.items()}
     evaluation = evaluate(dataset.labels, valid.labels, scores, valid.weights, cuts, settings.evaluation)
+    beside: tuple[Taught, ...] = ()
+    if teachers is not None:
+        beside = taught(*teachers, dataset, loaded, scores, cuts, settings.evaluation)
     finished = Finished(
         dendrites=count,
         parameters=parameter_count(loaded.model),
@@ -101,6 +113,7 @@ def finish(
         evaluation=evaluation,
         thresholds=thresholds,
         dendrite_report=dendrite_report(loaded, valid, settings.evaluation.batch_size),
+        taught=beside,
     )
     _close_manifest(manifest, progress, finished)
     if not write:
@@ -176,6 +189,7 @@ def _save(
         manifest=manifest,
         thresholds=thresholds,
         evaluation=evaluation_text(finished.evaluation),
+        teachers=distillation_text(finished.taught, finished.evaluation),
         confidence=settings.evaluation.confidence,
     )
     card = model_card(facts)
@@ -206,11 +220,13 @@ def _report(
 ) -> None:
     valid = dataset.split("valid")
     write_training_plots(run.read_metrics(), run.plots)
-    facts = {
+    facts: dict[str, Any] = {
         "model": str(run.model),
         "source": str(dataset.manifest.get("source", settings.data.source)),
         "split": "valid",
         "note": "the thresholds were tuned on these rows, and they chose the epoch and the dendrites",
     }
+    if finished.taught:
+        facts["teachers"] = [one.as_dict() for one in finished.taught]
     measured = Measured(dataset.labels, (), valid.labels, scores, valid.weights, cuts)
     write_evaluation(run.path, facts, measured, finished.evaluation, settings.evaluation, stem="validation")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from gkiller.data.batches import Tokens, scoring_batches
 from gkiller.errors import DivergedError
 from gkiller.evaluation.metrics import macro_score
 from gkiller.training.correlation import capture, correlation_loss
-from gkiller.training.losses import class_weights, loss_mass, task_loss
+from gkiller.training.losses import class_weights, logit_loss, loss_mass, similarity_loss, task_loss
 from gkiller.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
     from gkiller.training.frozen import LowerOutputs
     from gkiller.training.phases import Phase
+    from gkiller.training.teachers import Lesson
 
 Labels = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -38,12 +40,14 @@ class Encoded:
         labels: (n, L) 0, 1, or NaN where unknown.
         weights: (n,) sample weights; they count in the validation metric, not in the loss.
         lower: what the frozen layers say of the comments; None when no layer is frozen.
+        lesson: what teachers say of the comments; None without a teacher.
     """
 
     tokens: Tokens
     labels: Labels
     weights: npt.NDArray[np.float64]
     lower: LowerOutputs | None = None
+    lesson: Lesson | None = None
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,11 @@ class Learner:
         mine = rows if len(rows) else batch[:1]  # a rank without rows steps along with a loss of 0
         targets = torch.from_numpy(self.train.labels[mine]).to(self.device)
         if phase.trains == "candidates":
-            loss, mass = self._correlation(*self._hidden_batch(mine), targets), float(len(rows))
+            parts = [(self._correlation(mine, targets), float(len(rows)))]
         else:
-            loss = task_loss(self._train_logits(mine), targets, self.weights)
-            mass = loss_mass(targets, self.weights) if self.ranks.size > 1 else 1.0
-        loss, value = self._over_ranks(loss, mass if len(rows) else 0.0)
+            with self._pooled() as pooled:
+                parts = self._parts(self._train_logits(mine), pooled, mine, targets)
+        loss, value = self._over_ranks([(part, mass if len(rows) else 0.0) for part, mass in parts])
         if not math.isfinite(value):
             raise diverged(f"the loss became {value}")
         optimizer.zero_grad(set_to_none=True)
@@ -125,21 +129,72 @@ class Learner:
         optimizer.step()
         return value
 
-    def _over_ranks(self, loss: Tensor, mass: float) -> tuple[Tensor, float]:
+    def _parts(
+        self, logits: Tensor, pooled: list[Tensor], rows: Rows, targets: Tensor
+    ) -> list[tuple[Tensor, float]]:
+        """Return the losses of a batch, which add up, each with the mass that its mean was divided by.
+
+        Args:
+            logits: of the network.
+            pooled: what `_pooled` saw.
+            rows: of the training split.
+            targets: their labels.
+        """
+        several, lesson = self.ranks.size > 1, self.train.lesson
+        task, mass = task_loss(logits, targets, self.weights), 1.0
+        if several:
+            mass = loss_mass(targets, self.weights)
+        if lesson is None:
+            return [(task, mass)]
+        own = self.settings.distill
+        parts: list[tuple[Tensor, float]] = []
+        if own.label_weight:
+            parts.append((own.label_weight * task, mass))
+        if own.logit_weight:
+            taught = torch.from_numpy(lesson.logits[rows]).to(self.device)
+            each = logit_loss(self.growth.model.label_logits(logits.float()), taught)
+            parts.append((own.logit_weight * each, float((~taught.isnan()).sum()) if several else 1.0))
+        if own.hidden_weight:
+            seen = [torch.from_numpy(np.asarray(states[rows])).to(self.device) for states in lesson.hidden]
+            parts.append((own.hidden_weight * similarity_loss(pooled[0], seen), float(len(rows))))
+        return parts
+
+    @contextmanager
+    def _pooled(self) -> Iterator[list[Tensor]]:
+        """Record, where the teachers' hidden states are learnt, the vectors that the head is given."""
+        seen: list[Tensor] = []
+        if self.train.lesson is None or not self.settings.distill.hidden_weight:
+            yield seen
+            return
+        dropout = self.growth.model.dropout
+        handle = dropout.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        try:
+            yield seen
+        finally:
+            handle.remove()
+
+    def _over_ranks(self, parts: list[tuple[Tensor, float]]) -> tuple[Tensor, float]:
         """Return the loss whose gradient, averaged over the ranks, is that of the whole batch; and its value.
 
-        Each rank's loss is a mean over its own rows; the whole batch's is the mean of these, weighted by
+        Each rank's losses are means over its own rows; the whole batch's are the means of these, weighted by
         the mass that each was divided by.
         """
-        value = float(loss.detach())
         if self.ranks.size == 1:
-            return loss, value
-        summed, total = self.ranks.total(value * mass, mass)
-        return loss * (mass * self.ranks.size / max(total, 1e-12)), summed / max(total, 1e-12)
+            loss = _sum([part for part, _ in parts])
+            return loss, float(loss.detach())
+        facts = [fact for part, mass in parts for fact in (float(part.detach()) * mass, mass)]
+        found = self.ranks.total(*facts)
+        values, totals = found[::2], [max(total, 1e-12) for total in found[1::2]]
+        scaled = [
+            part * (mass * self.ranks.size / total) for (part, mass), total in zip(parts, totals, strict=True)
+        ]
+        return _sum(scaled), sum(value / total for value, total in zip(values, totals, strict=True))
 
-    def _correlation(self, ids: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
-        with capture(self.growth.grown()) as seen:
-            loss = task_loss(self._logits(ids, mask), targets, self.weights)
+    def _correlation(self, rows: Rows, targets: Tensor) -> Tensor:
+        ids, mask = self._hidden_batch(rows)
+        with capture(self.growth.grown()) as seen, self._pooled() as pooled:
+            logits = self._logits(ids, mask)
+        loss = _sum([part for part, _ in self._parts(logits, pooled, rows, targets)])
         activation = self.settings.dendrites.activation
         return correlation_loss(loss, seen, mask, self.growth.all_dendrites(), activation)
 
@@ -200,6 +255,10 @@ class Learner:
         return Validation(
             loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass)
         )
+
+
+def _sum(losses: list[Tensor]) -> Tensor:
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
 def diverged(what: str) -> DivergedError:

@@ -1,4 +1,4 @@
-"""Class weights and the task loss."""
+"""Class weights, the task loss, and what is learnt from teachers."""
 
 from __future__ import annotations
 
@@ -69,6 +69,38 @@ def task_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     each = functional.binary_cross_entropy_with_logits(logits, clean, reduction="none")
     weight = torch.where(clean > 0.5, weights[:, 1], weights[:, 0]) * known
     return (each * weight).sum() / known.sum().clamp(min=1)
+
+
+def logit_loss(logits: Tensor, taught: Tensor) -> Tensor:
+    """Return the mean squared difference from the teachers' logits (Kim et al. 2021, arXiv:2105.08919).
+
+    Args:
+        logits: (rows, L), one per label; of a two-class head the difference of the two.
+        taught: (rows, L), NaN where no teacher has the label; these do not count.
+    """
+    known = ~taught.isnan()
+    squared = (logits.float() - taught.nan_to_num()).square() * known
+    return squared.sum() / known.sum().clamp(min=1)
+
+
+def similarity_loss(student: Tensor, teachers: Sequence[Tensor]) -> Tensor:
+    """Return how far the student's view of which comments are alike is from the teachers'.
+
+    Similarity-preserving distillation (Tung and Mori 2019, arXiv:1907.09682): the mean squared difference of
+    the rows' inner products, each row of them scaled to length 1. Widths need not agree. Of several
+    teachers, the mean.
+
+    Args:
+        student: (rows, width), a vector for each comment.
+        teachers: (rows, their width) each.
+    """
+    own = _similarities(student)
+    return torch.stack([(own - _similarities(each)).square().mean() for each in teachers]).mean()
+
+
+def _similarities(vectors: Tensor) -> Tensor:
+    vectors = vectors.float()
+    return functional.normalize(vectors @ vectors.T, dim=1)
 
 
 def loss_mass(targets: Tensor, weights: Tensor) -> float:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from gkiller.training.ranks import Ranks
 
 
+_SAME = {"data": "data", "tokenizer_sha256": "tokenizer", "distill": "teachers or transfer comments"}
+"""What of a manifest must be the same when a run goes on, and what it is called."""
+
+
 def new_manifest(
     settings: Settings,
     dataset: Dataset,
@@ -117,10 +121,10 @@ def compare_runs(run: RunDirectory, now: dict[str, Any]) -> list[str]:
         ResumeError: the data or the tokenizer are others.
     """
     began = run.read_json("manifest.json")
-    for key in ("data", "tokenizer_sha256"):
-        if key not in began or _content(began[key]) != _content(now[key]):
+    for key, name in _SAME.items():
+        if _content(began.get(key)) != _content(now.get(key)):
             raise ResumeError(
-                f"the {key.split('_')[0]} of this run have changed since it began",
+                f"the {name} of this run have changed since it began",
                 where=str(run.path),
                 remedy="put them back, or start a new training",
             )

@@ -38,7 +38,9 @@ from gkiller.training.resume import (
 from gkiller.training.runtime import resolve_device, runtime
 from gkiller.training.stopping import Stopped, StopRequest, stop_signals
 from gkiller.training.store import CheckpointStore
+from gkiller.training.teachers import Lesson, Teacher, find_teachers, lesson, taught_by, texts_digest
 from gkiller.training.trainer import EventCallback, Trainer
+from gkiller.training.transfer import transfer_texts, with_transfer
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
 
 _CACHE = "cache"
 """The directory of a run for what is computed once; it goes when the run ends."""
+_TEACHERS = ".teachers"
+"""The directory, beside the runs, of what teachers say."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ def train(
         dataset = _load_data(settings, out / ".data", on_data, ranks)
         for split in ("train", "valid"):
             dataset.split(split)  # refused before there is a run directory
+        teachers = find_teachers(settings.distill.teachers, dataset.labels)
+        transfer = transfer_texts(settings, dataset)
         tokenizer = load_tokenizer(settings.model)
         run = _run_directory(out, name, resume, ranks)
         with contextlib.ExitStack() as stack:
@@ -131,8 +137,9 @@ def train(
                 if resume is None:
                     stack.enter_context(run.discarded_when_refused())
             stack.enter_context(runtime(settings.train, device))
-            work = _Work(settings, before, run, dataset, tokenizer, device, ranks)
-            return work.do(argv, on_event if ranks.first else _ignore, signals=signals)
+            work = _Work(settings, before, run, dataset, tokenizer, device, ranks, teachers, transfer)
+            tell = on_event if ranks.first else _ignore
+            return work.do(argv, tell, on_data if ranks.first else None, signals=signals)
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,8 @@ class _Work:
         tokenizer: truncates.
         device: where to train.
         ranks: the processes that train together.
+        teachers: to learn from; none for labels alone.
+        transfer: comments without labels.
     """
 
     settings: Settings
@@ -156,24 +165,33 @@ class _Work:
     tokenizer: Tokenizer
     device: torch.device
     ranks: Ranks
+    teachers: tuple[Teacher, ...]
+    transfer: list[str]
 
-    def do(self, argv: Sequence[str], on_event: EventCallback, *, signals: bool) -> TrainResult:
+    def do(
+        self, argv: Sequence[str], on_event: EventCallback, on_data: DataProgress | None, *, signals: bool
+    ) -> TrainResult:
         """Train to the end, and save the model."""
         settings, run, ranks, labels = self.settings, self.run, self.ranks, self.dataset.labels
         manifest = new_manifest(settings, self.dataset, self.tokenizer, argv, self.device, ranks)
+        manifest |= self._distill_facts()
         for message in compare_runs(run, manifest) if self.before else []:
             on_event(TrainingEvent("note", message=message))
         model = build_classifier(settings.model, labels, self.tokenizer.get_vocab_size())
         frozen_parameters(model, settings.train.freeze_layers)  # refused before anything is written
         if settings.model.arch == "giant":
             manifest["network"] = network_facts(model, settings.train.freeze_layers)
+        lessons = self._lessons(on_event, on_data)
         store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
         with growing(settings, model.to(self.device)) as growth:
+            taken = with_transfer(self.dataset, self.transfer)
+            learner = new_learner(settings, taken, self.tokenizer, growth, ranks)
+            learner.train = replace(learner.train, lesson=lessons.get("train"))
             trainer = Trainer(
                 settings,
                 labels,
                 encode(self.tokenizer, self.dataset.split("valid")),
-                new_learner(settings, self.dataset, self.tokenizer, growth, ranks),
+                learner,
                 store,
                 on_event=on_event,
                 on_metrics=run.append_metrics if ranks.first else lambda row: None,
@@ -188,13 +206,55 @@ class _Work:
                 _compute_lower(trainer, run)
             progress = _run(trainer, run, signals=signals)
             text = self.tokenizer.to_str()
+            valid = lessons.get("valid")
             finished = finish(
-                settings, run, self.dataset, text, growth, store, progress, manifest, write=ranks.first
+                settings,
+                run,
+                self.dataset,
+                text,
+                growth,
+                store,
+                progress,
+                manifest,
+                teachers=(self.teachers, valid) if valid else None,
+                write=ranks.first,
             )
         if settings.train.freeze_layers:
             shutil.rmtree(run.path / _CACHE, ignore_errors=True)
         ranks.from_first(None)  # nobody leaves before the model is written
         return TrainResult(run, progress, finished, manifest, first=ranks.first)
+
+    def _distill_facts(self) -> dict[str, Any]:
+        """Return what the manifest records of teachers and transfer comments; nothing without a teacher."""
+        if not self.teachers:
+            return {}
+        facts: dict[str, Any] = {"teachers": [teacher.as_dict() for teacher in self.teachers]}
+        if self.transfer:
+            facts["transfer"] = {"rows": len(self.transfer), "sha256": texts_digest(self.transfer)}
+        return {"distill": facts}
+
+    def _lessons(self, on_event: EventCallback, on_data: DataProgress | None) -> dict[str, Lesson]:
+        """Return what the teachers say of the training and the validation split; empty without a teacher."""
+        if not self.teachers:
+            return {}
+        train, valid = self.dataset.split("train").texts, self.dataset.split("valid").texts
+        count = len(train) + len(self.transfer) + len(valid)
+        cache = self.run.path.parent / _TEACHERS
+        message = f"teacher {taught_by(self.teachers)}: {counted(count, 'comment')}, scored once, in {cache}"
+        on_event(TrainingEvent("note", message=message))
+        found = {}
+        for name, texts in (("train", [*train, *self.transfer]), ("valid", valid)):
+            found[name] = lesson(
+                self.teachers,
+                texts,
+                self.dataset.labels,
+                self.settings.distill,
+                cache,
+                self.device,
+                self.ranks,
+                on_data or (lambda stage, done, total: None),
+            )
+        return found
 
 
 def _load_data(settings: Settings, cache: Path, on_data: DataProgress | None, ranks: Ranks) -> Dataset:

@@ -1,0 +1,326 @@
+"""Teachers: trained classifiers that a student learns from. Each scores every comment once.
+
+What a teacher says of a list of comments is kept in a sealed directory, under a fingerprint of the teacher
+and the comments, so that other runs, and this one when it goes on, read the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from gkiller.data.batches import scoring_batches, tokenize
+from gkiller.errors import ModelFormatError, ScoreRangeError, counted
+from gkiller.files import atomic_directory, make_directory, remove_leftovers, require_space, writing
+from gkiller.model.directory import load_model
+from gkiller.model.layout import FORMAT_VERSION, META, consistent, find_model, read_labels, unbroken
+from gkiller.model.pretrained import is_local, loading
+from gkiller.model.sequence import (
+    fetch,
+    is_classifier,
+    is_gkiller,
+    load_classifier,
+    name_of,
+    no_label,
+    read_outputs,
+    read_tokenizer,
+    weights_digest,
+)
+from gkiller.model.wordpiece import special_ids
+from gkiller.sealed import SealBrokenError, seal, unseal
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from gkiller.settings.definition import DistillSettings
+    from gkiller.training.ranks import Ranks
+
+Logits = npt.NDArray[np.float32]
+States = npt.NDArray[np.float16]
+Progress = Callable[[str, int, int | None], None]
+Network = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Maps ids and mask to one logit per label, (rows, L), and token vectors, (rows, tokens, hidden)."""
+
+_SEAL: Final = "scores.json"
+_LOGITS: Final = "logits.f32"
+_STATES: Final = "states.f16"
+_LOCK: Final = ".lock"
+_VERSION: Final = 1
+_LONGEST: Final = 512
+"""Tokens of a comment read by a teacher that states no limit of its own."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A classifier to learn from.
+
+    Attributes:
+        name: what reports call it: its run's or directory's name, or its hub id.
+        folder: where it is.
+        own: whether it is a gkiller model rather than one of transformers.
+        labels: those of the data that it scores, in the data's order.
+        digest: of its files.
+    """
+
+    name: str
+    folder: Path
+    own: bool
+    labels: tuple[str, ...]
+    digest: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a manifest records of it."""
+        return {"name": self.name, "labels": list(self.labels), "sha256": self.digest}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What teachers say of n comments.
+
+    Attributes:
+        logits: (n, L), the mean over the teachers that have a label; NaN where none has.
+        hidden: for each teacher (n, its width), the mean of a comment's token vectors in the last layer;
+            empty where they are not learnt.
+        each: for each teacher (n, L), NaN where it lacks a label.
+    """
+
+    logits: Logits
+    hidden: tuple[States, ...]
+    each: tuple[Logits, ...]
+
+
+def find_teachers(references: Sequence[str], labels: Sequence[str]) -> tuple[Teacher, ...]:
+    """Find teachers, without reading their weights.
+
+    Args:
+        references: gkiller runs or models, or classifiers of transformers: directories or hub ids.
+        labels: of the data.
+
+    Raises:
+        ModelNotFoundError, HubUnavailableError: one is not there.
+        ModelFormatError, ModelTamperedError: one is no classifier, or cannot be read.
+        LabelMismatchError: one has none of the labels.
+    """
+    return tuple(_find(reference, labels) for reference in references)
+
+
+def _find(reference: str, labels: Sequence[str]) -> Teacher:
+    own = is_gkiller(reference)
+    if own:
+        folder = find_model(reference)
+        with unbroken():
+            sealed = unseal(folder, META, version=FORMAT_VERSION, keep={}, check="kept")
+        with consistent(folder):
+            names = read_labels(sealed.content["labels"])
+        shared = [label for label in labels if label in names]
+        digest, name = sealed.digest, name_of(folder)
+    else:
+        folder = fetch(reference)
+        with loading(reference):
+            trained = is_classifier(folder)
+        if not trained:
+            raise ModelFormatError(
+                "this teacher is an encoder without a classifier",
+                where=reference,
+                remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}; name that run",
+            )
+        outputs = read_outputs(str(folder), labels)
+        names, shared = outputs.names, list(outputs.columns)
+        digest = hashlib.sha256(json.dumps(weights_digest(folder), sort_keys=True).encode()).hexdigest()
+        name = name_of(folder) if is_local(reference) else reference
+    if not shared:
+        raise no_label(names, labels, reference, "name a teacher of one of these labels, or other labels")
+    return Teacher(name, folder, own, tuple(shared), digest)
+
+
+def lesson(
+    teachers: Sequence[Teacher],
+    texts: Sequence[str],
+    labels: Sequence[str],
+    settings: DistillSettings,
+    cache: Path,
+    device: torch.device,
+    ranks: Ranks,
+    progress: Progress,
+) -> Lesson:
+    """Return what teachers say of comments: from the cache where it is there, else computed and kept.
+
+    Args:
+        teachers: at least one.
+        texts: n comments.
+        labels: L, of the data.
+        settings: whether hidden states are learnt, and how many comments are scored at once.
+        cache: holds a directory for each fingerprint of teacher and comments.
+        device: where to compute.
+        ranks: the processes that share the work; the first one writes.
+        progress: told what is done, about how many comments are, and their number.
+
+    Raises:
+        OutputError: there is no room for it on the disk, or it cannot be written.
+        ScoreRangeError: a logit is not a number.
+        ModelError: a teacher cannot be read.
+    """
+    each: list[Logits] = []
+    hidden: list[States] = []
+    for teacher in teachers:
+        logits, states = _scores(teacher, texts, settings, cache, device, ranks, progress)
+        full = np.full((len(texts), len(labels)), np.nan, np.float32)
+        full[:, [labels.index(label) for label in teacher.labels]] = logits
+        each.append(full)
+        hidden += [] if states is None else [states]
+    return Lesson(mean_logits(each), tuple(hidden), tuple(each))
+
+
+def mean_logits(each: Sequence[Logits]) -> Logits:
+    """Return the mean of several teachers' logits, (n, L); those that lack a label (NaN) do not count."""
+    known = np.stack([~np.isnan(one) for one in each]).sum(0)
+    total = np.stack([np.nan_to_num(one, nan=0.0) for one in each]).sum(0)
+    mean = np.where(known > 0, total / np.maximum(known, 1), np.nan)
+    return mean.astype(np.float32)
+
+
+def texts_digest(texts: Sequence[str]) -> str:
+    """Return the SHA-256 of a list of comments."""
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def _scores(
+    teacher: Teacher,
+    texts: Sequence[str],
+    settings: DistillSettings,
+    cache: Path,
+    device: torch.device,
+    ranks: Ranks,
+    progress: Progress,
+) -> tuple[Logits, States | None]:
+    """Return a teacher's logits, (n, its labels), and its hidden states where they are learnt."""
+    with_states = settings.hidden_weight > 0
+    facts = (teacher.digest, teacher.labels, with_states, texts_digest(texts), torch.__version__)
+    place = cache / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    with contextlib.ExitStack() as stack:
+        if ranks.first:
+            make_directory(cache)
+            with writing(cache):
+                stack.enter_context(FileLock(cache / _LOCK))  # other runs share the cache
+            remove_leftovers(cache, keep=(_LOCK,))
+        if not ranks.from_first(ranks.first and _read(place) is not None):
+            logits, states = _compute(teacher, texts, settings, device, ranks, progress, with_states)
+            if ranks.first:
+                _keep(place, logits, states)
+        ranks.from_first(None)  # nobody reads before it is written
+    found = _read(place)
+    assert found is not None, place
+    return found
+
+
+def _compute(
+    teacher: Teacher,
+    texts: Sequence[str],
+    settings: DistillSettings,
+    device: torch.device,
+    ranks: Ranks,
+    progress: Progress,
+    with_states: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Score comments, each rank some of the batches."""
+    network, tokenizer, pad, width = _open(teacher, device)
+    tokens = replace(tokenize(tokenizer, texts), pad=pad)
+    logits = torch.zeros(len(texts), len(teacher.labels))
+    states = torch.zeros(len(texts), width, dtype=torch.float16) if with_states else None
+    done = 0
+    with torch.inference_mode():
+        for number, rows in enumerate(scoring_batches(tokens.lengths, settings.batch_size)):
+            if number % ranks.size != ranks.rank:
+                continue
+            ids, mask = (torch.from_numpy(part).to(device) for part in tokens.pad_batch(rows))
+            found, vectors = network(ids, mask)
+            places = torch.from_numpy(rows)
+            logits[places] = found.float().cpu()
+            if states is not None:
+                kept = mask.unsqueeze(-1)
+                mean = (vectors.float() * kept).sum(1) / kept.sum(1).clamp(min=1)
+                states[places] = mean.half().cpu()
+            done += len(rows)
+            progress(f"scoring with {teacher.name}", min(done * ranks.size, len(texts)), len(texts))
+    logits = ranks.add(logits)
+    states = None if states is None else ranks.add(states)
+    whole = logits.isfinite().all(1)
+    if states is not None:
+        whole &= states.isfinite().all(1)
+    if not bool(whole.all()):
+        raise ScoreRangeError(
+            "the teacher's score of a comment is not a number",
+            where=f"{teacher.name}, comment {int((~whole).nonzero()[0, 0]) + 1}",
+            remedy="its weights overflow: name another teacher",
+        )
+    return logits, states
+
+
+def _open(teacher: Teacher, device: torch.device) -> tuple[Network, Tokenizer, int, int]:
+    """Load a teacher: its network on the device, its own tokenizer, the padding id, and its hidden size."""
+    from tokenizers import Tokenizer
+
+    if teacher.own:
+        loaded = load_model(teacher.folder)
+        model, columns = loaded.model.to(device), [loaded.labels.index(label) for label in teacher.labels]
+
+        def own(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+            encoded: Any = model.bert(input_ids=ids, attention_mask=mask)
+            return model.label_logits(model.classify(encoded, mask))[:, columns], encoded[0]
+
+        pad = max(0, special_ids(loaded.tokenizer).pad)
+        return own, loaded.tokenizer, pad, int(model.bert.config.hidden_size)
+    classifier, _ = load_classifier(str(teacher.folder), teacher.labels)
+    with loading(str(teacher.folder)):
+        text, pad, most = read_tokenizer(teacher.folder)
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(min(most, _LONGEST))
+    tokenizer.encode_special_tokens = True
+    network: Any = classifier.network
+    return classifier.to(device).with_tokens, tokenizer, pad, int(network.config.hidden_size)
+
+
+def _keep(place: Path, logits: Tensor, states: Tensor | None) -> None:
+    """Write what `_read` reads, whole or not at all."""
+    files = {_LOGITS: logits} | ({} if states is None else {_STATES: states})
+    require_space(place.parent, sum(tensor.nbytes for tensor in files.values()))
+    shapes = {name: list(tensor.shape) for name, tensor in files.items()}
+    with atomic_directory(place) as temporary:
+        for name, tensor in files.items():
+            (temporary / name).write_bytes(tensor.numpy().tobytes())
+        seal(temporary, _SEAL, {"format_version": _VERSION, "shapes": shapes})
+
+
+def _read(place: Path) -> tuple[Logits, States | None] | None:
+    """Map what is kept, after comparing its digests; None where it is not there, or not as it was written."""
+    try:
+        sealed = unseal(place, _SEAL, version=_VERSION, keep={}, exact=True)
+    except (SealBrokenError, OSError):
+        return None
+    shapes: Mapping[str, list[int]] = sealed.content["shapes"]
+    logits = np.memmap(place / _LOGITS, np.float32, "r", shape=tuple(shapes[_LOGITS]))
+    if _STATES not in shapes:
+        return logits, None
+    return logits, np.memmap(place / _STATES, np.float16, "r", shape=tuple(shapes[_STATES]))
+
+
+def taught_by(teachers: Sequence[Teacher]) -> str:
+    """Return teachers for a reader, such as "a, b: the mean of 2 teachers"."""
+    names = ", ".join(teacher.name for teacher in teachers)
+    return names if len(teachers) == 1 else f"{names}: the mean of {counted(len(teachers), 'teacher')}"
