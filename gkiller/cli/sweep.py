@@ -130,5 +130,5 @@ def _show(result: SweepResult, settings: Settings) -> None:
         note(f"written: {path}")
     note(f"best run: {result.path / RUNS / best[0].run}")
     if result.out_of_time:
-        next_command(resume_command(result.path), "time is up; go on with")
+        note(f"the time was up; go on with: {resume_command(result.path)}")
     next_command(f"gkiller train --config {result.path / BEST}")

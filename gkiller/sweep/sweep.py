@@ -338,8 +338,7 @@ class _Sweep:
     def _drain(self) -> None:
         """Let the running trials come to their next step; what they did is lost, unless they have just ended."""
         if self.running:
-            numbers = ", ".join(str(trial.number) for trial in self.running.values())
-            self._note(f"stopping: trial {numbers} ends after its step")
+            self._note(f"stopping {counted(len(self.running), 'trial')} after the step")
         for channel in self.running:
             channel.send({"do": "stop"})
         deadline = time.monotonic() + _STOP_SECONDS
