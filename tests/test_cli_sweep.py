@@ -1,11 +1,11 @@
 """``gkiller sweep`` with its real processes: two at a time, killed, interrupted, gone on with."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from toy import TINY
@@ -91,10 +91,10 @@ def training(process, run):
 def workers_of(folder):
     """Return the processes that work in a folder; Linux only."""
     found = []
-    for process in filter(str.isdecimal, os.listdir("/proc")):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(f"/proc/{process}/cwd") == str(folder):
-                found.append(process)
+            if (process / "cwd").readlink() == folder:
+                found.append(process.name)
         except OSError:
             continue
     return found

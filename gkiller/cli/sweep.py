@@ -54,9 +54,9 @@ def sweep(
 ) -> None:
     """Search for better settings: many trainings, compared on the validation split.
 
-    Each trial is an ordinary training in a directory of its own, with values that Optuna's TPE sampler proposes
-    from the space; poor ones are ended early. The best trial's settings are written to best.toml. The test
-    split is never read.
+    Each trial is an ordinary training in a directory of its own, with values that Optuna's TPE sampler
+    proposes from the space; poor ones are ended early. The best trial's settings are written to best.toml.
+    The test split is never scored.
     """
     from gkiller.sweep.space import checked_flags
     from gkiller.sweep.sweep import find_sweep, resumed_settings
@@ -116,9 +116,7 @@ def _show(result: SweepResult, settings: Settings) -> None:
     metric, best = settings.train.metric.upper(), top(result.trials, SHOWN)
     keys = list(best[0].params)
     names = shortest_names(keys)
-    rows = [
-        (trial.number, trial.score, *(value_text(trial.params[key]) for key in keys)) for trial in best
-    ]
+    rows = [(trial.number, trial.score, *(value_text(trial.params[key]) for key in keys)) for trial in best]
     states = Counter(trial.state for trial in result.trials)
     caption = ", ".join(f"{count} {state}" for state, count in states.items())
     header = ("trial", metric, *(names[key] for key in keys))

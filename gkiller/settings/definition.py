@@ -397,15 +397,19 @@ class SweepSettings(_Section):
             "model.dropout=0..0.4",
             "model.pooling=mean,mean_max,cls",
         ),
-        "What is searched: KEY=RANGE, a range being A..B, log:A..B, int:A..B or choices a,b,c; in a file a table "
-        "[sweep.space].",
+        "What is searched: KEY=RANGE, a range being A..B, log:A..B, int:A..B or choices a,b,c; in a file a "
+        "table [sweep.space].",
         flag="--space",
     )
     trials: int = setting(
         20, "Trials in all, those before a resume included.", unit="trials", flag="--trials", ge=1
     )
     timeout: float | None = setting(
-        None, "Begin no trial after this time; those that run are finished.", unit="seconds", flag="--timeout", gt=0
+        None,
+        "Begin no trial after this time; those that run are finished.",
+        unit="seconds",
+        flag="--timeout",
+        gt=0,
     )
     jobs: int = setting(
         1,
@@ -424,9 +428,7 @@ class SweepSettings(_Section):
         "End a trial whose best epoch so far is worse than the median of the others at the same epoch.",
         flag="--prune/--no-prune",
     )
-    prune_trials: int = setting(
-        5, "Finished trials before the first is ended early.", unit="trials", ge=1
-    )
+    prune_trials: int = setting(5, "Finished trials before the first is ended early.", unit="trials", ge=1)
     prune_epochs: int = setting(
         2, "Epochs, over all phases, after which a trial may be ended early.", unit="epochs", ge=1
     )

@@ -106,12 +106,13 @@ def resolve(
 def settings_values(settings: Settings) -> dict[str, Any]:
     """Return every setting's value by its dotted key; `settings_of` makes the same settings of them."""
     return {
-        entry.key: getattr(getattr(settings, entry.section), entry.name) for entry in settings_by_key().values()
+        entry.key: getattr(getattr(settings, entry.section), entry.name)
+        for entry in settings_by_key().values()
     }
 
 
 def settings_of(values: Mapping[str, Any], where: str) -> Settings:
-    """Return the settings that typed values make, by dotted key; the definition's default where one is missing.
+    """Return the settings that typed values make, by dotted key; a missing one has the definition's default.
 
     Args:
         values: as Python, JSON or TOML hold them.

@@ -28,7 +28,7 @@ FIXED_KEYS = (
 )
 """With the sections above: settings that every trial shares, or else their scores could not be compared."""
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"(?:(log|int):)?\s*({_NUMBER})\s*\.\.\s*({_NUMBER})")
 _FORMS = "write A..B, log:A..B, int:A..B or choices a,b,c"
 
@@ -70,8 +70,10 @@ def parse_space(entries: Iterable[str], where: str) -> dict[str, Dimension]:
     problems: list[Problem] = []
     for entry in _whole(entries):
         key, equals, text = (part.strip() for part in entry.partition("="))
-        found = _dimension(key, text, f"{where} {key}") if equals else Problem(
-            f"{entry!r} is not KEY=RANGE", where, "write train.lr=log:1e-5..1e-3"
+        found = (
+            _dimension(key, text, f"{where} {key}")
+            if equals
+            else Problem(f"{entry!r} is not KEY=RANGE", where, "write train.lr=log:1e-5..1e-3")
         )
         if isinstance(found, Dimension) and key in space:
             found = Problem(f"{key} is there twice", where, "name every setting once")
@@ -80,7 +82,9 @@ def parse_space(entries: Iterable[str], where: str) -> dict[str, Dimension]:
         else:
             space[key] = found
     if not space and not problems:
-        problems.append(Problem("there is nothing to search", where, "name a setting: train.lr=log:1e-5..1e-3"))
+        problems.append(
+            Problem("there is nothing to search", where, "name a setting: train.lr=log:1e-5..1e-3")
+        )
     refuse(problems)
     return space
 
@@ -156,7 +160,8 @@ def _range(entry: Reference, match: re.Match[str], where: str) -> Dimension | Pr
         return Problem(f"the range {match[0]!r} is empty", where, "write the lower end first")
     if kind == "log" and low <= 0:
         return Problem("a logarithmic range begins above 0", where, "raise its lower end, or leave out log:")
-    return Dimension(low=low, high=high, log=kind == "log", whole=whole)
+    convert = int if whole else float
+    return Dimension(low=convert(low), high=convert(high), log=kind == "log", whole=whole)
 
 
 def _choices(entry: Reference, text: str, where: str) -> Dimension | Problem:

@@ -107,7 +107,7 @@ class Study:
             self._study.tell(trial, score, state=state)
 
     def recover(self) -> list[int]:
-        """Mark the trials that a dead process left running as failed, to be tried again; return their numbers.
+        """Mark trials that a dead process left running as failed, to be tried again; return their numbers.
 
         Only for the one process that holds the sweep's lock.
         """

@@ -159,9 +159,14 @@ def resumed_settings(path: Path, asked: Settings, keys: Iterable[str]) -> Settin
     Raises:
         ResumeError: one of the keys differs and is not among `CHANGEABLE`.
     """
-    ours, theirs = settings_values(settings_of(_read(path)["settings"], str(path / MANIFEST))), settings_values(asked)
+    ours, theirs = (
+        settings_values(settings_of(_read(path)["settings"], str(path / MANIFEST))),
+        settings_values(asked),
+    )
     changes = {key: theirs[key] for key in keys if theirs[key] != ours[key]}
-    refused = [f"{k} is {ours[k]!r} in the sweep and {v!r} now" for k, v in changes.items() if k not in CHANGEABLE]
+    refused = [
+        f"{k} is {ours[k]!r} in the sweep and {v!r} now" for k, v in changes.items() if k not in CHANGEABLE
+    ]
     if refused:
         raise ResumeError(
             "a resumed sweep keeps its settings: " + "; ".join(refused),
@@ -186,9 +191,13 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ResumeError(f"not readable: {error}", where=str(file), remedy="name a sweep's directory") from error
+        raise ResumeError(
+            f"not readable: {error}", where=str(file), remedy="name a sweep's directory"
+        ) from error
     known = isinstance(found, dict) and found.get("format_version") == FORMAT_VERSION
-    if not (known and isinstance(found.get("settings"), dict) and isinstance(found.get("fingerprints"), dict)):
+    if not (
+        known and isinstance(found.get("settings"), dict) and isinstance(found.get("fingerprints"), dict)
+    ):
         raise ResumeError(
             "this is no manifest of a sweep, or one of another version",
             where=str(file),
@@ -198,7 +207,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _fingerprints(settings: Settings, cache: Path, on_data: DataProgress | None) -> dict[str, str]:
-    """Prepare the data where that is needed, and return what says whether they change; trials read them anew."""
+    """Prepare the data where that is needed; return what tells whether they change. Trials read them anew."""
     dataset = load_dataset(settings.data, cache=cache, progress=on_data)
     return {name: split_fingerprint(dataset.split(name), dataset.labels) for name in ("train", "valid")}
 
@@ -336,7 +345,7 @@ class _Sweep:
             self._heard(channel, self.running[channel], message)
 
     def _drain(self) -> None:
-        """Let the running trials come to their next step; what they did is lost, unless they have just ended."""
+        """Let the running trials come to their next step; what they did is lost, unless they just ended."""
         if self.running:
             self._note(f"stopping {counted(len(self.running), 'trial')} after the step")
         for channel in self.running:
@@ -451,4 +460,3 @@ class _Sweep:
     def _tell(self, event: SweepEvent) -> None:
         best = None if self.best is None else self.best.score
         self.on_event(replace(event, best=best, done=self.done, total=self.settings.sweep.trials))
-
