@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import signal
 import sqlite3
 import time
 from dataclasses import asdict
@@ -13,6 +14,7 @@ import pytest
 
 from gkiller.errors import (
     DivergedError,
+    InterruptedRunError,
     OutputError,
     ResumeError,
     RunExistsError,
@@ -20,6 +22,7 @@ from gkiller.errors import (
     SettingsError,
     SourceNotFoundError,
     SweepFailedError,
+    TerminatedRunError,
 )
 from gkiller.report.run import RunDirectory
 from gkiller.settings import resolve
@@ -210,6 +213,27 @@ def test_a_killed_sweep_goes_on_as_if_it_had_not_been(searched, tmp_path, moment
     (again,) = [trial for trial in result.trials if trial.retry_of == 5]
     assert again.params == result.trials[5].params
     assert again.score == whole.trials[5].score
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, InterruptedRunError), (signal.SIGTERM, TerminatedRunError)]
+)
+def test_a_signal_stops_the_running_trial_and_the_sweep_goes_on(searched, tmp_path, number, error):
+    whole = searched("sweep.trials=6", name="whole")
+
+    def ask(event):
+        if event.kind == "training" and event.trial == 3 and event.training.epoch == 1:
+            signal.raise_signal(number)
+
+    handler = signal.getsignal(number)
+    with pytest.raises(error) as caught:
+        searched("sweep.trials=6", name="x", on_event=ask, signals=True)
+    assert signal.getsignal(number) == handler
+    path = tmp_path / "sweeps" / "x"
+    assert f"gkiller sweep --resume {path}" in caught.value.remedy
+    assert "after 3 of 6 trials" in str(caught.value)
+    assert len(json.loads((path / "trials.json").read_text())["trials"]) == 4
+    assert proposals(searched("sweep.trials=6", resume=path)) == proposals(whole)
 
 
 def test_a_finished_sweep_goes_on_with_more_trials_and_no_other_change(searched, tmp_path):

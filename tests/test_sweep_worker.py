@@ -77,7 +77,8 @@ def test_the_next_trial_of_a_worker_is_as_if_it_were_the_first(trial):
     assert untimed(after.read_metrics()) == untimed(first.read_metrics())
 
 
-def test_a_stop_ends_it_after_a_step(trial):
+def test_a_stop_ends_it_after_a_step(trial, monkeypatch):
+    monkeypatch.setattr("gkiller.sweep.worker._STEP_SECONDS", 0)  # else few steps are told
     desk = FakeDesk(stop_at=2)
     run = trial(desk)
     assert desk.end["state"] == "stopped"

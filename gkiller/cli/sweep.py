@@ -52,19 +52,18 @@ def sweep(
     resume: ResumeOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Search for better settings: many trainings, compared on the validation split.
+    """Search for settings: many trainings, compared on validation.
 
     Each trial is an ordinary training in a directory of its own, with values that Optuna's TPE sampler
     proposes from the space; poor ones are ended early. The best trial's settings are written to best.toml.
     The test split is never scored.
     """
-    from gkiller.sweep.space import checked_flags
     from gkiller.sweep.sweep import find_sweep, resumed_settings
     from gkiller.sweep.sweep import sweep as run_sweep
 
     settings = resolved.settings
     if space:
-        section = settings.sweep.model_copy(update={"space": checked_flags(space)})
+        section = settings.sweep.model_copy(update={"space": tuple(space)})
         settings, asked = settings.model_copy(update={"sweep": section}), asked | {SPACE}
     path = None
     if resume is not None:

@@ -22,7 +22,7 @@ _YES = frozenset({"true", "yes", "on", "1"})
 _NO = frozenset({"false", "no", "off", "0"})
 _MISSING = object()
 SPACE = "sweep.space"
-"""The one list that a file may write as a table."""
+"""The list of ``KEY=VALUE`` texts: a file may write it as a table, and a value may have commas."""
 
 
 def from_text(entry: Reference, text: str, *, quotes: bool = False) -> Any:
@@ -61,11 +61,23 @@ def from_value(entry: Reference, value: Any) -> Any:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
             value = [_number(part, whole=True) for part in value] if entry.kind == "numbers" else value
+            value = _rejoined(value) if entry.key == SPACE else value
         if isinstance(value, list):
             return tuple(value)
     if isinstance(value, PurePath):
         return str(value)
     return value
+
+
+def _rejoined(parts: list[str]) -> list[str]:
+    """Return ``KEY=VALUE`` texts whose values were split at their commas."""
+    found: list[str] = []
+    for part in parts:
+        if "=" in part or not found:
+            found.append(part)
+        else:
+            found[-1] += f",{part}"
+    return found
 
 
 def _pairs(table: Mapping[str, Any], before: str = "") -> Iterator[str]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gkiller.errors import SettingsError
 from gkiller.settings import key_advice, settings_by_key
 from gkiller.settings.layers import value_problem
 from gkiller.settings.problems import Problem, refuse
@@ -55,9 +54,6 @@ class Dimension:
 def parse_space(entries: Iterable[str], where: str) -> dict[str, Dimension]:
     """Return the dimensions that ``KEY=RANGE`` texts describe, by dotted key.
 
-    A text without "=" goes on with the choices of the one before it: a list of texts that a variable gives is
-    split at its commas.
-
     Args:
         entries: the texts.
         where: who gave them, for messages.
@@ -68,7 +64,7 @@ def parse_space(entries: Iterable[str], where: str) -> dict[str, Dimension]:
     """
     space: dict[str, Dimension] = {}
     problems: list[Problem] = []
-    for entry in _whole(entries):
+    for entry in entries:
         key, equals, text = (part.strip() for part in entry.partition("="))
         found = (
             _dimension(key, text, f"{where} {key}")
@@ -89,20 +85,6 @@ def parse_space(entries: Iterable[str], where: str) -> dict[str, Dimension]:
     return space
 
 
-def checked_flags(flags: Iterable[str]) -> tuple[str, ...]:
-    """Return the texts of ``--space`` flags; each is whole.
-
-    Raises:
-        SettingsError: one of them has no "=".
-    """
-    texts = tuple(flags)
-    for text in texts:
-        if "=" not in text:
-            remedy = f"write --space {text}=log:1e-5..1e-3, or another range"
-            raise SettingsError(f"{text!r} is not KEY=RANGE", where="--space", remedy=remedy)
-    return texts
-
-
 def range_text(dimension: Dimension) -> str:
     """Return a dimension as one would type it."""
     from gkiller.settings import plain_text
@@ -119,16 +101,6 @@ def shortest_names(keys: Iterable[str]) -> Mapping[str, str]:
     known = list(keys)
     names = [key.rpartition(".")[2] for key in known]
     return {key: name if names.count(name) == 1 else key for key, name in zip(known, names, strict=True)}
-
-
-def _whole(entries: Iterable[str]) -> list[str]:
-    found: list[str] = []
-    for entry in entries:
-        if "=" not in entry and found:
-            found[-1] += f",{entry}"
-        else:
-            found.append(entry)
-    return found
 
 
 def _dimension(key: str, text: str, where: str) -> Dimension | Problem:
