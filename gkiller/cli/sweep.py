@@ -11,7 +11,7 @@ import typer
 
 from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages
 from gkiller.cli.options import JsonFlag, with_settings
-from gkiller.cli.sweep_display import SweepDisplay, value_text
+from gkiller.cli.sweep_display import SweepDisplay, params_text
 from gkiller.errors import SettingsError, counted
 
 if TYPE_CHECKING:
@@ -113,13 +113,15 @@ def _show(result: SweepResult, settings: Settings) -> None:
     from gkiller.sweep.trials import top
 
     metric, best = settings.train.metric.upper(), top(result.trials, SHOWN)
-    keys = list(best[0].params)
-    names = shortest_names(keys)
-    rows = [(trial.number, trial.score, *(value_text(trial.params[key]) for key in keys)) for trial in best]
+    names = shortest_names(best[0].params)
+    rows = [
+        (trial.number, trial.score, params_text({names[key]: value for key, value in trial.params.items()}))
+        for trial in best
+    ]
     states = Counter(trial.state for trial in result.trials)
     caption = ", ".join(f"{count} {state}" for state, count in states.items())
-    header = ("trial", metric, *(names[key] for key in keys))
-    show(results_table("Best trials, on the validation split", header, rows, caption=caption))
+    title = "Best trials, on the validation split"
+    show(results_table(title, ("trial", metric, "settings"), rows, caption=caption))
     if result.importance:
         title = f"Importance: share of the variance of {metric} over {counted(states['complete'], 'trial')}"
         show(results_table(title, ("setting", "share"), list(result.importance.items())))
