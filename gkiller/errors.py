@@ -29,6 +29,7 @@ Each leaf has its own exit code (the process status of the command line) and car
     │   ├── DivergedError           42   the loss is not finite
     │   ├── RunLockedError          43   another process writes to this run
     │   ├── RankLostError           44   another process of this training has ended
+    │   ├── SweepFailedError        45   no trial of a sweep came to its end
     │   ├── InterruptedRunError    130   stopped by an interrupt, after a checkpoint
     │   └── TerminatedRunError     143   stopped by a termination signal, after a checkpoint
     ├── EvaluationError
@@ -300,6 +301,12 @@ class RankLostError(RunError):
     """Another process of this training has ended, or holds another network."""
 
     exit_code = 44
+
+
+class SweepFailedError(RunError):
+    """No trial of a sweep came to its end."""
+
+    exit_code = 45
 
 
 class InterruptedRunError(RunError):

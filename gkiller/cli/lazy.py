@@ -31,6 +31,7 @@ class LazyCommand(NamedTuple):
 COMMANDS: dict[str, LazyCommand] = {
     "data": LazyCommand("gkiller.cli.data", "Prepare, augment, inspect and list labelled comments."),
     "train": LazyCommand("gkiller.cli.train", "Train a classifier: first its neurons, then its dendrites."),
+    "sweep": LazyCommand("gkiller.cli.sweep", "Search for settings: many trainings, compared on validation."),
     "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
     "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
     "compare": LazyCommand("gkiller.cli.compare", "Compare two models, or files of their scores."),

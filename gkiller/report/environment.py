@@ -28,6 +28,7 @@ PACKAGES = (
     "pydantic",
     "pydantic-settings",
     "tomlkit",
+    "optuna",
 )
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
 

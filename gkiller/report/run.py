@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_DEFAULT = "train"
 _LOCK, _CARD = ".lock", "README.md"
 
 
@@ -58,8 +57,8 @@ class RunDirectory:
         self._lock = FileLock(path / _LOCK)
 
     @classmethod
-    def create(cls, out: Path, name: str | None) -> RunDirectory:
-        """Make a new run directory ``out/name``; without a name, the first free ``train-N``.
+    def create(cls, out: Path, name: str | None, kind: str = "train") -> RunDirectory:
+        """Make a new run directory ``out/name``; without a name, the first free ``train-N`` (or ``kind-N``).
 
         Raises:
             OutputError: it cannot be written there.
@@ -80,7 +79,7 @@ class RunDirectory:
         number = 1
         while True:
             try:
-                return cls._make(out / f"{_DEFAULT}-{number}")
+                return cls._make(out / f"{kind}-{number}")
             except RunExistsError:
                 number += 1
 

@@ -11,11 +11,12 @@ from gkiller.settings.definition import (
     EvaluationSettings,
     ModelSettings,
     Settings,
+    SweepSettings,
     TrainSettings,
 )
 from gkiller.settings.document import settings_toml
 from gkiller.settings.files import preset_about
-from gkiller.settings.layers import Resolved, preset_names, resolve
+from gkiller.settings.layers import Resolved, preset_names, resolve, settings_of, settings_values
 from gkiller.settings.reference import (
     Reference,
     plain_text,
@@ -36,6 +37,7 @@ __all__ = [
     "Reference",
     "Resolved",
     "Settings",
+    "SweepSettings",
     "TrainSettings",
     "key_advice",
     "nearest_keys",
@@ -45,6 +47,8 @@ __all__ = [
     "resolve",
     "section_titles",
     "settings_by_key",
+    "settings_of",
     "settings_reference",
     "settings_toml",
+    "settings_values",
 ]

@@ -468,6 +468,59 @@ class BenchSettings(_Section):
         return self
 
 
+class SweepSettings(_Section):
+    """Hyper-parameter search."""
+
+    space: tuple[str, ...] = setting(
+        (
+            "train.lr=log:2e-4..5e-3",
+            "train.epochs=int:1..4",
+            "train.batch_size=16,32,64",
+            "train.weight_decay=log:1e-4..1e-1",
+            "train.token_dropout=0..0.3",
+            "model.dropout=0..0.4",
+            "model.pooling=mean,mean_max,cls",
+        ),
+        "What is searched: KEY=RANGE, a range being A..B, log:A..B, int:A..B or choices a,b,c; in a file a "
+        "table [sweep.space].",
+        flag="--space",
+    )
+    trials: int = setting(
+        20, "Trials in all, those before a resume included.", unit="trials", flag="--trials", ge=1
+    )
+    timeout: float | None = setting(
+        None,
+        "Begin no trial after this time; those that run are finished.",
+        unit="seconds",
+        flag="--timeout",
+        gt=0,
+    )
+    jobs: int = setting(
+        1,
+        "Trials that train at a time, each in a process of its own with its part of the threads.",
+        unit="processes",
+        flag="--jobs",
+        ge=1,
+        le=256,
+    )
+    seed: int = setting(0, "Seed of what is proposed.", flag="--sampler-seed", ge=0, lt=2**32)
+    startup_trials: int = setting(
+        10, "Trials drawn at random before the sampler (TPE) learns from them.", unit="trials", ge=1
+    )
+    prune: bool = setting(
+        True,
+        "End a trial whose best epoch so far is worse than the median of the others at the same epoch.",
+        flag="--prune/--no-prune",
+    )
+    prune_trials: int = setting(5, "Finished trials before the first is ended early.", unit="trials", ge=1)
+    prune_epochs: int = setting(
+        2, "Epochs, over all phases, after which a trial may be ended early.", unit="epochs", ge=1
+    )
+    keep_models: Literal["best", "all"] = setting(
+        "best", "Models and checkpoints that are kept: the best trial's, or all.", flag="--keep-models"
+    )
+
+
 class Settings(BaseSettings):
     """Everything a run depends on, resolved and frozen."""
 
@@ -488,6 +541,7 @@ class Settings(BaseSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     deployment: DeploymentSettings = DeploymentSettings()
     bench: BenchSettings = BenchSettings()
+    sweep: SweepSettings = SweepSettings()
 
     @model_validator(mode="after")
     def _frozen_layers_are_pretrained(self) -> Settings:

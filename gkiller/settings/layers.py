@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from gkiller.errors import nearest
 from gkiller.settings.definition import ENV_DELIMITER, ENV_PREFIX, Settings
 from gkiller.settings.files import FILE_NAME, FileLayer, preset_names, read_arch, read_file, read_preset
-from gkiller.settings.problems import Given, Problem, from_validation, refuse, unknown_key
+from gkiller.settings.problems import Given, Problem, bad_value, from_validation, refuse, unknown_key
 from gkiller.settings.reference import settings_by_key
 from gkiller.settings.values import from_text, from_value, key_advice, nearest_keys
 
@@ -101,6 +101,46 @@ def resolve(
     assert settings is not None  # no problem was found
     origins = {key: given[key].origin if key in given else DEFAULT_ORIGIN for key in settings_by_key()}
     return Resolved(settings, origins, chosen.value if chosen else DEFAULT_ORIGIN)
+
+
+def settings_values(settings: Settings) -> dict[str, Any]:
+    """Return every setting's value by its dotted key; `settings_of` makes the same settings of them."""
+    return {
+        entry.key: getattr(getattr(settings, entry.section), entry.name)
+        for entry in settings_by_key().values()
+    }
+
+
+def settings_of(values: Mapping[str, Any], where: str) -> Settings:
+    """Return the settings that typed values make, by dotted key; a missing one has the definition's default.
+
+    Args:
+        values: as Python, JSON or TOML hold them.
+        where: who gave them, for messages.
+
+    Raises:
+        SettingsError: an unknown key, or a value out of its type or range.
+    """
+    known = settings_by_key()
+    given = {k: Given(from_value(known[k], v), where, where) for k, v in values.items() if k in known}
+    settings, found = _validate(given)
+    refuse([*(unknown_key(key, where) for key in values if key not in known), *found])
+    assert settings is not None  # no problem was found
+    return settings
+
+
+def value_problem(key: str, value: Any, where: str) -> Problem | None:
+    """Return what is wrong with one setting's value on its own, None for nothing.
+
+    Rules over several settings are not asked.
+    """
+    section, _, name = key.partition(".")
+    try:
+        type(Settings.model_fields[section].default).model_validate({name: value}, strict=True)
+    except ValidationError as error:
+        if any(part["loc"] for part in error.errors(include_url=False)):
+            return bad_value(key, Given(value, where, where))
+    return None
 
 
 def _of_arch(given: Mapping[str, Given]) -> dict[str, Given]:

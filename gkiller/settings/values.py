@@ -11,14 +11,18 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from gkiller.errors import nearest
-from gkiller.settings.reference import settings_by_key
+from gkiller.settings.reference import plain_text, settings_by_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from gkiller.settings.reference import Reference
 
 _YES = frozenset({"true", "yes", "on", "1"})
 _NO = frozenset({"false", "no", "off", "0"})
 _MISSING = object()
+SPACE = "sweep.space"
+"""The list of ``KEY=VALUE`` texts: a file may write it as a table, and a value may have commas."""
 
 
 def from_text(entry: Reference, text: str, *, quotes: bool = False) -> Any:
@@ -51,15 +55,39 @@ def from_value(entry: Reference, value: Any) -> Any:
     """Convert a typed value, from a TOML file or from Python."""
     if entry.optional and isinstance(value, str) and not value:
         return None  # TOML has no null
+    if entry.key == SPACE and isinstance(value, dict):
+        return tuple(_pairs(value))
     if entry.kind in ("list", "numbers"):
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
             value = [_number(part, whole=True) for part in value] if entry.kind == "numbers" else value
+            value = _rejoined(value) if entry.key == SPACE else value
         if isinstance(value, list):
             return tuple(value)
     if isinstance(value, PurePath):
         return str(value)
     return value
+
+
+def _rejoined(parts: list[str]) -> list[str]:
+    """Return ``KEY=VALUE`` texts whose values were split at their commas."""
+    found: list[str] = []
+    for part in parts:
+        if "=" in part or not found:
+            found.append(part)
+        else:
+            found[-1] += f",{part}"
+    return found
+
+
+def _pairs(table: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """Yield a table's entries as ``KEY=VALUE``; TOML reads a dotted key without quotes as inner tables."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _pairs(value, f"{before}{name}.")
+        else:
+            text = plain_text(tuple(map(plain_text, value)) if isinstance(value, list) else value)
+            yield f"{before}{name}={text}"
 
 
 def nearest_keys(key: str) -> list[str]:
