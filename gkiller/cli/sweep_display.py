@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from gkiller.cli.console import stderr
+from gkiller.cli.bars import BarDisplay
 from gkiller.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from gkiller.sweep.trials import SweepEvent, Trial
 
 
-class SweepDisplay:
+class SweepDisplay(BarDisplay):
     """Draws a sweep's events on stderr; use it as a context manager and pass it as the callback.
 
     Args:
@@ -26,21 +25,9 @@ class SweepDisplay:
     """
 
     def __init__(self, metric: str, console: Console | None = None) -> None:
+        super().__init__(console)
         self._metric = metric
-        self._console = console or stderr()
-        self._bars: Progress | None = None
         self._whole: TaskID | None = None
-        self._tasks: dict[int, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
 
     def __call__(self, event: SweepEvent) -> None:
         """Draw one event; the first one starts the bars."""
@@ -49,11 +36,11 @@ class SweepDisplay:
             self._whole = self._bars.add_task("trials", total=event.total, completed=event.done, state="")
             self._bars.start()
         if event.kind == "note":
-            self._line(event.message)
+            self._print(event.message)
         elif event.kind == "begin":
-            self._line(f"trial {event.trial} begins: {params_text(event.params)}")
+            self._print(f"trial {event.trial} begins: {params_text(event.params)}")
         elif event.ended is not None:
-            self._line(self.end_line(event.ended, event))
+            self._print(self.end_line(event.ended, event))
         if self._bars is not None:
             self._update(self._bars, event)
 
@@ -69,9 +56,6 @@ class SweepDisplay:
         if event.best is not None:
             parts.append(f"best {event.best:.4f}")
         return ", ".join([*parts, f"{event.done}/{event.total} done"])
-
-    def _line(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
 
     def _update(self, bars: Progress, event: SweepEvent) -> None:
         assert self._whole is not None

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from gkiller.cli.console import stderr
+from gkiller.cli.bars import BarDisplay
 from gkiller.errors import counted
 from gkiller.report.phases import CANDIDATES, phase_name
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.console import Console
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
     from gkiller.training.events import TrainingEvent
 
 
-class TrainingDisplay:
+class TrainingDisplay(BarDisplay):
     """Draws training events on stderr; use it as a context manager and pass it as the callback.
 
     On a terminal: a bar per phase with epoch, loss, score, time left and rows per second. Elsewhere:
@@ -26,21 +24,6 @@ class TrainingDisplay:
     Args:
         console: where to draw; stderr by default.
     """
-
-    def __init__(self, console: Console | None = None) -> None:
-        self._console = console or stderr()
-        self._bars: Progress | None = None
-        self._tasks: dict[int, TaskID] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
 
     def __call__(self, event: TrainingEvent) -> None:
         """Draw one event; the first one starts the bars."""
@@ -55,7 +38,7 @@ class TrainingDisplay:
     def _line(self, event: TrainingEvent) -> None:
         if event.kind == "phase" and self._bars is not None and not event.message:
             return  # its bar says so
-        self._console.print(event_line(event), soft_wrap=True)
+        self._print(event_line(event))
 
     def _update(self, bars: Progress, event: TrainingEvent) -> None:
         """Move the phase's bar: its length is the most steps the phase may take."""
