@@ -12,6 +12,7 @@ from toy import TINY
 
 from gkiller.errors import InterruptedRunError, TerminatedRunError
 from gkiller.report.run import RunDirectory
+from gkiller.training import finish as finishing
 from gkiller.training.stopping import StopRequest, stop_signals
 from gkiller.training.train import train
 
@@ -59,6 +60,53 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(tiny, tmp_
     done = [event for event in again if event.kind == "step"]
     assert len(done) + sum(kind == "step" for kind, *_ in steps) == 15  # and none is trained twice
     assert outcome(tmp_path / "x") == outcome(whole.path)
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(
+    ("number", "error", "step"),
+    [
+        (signal.SIGINT, InterruptedRunError, "_fold"),
+        (signal.SIGTERM, TerminatedRunError, "score_texts"),
+        (signal.SIGTERM, TerminatedRunError, "evaluate"),
+        (signal.SIGINT, InterruptedRunError, "dendrite_report"),
+    ],
+)
+def test_a_signal_after_the_last_epoch_stops_before_the_model_is_written(
+    tiny, tmp_path, monkeypatch, number, error, step
+):
+    settings = tiny(*SMALL)
+    whole = train(settings, out=tmp_path, name="whole").run
+    original = getattr(finishing, step)
+
+    def interrupted(*args, **kwargs):
+        monkeypatch.setattr(finishing, step, original)
+        signal.raise_signal(number)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(finishing, step, interrupted)
+    with pytest.raises(error) as caught:
+        train(settings, out=tmp_path, name="x", signals=True)
+    assert caught.value.exit_code == 128 + number
+    assert f"--resume {tmp_path / 'x'}" in caught.value.remedy
+    assert not (tmp_path / "x" / "model").exists()
+    steps = []
+    train(settings, out=tmp_path, resume=tmp_path / "x", on_event=lambda event: steps.append(event.kind))
+    assert "step" not in steps  # all was trained
+    assert outcome(tmp_path / "x") == outcome(whole.path)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_a_signal_while_the_model_is_written_lets_the_run_end(tiny, tmp_path, monkeypatch):
+    """The run is whole then, and there is nothing to go on with."""
+    original = finishing.save_model
+
+    def interrupted(*args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(finishing, "save_model", interrupted)
+    assert train(tiny(*SMALL), out=tmp_path, name="x", signals=True).run.complete
 
 
 def test_a_second_interrupt_stops_at_once():

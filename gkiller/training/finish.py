@@ -30,6 +30,8 @@ from gkiller.training.phases import kept_dendrites
 from gkiller.training.taught import taught
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     import numpy.typing as npt
 
@@ -77,6 +79,7 @@ def finish(
     *,
     teachers: tuple[tuple[Teacher, ...], Lesson] | None = None,
     write: bool = True,
+    pause: Callable[[], None] = lambda: None,
 ) -> Finished:
     """Turn a finished training into a model directory and the run's reports.
 
@@ -85,14 +88,19 @@ def finish(
     With ``write`` false nothing is written: other processes of the same training compute what the one
     that writes does.
 
+    ``pause`` is called between the steps before the writing, by every process alike, and may raise to
+    stop there: the checkpoints hold all that there is. The writing itself is not stopped.
+
     Raises:
         FoldMismatchError: the folded model does not compute the training model's logits.
     """
     count = kept_dendrites(progress.best, settings.dendrites.min_gain)
     state = store.load_best(count, progress.best_epoch[count])
     loaded, difference = _fold(settings, dataset, tokenizer_json, growth, state)
+    pause()
     valid = dataset.split("valid")
     scores = score_texts(loaded, valid.texts, settings.evaluation.batch_size)
+    pause()
     thresholds = tune_thresholds(
         dataset.labels,
         valid.labels,
@@ -106,6 +114,7 @@ def finish(
     beside: tuple[Taught, ...] = ()
     if teachers is not None:
         beside = taught(*teachers, dataset, loaded, scores, cuts, settings.evaluation)
+    pause()
     finished = Finished(
         dendrites=count,
         parameters=parameter_count(loaded.model),
@@ -115,6 +124,7 @@ def finish(
         dendrite_report=dendrite_report(loaded, valid, settings.evaluation.batch_size),
         taught=beside,
     )
+    pause()
     _close_manifest(manifest, progress, finished)
     if not write:
         return finished

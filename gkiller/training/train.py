@@ -204,21 +204,22 @@ class _Work:
                 run.write_metrics(trainer.progress.metrics)
             if settings.train.freeze_layers:
                 _compute_lower(trainer, run)
-            progress = _run(trainer, run, signals=signals)
-            text = self.tokenizer.to_str()
             valid = lessons.get("valid")
-            finished = finish(
-                settings,
-                run,
-                self.dataset,
-                text,
-                growth,
-                store,
-                progress,
-                manifest,
-                teachers=(self.teachers, valid) if valid else None,
-                write=ranks.first,
-            )
+            with _until_stopped(trainer, run, signals=signals):
+                progress = trainer.run()
+                finished = finish(
+                    settings,
+                    run,
+                    self.dataset,
+                    self.tokenizer.to_str(),
+                    growth,
+                    store,
+                    progress,
+                    manifest,
+                    teachers=(self.teachers, valid) if valid else None,
+                    write=ranks.first,
+                    pause=trainer.heed_stop,
+                )
         if settings.train.freeze_layers:
             shutil.rmtree(run.path / _CACHE, ignore_errors=True)
         ranks.from_first(None)  # nobody leaves before the model is written
@@ -354,11 +355,12 @@ def _compute_lower(trainer: Trainer, run: RunDirectory) -> None:
     trainer.valid_split = with_lower(trainer.valid_split, "validation")
 
 
-def _run(trainer: Trainer, run: RunDirectory, *, signals: bool) -> Progress:
-    """Train to the end, or, with ``signals``, until one asks to stop."""
+@contextlib.contextmanager
+def _until_stopped(trainer: Trainer, run: RunDirectory, *, signals: bool) -> Iterator[None]:
+    """Tell how to go on with the run where, with ``signals``, one of them stops what the block does."""
     with stop_signals() if signals else contextlib.nullcontext(StopRequest()) as trainer.stop:
         try:
-            return trainer.run()
+            yield
         except Stopped as stopped:
             kind = TerminatedRunError if stopped.number == signal.SIGTERM else InterruptedRunError
             raise kind(

@@ -128,6 +128,16 @@ class Trainer:
         self._restore_rng(checkpoint.rng)
         self._optimizer_state = checkpoint.optimizer
 
+    def heed_stop(self) -> None:
+        """Stop here if a rank was asked to; the newest checkpoint must hold all that there is.
+
+        Raises:
+            Stopped: one was.
+        """
+        (asked,) = self._agreed(self.stop.number)
+        if asked:
+            raise Stopped(asked)
+
     @property
     def done(self) -> bool:
         """Whether nothing is left to train."""
@@ -202,9 +212,7 @@ class Trainer:
                 self.progress.stopped_early.append(early)
                 self.on_event(self._event("note", message=early))
             self._save({} if switched else tensors())
-            (asked,) = self._agreed(self.stop.number)
-            if asked:
-                raise Stopped(asked)
+            self.heed_stop()
 
     # -- epochs ---------------------------------------------------------------------------------
 
