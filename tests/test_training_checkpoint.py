@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def checkpoint(epoch=3, value=1.0):
         stale=1,
         phase_best=0.25,
         best={0: 0.5, 1: 0.625},
-        best_epoch={0: 2, 1: 3},
+        best_epoch={0: 1, 1: 1},
         tracked=[0.1, 0.2],
         metrics=[{"epoch": 1, "valid_ap": 0.5}],
         step=3,
@@ -134,15 +135,71 @@ def test_a_broken_state(tmp_path, text):
     assert caught.value.remedy
 
 
-def test_an_unknown_progress(tmp_path):
-    save_checkpoint(tmp_path / "c", checkpoint())
-    path = tmp_path / "c" / "state.json"
+def forge_progress(folder, **changes):
+    """Write a checkpoint, then change its progress and make all digests right again."""
+    save_checkpoint(folder, checkpoint())
+    path = folder / "state.json"
     state = json.loads(path.read_text())
-    state["progress"]["surprise"] = 1
+    state["progress"] |= changes
     path.write_text(json.dumps(state))
-    reseal(tmp_path / "c", "state.json")
+    reseal(folder, "state.json")
+
+
+def test_an_unknown_progress(tmp_path):
+    forge_progress(tmp_path / "c", surprise=1)
     with pytest.raises(ResumeError, match="surprise"):
         load_checkpoint(tmp_path / "c")
+
+
+def phase(*values):
+    return {"phase": asdict(Phase(*values))}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"step": -1}, "greater than or equal to 0"),
+        ({"epoch": 10**30}, "epoch"),
+        ({"epoch_seconds": float("nan")}, "NaN is not a number"),
+        ({"epoch_loss": 10**400}, "valid number"),
+        ({"best": {0: 10**400, 1: 0.5}}, "valid number"),
+        ({"step": 0}, "rows no step"),
+        ({"epoch_rows": 0}, "steps have no rows"),
+        ({"phase_epoch": 4}, "more epochs than the training"),
+        ({"best": {0: 0.5}}, "different dendrites"),
+        ({"best": {}, "best_epoch": {}}, "no score to go on from"),
+        ({"best": {1: 0.5}, "best_epoch": {1: 3}}, "no score to go on from"),
+        ({"best": {0: 0.5, 2: 0.5}, "best_epoch": {0: 1, 2: 3}}, "more dendrites than were grown"),
+        ({"best_epoch": {0: 2, 1: 4}}, "best epoch is not over"),
+        ({"best_epoch": {0: 0, 1: 3}}, "best epoch is not over"),
+        (phase("dendrite", "tops", 1, 0, 0.01), "no epochs"),
+        (phase("dendrite", "tops", 0, 4, 0.01), "another one has none"),
+        (phase("neuron", "neurons", 1, 4, 0.01), "trains dendrites"),
+        (phase("dendrite", "everything", 1, 4, 0.01), "trains everything"),
+        (phase("dendrite", "tops", 1, 4, -0.01), "greater than 0"),
+        (phase("dendrite", "tops", 10**9, 4, 0.01), "less than"),
+        (
+            phase("neuron", "neurons", 0, 4, 0.01) | {"best": {}, "best_epoch": {}},
+            "an epoch has no score",
+        ),
+        (
+            phase("neuron", "neurons", 0, 4, 0.01)
+            | {
+                "best": {},
+                "best_epoch": {},
+                "epoch": 0,
+                "phase_epoch": 0,
+                "finished": True,
+            },
+            "after no epoch",
+        ),
+    ],
+)
+def test_a_place_that_no_training_comes_to(tmp_path, change, said):
+    forge_progress(tmp_path / "c", **change)
+    with pytest.raises(ResumeError, match=said) as caught:
+        load_checkpoint(tmp_path / "c")
+    assert caught.value.where == str(tmp_path / "c")
 
 
 def filled(tmp_path, keep, *epochs):
@@ -179,14 +236,14 @@ def test_a_damaged_newest_is_named_and_gives_way_to_the_one_before(tmp_path):
 def test_a_checkpoint_whose_best_weights_are_damaged_is_passed_over(tmp_path):
     store = filled(tmp_path, 3, 1)
     later = checkpoint(2)
-    later.progress.best_epoch[1] = 4
-    store.save_best({"w": torch.ones(2)}, 1, 4)
+    later.progress.best_epoch[1] = 2
+    store.save_best({"w": torch.ones(2)}, 1, 2)
     store.save(later)
     assert store.newest().progress.epoch == 2
-    damage(tmp_path / "best-1-epoch-00004" / "weights.safetensors")
+    damage(tmp_path / "best-1-epoch-00002" / "weights.safetensors")
     passed = []
     assert store.newest(passed.append).progress.epoch == 1
-    assert [error.where for error in passed] == [str(tmp_path / "best-1-epoch-00004")]
+    assert [error.where for error in passed] == [str(tmp_path / "best-1-epoch-00002")]
 
 
 def test_where_nothing_was_written_there_is_none(tmp_path):
@@ -209,7 +266,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     (tmp_path / ".checkpoint-00000002.abc" / "weights.safetensors").write_bytes(b"half")
     (tmp_path / ".torn").touch()
     store.tidy()
-    names = ["best-0-epoch-00002", "best-1-epoch-00003", "checkpoint-00000001"]
+    names = ["best-0-epoch-00001", "best-1-epoch-00001", "checkpoint-00000001"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 

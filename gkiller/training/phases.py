@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
 
 PhaseName = Literal["neuron", "dendrite", "joint"]
 Part = Literal["neurons", "dendrites", "candidates", "tops", "everything"]
+
+PARTS: dict[PhaseName, tuple[Part, ...]] = {
+    "neuron": ("neurons",),
+    "dendrite": ("dendrites", "candidates", "tops"),
+    "joint": ("everything",),
+}
+"""What the phases may train."""
 
 LEAST_STEPS = 1000
 LEAST_EPOCHS = 1
@@ -32,9 +41,9 @@ class Phase:
 
     name: PhaseName
     trains: Part
-    dendrites: int
-    epochs: int
-    lr: float
+    dendrites: Annotated[int, Field(ge=0, lt=2**15)]
+    epochs: Annotated[int, Field(ge=0, lt=2**31)]
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)

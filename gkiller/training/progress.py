@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
-from gkiller.training.phases import Phase
+from gkiller.training.phases import PARTS, Phase
+
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass
@@ -38,21 +42,21 @@ class Progress:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     phase: Phase
-    phase_number: int = 1
-    phase_epoch: int = 0
-    epoch: int = 0
-    step: int = 0
-    epoch_loss: float = 0.0
-    epoch_rows: int = 0
-    epoch_seconds: float = 0.0
-    stale: int = 0
-    phase_best: float | None = None
-    best: dict[int, float] = field(default_factory=dict)
-    best_epoch: dict[int, int] = field(default_factory=dict)
-    tracked: list[float] = field(default_factory=list)
+    phase_number: Count = 1
+    phase_epoch: Count = 0
+    epoch: Count = 0
+    step: Count = 0
+    epoch_loss: Finite = 0.0
+    epoch_rows: Count = 0
+    epoch_seconds: Duration = 0.0
+    stale: Count = 0
+    phase_best: Finite | None = None
+    best: dict[Count, Finite] = field(default_factory=dict)
+    best_epoch: dict[Count, Count] = field(default_factory=dict)
+    tracked: list[Finite] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     stopped_early: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    seconds: Duration = 0.0
     finished: bool = False
 
     def start(self, phase: Phase) -> None:
@@ -89,7 +93,30 @@ class Progress:
         Raises:
             ValueError: it is something else.
         """
-        return _READER.validate_python(dict(values))
+        progress = _READER.validate_python(dict(values))
+        if fault := _impossible(progress):
+            raise ValueError(f"no training comes to a place where {fault}")
+        return progress
+
+
+def _impossible(progress: Progress) -> str:
+    """Return what cannot be of a place in a training; "" when all can."""
+    phase, best, epochs = progress.phase, progress.best, progress.best_epoch
+    faults = {
+        "a phase has no epochs": phase.epochs < 1,
+        "the neuron phase trains dendrites, or another one has none": (phase.name == "neuron")
+        != (phase.dendrites == 0),
+        f"the {phase.name} phase trains {phase.trains}": phase.trains not in PARTS[phase.name],
+        "a phase has more epochs than the training": progress.phase_epoch > progress.epoch,
+        "steps have no rows, or rows no step": (progress.step == 0) != (progress.epoch_rows == 0),
+        "scores and their epochs are of different dendrites": best.keys() != epochs.keys(),
+        "there are scores for more dendrites than were grown": max(best, default=0) > phase.dendrites,
+        "there is no score to go on from": not best.keys() >= set(range(phase.dendrites)),
+        "an epoch has no score": progress.epoch > 0 and 0 not in best,
+        "the best epoch is not over": any(not 1 <= epoch <= progress.epoch for epoch in epochs.values()),
+        "all phases are over after no epoch": progress.finished and progress.epoch == 0,
+    }
+    return next((fault for fault, found in faults.items() if found), "")
 
 
 _READER = TypeAdapter(Progress)
