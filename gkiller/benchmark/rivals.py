@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_file
 from gkiller.data.load import split_fingerprint
-from gkiller.deployment.deploy import BESIDE
 from gkiller.errors import ModelFormatError, ModelNotFoundError, counted
 from gkiller.evaluation.source import run_of
 from gkiller.model.classifier import parameter_count
 from gkiller.model.directory import LoadedModel, load_model
-from gkiller.model.layout import TOKENIZER, WEIGHTS
+from gkiller.model.layout import BESIDE, TOKENIZER, WEIGHTS
 from gkiller.model.pretrained import loading
 from gkiller.model.sequence import (
     fetch,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save
 
-from gkiller.errors import ModelNotFoundError
+from gkiller.errors import ModelFormatError, ModelNotFoundError
 from gkiller.files import atomic_directory, json_text
 from gkiller.model.architectures import architecture_of
 from gkiller.model.classifier import ToxicityClassifier
@@ -31,6 +31,7 @@ from gkiller.model.layout import (
     WEIGHTS,
     consistent,
     find_model,
+    has_weights,
     read_labels,
     read_max_length,
     read_thresholds,
@@ -190,9 +191,17 @@ def load_model(path: str | Path) -> LoadedModel:
     Raises:
         ModelNotFoundError: there is no model.
         ModelTamperedError: a file differs from its recorded SHA-256, or gkiller.json from its own digest.
-        ModelFormatError: the format is unknown or inconsistent, or a weight is not finite.
+        ModelFormatError: the format is unknown or inconsistent, a weight is not finite, or there are none:
+            the model was made to score with alone.
     """
     directory = find_model(path)
+    if not has_weights(directory):
+        raise ModelFormatError(
+            f"this is a copy to score with: it has no {WEIGHTS}",
+            where=str(directory),
+            remedy="name the run that it was made from; a copy goes into predict, evaluate, compare, bench and "
+            "doctor",
+        )
     with unbroken():
         sealed = _unseal(directory)
     with consistent(directory):
