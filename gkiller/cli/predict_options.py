@@ -111,7 +111,7 @@ ModelOption = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="An exported model directory, a run that has one, or the name of an installed model; without it "
+        help="An exported model directory, a run that has one, or 'default'; without it "
         "the model that came with gkiller.",
         rich_help_panel=MODEL,
     ),

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from gkiller.errors import ModelFormatError, ModelNotFoundError
 from gkiller.files import atomic_directory, json_text
 from gkiller.model.architectures import architecture_of
-from gkiller.model.classifier import ToxicityClassifier
+from gkiller.model.classifier import ToxicityClassifier, parameter_count
 from gkiller.model.description import read_description
 from gkiller.model.growth import dendritic_modules
 from gkiller.model.layout import (
@@ -70,6 +70,16 @@ class LoadedModel:
     max_length: int
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+
+    @property
+    def precision(self) -> str:
+        """Of the weights that score."""
+        return "fp32"
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers inference uses."""
+        return parameter_count(self.model)
 
 
 def save_model(
@@ -199,8 +209,8 @@ def load_model(path: str | Path) -> LoadedModel:
         raise ModelFormatError(
             f"this is a copy to score with: it has no {WEIGHTS}",
             where=str(directory),
-            remedy="name the run that it was made from; a copy goes into predict, evaluate, compare, bench and "
-            "doctor",
+            remedy="name the run that it was made from; predict, evaluate, compare, bench and doctor take "
+            "such a copy",
         )
     with unbroken():
         sealed = _unseal(directory)
