@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gkiller import assets
-from gkiller.data.labels import CANONICAL
+from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.deployment.deploy import copy_deployed
 from gkiller.deployment.restore import read_deployed
 from gkiller.errors import ExportError, GkillerError, LabelMismatchError
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", help="a run or a model directory with an int8 graph")
     parser.add_argument(
         "--labels",
-        default=",".join(CANONICAL),
+        default=",".join(CANONICAL_LABELS),
         help="comma-separated labels that the model must score [default: %(default)s]",
     )
     given = parser.parse_args(arguments)

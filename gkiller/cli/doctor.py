@@ -24,7 +24,7 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="Also score an exported model's probes, as where it was made; 'default' for the shipped one.",
+            help="Also score an exported model's probes, as where it was made; 'default' is the shipped one.",
         ),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub.")] = False,

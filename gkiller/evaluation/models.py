@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from gkiller.data.dataset import Dataset, Split
 from gkiller.errors import LabelMismatchError
+from gkiller.evaluation.deployed import AnyModel, DeployedModel
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.results import Evaluation
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
-from gkiller.evaluation.deployed import AnyModel, DeployedModel
 from gkiller.model.scoring import score_texts
 
 if TYPE_CHECKING:

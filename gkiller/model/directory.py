@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save
 
-from gkiller.errors import ModelFormatError, ModelNotFoundError
+from gkiller.errors import ModelNotFoundError
 from gkiller.files import atomic_directory, json_text
 from gkiller.model.architectures import architecture_of
 from gkiller.model.classifier import ToxicityClassifier, parameter_count
@@ -31,10 +31,10 @@ from gkiller.model.layout import (
     WEIGHTS,
     consistent,
     find_model,
-    has_weights,
     read_labels,
     read_max_length,
     read_thresholds,
+    require_weights,
     unbroken,
 )
 from gkiller.model.wordpiece import check_padding, check_vocabulary, parse_tokenizer
@@ -205,13 +205,7 @@ def load_model(path: str | Path) -> LoadedModel:
             the model was made to score with alone.
     """
     directory = find_model(path)
-    if not has_weights(directory):
-        raise ModelFormatError(
-            f"this is a copy to score with: it has no {WEIGHTS}",
-            where=str(directory),
-            remedy="name the run that it was made from; predict, evaluate, compare, bench and doctor take "
-            "such a copy",
-        )
+    require_weights(directory)
     with unbroken():
         sealed = _unseal(directory)
     with consistent(directory):

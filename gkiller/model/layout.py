@@ -151,6 +151,21 @@ def has_weights(directory: Path) -> bool:
         return WEIGHTS in unseal(directory, META, version=FORMAT_VERSION, keep={}, check="kept").files
 
 
+def require_weights(directory: Path) -> None:
+    """Check that a model directory lists weights; errors as `has_weights`.
+
+    Raises:
+        ModelFormatError: it does not.
+    """
+    if not has_weights(directory):
+        raise ModelFormatError(
+            f"this is a copy to score with: it has no {WEIGHTS}",
+            where=str(directory),
+            remedy="name the run that it was made from; predict, evaluate, compare, bench and doctor take "
+            "such a copy",
+        )
+
+
 @contextmanager
 def consistent(directory: Path) -> Iterator[None]:
     """Turn what is wrong inside of the files into an error of the model.
