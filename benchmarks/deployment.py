@@ -35,7 +35,6 @@ from gkiller.data.batches import scoring_batches, tokenize
 from gkiller.data.load import read_prepared
 from gkiller.deployment.arithmetic import Scheme
 from gkiller.deployment.calibrate import find_ranges
-from gkiller.deployment.deploy import BESIDE
 from gkiller.deployment.graph import export_plain
 from gkiller.deployment.lean import build
 from gkiller.deployment.quantise import CANDIDATES
@@ -44,6 +43,7 @@ from gkiller.deployment.weights import network_of
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.results import Figure
 from gkiller.model.directory import LoadedModel, load_model
+from gkiller.model.layout import BESIDE
 from gkiller.model.scoring import score_texts
 from gkiller.settings import EvaluationSettings
 

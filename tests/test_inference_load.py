@@ -10,6 +10,7 @@ from inference_helpers import LABELS, graph, seal, write_model
 from toy import toy_tokenizer
 
 import gkiller
+from gkiller import assets
 from gkiller.errors import (
     ModelFormatError,
     ModelNotFoundError,
@@ -60,17 +61,19 @@ def test_a_model_that_was_not_exported(tmp_path):
 def test_no_model_there(tmp_path, monkeypatch):
     with pytest.raises(ModelNotFoundError, match="gkiller train"):
         load(tmp_path / "nothing")
-    monkeypatch.setattr(loading, "asset_path", lambda *names: tmp_path.joinpath("assets", *names))
-    with pytest.raises(ModelNotFoundError, match=r"no model is bundled.*gkiller export"):
-        load()
+    monkeypatch.setattr(assets, "default_model_path", lambda: tmp_path / "assets/model")
+    for name in (None, "default"):
+        with pytest.raises(ModelNotFoundError, match=r"no default model .*gkiller quantize"):
+            load(name)
 
 
 def test_bundled_and_named_models(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "asset_path", lambda *names: tmp_path.joinpath("assets", *names))
+    monkeypatch.setattr(assets, "default_model_path", lambda: tmp_path / "assets/model")
     bundled = write_model(tmp_path / "assets/model")
     named = write_model(tmp_path / "assets/models/small")
-    assert load().path == bundled
+    assert load().path == load("default").path == bundled
     assert load("small").path == named
     with pytest.raises(ModelNotFoundError, match="did you mean 'small'"):
         load("smal")

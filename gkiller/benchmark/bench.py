@@ -28,9 +28,9 @@ from gkiller.benchmark.timing import OUTLIER_RULE
 from gkiller.data.labelled import Labelled, load_labelled
 from gkiller.data.load import split_fingerprint
 from gkiller.errors import LabelMismatchError, SettingsError
+from gkiller.evaluation.deployed import AnyModel, DeployedModel, load_any
 from gkiller.evaluation.source import DataChoice, choose_data, load_chosen, run_of
 from gkiller.inference.loading import available_threads
-from gkiller.model.directory import LoadedModel, load_model
 from gkiller.model.sequence import is_gkiller, name_of
 from gkiller.settings import DataSettings
 from gkiller.strict_json import parse_json
@@ -163,7 +163,7 @@ def run_bench(
         BenchmarkFailedError: a child process did not come to its end.
     """
     tell: Progress = progress or _silent
-    loaded = load_model(request.model)
+    loaded = load_any(request.model)
     assert loaded.path is not None
     choice = choose_data(loaded.path, request.settings.data, request.asked)
     found = _test_rows(choice, tell)
@@ -227,7 +227,7 @@ def _test_rows(choice: DataChoice, tell: Progress) -> Labelled:
 
 def _systems(
     request: Request,
-    loaded: LoadedModel,
+    loaded: AnyModel,
     dataset: Dataset,
     choice: DataChoice,
     tell: Progress,
@@ -245,7 +245,8 @@ def _systems(
     )
     own = gkiller_specs(frame, loaded, name_of(loaded.path), "model")
     warnings = []
-    missing = {"onnx fp32": "export", "onnx int8": "quantize"}
+    copy = isinstance(loaded, DeployedModel)
+    missing = {} if copy else {"onnx fp32": "export", "onnx int8": "quantize"}
     for spec in own:
         missing.pop(spec.runtime, None)
     for runtime, command in missing.items():
@@ -330,7 +331,7 @@ def _cache(model: Path) -> Path:
     return (run.parent if run is not None else Path("runs")) / ".bench"
 
 
-def _manifest(loaded: LoadedModel) -> dict[str, Any]:
+def _manifest(loaded: AnyModel) -> dict[str, Any]:
     """Return the manifest of the model's run; empty outside of a run, or where it cannot be read."""
     run = run_of(loaded.path) if loaded.path is not None else None
     if run is None or not (run / "manifest.json").is_file():
@@ -341,7 +342,7 @@ def _manifest(loaded: LoadedModel) -> dict[str, Any]:
         return {}
 
 
-def _trained_on_others(loaded: LoadedModel, dataset: Dataset) -> list[str]:
+def _trained_on_others(loaded: AnyModel, dataset: Dataset) -> list[str]:
     """Warn where rivals are trained on other rows than the model was."""
     recorded = _manifest(loaded).get("data", {}).get("fingerprints", {}).get("train")
     here = split_fingerprint(dataset.split("train"), dataset.labels)

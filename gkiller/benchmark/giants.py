@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gkiller.data.dataset import Dataset
+    from gkiller.evaluation.deployed import AnyModel
     from gkiller.settings.definition import Settings
     from gkiller.training.trainer import EventCallback
 
@@ -68,7 +69,7 @@ class Base:
 def giant_specs(
     frame: Frame,
     base: Base,
-    model: LoadedModel,
+    model: AnyModel,
     dataset: Dataset | None,
     settings: Settings,
     *,

@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_file
 from gkiller.data.load import split_fingerprint
-from gkiller.deployment.deploy import BESIDE
 from gkiller.errors import ModelFormatError, ModelNotFoundError, counted
+from gkiller.evaluation.deployed import AnyModel, DeployedModel, load_any
 from gkiller.evaluation.source import run_of
-from gkiller.model.classifier import parameter_count
-from gkiller.model.directory import LoadedModel, load_model
-from gkiller.model.layout import TOKENIZER, WEIGHTS
+from gkiller.model.layout import BESIDE, TOKENIZER, WEIGHTS
 from gkiller.model.pretrained import loading
 from gkiller.model.sequence import (
     fetch,
@@ -67,10 +65,8 @@ class Frame:
         return SystemSpec(**given)
 
 
-def gkiller_specs(
-    frame: Frame, loaded: LoadedModel, name: str, role: Role, note: str = ""
-) -> list[SystemSpec]:
-    """Return a gkiller model's rows: torch, and each graph that it was exported to."""
+def gkiller_specs(frame: Frame, loaded: AnyModel, name: str, role: Role, note: str = "") -> list[SystemSpec]:
+    """Return a gkiller model's rows: torch where it has weights, and each graph that it was exported to."""
     assert loaded.path is not None
     directory = loaded.path
     shared: dict[str, Any] = {
@@ -78,7 +74,7 @@ def gkiller_specs(
         "kind": "gkiller",
         "path": str(directory),
         "labels": loaded.labels,
-        "parameters": parameter_count(loaded.model),
+        "parameters": loaded.parameters,
         "max_length": min(frame.max_length, loaded.max_length),
         "role": role,
         "note": note or _training_note(directory),
@@ -88,7 +84,7 @@ def gkiller_specs(
     rows = []
     for runtime in RUNTIMES:
         graph = graph_file(directory, runtime)
-        if runtime in ONNX and graph is None:
+        if graph is None and (runtime in ONNX or isinstance(loaded, DeployedModel)):
             continue
         needed = [graph or directory / WEIGHTS, *(directory / file for file in BESIDE)]
         files = tuple(str(file) for file in needed)
@@ -118,7 +114,7 @@ def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[Syst
         HubUnavailableError: it is a hub id, and the hub does not give it.
     """
     if is_gkiller(reference):
-        loaded = load_model(reference)
+        loaded = load_any(reference)
         assert loaded.path is not None
         return gkiller_specs(frame, loaded, name_of(loaded.path), role)
     folder = fetch(reference)

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from gkiller.cli.console import emit_json, note, results_table, show, stages, warn
-from gkiller.cli.evaluate import DATA_HELP, ModelArgument
+from gkiller.cli.evaluate import DATA_HELP, AnyModelArgument
 from gkiller.cli.options import JsonFlag, with_settings
 from gkiller.errors import SettingsError
 
@@ -125,7 +125,7 @@ OutOption = Annotated[
 def bench(
     resolved: Resolved,
     asked: frozenset[str],
-    model: ModelArgument,
+    model: AnyModelArgument,
     compare_base: BaseOption = None,
     against: AgainstOption = None,
     giant_probe: ProbeFlag = False,

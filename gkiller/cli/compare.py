@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from gkiller.data.labelled import Labelled
+    from gkiller.evaluation.deployed import AnyModel
     from gkiller.evaluation.sides import GivenThresholds, ScoredSide
     from gkiller.evaluation.source import DataChoice
-    from gkiller.model.directory import LoadedModel
     from gkiller.settings import Resolved
     from gkiller.settings.definition import DataSettings
 
-SIDE = "a model directory, a run that has one, or a file of scores as gkiller predict writes it."
+SIDE = "a model directory, a run that has one, 'default', or a file of scores as gkiller predict writes it."
 JSON_SUFFIX, TEXT_SUFFIXES = ".json", (".txt", ".md")
 
 FirstArgument = Annotated[str, typer.Argument(metavar="A", help=f"The side that is to keep up: {SIDE}")]
@@ -203,20 +203,18 @@ def _given(thresholds: list[str] | None, flag: str) -> GivenThresholds:
     return GivenThresholds(flag, *labelled_numbers(thresholds or [], flag))
 
 
-def _loaded(name: str) -> LoadedModel | None:
+def _loaded(name: str) -> AnyModel | None:
     """Return the model of that name, or None when it is a file of scores."""
     from gkiller.evaluation.scorefiles import is_score_file
 
     if is_score_file(name):
         return None
-    from gkiller.model.directory import load_model
+    from gkiller.evaluation.deployed import load_any
 
-    return load_model(name)
+    return load_any(name)
 
 
-def _choice(
-    models: Sequence[LoadedModel | None], settings: DataSettings, asked: Collection[str]
-) -> DataChoice:
+def _choice(models: Sequence[AnyModel | None], settings: DataSettings, asked: Collection[str]) -> DataChoice:
     """Return the data that were named, else those of the first model that has a run."""
     from gkiller.evaluation.source import DataChoice, choose_data, run_of
 
@@ -233,7 +231,7 @@ def _choice(
 
 
 def _side(
-    name: str, model: LoadedModel | None, found: Labelled, batch_size: int, given: GivenThresholds
+    name: str, model: AnyModel | None, found: Labelled, batch_size: int, given: GivenThresholds
 ) -> ScoredSide:
     from gkiller.evaluation.sides import side_of_file, side_of_model
 

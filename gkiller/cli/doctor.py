@@ -22,7 +22,10 @@ STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "
 def doctor(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="Also score an exported model's probes, as where it was made."),
+        typer.Argument(
+            metavar="MODEL",
+            help="Also score an exported model's probes, as where it was made; 'default' is the shipped one.",
+        ),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub.")] = False,
     json: JsonFlag = False,

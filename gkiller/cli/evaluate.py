@@ -14,8 +14,10 @@ from gkiller.cli.tables import evaluation_table
 if TYPE_CHECKING:
     from gkiller.settings import Resolved
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model directory, or a run that has one.")
+MODEL_HELP = "A model directory, or a run that has one"
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP}.")]
+AnyModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP}; 'default' for the shipped one.")
 ]
 DATA_HELP = (
     "Labelled comments, instead of those of the model's own run: 'sample', a prepared directory, a file or "
@@ -49,7 +51,7 @@ OutOption = Annotated[
 def evaluate(
     resolved: Resolved,
     asked: frozenset[str],
-    model: ModelArgument,
+    model: AnyModelArgument,
     split: SplitOption = None,
     out: OutOption = None,
     json: JsonFlag = False,
@@ -60,12 +62,12 @@ def evaluate(
     confusion matrix, per label, at 0.5 and at the stored threshold, with bootstrap intervals. Without
     --data it reads the data of the model's own run, and refuses them when they have changed since.
     """
+    from gkiller.evaluation.deployed import DeployedModel, load_any
     from gkiller.evaluation.models import evaluate_measured, measure
     from gkiller.evaluation.source import choose_data, load_chosen, measuring_warnings
-    from gkiller.model.directory import load_model
     from gkiller.report.evaluation import write_evaluation
 
-    loaded = load_model(model)
+    loaded = load_any(model)
     assert loaded.path is not None  # it was just read from there
     settings = resolved.settings
     choice = choose_data(loaded.path, settings.data, asked)
@@ -82,6 +84,7 @@ def evaluate(
     ]
     facts = {
         "model": str(loaded.path),
+        "precision": loaded.precision,
         "source": source,
         "split": found.name,
         "missing_labels": list(measured.missing),
@@ -104,4 +107,7 @@ def evaluate(
     show(evaluation_table(evaluation, f"{source}, {found.name}"))
     if where is not None:
         note(f"reports and plots: {where}")
+    if isinstance(loaded, DeployedModel):
+        note(f"scored with the {loaded.precision} graph: this copy of the model has no weights")
+        return
     next_command(f"gkiller threshold {model} --min-precision 0.9")

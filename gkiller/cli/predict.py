@@ -78,10 +78,10 @@ def predict(
     """Score comments: arguments, standard input or a file.
 
     Each comment gets a score in 0..1 per label, and a flag where the score reaches the label's threshold.
-    Rows keep their order and carry their number. Files of any length are read in bounded memory. Needs an
-    exported model, and neither torch nor the network.
+    Rows keep their order and carry their number. Files of any length are read in bounded memory. Scores with
+    the shipped model, or the exported one that --model names; needs neither torch nor the network.
 
-      gkiller predict "you are kind" --model runs/NAME
+      gkiller predict "you are kind"
       gkiller predict --model runs/NAME < comments.txt > scored.jsonl
       gkiller predict --input comments.csv --output scored.csv --resume
     """

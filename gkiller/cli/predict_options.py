@@ -111,8 +111,8 @@ ModelOption = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="An exported model directory, a run that has one, or the name of an installed model; without it "
-        "the model that came with gkiller.",
+        help="An exported model directory, a run that has one, or the name of an installed model, such as "
+        "'default'; without it the model that came with gkiller.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -72,7 +72,12 @@ class FloatArithmetic:
     def multiply(self, site: str, x: str, weights: list[Array], biases: list[Array]) -> list[str]:
         """See `Arithmetic`; x has two dimensions."""
         return [
-            self._nodes.add("Gemm", x, stored(self._nodes, w, site, half=self._half), stored(self._nodes, b))
+            self._nodes.add(
+                "Gemm",
+                x,
+                stored(self._nodes, w, site, half=self._half),
+                self._nodes.constant(b, f"{site}.bias"),
+            )
             for w, b in zip(weights, biases, strict=True)
         ]
 
@@ -123,7 +128,7 @@ def arithmetic_of(nodes: Nodes, scheme: Scheme, ranges: Ranges | None) -> Arithm
     return FloatArithmetic(nodes, half=scheme.weights == "fp16")
 
 
-def stored(nodes: Nodes, array: Array, hint: str = "weight", *, half: bool = False) -> str:
+def stored(nodes: Nodes, array: Array, hint: str, *, half: bool = False) -> str:
     """Store an array, as float16 if wanted; onnxruntime makes it float32 once, when it loads the graph."""
     if not half:
         return nodes.constant(array, hint)

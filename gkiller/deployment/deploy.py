@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ from gkiller.errors import ExportError, OutputError, ParityError
 from gkiller.files import writing
 from gkiller.model.directory import add_files, stored_files
 from gkiller.model.layout import (
+    BESIDE,
     CARD,
     CONFIG,
     FORMAT_VERSION,
@@ -50,9 +51,6 @@ from gkiller.sealed import SealBrokenError, unseal
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
     from gkiller.settings.definition import DeploymentSettings
-
-BESIDE: Final = (CONFIG, META, TOKENIZER)
-"""What a graph needs beside it to predict."""
 
 PLAIN_FILES: Final = (CARD, CONFIG, WEIGHTS, TOKENIZER)
 BATCH: Final = 16
@@ -256,6 +254,24 @@ def copy_plain(loaded: LoadedModel, out: Path) -> int:
     changes: dict[str, Any] = {"exports": {}} if "exports" in loaded.metadata else {}
     add_files(target, loaded, {}, keep=lambda name: name in PLAIN_FILES, changes=changes)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+
+
+def copy_deployed(loaded: LoadedModel, graph: str, target: Path, *, also: Collection[str] = ()) -> None:
+    """Write what is needed to predict with one graph, sealed again for these files alone.
+
+    Args:
+        loaded: the model.
+        graph: one of its graphs, such as "onnx/model.int8.onnx".
+        target: the directory to write; an earlier one is replaced.
+        also: other files of the model to take along.
+
+    Raises:
+        ModelTamperedError: a file is not the one that was loaded.
+        OutputError: it cannot be written.
+    """
+    wanted = {graph, *BESIDE, *also}
+    exports = {name: facts for name, facts in loaded.metadata.get("exports", {}).items() if name == graph}
+    add_files(target, loaded, {}, keep=wanted.__contains__, changes={"exports": exports})
 
 
 def bytes_to_predict(directory: Path, file: str) -> int:

@@ -1,7 +1,8 @@
 """The lean graph: a network's own operators, joined where that is faster.
 
 It is built from the weights, operator by operator, instead of being searched out of an exported graph. Each
-of the `Rewrites` leaves the function as it is; ``benchmarks/export_steps.py`` times each alone.
+of the `Rewrites` leaves the function as it is; ``benchmarks/export_steps.py`` times each alone. Weights are
+named after their place: `gkiller.deployment.restore` reads them back.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class _Writer:
             x = self._layer(f"layer.{number}", layer, x, first=last and first_only)
         pooled = self._pool(x, first=first_only and bool(network.layers))
         head = stored(nodes, network.head.weight, "head")
-        nodes.add("Gemm", pooled, head, nodes.constant(network.head.bias), output="logits")
+        nodes.add("Gemm", pooled, head, nodes.constant(network.head.bias, "head.bias"), output="logits")
 
     # -- embeddings and pooling ---------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class _Writer:
             words = nodes.add("Add", words, nodes.constant(network.types, "types"))
         if self._rewrites.fuse_norms:
             positions = nodes.add("Unsqueeze", positions, nodes.integers(0))
-        return self._add_and_norm(words, positions, network.norm)
+        return self._add_and_norm("embeddings", words, positions, network.norm)
 
     def _pool(self, x: str, *, first: bool) -> str:
         """Return (rows, features) for the head."""
@@ -178,10 +179,10 @@ class _Writer:
             query, key, value = self._side_by_side(f"{site}.qkv", x, [layer.query, layer.key, layer.value])
         mixed = self._attend(query, key, value, first=first)
         [mixed] = self._dense(f"{site}.mix", mixed, [layer.mix])
-        own = self._add_and_norm(mixed, own, layer.mix_norm)
+        own = self._add_and_norm(f"{site}.mix", mixed, own, layer.mix_norm)
         [wide] = self._dense(f"{site}.up", own, [layer.up])
         [narrow] = self._dense(f"{site}.down", self._act(wide), [layer.down])
-        return self._add_and_norm(narrow, own, layer.down_norm)
+        return self._add_and_norm(f"{site}.down", narrow, own, layer.down_norm)
 
     def _side_by_side(self, site: str, x: str, parts: list[Dense]) -> list[str]:
         if not (self._rewrites.join_qkv and joinable(parts)):
@@ -238,9 +239,10 @@ class _Writer:
         grown = nodes.add("Mul", x, nodes.add("Add", error, nodes.number(1.0)))
         return nodes.add("Mul", grown, nodes.number(0.5))
 
-    def _add_and_norm(self, x: str, other: str, norm: Norm) -> str:
+    def _add_and_norm(self, site: str, x: str, other: str, norm: Norm) -> str:
         nodes = self.nodes
-        gamma, beta = nodes.constant(norm.gamma, "gamma"), nodes.constant(norm.beta, "beta")
+        gamma = nodes.constant(norm.gamma, f"{site}.gamma")
+        beta = nodes.constant(norm.beta, f"{site}.beta")
         if self._rewrites.fuse_norms:
             inputs = (x, other, gamma, beta)
             return nodes.add("SkipLayerNormalization", *inputs, domain=CONTRIB, epsilon=norm.epsilon)
@@ -270,7 +272,9 @@ class _Writer:
         fired: list[str] = []
         for branch, drive in zip(part.branches, drives, strict=True):
             for link, earlier in zip(branch.links, fired, strict=True):
-                drive = nodes.add("Add", drive, nodes.add("Mul", earlier, nodes.constant(link)))
+                linked = nodes.add("Mul", earlier, nodes.constant(link, f"{site}.link"))
+                drive = nodes.add("Add", drive, linked)
             fired.append(nodes.add(_ACTIVATIONS[part.activation], drive))
-            output = nodes.add("Add", output, nodes.add("Mul", fired[-1], nodes.constant(branch.top)))
+            topped = nodes.add("Mul", fired[-1], nodes.constant(branch.top, f"{site}.top"))
+            output = nodes.add("Add", output, topped)
         return output

@@ -13,6 +13,8 @@ from gkiller.model.classifier import Pooling
 from gkiller.model.dendritic import DendriticLinear
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor, nn
 
     from gkiller.model.classifier import ToxicityClassifier
@@ -28,6 +30,19 @@ ACTIVATIONS: Final = {
     "relu": "Relu",
 }
 """The feed-forward non-linearities of a BERT configuration that a graph can be built of."""
+
+
+LINEARS: Final = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "mix": "attention.output.dense",
+    "up": "intermediate.dense",
+    "down": "output.dense",
+}
+"""The Linears of a `Layer`, by what BERT calls them in its own."""
+NORMS: Final = {"mix_norm": "attention.output.LayerNorm", "down_norm": "output.LayerNorm"}
+"""The same for the LayerNorms."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +213,20 @@ def joinable(parts: list[Dense]) -> bool:
     return len({(len(part.branches), part.activation if part.branches else "") for part in parts}) == 1
 
 
+def layer_of(linears: Mapping[str, Dense], norms: Mapping[str, Norm]) -> Layer:
+    """Return a layer of its parts, by the names of `LINEARS` and `NORMS`."""
+    return Layer(
+        query=linears["query"],
+        key=linears["key"],
+        value=linears["value"],
+        mix=linears["mix"],
+        mix_norm=norms["mix_norm"],
+        up=linears["up"],
+        down=linears["down"],
+        down_norm=norms["down_norm"],
+    )
+
+
 def _array(tensor: Tensor) -> Array:
     return np.ascontiguousarray(tensor.detach().float().numpy())
 
@@ -220,17 +249,9 @@ def _dense(module: nn.Linear) -> Dense:
 
 
 def _layer(layer: Any) -> Layer:
-    own = layer.attention.self
-    return Layer(
-        query=_dense(own.query),
-        key=_dense(own.key),
-        value=_dense(own.value),
-        mix=_dense(layer.attention.output.dense),
-        mix_norm=_norm(layer.attention.output.LayerNorm),
-        up=_dense(layer.intermediate.dense),
-        down=_dense(layer.output.dense),
-        down_norm=_norm(layer.output.LayerNorm),
-    )
+    linears = {part: _dense(layer.get_submodule(name)) for part, name in LINEARS.items()}
+    norms = {part: _norm(layer.get_submodule(name)) for part, name in NORMS.items()}
+    return layer_of(linears, norms)
 
 
 def _head(model: ToxicityClassifier) -> Dense:

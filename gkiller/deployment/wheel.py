@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import gkiller
+from gkiller.assets import MODEL_FOLDER
+from gkiller.deployment.deploy import copy_deployed
 from gkiller.deployment.imports import ALLOWED, needed_modules
 from gkiller.errors import ExportError, OutputError, SettingsError, WheelContentError
 from gkiller.files import write_bytes, writing
-from gkiller.model.directory import add_files
-from gkiller.model.layout import CONFIG, GRAPHS, TOKENIZER, GraphPrecision
+from gkiller.model.layout import GRAPHS, GraphPrecision
 
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold, for every file: the bytes do not depend on a clock."""
 
-MODEL: Final = "gkiller/assets/model"
+MODEL: Final = f"gkiller/assets/{MODEL_FOLDER}"
 _PYTHON: Final = ">=3.11"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
@@ -145,11 +146,9 @@ def _graph(loaded: LoadedModel, precision: GraphPrecision | None) -> str:
 
 def _model_files(loaded: LoadedModel, graph: str) -> dict[str, bytes]:
     """Return what is needed to predict, sealed again for these files alone."""
-    exports = {name: facts for name, facts in loaded.metadata.get("exports", {}).items() if name == graph}
-    wanted = {graph, CONFIG, TOKENIZER}
     with tempfile.TemporaryDirectory(prefix="gkiller-wheel-") as folder:
         place = Path(folder) / "model"
-        add_files(place, loaded, {}, keep=lambda name: name in wanted, changes={"exports": exports})
+        copy_deployed(loaded, graph, place)
         return {
             path.relative_to(place).as_posix(): path.read_bytes()
             for path in sorted(place.rglob("*"))

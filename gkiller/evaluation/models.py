@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from gkiller.data.dataset import Dataset, Split
 from gkiller.errors import LabelMismatchError
+from gkiller.evaluation.deployed import AnyModel, DeployedModel
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.results import Evaluation
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
 from gkiller.model.scoring import score_texts
 
 if TYPE_CHECKING:
-    from gkiller.model.directory import LoadedModel
     from gkiller.settings.definition import EvaluationSettings
 
 Progress = Callable[[int, int | None], None]
@@ -45,7 +45,7 @@ class Measured:
 
 
 def measure(
-    loaded: LoadedModel,
+    loaded: AnyModel,
     dataset: Dataset,
     split: Split,
     batch_size: int,
@@ -57,7 +57,7 @@ def measure(
         loaded: the model.
         dataset: names the labels of ``split``'s columns.
         split: labelled comments.
-        batch_size: comments per forward pass.
+        batch_size: comments per forward pass; a graph alone has its own.
         progress: called with the comments done and their number.
 
     Raises:
@@ -70,7 +70,10 @@ def measure(
             where=str(dataset.manifest.get("source", "")),
             remedy="name the matching columns with --label-columns",
         )
-    scores = score_texts(loaded, split.texts, batch_size, progress)
+    if isinstance(loaded, DeployedModel):
+        scores = loaded.score(split.texts, progress)
+    else:
+        scores = score_texts(loaded, split.texts, batch_size, progress)
     return Measured(
         labels=shared,
         missing=tuple(label for label in loaded.labels if label not in shared),

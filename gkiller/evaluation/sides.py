@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from gkiller.data.labelled import Labelled
     from gkiller.evaluation.checks import FloatArray
+    from gkiller.evaluation.deployed import AnyModel
     from gkiller.evaluation.models import Progress
-    from gkiller.model.directory import LoadedModel
 
 STORED = "stored in the model"
 BY_FLAGS = "where the file's flags part its scores"
@@ -67,7 +67,7 @@ class ScoredSide:
 
 def side_of_model(
     name: str,
-    loaded: LoadedModel,
+    loaded: AnyModel,
     found: Labelled,
     batch_size: int,
     given: GivenThresholds,

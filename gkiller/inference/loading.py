@@ -20,6 +20,7 @@ from gkiller.model.layout import (
     TOKENIZER,
     GraphPrecision,
     consistent,
+    default_model,
     find_model,
     read_labels,
     read_max_length,
@@ -38,7 +39,7 @@ _MADE_BY: dict[Precision, str] = {
     "int8": "quantize {}",
     "fp16": "quantize {} --storage fp16",
 }
-_BUNDLED, _NAMED = "model", "models"
+_NAMED = "models"
 
 
 def load(
@@ -52,7 +53,7 @@ def load(
 
     Args:
         model: a model directory, a run directory, or the name of a model that came with the package;
-            without it, the model that is bundled with the package.
+            without it, or as "default", the model that gkiller ships.
         precision: which of the exported graphs to use; "auto" takes int8, else fp32, else fp16.
         threads: CPU threads for scoring; as many as the process may use when not given. The scores do not
             depend on it.
@@ -121,14 +122,7 @@ def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifi
 def _locate(model: str | os.PathLike[str] | None) -> Path:
     """Return the model directory."""
     if model is None:
-        bundled = asset_path(_BUNDLED)
-        if (bundled / META).is_file():
-            return bundled
-        raise ModelNotFoundError(
-            "no model is bundled with this installation",
-            remedy="name one, such as load('runs/NAME') or --model runs/NAME; 'gkiller train', then "
-            "'gkiller export runs/NAME' make one",
-        )
+        return default_model()
     name = os.fspath(model)
     packaged = asset_path(_NAMED)
     known = sorted(path.name for path in packaged.glob("*") if (path / META).is_file())

@@ -49,6 +49,12 @@ class Description:
             add_dendrites(model, self.dendrites, self.activation)
         return model
 
+    @property
+    def least_tensors(self) -> int:
+        """Fewer than the network has, told without building anything."""
+        layers: int = self.config.num_hidden_layers
+        return layers * 16 + sum(self.dendrites.values()) * 2
+
     def shapes(self, tensors: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, without building anything.
 
@@ -58,9 +64,10 @@ class Description:
         Raises:
             ValueError: there are too few for so many layers and dendrites, or a dendrite is on no Linear.
         """
-        least = self.config.num_hidden_layers * 16 + sum(self.dendrites.values()) * 2
-        if least > tensors:
-            raise ValueError(f"the network needs more than {least} tensors, and the file has {tensors}")
+        if self.least_tensors > tensors:
+            raise ValueError(
+                f"the network needs more than {self.least_tensors} tensors, and the file has {tensors}"
+            )
         network = self._without_storage()
         shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
         linears = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}

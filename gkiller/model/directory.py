@@ -18,7 +18,7 @@ from safetensors.torch import save
 from gkiller.errors import ModelNotFoundError
 from gkiller.files import atomic_directory, json_text
 from gkiller.model.architectures import architecture_of
-from gkiller.model.classifier import ToxicityClassifier
+from gkiller.model.classifier import ToxicityClassifier, parameter_count
 from gkiller.model.description import read_description
 from gkiller.model.growth import dendritic_modules
 from gkiller.model.layout import (
@@ -34,6 +34,7 @@ from gkiller.model.layout import (
     read_labels,
     read_max_length,
     read_thresholds,
+    require_weights,
     unbroken,
 )
 from gkiller.model.wordpiece import check_padding, check_vocabulary, parse_tokenizer
@@ -69,6 +70,16 @@ class LoadedModel:
     max_length: int
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+
+    @property
+    def precision(self) -> str:
+        """Of the weights that score."""
+        return "fp32"
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers inference uses."""
+        return parameter_count(self.model)
 
 
 def save_model(
@@ -190,9 +201,11 @@ def load_model(path: str | Path) -> LoadedModel:
     Raises:
         ModelNotFoundError: there is no model.
         ModelTamperedError: a file differs from its recorded SHA-256, or gkiller.json from its own digest.
-        ModelFormatError: the format is unknown or inconsistent, or a weight is not finite.
+        ModelFormatError: the format is unknown or inconsistent, a weight is not finite, or there are none:
+            the model was made to score with alone.
     """
     directory = find_model(path)
+    require_weights(directory)
     with unbroken():
         sealed = _unseal(directory)
     with consistent(directory):

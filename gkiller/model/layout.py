@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from gkiller import assets
 from gkiller.errors import (
     GkillerError,
     ModelFormatError,
@@ -15,7 +16,7 @@ from gkiller.errors import (
     nearest,
     one_line,
 )
-from gkiller.sealed import SealBrokenError
+from gkiller.sealed import SealBrokenError, unseal
 
 FORMAT_VERSION: Final = 1
 META: Final = "gkiller.json"
@@ -34,6 +35,12 @@ GRAPHS: Final[dict[GraphPrecision, str]] = {
 
 PROBES: Final = "onnx/parity.json"
 """Token sequences with the scores of each graph, where it was made."""
+
+BESIDE: Final = (CONFIG, META, TOKENIZER)
+"""What a graph needs beside it to predict."""
+
+DEFAULT: Final = "default"
+"""The name of the model that gkiller ships, wherever a model or an encoder is named."""
 
 COUNTED_FROM_PADDING: Final = ("mpnet", "roberta")
 """Values of model_type whose first token has the position pad_token_id + 1: of 514 positions 512 are used."""
@@ -59,12 +66,39 @@ _RUN = "settings.toml"
 """The file that makes a directory a run."""
 
 
+def is_default(name: str | Path) -> bool:
+    """Whether a name means the shipped model: "default", unless there is a file or directory of that name."""
+    return str(name) == DEFAULT and not Path(name).exists()
+
+
+def default_model() -> Path:
+    """Return the directory of the shipped model.
+
+    Raises:
+        ModelNotFoundError: this build has none.
+    """
+    directory = assets.default_model_path()
+    if (directory / META).is_file():
+        return directory
+    raise ModelNotFoundError(
+        "this build has no default model",
+        where=str(directory),
+        remedy="train one with 'gkiller train', make its graph with 'gkiller quantize runs/NAME', and name "
+        "runs/NAME",
+    )
+
+
 def find_model(path: str | Path) -> Path:
     """Return the model directory at ``path``, or at ``path/model`` when ``path`` is a run.
 
+    Args:
+        path: the directory, or "default" for the shipped model; see `is_default`.
+
     Raises:
-        ModelNotFoundError: there is neither.
+        ModelNotFoundError: there is neither, or no shipped model.
     """
+    if is_default(path):
+        return default_model()
     what, remedy = "no such directory", _REMEDY_MISSING
     try:
         directory = Path(path).expanduser()
@@ -104,6 +138,32 @@ def unbroken() -> Iterator[None]:
         what = f"model {error.what}" if error.kind == "version" else error.what
         found: type[GkillerError] = kinds.get(error.kind, ModelFormatError)
         raise found(what, where=str(error.file), remedy=remedy) from error
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether a model directory lists weights; one that was made to score with alone does not.
+
+    Raises:
+        ModelTamperedError: gkiller.json is not what was written.
+        ModelFormatError: it cannot be read.
+    """
+    with unbroken():
+        return WEIGHTS in unseal(directory, META, version=FORMAT_VERSION, keep={}, check="kept").files
+
+
+def require_weights(directory: Path) -> None:
+    """Check that a model directory lists weights; errors as `has_weights`.
+
+    Raises:
+        ModelFormatError: it does not.
+    """
+    if not has_weights(directory):
+        raise ModelFormatError(
+            f"this is a copy to score with: it has no {WEIGHTS}",
+            where=str(directory),
+            remedy="name the run that it was made from; predict, evaluate, compare, bench and doctor take "
+            "such a copy",
+        )
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def load_encoder(settings: ModelSettings, vocab_size: int) -> PreTrainedModel:
     with loading(settings.encoder):
         bert, report = _read(reference, revision, settings)
     _check_complete(report, settings.encoder)
-    _check_fits(bert.config, settings, vocab_size)
+    check_fits(bert.config, settings, vocab_size)
     return bert
 
 
@@ -249,7 +249,12 @@ def _check_complete(report: dict[str, Any], where: str) -> None:
         raise ModelFormatError(what, where=where, remedy=_AGREE)
 
 
-def _check_fits(config: PreTrainedConfig, settings: ModelSettings, vocab_size: int) -> None:
+def check_fits(config: PreTrainedConfig, settings: ModelSettings, vocab_size: int) -> None:
+    """Compare a pretrained encoder with the tokenizer and with the length that the settings ask for.
+
+    Raises:
+        ModelFormatError: it is too small for one of them.
+    """
     if vocab_size > config.vocab_size:
         raise ModelFormatError(
             f"the tokenizer has {vocab_size} pieces and the encoder knows {config.vocab_size}",

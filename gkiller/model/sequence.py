@@ -10,10 +10,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from gkiller import assets
 from gkiller.data.labels import CANONICAL_LABELS, canonical_name
 from gkiller.errors import LabelMismatchError, ModelFormatError, ModelNotFoundError
 from gkiller.files import sha256_file
-from gkiller.model.layout import find_model, usable_positions
+from gkiller.model.layout import DEFAULT, find_model, is_default, usable_positions
 from gkiller.model.pretrained import is_local, loading, resolve_commit
 
 _HUB_FILES: Final = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "spiece.model")
@@ -188,7 +189,9 @@ def read_tokenizer(folder: Path) -> tuple[str, int, int]:
 
 
 def is_gkiller(reference: str) -> bool:
-    """Whether a reference is a gkiller model or a run that has one."""
+    """Whether a reference is a gkiller model, a run that has one, or "default", shipped or not."""
+    if is_default(reference):
+        return True
     try:
         find_model(reference)
     except ModelNotFoundError:
@@ -197,8 +200,10 @@ def is_gkiller(reference: str) -> bool:
 
 
 def name_of(path: Path) -> str:
-    """Return what a model is called in a table: its run's name, else its directory's."""
+    """Return what a model is called in a table: its run's name, else its directory's, or "default"."""
     path = path.resolve()
+    if path == assets.default_model_path().resolve():
+        return DEFAULT
     return path.parent.name if path.name == "model" else path.name
 
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from gkiller.assets import tokenizer_path
 from gkiller.errors import ModelFormatError, ModelNotFoundError
-from gkiller.model.layout import MAX_TOKENIZER_BYTES
+from gkiller.model.layout import MAX_TOKENIZER_BYTES, TOKENIZER, default_model, is_default
 from gkiller.model.pretrained import is_local, load_own_tokenizer, locate
 from gkiller.model.wordpiece import REMEDY, parse_tokenizer
 
@@ -29,6 +29,8 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
     """
     if settings.tokenizer is not None:
         return read_tokenizer(Path(settings.tokenizer).expanduser(), settings.max_length)
+    if is_default(settings.encoder):
+        return read_tokenizer(default_model() / TOKENIZER, settings.max_length)
     if settings.encoder == "fresh":
         return read_tokenizer(tokenizer_path(), settings.max_length)
     folder = Path(locate(settings)[0])

@@ -83,10 +83,12 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _encoder_row(network: Mapping[str, Any] | None) -> str:
-    """Return a giant's row of the card; nothing for a tiny model."""
+    """Return the card's row on a pretrained encoder; nothing where it was not recorded, or not pretrained."""
     if network is None:
         return ""
     text = f"{network['model_type']}, {network['layers']} layers, hidden size {network['hidden_size']}"
+    if network.get("default"):
+        text += "; from gkiller's default model"
     if frozen := network["frozen_layers"]:
         text += f"; pretrained, its embeddings and lowest {counted(frozen, 'layer')} not fine-tuned"
     else:

@@ -135,8 +135,8 @@ class ModelSettings(_Section):
     )
     encoder: str = setting(
         "fresh",
-        "'fresh' (random weights), a local path, or a hub id of a BERT encoder; a giant's may be DistilBERT, "
-        "MPNet or RoBERTa too.",
+        "'fresh' (random weights), 'default' (the shipped model's), a local path, or a hub id of a BERT "
+        "encoder; a giant's may be DistilBERT, MPNet or RoBERTa too.",
         flag="--encoder",
         alias="--base-model",
     )

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from gkiller.data.load import split_fingerprint
 from gkiller.data.sources import local_path
+from gkiller.deployment.restore import default_encoder
 from gkiller.errors import ResumeError
+from gkiller.model.classifier import ToxicityClassifier, build_classifier
+from gkiller.model.layout import is_default
 from gkiller.report.environment import environment
 from gkiller.settings import settings_by_key
 from gkiller.training.resume import changed
@@ -20,9 +23,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from gkiller.data.dataset import Dataset
-    from gkiller.model.classifier import ToxicityClassifier
     from gkiller.report.run import RunDirectory
-    from gkiller.settings.definition import Settings
+    from gkiller.settings.definition import ModelSettings, Settings
     from gkiller.training.ranks import Ranks
 
 
@@ -67,26 +69,47 @@ def new_manifest(
     }
 
 
-def network_facts(model: ToxicityClassifier, frozen: int) -> dict[str, Any]:
-    """Return what a giant begins from.
+def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int) -> ToxicityClassifier:
+    """Return the network to train; around the shipped model's encoder, the others are `build_classifier`'s.
 
     Args:
-        model: the classifier, with the pretrained encoder's weights.
-        frozen: how many of its lowest layers will not learn.
+        settings: which encoder, and its shape when it is a fresh one.
+        labels: the labels that the head scores.
+        vocab_size: of the tokenizer.
+
+    Raises:
+        ModelError: the encoder cannot be had, or does not fit.
+        HubUnavailableError: the hub cannot be reached.
     """
+    if is_default(settings.encoder):
+        return ToxicityClassifier(default_encoder(settings, vocab_size), len(labels), settings.pooling)
+    return build_classifier(settings, labels, vocab_size)
+
+
+def network_facts(settings: Settings, model: ToxicityClassifier) -> dict[str, Any]:
+    """Return what the training of a giant, or from the shipped model's encoder, begins from; else nothing.
+
+    Args:
+        settings: of the run.
+        model: the classifier, with the pretrained encoder's weights.
+    """
+    if settings.model.arch == "tiny" and not is_default(settings.model.encoder):
+        return {}
     digest = hashlib.sha256()
     for name, parameter in sorted(model.bert.named_parameters()):
         digest.update(name.encode())
         digest.update(parameter.detach().cpu().numpy().tobytes())
     config = model.bert.config
-    return {
-        "arch": "giant",
+    network = {
+        "arch": settings.model.arch,
         "model_type": config.model_type,
         "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "encoder_sha256": digest.hexdigest(),
-        "frozen_layers": frozen,
+        "frozen_layers": settings.train.freeze_layers,
+        "default": is_default(settings.model.encoder),
     }
+    return {"network": network}
 
 
 def open_run(

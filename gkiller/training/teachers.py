@@ -24,7 +24,15 @@ from gkiller.data.batches import scoring_batches, tokenize
 from gkiller.errors import ModelFormatError, ScoreRangeError, counted
 from gkiller.files import atomic_directory, make_directory, remove_leftovers, require_space, writing
 from gkiller.model.directory import load_model
-from gkiller.model.layout import FORMAT_VERSION, META, consistent, find_model, read_labels, unbroken
+from gkiller.model.layout import (
+    FORMAT_VERSION,
+    META,
+    consistent,
+    find_model,
+    read_labels,
+    require_weights,
+    unbroken,
+)
 from gkiller.model.pretrained import is_local, loading
 from gkiller.model.sequence import (
     fetch,
@@ -119,6 +127,7 @@ def _find(reference: str, labels: Sequence[str]) -> Teacher:
     own = is_gkiller(reference)
     if own:
         folder = find_model(reference)
+        require_weights(folder)
         with unbroken():
             sealed = unseal(folder, META, version=FORMAT_VERSION, keep={}, check="kept")
         with consistent(folder):

@@ -15,7 +15,6 @@ from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset
 from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
 from gkiller.evaluation.source import located
-from gkiller.model.classifier import build_classifier
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
 from gkiller.model.perforated import PerforatedGrowth, require_available
 from gkiller.model.tokenizer import load_tokenizer
@@ -26,7 +25,7 @@ from gkiller.training.events import TrainingEvent
 from gkiller.training.finish import Finished, finish
 from gkiller.training.frozen import frozen_parameters, lower_outputs
 from gkiller.training.learner import Encoded, Learner
-from gkiller.training.opening import compare_runs, network_facts, new_manifest, open_run
+from gkiller.training.opening import compare_runs, network_facts, new_manifest, new_network, open_run
 from gkiller.training.progress import Progress
 from gkiller.training.ranks import Ranks, joined, rank_device
 from gkiller.training.resume import (
@@ -185,10 +184,9 @@ class _Work:
         manifest |= self._distill_facts()
         for message in compare_runs(run, manifest) if self.before else []:
             on_event(TrainingEvent("note", message=message))
-        model = build_classifier(settings.model, labels, self.tokenizer.get_vocab_size())
+        model = new_network(settings.model, labels, self.tokenizer.get_vocab_size())
         frozen_parameters(model, settings.train.freeze_layers)  # refused before anything is written
-        if settings.model.arch == "giant":
-            manifest["network"] = network_facts(model, settings.train.freeze_layers)
+        manifest |= network_facts(settings, model)
         lessons = self._lessons(on_event, on_data)
         store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
         with growing(settings, model.to(self.device)) as growth:

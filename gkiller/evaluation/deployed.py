@@ -1,0 +1,123 @@
+"""A model of which only what predicting needs is there, as the shipped one, where a whole one is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gkiller.inference.classifier import CHUNK_ROWS, Classifier
+from gkiller.inference.loading import load
+from gkiller.model.description import read_description
+from gkiller.model.directory import LoadedModel, load_model
+from gkiller.model.layout import (
+    CONFIG,
+    FORMAT_VERSION,
+    LIMITS,
+    META,
+    TOKENIZER,
+    consistent,
+    find_model,
+    has_weights,
+    unbroken,
+)
+from gkiller.model.wordpiece import parse_tokenizer
+from gkiller.sealed import unseal
+from gkiller.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class DeployedModel:
+    """A model that scores with its graph: there are no weights.
+
+    Attributes:
+        classifier: what scores.
+        tokenizer: truncates at ``max_length``.
+        parameters: numbers that the network of its config.json has.
+        metadata: gkiller.json, without its list of files and its digest.
+    """
+
+    classifier: Classifier
+    tokenizer: Tokenizer
+    parameters: int
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """In the order of the scores' columns."""
+        return self.classifier.labels
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """By label; a score at or above it is positive."""
+        return self.classifier.thresholds
+
+    @property
+    def max_length(self) -> int:
+        """Tokens read of a comment."""
+        return self.classifier.max_length
+
+    @property
+    def precision(self) -> str:
+        """Of the graph that scores: "int8", "fp32" or "fp16"."""
+        return self.classifier.precision
+
+    @property
+    def path(self) -> Path:
+        """Where it was loaded from."""
+        return self.classifier.path
+
+    def score(
+        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return the scores of n comments, float64 of shape (n, L); the end of a long one is left unread.
+
+        Args:
+            texts: n comments.
+            progress: called with the comments done and n.
+        """
+        found = np.zeros((len(texts), len(self.labels)))
+        for start in range(0, len(texts), CHUNK_ROWS):
+            some = texts[start : start + CHUNK_ROWS]
+            found[start : start + len(some)] = self.classifier.predict_proba(some, long_text="truncate")
+            if progress is not None:
+                progress(start + len(some), len(texts))
+        return found
+
+
+AnyModel = LoadedModel | DeployedModel
+
+
+def load_any(name: str | Path) -> AnyModel:
+    """Read a whole model, or where it has no weights what it scores with.
+
+    Args:
+        name: a model directory, a run, or "default".
+
+    Raises:
+        ModelNotFoundError: there is no model, or neither weights nor a graph.
+        ModelTamperedError: a file differs from its recorded SHA-256.
+        ModelFormatError: the format is unknown or inconsistent.
+    """
+    directory = find_model(name)
+    return load_model(directory) if has_weights(directory) else _load_deployed(directory)
+
+
+def _load_deployed(directory: Path) -> DeployedModel:
+    classifier = load(directory)
+    keep = {file: LIMITS[file] for file in (CONFIG, TOKENIZER)}
+    with unbroken():
+        sealed = unseal(directory, META, version=FORMAT_VERSION, keep=keep, check="kept")
+    with consistent(directory):
+        description = read_description(parse_json(sealed.kept[CONFIG]))
+        shapes = description.shapes(description.least_tensors)
+        tokenizer = parse_tokenizer(sealed.kept[TOKENIZER], str(directory / TOKENIZER), classifier.max_length)
+    return DeployedModel(classifier, tokenizer, sum(map(math.prod, shapes.values())), sealed.content)
