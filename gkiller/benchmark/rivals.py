@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_file
 from gkiller.data.load import split_fingerprint
 from gkiller.deployment.deploy import BESIDE
-from gkiller.errors import ModelFormatError, ModelNotFoundError, counted
+from gkiller.errors import ModelNotFoundError, counted
 from gkiller.evaluation.source import run_of
 from gkiller.model.classifier import parameter_count
 from gkiller.model.directory import LoadedModel, load_model
 from gkiller.model.layout import TOKENIZER, WEIGHTS
 from gkiller.model.pretrained import loading
 from gkiller.model.sequence import (
-    fetch,
-    is_classifier,
+    fetch_classifier,
     is_gkiller,
     load_classifier,
     name_of,
@@ -121,16 +120,12 @@ def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[Syst
         loaded = load_model(reference)
         assert loaded.path is not None
         return gkiller_specs(frame, loaded, name_of(loaded.path), role)
-    folder = fetch(reference)
-    with loading(reference):
-        trained = is_classifier(folder)
-    if not trained:
-        raise ModelFormatError(
-            "this is an encoder without a classifier, so it has no scores to compare",
-            where=reference,
-            remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}, or name it with "
-            "--compare-base",
-        )
+    folder = fetch_classifier(
+        reference,
+        what="this is an encoder without a classifier, so it has no scores to compare",
+        remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}, or name it with "
+        "--compare-base",
+    )
     return transformers_specs(frame, reference, folder, role)
 
 
