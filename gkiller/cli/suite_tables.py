@@ -83,7 +83,7 @@ def _identity_headline(result: IdentityBias, title: str, way: Intervals) -> Tabl
     ]
     caption = (
         f"n = {result.rows:,}, {result.positives:,} positive; subgroup, BPSN, BNSP: power means (p = -5) "
-        f"over {len(result.groups)} terms;\n{_told(result, way)}"
+        f"over {len(result.groups)} terms\n{_told(result, way)}"
     )
     return results_table(title, ("model", *IDENTITY_TITLES.values()), rows, caption=caption)
 
@@ -115,9 +115,9 @@ def _lost(result: Robustness, model: ModelRobustness, title: str, way: Intervals
         changed = result.changed.get(kind)
         rows.append((kind, changed, _figure(figure, way), _figure(model.lost[kind], way)))
     caption = (
-        f"F1 of all comments as they are {figure_text(model.f1)};\n"
-        f"n = {result.rows:,}, {result.positives:,} positive; {result.rate:.0%} of the positives drawn, "
-        f"intensity {result.intensity:g}, seed {result.seed};\n{_told(result, way)}"
+        f"F1 of all comments as they are {figure_text(model.f1)}\n"
+        f"n = {result.rows:,}, {result.positives:,} positive, {result.rate:.0%} of them drawn; "
+        f"intensity {result.intensity:g}, seed {result.seed}\n{_told(result, way)}"
     )
     header = ("positives", "changed", "recall", "lost")
     return results_table(f"{model.model.name}: {title}", header, rows, caption=caption)
@@ -132,8 +132,7 @@ def _robustness_differences(result: Robustness, way: Intervals) -> Table:
             rows.append((one.name, f"lost: {kind}", _delta(figure, way), _share(figure, way)))
     title = f"Differences from {result.models[0].model.name}"
     caption = (
-        "share: of the first model's loss, that this model loses; -: the first one's may be none;\n"
-        f"paired; {_told(result, way)}"
+        f"share: of the first model's loss; -: the first one's may be none\npaired; {_told(result, way)}"
     )
     return results_table(title, ("model", "figure", "difference", "share"), rows, caption=caption)
 

@@ -342,11 +342,11 @@ class _Ranked:
                 _auc(own_pos, own_below, pos_sum, neg_sum),
                 _auc(own_neg, over[:, rows] - own_over, neg_sum, all_pos - pos_sum),
                 _auc(own_pos, below[:, rows] - own_below, pos_sum, all_neg - neg_sum),
-                ratio(own_neg @ self._flagged[rows], neg_sum[:, 0]),
+                _share(own_neg @ self._flagged[rows], neg_sum[:, 0]),
             ]
         table = np.stack(groups, axis=1)
         means = [power_mean(table[:, k :: len(TERM_FIGURES)]) for k in range(len(AUCS))]
-        rate = ratio(neg @ self._flagged, all_neg[:, 0])
+        rate = _share(neg @ self._flagged, all_neg[:, 0])
         headline = np.stack([_auc(pos, below, all_pos, all_neg), *means, rate], axis=1)
         return np.concatenate([headline, table], axis=1)
 
@@ -371,8 +371,12 @@ def _auc(masses: FloatArray, won: FloatArray, mass: FloatArray, other: FloatArra
         mass: (R, 1) of the one side.
         other: (R, 1) of the other side.
     """
-    share = ratio(ratio(np.einsum("rm,rm->r", masses, won), mass[:, 0]), other[:, 0])
-    return np.clip(share, 0.0, 1.0)  # a difference of sums of unequal weights may round beyond
+    return _share(ratio(np.einsum("rm,rm->r", masses, won), mass[:, 0]), other[:, 0])
+
+
+def _share(part: FloatArray, whole: FloatArray) -> FloatArray:
+    """Divide; sums of unequal weights, taken in another order, may round beyond 0..1."""
+    return np.clip(ratio(part, whole), 0.0, 1.0)
 
 
 def _by_name(values: Sequence[Any], terms: Sequence[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

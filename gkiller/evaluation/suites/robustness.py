@@ -16,6 +16,7 @@ import numpy as np
 from gkiller.data.augment import augment, resolve_kinds
 from gkiller.evaluation.bootstrap import draws
 from gkiller.evaluation.metrics import ratio
+from gkiller.evaluation.significance import EQUAL
 from gkiller.evaluation.suites.figures import (
     differences_from_first,
     figures_of,
@@ -284,10 +285,12 @@ class _Table:
         mass, hits = sums[:, 0], sums[:, 1]
         false = (counts[:, self._negative] * self._weights[self._negative]) @ self._false
         f1 = np.where(mass > 0, ratio(2 * hits, mass + hits + false), np.nan)
-        shares = ratio(sums[:, 1:], mass[:, None])
+        shares = np.clip(ratio(sums[:, 1:], mass[:, None]), 0.0, 1.0)  # sums of weights may round beyond
         recall = shares[:, :1]
         hidden = np.column_stack([shares[:, 1:], shares[:, 1:].mean(axis=1)])
-        return np.column_stack([f1, recall, hidden, recall - hidden])
+        lost = recall - hidden
+        lost[np.abs(lost) < EQUAL] = 0.0
+        return np.column_stack([np.minimum(f1, 1.0), recall, hidden, lost])
 
 
 def _with_shares(lost: Mapping[str, Difference], first: ModelRobustness) -> dict[str, Difference]:
