@@ -7,9 +7,10 @@ labels on the validation and the test split, with 95 % bootstrap intervals. All 
 and are taken in turns after a warm-up. With several threads, onnxruntime scores that many batches at a time,
 one thread each, and torch uses its own threads. "gkiller.load" is what users run: it remembers the ids of
 words, of which the warm-up has filled the store, and reads long comments in windows, where the others cut
-them; "truncated" cuts as well. Single comments are timed on one thread only: at this size more do not help,
-and the idle threads of several sessions disturb each other. Each number of threads is a process of its own,
-because the tokenizer's and torch's threads are set once.
+them; "truncated" cuts as well. Single comments are each timed right after another of the same system, as in a
+program that scores one after the other, and on one thread only: at this size more do not help, and the idle
+threads of several sessions disturb each other. Each number of threads is a process of its own, because the
+tokenizer's and torch's threads are set once.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from document import insert
 
 from gkiller import load
 from gkiller.benchmark.machine import child_environment
-from gkiller.benchmark.timing import in_turns
+from gkiller.benchmark.timing import Seconds, in_turns, take_turns
 from gkiller.data.batches import scoring_batches, tokenize
 from gkiller.data.load import read_prepared
 from gkiller.deployment.arithmetic import Scheme
@@ -126,7 +127,7 @@ def speeds(loaded: LoadedModel, graphs: dict[str, bytes], texts: list[str], thre
             single[f"{SHIPPED} {precision}, truncated"] = Turn(
                 sample, partial(classifier.predict_proba, long_text="truncate")
             )
-        for name, values in in_turns(single, rounds * 30, 30).items():
+        for name, values in after_its_own(single, rounds * 30, 30).items():
             rows[name][f"p50 {length}"], rows[name][f"p95 {length}"] = (
                 float(value) * 1e3 for value in np.quantile(values, (0.5, 0.95))
             )
@@ -139,6 +140,15 @@ def shipped(loaded: LoadedModel) -> list[Literal["fp32", "int8"]]:
     assert loaded.path is not None
     files: dict[Literal["fp32", "int8"], str] = {"fp32": "onnx/model.onnx", "int8": "onnx/model.int8.onnx"}
     return [precision for precision, file in files.items() if (loaded.path / file).is_file()]
+
+
+def after_its_own(calls: dict[str, Callable[[], object]], rounds: int, warm_up: int) -> dict[str, Seconds]:
+    """Time calls in turns, each right after one of its own, as when comment after comment is scored.
+
+    What it needs is in the processor's caches then.
+    """
+    staged = {name: [lambda turn, call=call: call()] * 2 for name, call in calls.items()}
+    return {name: values[:, 1] for name, values in take_turns(staged, rounds, warm_up).items()}
 
 
 class Turn:

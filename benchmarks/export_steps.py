@@ -4,9 +4,13 @@
 
 The rewrites are those of ``gkiller.deployment.lean.Rewrites``; a rewrite is on by default when it is faster
 here. Every graph's logits are compared with those of the network as it is written before it is timed. Batches
-of 16 comments of like length and single comments of 32 and 128 tokens are timed, graph alone, one thread. All
-are timed in turns; how many times as fast a graph is as its base (the network as written, or the default
-graph) is taken within rounds, with the 95 % interval of the median.
+of 16 comments of like length and single comments of 32 and 128 tokens are timed, graph alone, one thread.
+
+Where a session's memory happens to lie makes the same graph a few per cent faster or slower for as long as
+the session lives. So every round makes all sessions anew, in a drawn order, and times them in turns. How
+many times as fast a graph is as its base (the network as written, or the default graph) is taken within
+rounds, with the 95 % interval of the median over rounds. A rewrite that leaves a network as it is shows what
+noise remains.
 """
 
 from __future__ import annotations
@@ -60,8 +64,8 @@ def timed(path: str, tokens: Tokens, kind: str, rounds: int) -> list[dict[str, A
     batches = [tokens.pad_batch(rows) for rows in scoring_batches(tokens.lengths, BATCH)]
     graphs = {}
     for name, rewrites in variants().items():
-        graphs[name] = session(build(network, scheme, rewrites, ranges=ranges))
-        difference = np.abs(score_tokens(graphs[name], tokens, BATCH) - expected).max()
+        graphs[name] = build(network, scheme, rewrites, ranges=ranges)
+        difference = np.abs(score_tokens(session(graphs[name]), tokens, BATCH) - expected).max()
         if difference > TOLERANCE[kind]:
             raise SystemExit(f"{name} changes a score by {difference:.2g}")
         sys.stderr.write(f"{kind}, {name}: scores differ by {difference:.1e} at most\n")
@@ -74,17 +78,23 @@ def timed(path: str, tokens: Tokens, kind: str, rounds: int) -> list[dict[str, A
         ids = np.full((1, min(length, loaded.max_length)), 9, dtype=np.int64)
         running.run(["logits"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})
 
-    whole = in_turns({name: partial(many, running) for name, running in graphs.items()}, rounds)
-    single = {
-        length: in_turns({name: partial(one, r, length) for name, r in graphs.items()}, rounds * 20, 20)
-        for length in LENGTHS
-    }
+    measured: list[dict[str, list[float]]] = [{name: [] for name in graphs} for _ in range(1 + len(LENGTHS))]
+    draw = np.random.default_rng(0)
+    for _ in range(rounds):
+        sessions = {name: session(graphs[name]) for name in draw.permutation(list(graphs)).tolist()}
+        whole = in_turns({name: partial(many, running) for name, running in sessions.items()}, 1)
+        single = [
+            in_turns({name: partial(one, running, length) for name, running in sessions.items()}, 20, 5)
+            for length in LENGTHS
+        ]
+        for kept, seconds in zip(measured, (whole, *single), strict=True):
+            for name, values in seconds.items():
+                kept[name].append(float(np.median(values)))
     rows = []
     for name in graphs:
         base = DEFAULT if name.startswith(f"{DEFAULT},") else WRITTEN
-        measured = (whole, *(single[length] for length in LENGTHS))
-        times = [ratio(seconds[base], seconds[name]) for seconds in measured]
-        rate = len(tokens) / float(np.median(whole[name]))
+        times = [ratio(np.array(kept[base]), np.array(kept[name])) for kept in measured]
+        rate = len(tokens) / float(np.median(measured[0][name]))
         rows.append({"name": name, "rate": rate, "base": base, "times": times})
     return rows
 

@@ -3,8 +3,8 @@ r"""From nothing to the README's table: data, tiny models, giants, and the bench
     python benchmarks/giant.py --data $DATA --work giant --giant mpnet=PATH --giant minilm=PATH \
         --set mpnet:train.freeze_layers=10 --report docs/bench.md
 
-``$DATA`` holds the public corpora as ``train/*.parquet``, ``valid/jigsaw.parquet``, ``test/jigsaw.parquet``
-and ``ood/*.parquet`` (columns text, label, and weight in the test file). Each giant is a directory or hub id
+``$DATA`` holds the public corpora as ``train/*.parquet``, ``valid/*.parquet``, ``test/jigsaw.parquet`` and
+``ood/*.parquet`` (columns text, label, and weight in the test file). Each giant is a directory or hub id
 of a pretrained encoder. The first ``--giant`` is the one of the scorecard. Every step is a command of
 gkiller, printed before it runs; what is there already is not made again, and a training that was stopped
 goes on.
@@ -92,11 +92,10 @@ def main() -> None:
         giants.append(train(runs, name, prepared, arguments.threads, flags))
     rivals = [word for run in (runs / "tiny", *giants[1:]) for word in ("--against", run)]
     base = ["--compare-base", giants[0]] if giants else []
-    also = [
-        word
-        for path in sorted((arguments.data / "ood").glob("*.parquet"))
-        for word in ("--also", f"{path.stem}={path}")
-    ]
+    other = {path.stem: path for path in sorted((arguments.data / "ood").glob("*.parquet"))}
+    other["civil"] = arguments.data / "valid" / "civil.parquet"
+    other["test-unweighted"] = arguments.data / "test" / "jigsaw.parquet"  # --also reads no weights
+    also = [word for name, path in other.items() for word in ("--also", f"{name}={path}")]
     common = ("--data", prepared, "--threads", arguments.threads, "--out", out)
     gkiller("bench", runs / MODEL, *base, *rivals, *also, *common, *more)
     if arguments.report:

@@ -323,6 +323,7 @@ def plan(**changes):
         "texts": tuple(TEXTS[:6]),
         "long_texts": tuple(TEXTS),
         "threads": 1,
+        "processes": 1,
         "rounds": 2,
         "warm_up": 1,
         "lengths": (8,),
@@ -352,8 +353,13 @@ def test_a_child_process_times_and_starts_cold(exported, frame):
     spec = gkiller_specs(frame, exported, "tiny", "model")[1]
     told = []
     found = time_systems([spec], plan(), lambda *args: told.append(args))
-    assert found.passes[spec.key].shape == (2, 2)
+    assert (found.passes[spec.key].shape, found.processes) == ((2, 2), 1)
     assert ("throughput", 3, 3) in told
+    told.clear()
+    again = time_systems([spec], plan(processes=2), lambda *args: told.append(args))
+    assert (again.passes[spec.key].shape, again.processes) == ((4, 2), 2)
+    assert again.single[8][spec.key].shape == (6, 2)
+    assert ("throughput, process 2 of 2", 3, 3) in told
     cold = start_cold(spec, TEXTS[:2], 1, 1)
     assert cold.peak_bytes is None or cold.peak_bytes > 1e6
     assert cold.steps["libraries"].first <= cold.steps["import"].first

@@ -1,5 +1,7 @@
 """The timing engine, with a clock that does what the test says."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,40 @@ def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
     assert 0.91 <= hits / 300 <= 0.99
 
 
+def test_rounds_of_several_processes_by_hand():
+    """Medians 1, 2 and 4: their geometric mean is 2, and t of two degrees of freedom reaches 4.303 errors."""
+    values = np.array([1.0, 1.0, 9.0, 2.0, 2.0, 2.0, 4.0, 0.1, 4.0])
+    found = summarise(values, processes=3)
+    reach = 4.302653 * np.log(2) / np.sqrt(3)
+    assert (found.median, found.rounds) == (pytest.approx(2.0), 9)
+    assert np.log([found.low, found.high]) == pytest.approx([np.log(2) - reach, np.log(2) + reach], rel=1e-6)
+    assert summarise(values, processes=3, seed=5) == found  # nothing is drawn
+    assert ratio(2 * values, values, processes=3).value == pytest.approx(2)
+
+
+def test_the_interval_over_processes_covers_what_differs_between_them():
+    """Each process is some per cent faster or slower as a whole: rounds alone would hide it."""
+    draw = np.random.default_rng(2)
+    hits = alone = 0
+    for _ in range(300):
+        values = np.exp(draw.normal(0, 0.02, (5, 1)) + draw.normal(0, 0.005, (5, 4))).ravel()
+        found, naive = summarise(values, processes=5), summarise(values)
+        hits += found.low <= 1 <= found.high
+        alone += naive.low <= 1 <= naive.high
+    assert 0.91 <= hits / 300 <= 0.99
+    assert alone < hits
+
+
+def test_measurements_are_joined():
+    one, two = measurement(a=[[1, 2]], b=[[3, 4]]), measurement(b=[[7, 8]], a=[[5, 6]])
+    both = one.joined(two)
+    assert both.passes["a"].tolist() == [[1, 2], [5, 6]]
+    assert both.single[8]["b"].tolist() == [[3, 4], [7, 8]]
+    assert both.processes == 2
+    again = Measurement.from_dict(json.loads(json.dumps(both.as_dict())))
+    assert (again.as_dict(), again.processes) == (both.as_dict(), 2)
+
+
 def test_a_ratio_needs_the_same_rounds():
     with pytest.raises(ValueError, match="same rounds"):
         ratio(np.ones(3), np.ones(4))
@@ -132,7 +168,7 @@ def test_speeds_and_ratios_by_hand():
 
 
 def test_what_passes_between_processes_comes_back_as_it_was():
-    plan = Plan(("a", "b"), ("c",), 1, 3, 1, (8, 16), 5)
+    plan = Plan(("a", "b"), ("c",), 1, 2, 3, 1, (8, 16), 5)
     assert Plan.from_dict(plan.as_dict()) == plan
     measured = measurement(a=[[1, 2]])
     again = Measurement.from_dict(measured.as_dict())

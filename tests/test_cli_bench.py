@@ -33,10 +33,11 @@ def timings(monkeypatch):
 
     def time_systems(specs, plan, progress):
         asked.update(specs=specs, plan=plan)
-        passes = {s.key: np.tile([0.1, seconds_of(s)], (plan.rounds, 1)) for s in specs}
-        single = {s.key: np.tile([1e-4, seconds_of(s) / 1e3], (plan.latency_rounds, 1)) for s in specs}
+        rounds, singles = (plan.processes * n for n in (plan.rounds, plan.latency_rounds))
+        passes = {s.key: np.tile([0.1, seconds_of(s)], (rounds, 1)) for s in specs}
+        single = {s.key: np.tile([1e-4, seconds_of(s) / 1e3], (singles, 1)) for s in specs}
         tokens = {s.key: 9.0 if s.max_length else None for s in specs}
-        return Measurement(passes, dict.fromkeys(plan.lengths, single), tokens)
+        return Measurement(passes, dict.fromkeys(plan.lengths, single), tokens, plan.processes)
 
     def start_cold(spec, texts, threads, processes):
         asked["few"] = list(texts)

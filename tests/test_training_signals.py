@@ -1,6 +1,7 @@
 """An interrupt or a termination: the step is finished, a checkpoint written, and the way back shown."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,9 +9,9 @@ import time
 
 import pytest
 from killing import Trainings, outcome
-from toy import TINY
+from toy import TINY, write_toy_csv
 
-from gkiller.errors import InterruptedRunError, TerminatedRunError
+from gkiller.errors import InterruptedRunError, SourceNotFoundError, TerminatedRunError
 from gkiller.report.run import RunDirectory
 from gkiller.training import finish as finishing
 from gkiller.training.stopping import StopRequest, stop_signals
@@ -94,6 +95,44 @@ def test_a_signal_after_the_last_epoch_stops_before_the_model_is_written(
     train(settings, out=tmp_path, resume=tmp_path / "x", on_event=lambda event: steps.append(event.kind))
     assert "step" not in steps  # all was trained
     assert outcome(tmp_path / "x") == outcome(whole.path)
+
+
+def placeless(run):
+    """A run's outcome without the file that names paths."""
+    return {name: value for name, value in outcome(run).items() if name != "validation"}
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("single", [False, True], ids=["prepared", "one file"])
+def test_a_run_goes_on_from_any_directory(tiny, prepared, tmp_path, monkeypatch, single):
+    """Its data were named by a relative path; they may have moved along with the runs, too."""
+    old, new, elsewhere = (tmp_path / name for name in ("old", "new", "elsewhere"))
+    for folder in (old, elsewhere):
+        folder.mkdir()
+    data = "comments.csv" if single else "prepared"
+    if single:
+        write_toy_csv(old / data)
+    else:
+        shutil.copytree(prepared, old / data)
+    monkeypatch.chdir(old)
+    settings = tiny(f"data.source={data}", *SMALL)
+    train(settings, name="whole")
+    stop = raise_at(signal.SIGINT, ("step", "neuron", 1, 2))
+    for name in ("x", "y"):
+        with pytest.raises(InterruptedRunError):
+            train(settings, name=name, on_event=stop, signals=True)
+    monkeypatch.chdir(elsewhere)
+    train(settings, out=old / "runs", resume=old / "runs" / "x")
+    assert placeless(old / "runs" / "x") == placeless(old / "runs" / "whole")
+    whole, x = (json.loads((old / "runs" / name / "manifest.json").read_text()) for name in ("whole", "x"))
+    assert whole["data"] == x["data"]
+    old.rename(new)
+    train(settings, out=new / "runs", resume=new / "runs" / "y")
+    assert placeless(new / "runs" / "y") == placeless(new / "runs" / "whole")
+    (new / data).rename(new / "gone")
+    with pytest.raises(SourceNotFoundError) as caught:
+        train(settings, out=new / "runs", resume=new / "runs" / "y")
+    assert caught.value.remedy == "put the data back as they were"
 
 
 @pytest.mark.usefixtures("no_plots")

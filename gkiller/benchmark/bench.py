@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -311,14 +312,16 @@ def _drawn(texts: Sequence[str], settings: Settings) -> list[str]:
 
 def _plan(settings: Settings, texts: Sequence[str], every: Sequence[str], max_length: int) -> Plan:
     bench = settings.bench
+    processes = min(bench.timing_processes, bench.rounds)
     return Plan(
         texts=tuple(texts),
         long_texts=tuple(every[:_MOST_TEXTS]),
         threads=bench.threads,
-        rounds=bench.rounds,
+        processes=processes,
+        rounds=ceil(bench.rounds / processes),
         warm_up=bench.warm_up,
         lengths=tuple(length for length in bench.latency_tokens if length <= max_length),
-        latency_rounds=bench.latency_rounds,
+        latency_rounds=ceil(bench.latency_rounds / processes),
     )
 
 
@@ -356,11 +359,12 @@ def _facts(settings: Settings, plan: Plan, max_length: int) -> dict[str, Any]:
     versions = package_versions()
     return {
         "threads": plan.threads,
-        "rounds": plan.rounds,
+        "timing_processes": plan.processes,
+        "rounds": plan.rounds * plan.processes,
         "warm_up": plan.warm_up,
         "rows": len(plan.texts),
         "latency_tokens": list(plan.lengths),
-        "latency_rounds": plan.latency_rounds,
+        "latency_rounds": plan.latency_rounds * plan.processes,
         "batch_size": bench.batch_size,
         "max_length": max_length,
         "padding": "comments in order of length, batches padded to their longest comment",

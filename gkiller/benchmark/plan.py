@@ -26,15 +26,17 @@ class Plan:
         texts: comments for the throughput, at their natural lengths.
         long_texts: comments that single-comment latency is cut from.
         threads: CPU threads.
-        rounds: passes over ``texts``.
-        warm_up: passes before them, thrown away.
+        processes: fresh processes that the rounds are spread over.
+        rounds: passes over ``texts`` in each of them.
+        warm_up: passes before them, thrown away, in each.
         lengths: token lengths of single comments.
-        latency_rounds: comments scored one by one at each length.
+        latency_rounds: comments scored one by one at each length in each of them.
     """
 
     texts: tuple[str, ...]
     long_texts: tuple[str, ...]
     threads: int
+    processes: int
     rounds: int
     warm_up: int
     lengths: tuple[int, ...]
@@ -56,14 +58,17 @@ class Measurement:
     """The seconds of every system, by its key.
 
     Attributes:
-        passes: (rounds, 2) seconds of a pass over the comments, by stage.
+        passes: (rounds, 2) seconds of a pass over the comments, by stage; of several processes those of one
+            after those of another.
         single: by length, (rounds, 2) seconds of one comment.
         tokens: mean tokens of a comment as each system reads it; None where it counts none.
+        processes: that the rounds come from.
     """
 
     passes: dict[str, Seconds]
     single: dict[int, dict[str, Seconds]]
     tokens: dict[str, float | None]
+    processes: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -74,6 +79,7 @@ class Measurement:
                 for length, found in self.single.items()
             },
             "tokens": self.tokens,
+            "processes": self.processes,
         }
 
     @classmethod
@@ -86,12 +92,23 @@ class Measurement:
                 for length, found in values["single"].items()
             },
             dict(values["tokens"]),
+            values["processes"],
         )
+
+    def joined(self, other: Measurement) -> Measurement:
+        """Return both, the other's rounds after these."""
+
+        def both(one: Mapping[str, Seconds], two: Mapping[str, Seconds]) -> dict[str, Seconds]:
+            return {key: np.concatenate([values, two[key]]) for key, values in one.items()}
+
+        single = {length: both(found, other.single[length]) for length, found in self.single.items()}
+        processes = self.processes + other.processes
+        return Measurement(both(self.passes, other.passes), single, self.tokens, processes)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Comments per second, with the interval of its median."""
+    """Comments per second, with the interval of the typical pass."""
 
     value: float
     low: float
@@ -137,12 +154,13 @@ class SpeedRatio:
 
 def speed_of(measured: Measurement, key: str, rows: int, seed: int) -> Speed:
     """Sum up what one system took; ``rows`` comments a pass."""
-    passes = measured.passes[key]
-    parts = {name: _rate(passes[:, place], rows, seed) for place, name in enumerate(STAGES)}
+    passes, processes = measured.passes[key], measured.processes
+    parts = {name: _rate(passes[:, place], processes, rows, seed) for place, name in enumerate(STAGES)}
     return Speed(
-        whole=_rate(passes.sum(axis=1), rows, seed),
+        whole=_rate(passes.sum(axis=1), processes, rows, seed),
         latency={
-            length: summarise(found[key].sum(axis=1), seed=seed) for length, found in measured.single.items()
+            length: summarise(found[key].sum(axis=1), processes=processes, seed=seed)
+            for length, found in measured.single.items()
         },
         tokens=measured.tokens[key],
         **parts,
@@ -160,7 +178,7 @@ def ratios_of(measured: Measurement, key: str, other: str, seed: int) -> list[Sp
         },
     }
     return [
-        SpeedRatio(key, other, what, ratio(slower, faster, seed=seed))
+        SpeedRatio(key, other, what, ratio(slower, faster, processes=measured.processes, seed=seed))
         for what, (slower, faster) in pairs.items()
     ]
 
@@ -183,6 +201,6 @@ def _comparable(rival: SystemSpec, own: Mapping[Runtime, SystemSpec]) -> bool:
     return rival.runtime in own or rival.kind in ("linear", "static")
 
 
-def _rate(seconds: Seconds, rows: int, seed: int) -> Rate:
-    timing = summarise(seconds, seed=seed)
+def _rate(seconds: Seconds, processes: int, rows: int, seed: int) -> Rate:
+    timing = summarise(seconds, processes=processes, seed=seed)
     return Rate(rows / timing.median, rows / timing.high, rows / timing.low, timing.outliers)

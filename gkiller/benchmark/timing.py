@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 Seconds = npt.NDArray[np.float64]
 Stage = Callable[[Any], Any]
@@ -31,8 +32,8 @@ class Timing:
 
     Attributes:
         rounds: timed rounds.
-        median: seconds.
-        low: lower end of the median's interval (seeded percentile bootstrap over rounds).
+        median: seconds; of several processes the geometric mean of their medians.
+        low: lower end of its interval, see `typical`.
         high: its upper end.
         p95: seconds that 95 % of the rounds did not exceed.
         p99: seconds that 99 % did not exceed.
@@ -50,7 +51,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long one call took as another: the median over rounds, with its interval."""
+    """How many times as long one call took as another: see `typical`."""
 
     value: float
     low: float
@@ -120,19 +121,20 @@ def _without_argument(call: Callable[[], object]) -> Stage:
     return lambda turn: call()
 
 
-def summarise(seconds: Seconds, *, seed: int = 0, confidence: float = 0.95) -> Timing:
+def summarise(seconds: Seconds, *, processes: int = 1, seed: int = 0, confidence: float = 0.95) -> Timing:
     """Sum up what a call took.
 
     Args:
         seconds: (rounds,).
+        processes: that the rounds come from.
         seed: of the bootstrap.
         confidence: coverage of the interval.
     """
-    low, high = _median_interval(seconds, seed, confidence)
+    median, low, high = typical(seconds, processes, seed, confidence)
     p95, p99 = np.quantile(seconds, (0.95, 0.99))
     return Timing(
         rounds=len(seconds),
-        median=float(np.median(seconds)),
+        median=median,
         low=low,
         high=high,
         p95=float(p95),
@@ -141,12 +143,15 @@ def summarise(seconds: Seconds, *, seed: int = 0, confidence: float = 0.95) -> T
     )
 
 
-def ratio(slower: Seconds, faster: Seconds, *, seed: int = 0, confidence: float = 0.95) -> Ratio:
+def ratio(
+    slower: Seconds, faster: Seconds, *, processes: int = 1, seed: int = 0, confidence: float = 0.95
+) -> Ratio:
     """Return how many times as long ``slower`` took, taken within rounds.
 
     Args:
         slower: (rounds,) seconds of one call.
         faster: (rounds,) seconds of the other, in the same rounds.
+        processes: that the rounds come from.
         seed: of the bootstrap over rounds.
         confidence: coverage of the interval.
 
@@ -156,8 +161,7 @@ def ratio(slower: Seconds, faster: Seconds, *, seed: int = 0, confidence: float 
     if slower.shape != faster.shape or not (faster > 0).all():
         raise ValueError("a ratio needs the same rounds of both, each of which took time")
     within = slower / faster
-    low, high = _median_interval(within, seed, confidence)
-    return Ratio(float(np.median(within)), low, high, len(within))
+    return Ratio(*typical(within, processes, seed, confidence), len(within))
 
 
 def count_outliers(values: Seconds) -> int:
@@ -167,10 +171,27 @@ def count_outliers(values: Seconds) -> int:
     return int(((values < first - reach) | (values > third + reach)).sum())
 
 
-def _median_interval(values: Seconds, seed: int, confidence: float) -> tuple[float, float]:
-    """Return the percentile interval of the median, from seeded resamples of the rounds."""
-    rng = np.random.default_rng(seed)
-    drawn = values[rng.integers(0, len(values), size=(_RESAMPLES, len(values)))]
+def typical(values: Seconds, processes: int, seed: int, confidence: float) -> tuple[float, float, float]:
+    """Return the typical one of positive values, and the ends of its interval.
+
+    Where a process's memory lies makes a call a few per cent faster or slower for as long as the process
+    lives, so rounds of one process say little of the next one's. Of several processes it is the geometric
+    mean of their medians, with Student's t interval over processes, on logarithms. Of one process it is the
+    median, with the percentile interval of seeded resamples of its rounds: of that process alone.
+
+    Args:
+        values: (rounds,), those of a process one after the other, as many of each.
+        processes: that they come from.
+        seed: of the resamples.
+        confidence: coverage of the interval.
+    """
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(np.median(drawn, axis=1), (tail, 1.0 - tail))
-    return float(low), float(high)
+    if processes == 1:
+        rng = np.random.default_rng(seed)
+        drawn = values[rng.integers(0, len(values), size=(_RESAMPLES, len(values)))]
+        low, high = np.quantile(np.median(drawn, axis=1), (tail, 1.0 - tail))
+        return float(np.median(values)), float(low), float(high)
+    logs = np.log(np.median(values.reshape(processes, -1), axis=1))
+    reach = float(stdtrit(processes - 1, 1.0 - tail)) * logs.std(ddof=1) / np.sqrt(processes)
+    centre, low, high = np.exp([logs.mean(), logs.mean() - reach, logs.mean() + reach])
+    return float(centre), float(low), float(high)

@@ -72,7 +72,7 @@ def choose_data(model: Path, settings: DataSettings, asked: Collection[str]) -> 
 
     own = resolve(config=run / "settings.toml", environ={}).settings.data
     _refuse_unused(settings, own, asked)
-    return DataChoice(_located(own, run), run)
+    return DataChoice(located(own, run), run)
 
 
 def load_chosen(
@@ -224,11 +224,20 @@ def _refuse_unused(settings: DataSettings, own: DataSettings, asked: Collection[
         )
 
 
-def _located(data: DataSettings, run: Path) -> DataSettings:
+def located(data: DataSettings, run: Path, *, remedy: str = _NAME_THEM) -> DataSettings:
     """Return a run's data settings with a local source where it is: runs are used from anywhere.
 
     Looked at are the absolute path that the manifest records (it may be older than such records), the
     source as it is named, and the source beside the directory of runs, as when all was moved together.
+
+    Args:
+        data: the run's own settings.
+        run: its directory.
+        remedy: for who finds the data gone.
+
+    Raises:
+        SourceNotFoundError: they are at none of these places.
+        DataChangedError: the run's manifest cannot be read.
     """
     recorded, path = _recorded(run), Path(data.source).expanduser()
     known = recorded.get("path")
@@ -243,7 +252,7 @@ def _located(data: DataSettings, run: Path) -> DataSettings:
         raise SourceNotFoundError(
             f"the data that this run was trained on are not there: {data.source!r}{was}",
             where=f"{run / 'settings.toml'}, data.source",
-            remedy=_NAME_THEM,
+            remedy=remedy,
         )
     if path.exists() and path.samefile(found):
         return data

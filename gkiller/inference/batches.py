@@ -16,7 +16,7 @@ LongText = Literal["window", "truncate"]
 Ints = npt.NDArray[np.int64]
 
 BATCH_ROWS = 16
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 """A batch has at most so many rows, and so many tokens with its padding: what one call works on then stays in
 a core's cache. benchmarks/inference_batches.py compares sizes."""
 

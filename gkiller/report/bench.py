@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gkiller.files import json_text, write_text, writing
 from gkiller.report.bench_plot import write_bench_plot
@@ -69,9 +69,9 @@ def _head(result: BenchResult) -> Iterator[str]:
         f"{facts['max_length']} tokens of a comment; the same rows for every system."
     )
     yield (
-        f"- Timing: {facts['rows']:,} comments a pass, {facts['rounds']} rounds in turns after "
-        f"{facts['warm_up']} of warm-up; in brackets the {facts['confidence']:.0%} interval of the median "
-        f"(bootstrap over rounds, seed {facts['seed']}). Outliers: {facts['outliers']}."
+        f"- Timing: {facts['rows']:,} comments a pass, {facts['rounds']} rounds in turns, spread over "
+        f"{facts['timing_processes']} fresh processes, each after {facts['warm_up']} of warm-up; in brackets "
+        f"the {facts['confidence']:.0%} interval ({_interval(facts)}). Outliers: {facts['outliers']}."
     )
     yield (
         f"- Memory and cold start: {facts['processes']} fresh processes each, the first counted apart; "
@@ -81,6 +81,12 @@ def _head(result: BenchResult) -> Iterator[str]:
     for line in result.warnings:
         yield f"- **Warning:** {line}."
     yield ""
+
+
+def _interval(facts: Mapping[str, Any]) -> str:
+    if facts["timing_processes"] == 1:
+        return f"of this one process's median: bootstrap over its rounds, seed {facts['seed']}"
+    return "Student's t over the processes' medians, on logarithms"
 
 
 def _systems(result: BenchResult) -> Iterator[str]:

@@ -431,9 +431,18 @@ class BenchSettings(_Section):
         512, "Comments of a timed pass, drawn from the test rows.", unit="rows", flag="--rows", ge=1
     )
     rounds: int = setting(
-        7, "Timed passes; each times every system once, in turns.", unit="rounds", flag="--rounds", ge=2
+        10, "Timed passes; each times every system once, in turns.", unit="rounds", flag="--rounds", ge=2
     )
-    warm_up: int = setting(1, "Passes before them that are thrown away.", unit="rounds", ge=1)
+    timing_processes: int = setting(
+        5,
+        "Fresh processes that the timed passes are spread over: where a process's memory lies makes a "
+        "network some per cent faster or slower as long as it lives.",
+        flag="--timing-processes",
+        ge=1,
+    )
+    warm_up: int = setting(
+        1, "Passes before them that are thrown away, in each process.", unit="rounds", ge=1
+    )
     latency_tokens: tuple[int, ...] = setting(
         (16, 64, 128),
         "Tokens of the single comments whose latency is timed, comma-separated; lengths over the model's own "
@@ -442,7 +451,7 @@ class BenchSettings(_Section):
         flag="--latency-tokens",
     )
     latency_rounds: int = setting(
-        100, "Single comments timed at each length.", unit="rounds", flag="--latency-rounds", ge=2
+        100, "Single comments timed at each length, in all.", unit="rounds", flag="--latency-rounds", ge=2
     )
     threads: int = setting(1, "CPU threads of every system, set before its process starts.", ge=1, le=1024)
     batch_size: int = setting(16, "Comments per batch of a timed pass, of like length.", unit="rows", ge=1)

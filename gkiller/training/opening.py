@@ -28,17 +28,23 @@ if TYPE_CHECKING:
 
 _SAME = {"data": "data", "tokenizer_sha256": "tokenizer", "distill": "teachers or transfer comments"}
 """What of a manifest must be the same when a run goes on, and what it is called."""
+_PLACE = ("path", "source")
+"""What a manifest says of where the data lie."""
 
 
 def new_manifest(
     settings: Settings,
+    source: str,
     dataset: Dataset,
     tokenizer: Tokenizer,
     argv: Sequence[str],
     device: torch.device,
     ranks: Ranks,
 ) -> dict[str, Any]:
-    """Return how a run begins: command line, seed, threads, device, fingerprints and environment."""
+    """Return how a run begins: command line, seed, threads, device, fingerprints and environment.
+
+    ``source`` is where the data were read from; it may have moved since the settings named it.
+    """
     return {
         "argv": list(argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -48,7 +54,7 @@ def new_manifest(
         "device": str(device),
         "data": {
             "source": dataset.manifest.get("source", settings.data.source),
-            "path": local_path(settings.data.source),
+            "path": local_path(source),
             "synthetic": bool(dataset.manifest.get("synthetic", False)),
             "labels": list(dataset.labels),
             "rows": {name: len(split) for name, split in dataset.splits.items()},
@@ -100,6 +106,7 @@ def open_run(
         entry = {"started": manifest["started"], "changed": changes}
         manifest["resumed"] = [*began.get("resumed", []), entry]
         manifest["started"], manifest["argv"] = began["started"], began["argv"]
+        manifest["data"]["source"] = began["data"]["source"]
     run.tidy()
     run.reopen()
     run.write_json("manifest.json", manifest)
@@ -143,4 +150,4 @@ def compare_runs(run: RunDirectory, now: dict[str, Any]) -> list[str]:
 
 def _content(value: Any) -> Any:
     """Return what must be the same: where the data lie may change, what they are may not."""
-    return {k: v for k, v in value.items() if k != "path"} if isinstance(value, dict) else value
+    return {k: v for k, v in value.items() if k not in _PLACE} if isinstance(value, dict) else value

@@ -14,6 +14,7 @@ from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset
 from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
+from gkiller.evaluation.source import located
 from gkiller.model.classifier import build_classifier
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
 from gkiller.model.perforated import PerforatedGrowth, require_available
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from gkiller.data.clean import Progress as DataProgress
-    from gkiller.settings.definition import Settings
+    from gkiller.settings.definition import DataSettings, Settings
 
 _CACHE = "cache"
 """The directory of a run for what is computed once; it goes when the run ends."""
@@ -124,7 +125,10 @@ def train(
                 where="train.freeze_layers",
                 remedy="start gkiller without torchrun, or set it to 0",
             )
-        dataset = _load_data(settings, out / ".data", on_data, ranks)
+        source = settings.data
+        if resume is not None:
+            source = located(source, resume, remedy="put the data back as they were")
+        dataset = _load_data(source, out / ".data", on_data, ranks)
         for split in ("train", "valid"):
             dataset.split(split)  # refused before there is a run directory
         teachers = find_teachers(settings.distill.teachers, dataset.labels)
@@ -137,7 +141,9 @@ def train(
                 if resume is None:
                     stack.enter_context(run.discarded_when_refused())
             stack.enter_context(runtime(settings.train, device))
-            work = _Work(settings, before, run, dataset, tokenizer, device, ranks, teachers, transfer)
+            work = _Work(
+                settings, before, run, source.source, dataset, tokenizer, device, ranks, teachers, transfer
+            )
             tell = on_event if ranks.first else _ignore
             return work.do(argv, tell, on_data if ranks.first else None, signals=signals)
 
@@ -150,6 +156,7 @@ class _Work:
         settings: of the run.
         before: the settings that a resumed run had, None for a new one.
         run: its directory; of several processes, the first one holds its lock.
+        source: where the data were read from.
         dataset: with a train and a valid split.
         tokenizer: truncates.
         device: where to train.
@@ -161,6 +168,7 @@ class _Work:
     settings: Settings
     before: Settings | None
     run: RunDirectory
+    source: str
     dataset: Dataset
     tokenizer: Tokenizer
     device: torch.device
@@ -173,7 +181,7 @@ class _Work:
     ) -> TrainResult:
         """Train to the end, and save the model."""
         settings, run, ranks, labels = self.settings, self.run, self.ranks, self.dataset.labels
-        manifest = new_manifest(settings, self.dataset, self.tokenizer, argv, self.device, ranks)
+        manifest = new_manifest(settings, self.source, self.dataset, self.tokenizer, argv, self.device, ranks)
         manifest |= self._distill_facts()
         for message in compare_runs(run, manifest) if self.before else []:
             on_event(TrainingEvent("note", message=message))
@@ -258,11 +266,11 @@ class _Work:
         return found
 
 
-def _load_data(settings: Settings, cache: Path, on_data: DataProgress | None, ranks: Ranks) -> Dataset:
+def _load_data(data: DataSettings, cache: Path, on_data: DataProgress | None, ranks: Ranks) -> Dataset:
     """Load the data; rank 0 prepares them where that is needed, the others wait for it."""
-    dataset = load_dataset(settings.data, cache=cache, progress=on_data) if ranks.first else None
+    dataset = load_dataset(data, cache=cache, progress=on_data) if ranks.first else None
     ranks.from_first(None)
-    return dataset or load_dataset(settings.data, cache=cache)
+    return dataset or load_dataset(data, cache=cache)
 
 
 def _run_directory(out: Path, name: str | None, resume: Path | None, ranks: Ranks) -> RunDirectory:

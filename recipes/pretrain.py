@@ -1,0 +1,270 @@
+"""Make an encoder to start from: word vectors of a large model, then masked-language pretraining.
+
+    python recipes/pretrain.py comments.parquet more.parquet --teacher path/to/all-MiniLM-L6-v2 --out encoder
+
+The directory that it writes is one for ``gkiller train --encoder encoder``: config.json, model.safetensors
+and tokenizer.json. Its steps:
+
+1. **Word vectors.** A token of gkiller's vocabulary gets the mean of the vectors that the teacher has for the
+   token's text; all are projected on their first principal components and scaled. ``--teacher`` may be left
+   out: they are drawn at random then.
+2. **Masked-language pretraining** (Devlin et al. 2019, arXiv:1810.04805): of 15 % of the tokens, 80 % are
+   masked, 10 % replaced and 10 % kept, drawn anew each epoch; the network says what they were. AdamW with
+   warm-up and linear decay. ``--epochs 0`` leaves it out.
+
+The comments' labels are not read. Every epoch ends with a checkpoint beside the output; the same command goes
+on after it. The same seed and threads give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import AutoModel, BertConfig, BertForMaskedLM
+
+from gkiller.assets import tokenizer_path
+from gkiller.data.batches import Tokens, tokenize, training_batches
+from gkiller.files import atomic_directory
+from gkiller.model.tokenizer import read_tokenizer
+from gkiller.model.wordpiece import special_ids
+from gkiller.settings import ModelSettings
+from gkiller.training.checkpoint import load_weights, save_weights
+from gkiller.training.optim import decays
+from gkiller.training.rng import seed_everything
+
+MASKED, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1
+EMBEDDING_STD = 0.05
+WARM_UP = 0.05
+WEIGHT_DECAY = 0.01
+EPOCH_STRIDE = 100_003
+"""The seeds of an epoch follow each other at this distance from one ``--seed`` to the next."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What is trained on what.
+
+    Attributes:
+        model: the network with its masked-language head.
+        tokens: of the comments.
+        mask: id of the token that hides another.
+        special: ids that are never hidden.
+        batch_size: comments per step.
+        lr: peak learning rate.
+        epochs: passes over the comments.
+        seed: of the order of comments and of what is hidden.
+    """
+
+    model: BertForMaskedLM
+    tokens: Tokens
+    mask: int
+    special: tuple[int, ...]
+    batch_size: int
+    lr: float
+    epochs: int
+    seed: int
+
+    def run(self, folder: Path) -> None:
+        """Train what is left of the epochs, with a checkpoint in a folder after each."""
+        named = dict(self.model.named_parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [p for n, p in named.items() if decays(n, p)], "weight_decay": WEIGHT_DECAY},
+            {"params": [p for n, p in named.items() if not decays(n, p)], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
+        done = self._resume(folder, optimizer, named)
+        for epoch in range(done, self.epochs):
+            began = time.monotonic()
+            loss, right = self._epoch(optimizer, epoch)
+            self._save(folder, optimizer, named, epoch + 1)
+            speed = len(self.tokens) / (time.monotonic() - began)
+            found = f"loss {loss:.4f}, {right:.1%} of the hidden tokens found"
+            say(f"epoch {epoch + 1} of {self.epochs}: {found}, {speed:,.0f} rows/s")
+
+    def _epoch(self, optimizer: torch.optim.Optimizer, epoch: int) -> tuple[float, float]:
+        """Train an epoch; return the mean loss, and the share of hidden tokens that were found."""
+        batches = training_batches(self.tokens.lengths, self.batch_size, self.seed, epoch)
+        seed_everything(self.seed * EPOCH_STRIDE + epoch)
+        total = self.epochs * len(batches)
+        self.model.train()
+        losses, found, hidden = 0.0, 0, 0
+        for place, rows in enumerate(batches):
+            step = epoch * len(batches) + place
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * min((step + 1) / (WARM_UP * total), (total - step) / total, 1.0)
+            ids, attention = map(torch.from_numpy, self.tokens.pad_batch(rows))
+            read, chosen = self._hide(ids, attention)
+            if not chosen.any():
+                continue
+            vectors = self.model.bert(input_ids=read, attention_mask=attention)[0][chosen]
+            logits, truth = self.model.cls(vectors), ids[chosen]
+            loss = nn.functional.cross_entropy(logits, truth)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            optimizer.step()
+            losses += float(loss.detach()) * len(truth)
+            found += int((logits.detach().argmax(-1) == truth).sum())
+            hidden += len(truth)
+        return losses / hidden, found / hidden
+
+    def _hide(self, ids: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the ids that the network reads, and which tokens it must find."""
+        real = (attention == 1) & ~torch.isin(ids, torch.tensor(self.special))
+        chosen = (torch.rand(ids.shape) < MASKED) & real
+        how = torch.rand(ids.shape)
+        drawn = torch.randint(self.model.config.vocab_size, ids.shape)
+        read = torch.where(chosen & (how < AS_MASK), self.mask, ids)
+        replaced = chosen & (how >= AS_MASK) & (how < AS_MASK + AS_RANDOM)
+        return torch.where(replaced, drawn, read), chosen
+
+    def _save(
+        self, folder: Path, optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter], epochs: int
+    ) -> None:
+        state = {f"weight/{name}": parameter.detach() for name, parameter in named.items()}
+        for name, parameter in named.items():
+            state |= {f"{key}/{name}": value for key, value in optimizer.state[parameter].items()}
+        save_weights(folder / f"epoch-{epochs:03d}", state)
+        for old in sorted(folder.glob("epoch-*"))[:-1]:
+            shutil.rmtree(old)
+
+    def _resume(self, folder: Path, optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> int:
+        """Take up the newest checkpoint; return the epochs that are done."""
+        saved = sorted(folder.glob("epoch-*"))
+        if not saved:
+            return 0
+        state = load_weights(saved[-1])
+        for name, parameter in named.items():
+            parameter.data.copy_(state.pop(f"weight/{name}"))
+        for entry, value in state.items():
+            key, _, name = entry.partition("/")
+            optimizer.state[named[name]][key] = value.clone()
+        done = int(saved[-1].name.partition("-")[2])
+        say(f"going on after epoch {done}")
+        return done
+
+
+def comments(paths: list[Path]) -> Iterator[str]:
+    """Yield the comments of Parquet files, each once."""
+    seen: set[str] = set()
+    for path in paths:
+        for text in pq.read_table(path, columns=["text"])["text"].to_pylist():
+            if text and not text.isspace() and text not in seen:
+                seen.add(text)
+                yield text
+
+
+def word_vectors(tokenizer: Tokenizer, teacher: Path, width: int) -> npt.NDArray[np.float32]:
+    """Return vectors for a vocabulary, (tokens, width), from those of a pretrained model.
+
+    Args:
+        tokenizer: of the vocabulary.
+        teacher: directory of the model, with its tokenizer.json.
+        width: of the vectors: the first principal components.
+    """
+    theirs = Tokenizer.from_file(str(teacher / "tokenizer.json"))
+    theirs.no_truncation()
+    model = AutoModel.from_pretrained(teacher, trust_remote_code=False)
+    table = model.get_input_embeddings().weight.detach().numpy().astype(np.float64)
+    known = theirs.get_vocab()
+    rows = np.zeros((tokenizer.get_vocab_size(), table.shape[1]))
+    for token, place in tokenizer.get_vocab().items():
+        if token in known:
+            rows[place] = table[known[token]]
+            continue
+        pieces = theirs.encode(token.removeprefix("##"), add_special_tokens=False).ids
+        rows[place] = table[pieces or [known[theirs.model.unk_token]]].mean(axis=0)
+    rows -= rows.mean(axis=0)
+    _, axes = np.linalg.eigh(rows.T @ rows)
+    flat = rows @ axes[:, ::-1][:, :width]
+    return (flat * (EMBEDDING_STD / flat.std())).astype(np.float32)
+
+
+def new_model(shape: ModelSettings, vocab_size: int, seed: int) -> BertForMaskedLM:
+    """Return a network of random weights."""
+    seed_everything(seed)
+    config = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.ffn,
+        max_position_embeddings=shape.max_length,
+        hidden_dropout_prob=0.0,  # there is more text than the network can learn by heart
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertForMaskedLM(config)
+
+
+def say(text: str) -> None:
+    """Tell of the progress."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("comments", type=Path, nargs="+", help="Parquet files with a column 'text'")
+    parser.add_argument(
+        "--teacher", type=Path, metavar="DIR", help="a pretrained encoder with tokenizer.json"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    if (arguments.out / "config.json").is_file():
+        say(f"{arguments.out} is there already")
+        return
+    torch.set_num_threads(arguments.threads)
+    torch.use_deterministic_algorithms(True)
+    shape = ModelSettings()
+    tokenizer = read_tokenizer(tokenizer_path(), shape.max_length)
+    model = new_model(shape, tokenizer.get_vocab_size(), arguments.seed)
+    if arguments.teacher is not None:
+        vectors = word_vectors(tokenizer, arguments.teacher, shape.hidden)
+        model.bert.embeddings.word_embeddings.weight.data.copy_(torch.from_numpy(vectors))
+    folder = arguments.out.with_name(f"{arguments.out.name}.checkpoints")
+    if arguments.epochs:
+        texts = list(comments(arguments.comments))
+        say(f"{len(texts):,} comments")
+        special = special_ids(tokenizer)
+        if special.mask is None:
+            sys.exit("the tokenizer has no token that masks another")
+        Pretraining(
+            model,
+            tokenize(tokenizer, texts),
+            special.mask,
+            tuple(special.kept),
+            arguments.batch_size,
+            arguments.lr,
+            arguments.epochs,
+            arguments.seed,
+        ).run(folder)
+    with atomic_directory(arguments.out) as temporary:
+        model.bert.save_pretrained(temporary)
+        shutil.copyfile(tokenizer_path(), temporary / "tokenizer.json")
+    shutil.rmtree(folder, ignore_errors=True)
+    say(f"written: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

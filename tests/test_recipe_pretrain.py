@@ -1,0 +1,139 @@
+"""The recipe's first step: an encoder that trainings start from."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tokenizers import Tokenizer
+from toy import comment
+from transformers import BertConfig, BertModel
+
+from gkiller.assets import tokenizer_path
+
+SCRIPT = Path(__file__).parents[1] / "recipes" / "pretrain.py"
+
+
+@pytest.fixture(scope="module")
+def pretrain():
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("recipe_pretrain", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "comments.parquet"
+    texts = [comment(number, rude=number % 3 == 0) for number in range(60)]
+    pq.write_table(pa.table({"text": [*texts, texts[0], "", None]}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A small pretrained encoder whose vocabulary is another one."""
+    folder = tmp_path_factory.mktemp("teacher")
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"abcdefgh",
+        *(f"##{c}" for c in "abcdefgh"),
+        "the",
+        "you",
+    ]
+    text = Tokenizer.from_file(str(tokenizer_path())).to_str()
+    content = json.loads(text)
+    content["model"]["vocab"] = {word: place for place, word in enumerate(words)}
+    content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] in words]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=160,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=16,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+def run(module, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", *map(str, arguments)])
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    threads = torch.get_num_threads()
+    try:
+        module.main()
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
+
+
+def test_a_killed_pretraining_goes_on_to_the_same_bytes(pretrain, corpus, tmp_path, monkeypatch):
+    common = (corpus, "--epochs", 2, "--batch-size", 16, "--threads", 1)
+    run(pretrain, monkeypatch, *common, "--out", tmp_path / "whole")
+    epoch = pretrain.Pretraining._epoch
+
+    def killed(self, optimizer, number):
+        if number == 1:
+            raise KeyboardInterrupt
+        return epoch(self, optimizer, number)
+
+    monkeypatch.setattr(pretrain.Pretraining, "_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(pretrain, monkeypatch, *common, "--out", tmp_path / "broken")
+    assert [path.name for path in (tmp_path / "broken.checkpoints").iterdir()] == ["epoch-001"]
+    monkeypatch.setattr(pretrain.Pretraining, "_epoch", epoch)
+    run(pretrain, monkeypatch, *common, "--out", tmp_path / "broken")
+    whole, broken = (tmp_path / name / "model.safetensors" for name in ("whole", "broken"))
+    assert whole.read_bytes() == broken.read_bytes()
+    assert not (tmp_path / "broken.checkpoints").exists()
+    run(pretrain, monkeypatch, *common, "--out", tmp_path / "none", "--seed", 1)
+    assert (tmp_path / "none" / "model.safetensors").read_bytes() != whole.read_bytes()
+
+
+def test_word_vectors_are_the_teachers_turned_and_scaled(pretrain, teacher):
+    tokenizer = Tokenizer.from_file(str(tokenizer_path()))
+    vectors = pretrain.word_vectors(tokenizer, teacher, 16)
+    table = BertModel.from_pretrained(teacher).get_input_embeddings().weight.detach().numpy()
+    assert vectors.shape == (tokenizer.get_vocab_size(), 16)
+    assert vectors.std() == pytest.approx(pretrain.EMBEDDING_STD, rel=1e-4)
+    ours, theirs = tokenizer.get_vocab(), Tokenizer.from_file(str(teacher / "tokenizer.json")).get_vocab()
+    # All components: distances between tokens that both know are kept, up to one factor.
+    whole = pretrain.word_vectors(tokenizer, teacher, 160)
+    pairs = [("the", "you"), ("a", "the"), ("##b", "you"), ("[CLS]", "[SEP]")]
+    apart = [np.linalg.norm(whole[ours[a]] - whole[ours[b]]) for a, b in pairs]
+    truth = [np.linalg.norm(table[theirs[a]] - table[theirs[b]]) for a, b in pairs]
+    assert np.array(apart) / apart[0] == pytest.approx(np.array(truth) / truth[0], rel=1e-4)
+    # A token that the teacher does not have as one is the mean of its pieces.
+    assert "bad" in ours
+    pieces = np.mean([whole[ours[piece]] for piece in ("b", "##a", "##d")], axis=0)
+    assert whole[ours["bad"]] == pytest.approx(pieces, abs=1e-5)
+
+
+def test_a_training_starts_from_it(pretrain, teacher, corpus, tiny, tmp_path, monkeypatch):
+    from gkiller.model.classifier import build_classifier
+    from gkiller.model.tokenizer import load_tokenizer
+    from gkiller.settings import resolve
+
+    run(pretrain, monkeypatch, corpus, "--teacher", teacher, "--epochs", 0, "--out", tmp_path / "encoder")
+    settings = resolve(overrides=[f"model.encoder={tmp_path / 'encoder'}"], environ={}).settings.model
+    tokenizer = load_tokenizer(settings)
+    model = build_classifier(settings, ("toxicity",), tokenizer.get_vocab_size())
+    expected = pretrain.word_vectors(tokenizer, teacher, settings.hidden)
+    found = model.bert.get_input_embeddings().weight.detach().numpy()
+    assert np.array_equal(found[1:], expected[1:])
+    assert tokenizer.to_str() == load_tokenizer(resolve(environ={}).settings.model).to_str()
