@@ -249,6 +249,12 @@ def test_models_that_are_none_are_refused(call, rows, saved_once, tmp_path):
     assert call("suite")[0] == 2
 
 
+def test_a_misspelt_run_is_no_hub_id(call, place):
+    code, _, err = call("suite", "robustness", "runs/d1", "runs/fil")
+    assert code == 20
+    assert "did you mean runs/file" in err
+
+
 def test_a_column_needs_a_file(call, place):
     code, _, err = call("suite", "identity", "runs/d1", "--term-column", "who")
     assert code == 12

@@ -178,11 +178,11 @@ def measure_robustness(
     plain = [texts[row] for row in positive.tolist()]
     disguised = {}
     for place, kind in enumerate(kinds):
-        if progress is not None:
-            progress("disguising", place, len(kinds))
         disguised[kind] = augment(
             plain, [kind], augmenting.rate, augmenting.seed, intensity=augmenting.intensity
         )
+        if progress is not None:
+            progress("disguising", place + 1, len(kinds))
     flags = [_flags(model, texts, positive.tolist(), disguised, progress) for model in models]
     tables = [_Table(clean, hidden, truth[used] == 1, found.rows.weights[used]) for clean, hidden in flags]
     points = [table.figures(np.ones((1, len(used))))[0] for table in tables]

@@ -108,13 +108,12 @@ def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Sc
         LabelMismatchError: it has none of the labels.
     """
     from gkiller.model.directory import load_model
-    from gkiller.model.pretrained import is_local
     from gkiller.model.scoring import score_texts
     from gkiller.model.sequence import fetch_classifier, is_gkiller
 
     size = settings.evaluation.batch_size
-    if is_gkiller(reference) or (is_local(reference) and not _has_config(reference)):
-        loaded = load_model(reference)  # what is neither is answered as by the other commands
+    if is_gkiller(reference) or _names_nothing(reference):
+        loaded = load_model(reference)  # of what is no model it says what is near
 
         def own(texts: Sequence[str], progress: Progress | None) -> FloatArray:
             return score_texts(loaded, texts, size, progress)
@@ -129,8 +128,13 @@ def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Sc
     return _of_transformers(reference, folder, labels, settings.model.max_length, size)
 
 
-def _has_config(reference: str) -> bool:
-    return (Path(reference).expanduser() / "config.json").is_file()
+def _names_nothing(reference: str) -> bool:
+    """Whether a reference is a path, or looks like one, and no model of transformers is there."""
+    from gkiller.model.pretrained import is_local
+
+    path = Path(reference).expanduser()
+    beside = len(path.parts) > 1 and path.parent.is_dir()  # "runs/smal" is no hub id where runs/ is
+    return (is_local(reference) or beside) and not (path / "config.json").is_file()
 
 
 def _of_transformers(
