@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_file
 from gkiller.data.load import split_fingerprint
-from gkiller.errors import ModelFormatError, ModelNotFoundError, counted
+from gkiller.errors import ModelNotFoundError, counted
 from gkiller.evaluation.deployed import AnyModel, DeployedModel, load_any
 from gkiller.evaluation.source import run_of
 from gkiller.model.layout import BESIDE, TOKENIZER, WEIGHTS
 from gkiller.model.pretrained import loading
 from gkiller.model.sequence import (
-    fetch,
-    is_classifier,
+    fetch_classifier,
     is_gkiller,
     load_classifier,
     name_of,
@@ -117,16 +116,12 @@ def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[Syst
         loaded = load_any(reference)
         assert loaded.path is not None
         return gkiller_specs(frame, loaded, name_of(loaded.path), role)
-    folder = fetch(reference)
-    with loading(reference):
-        trained = is_classifier(folder)
-    if not trained:
-        raise ModelFormatError(
-            "this is an encoder without a classifier, so it has no scores to compare",
-            where=reference,
-            remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}, or name it with "
-            "--compare-base",
-        )
+    folder = fetch_classifier(
+        reference,
+        what="this is an encoder without a classifier, so it has no scores to compare",
+        remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}, or name it with "
+        "--compare-base",
+    )
     return transformers_specs(frame, reference, folder, role)
 
 

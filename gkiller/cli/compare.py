@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.comparison_tables import comparison_blocks
-from gkiller.cli.console import PIPED_WIDTH, emit_json, note, plain, progress, show, stages, warn
+from gkiller.cli.console import PIPED_WIDTH, as_text, emit_json, note, plain, progress, show, stages, warn
 from gkiller.cli.evaluate import DATA_HELP, SplitOption
 from gkiller.cli.options import JsonFlag, labelled_numbers, with_settings
 from gkiller.errors import SettingsError
@@ -257,20 +256,13 @@ def _described(side: ScoredSide) -> dict[str, Any]:
 
 def _write(out: Path, report: dict[str, Any], blocks: Callable[..., Iterator[RenderableType]]) -> None:
     """Write the report as JSON or text, as its suffix says."""
-    from rich.console import Console
-
     from gkiller.files import json_text, write_text, writing
 
     if out.suffix.lower() == JSON_SUFFIX:
         text = json_text(plain(report))
     else:
-        stream = io.StringIO()
-        console = Console(file=stream, width=PIPED_WIDTH, markup=False, highlight=False, emoji=False)
-        for block in blocks(width=PIPED_WIDTH):
-            console.print(block)
-        lines = [line.rstrip() for line in stream.getvalue().splitlines()]
         told = [*(f"warning: {line}" for line in report["warnings"]), *report["notes"]]
-        text = "\n".join([*lines, *told]) + "\n"
+        text = as_text(blocks(width=PIPED_WIDTH)) + "".join(f"{line}\n" for line in told)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)

@@ -36,16 +36,16 @@ def comparison_blocks(
     """
     room = stdout().width if width is None else width
     yield _sides(comparison, a, b)
-    yield _fitting(room, (_figures(comparison, title, intervals=shown) for shown in (True, False)))
+    yield fitting(room, (_figures(comparison, title, intervals=shown) for shown in (True, False)))
     yield from _verdicts(comparison)
-    yield _fitting(room, (_decisions(comparison, everything=shown) for shown in (True, False)))
+    yield fitting(room, (_decisions(comparison, everything=shown) for shown in (True, False)))
     choices = (tuple(TITLES), ("f1", "ap"), ("f1",), ())
-    yield _fitting(room, (_slices(comparison, shown) for shown in choices))
+    yield fitting(room, (_slices(comparison, shown) for shown in choices))
     if comparison.examples:
         yield _examples(comparison)
 
 
-def _fitting(room: int, tables: Iterable[Table]) -> Table:
+def fitting(room: int, tables: Iterable[Table]) -> Table:
     """Return the first table that is no wider than ``room``, else the last one."""
     from rich.console import Console
 
@@ -68,7 +68,7 @@ def _figures(comparison: Comparison, title: str, *, intervals: bool) -> Table:
     for one in comparison.labels:
         for name, text in TITLES.items():
             d = one.paired.differences[name]
-            delta = _signed(d, interval=intervals)
+            delta = signed(d, interval=intervals)
             rows.append((one.label, text, _number(d.a), _number(d.b), delta, _p(one.p_holm[name])))
     caption = (
         f"n = {comparison.rows:,}{', weighted' if comparison.weighted else ''}; "
@@ -113,7 +113,7 @@ def _slices(comparison: Comparison, shown: Sequence[str]) -> Table:
     several = len(comparison.labels) > 1
 
     def row(one: SliceComparison) -> tuple[object, ...]:
-        deltas = [_signed(one.paired.differences[name], "{:+.3f}", ", ") for name in shown]
+        deltas = [signed(one.paired.differences[name], "{:+.3f}", ", ") for name in shown]
         tests = one.paired.mcnemar
         name = f"{one.column}: {one.value}"
         first = (name, one.label) if several else (name,)
@@ -157,7 +157,7 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def _signed(d: Difference, form: str = "{:+.4f}", between: str = " to ", *, interval: bool = True) -> str:
+def signed(d: Difference, form: str = "{:+.4f}", between: str = " to ", *, interval: bool = True) -> str:
     """Return a difference, with its interval when wanted, such as "-0.0031 (-0.0102 to +0.0040)"."""
     if math.isnan(d.delta):
         return "-"

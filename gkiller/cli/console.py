@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import math
 from contextlib import contextmanager
@@ -63,6 +64,15 @@ def show(*renderables: RenderableType) -> None:
     console = stdout()
     for renderable in renderables:
         console.print(renderable)
+
+
+def as_text(renderables: Iterable[RenderableType], *, width: int = PIPED_WIDTH) -> str:
+    """Return what :func:`show` would print into a file, with lines of at most ``width`` columns."""
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    for renderable in renderables:
+        console.print(renderable)
+    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
 def note(text: str) -> None:

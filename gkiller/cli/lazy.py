@@ -35,6 +35,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
     "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
     "compare": LazyCommand("gkiller.cli.compare", "Compare two models, or files of their scores."),
+    "suite": LazyCommand("gkiller.cli.suite", "Measure identity bias, and robustness to obfuscation."),
     "export": LazyCommand(
         "gkiller.cli.export", "Export a model: ONNX graph, plain weights, or a wheel to install."
     ),

@@ -80,7 +80,7 @@ def _row(name: str, positives: str, result: LabelResult | MacroResult, shape: _S
 
     def main(figure: Figure) -> str:
         text = figure_text(figure, interval=shape.intervals != "nowhere")
-        return text.replace(" (", "\n").rstrip(")") if shape.intervals == "below" else text
+        return below(text) if shape.intervals == "below" else text
 
     f1, roc_auc, ap = main(stored.f1), main(result.roc_auc), main(result.ap)
     if not shape.everything:
@@ -105,6 +105,11 @@ def teacher_table(taught: Taught, student: Evaluation) -> Table:
         rows,
         caption="validation split; teacher and student each at its own threshold, tuned there",
     )
+
+
+def below(text: str) -> str:
+    """Return a figure's text with its interval in a line of its own."""
+    return text.replace(" (", "\n").rstrip(")")
 
 
 def figure_text(figure: Figure, *, interval: bool = True) -> str:

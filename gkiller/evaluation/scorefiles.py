@@ -160,7 +160,12 @@ def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> 
 
 
 def read_column(
-    name: str, column: str, *, text_column: str | None = None, id_column: str | None = None
+    name: str,
+    column: str,
+    *,
+    text_column: str | None = None,
+    id_column: str | None = None,
+    flag: str = "--slice",
 ) -> tuple[Records, list[Any]]:
     """Read one column of a file of comments, and what tells its rows apart.
 
@@ -171,6 +176,7 @@ def read_column(
         column: the column.
         text_column: column of the comment; else one with a usual name.
         id_column: column of the id; else one with a usual name.
+        flag: what named the column, for messages.
 
     Raises:
         SourceNotFoundError: no such file.
@@ -181,7 +187,7 @@ def read_column(
     columns = part.reader.columns()
     if column not in columns:
         raise ColumnError(
-            f"there is no column {column!r} (--slice)", where=name, remedy=did_you_mean(column, columns)
+            f"there is no column {column!r} ({flag})", where=name, remedy=did_you_mean(column, columns)
         )
     ids = [id_column, *ID_NAMES] if id_column is not None else ID_NAMES
     texts = [text_column, *TEXT_NAMES] if text_column is not None else TEXT_NAMES

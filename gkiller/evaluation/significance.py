@@ -162,7 +162,8 @@ def compare_sides(
         n=int(used.sum()),
         positives=int(positive.sum()),
         differences={
-            name: _difference(points[:, k], replicas[:, :, k], confidence) for k, name in enumerate(FIGURES)
+            name: paired_difference(points[:, k], replicas[:, :, k], confidence)
+            for k, name in enumerate(FIGURES)
         },
         mcnemar=_mcnemar(*(flag == positive for flag in flags)),
         agreement=np.bincount(2 * flags[0] + flags[1], minlength=4).reshape(2, 2).astype(np.int64),
@@ -190,8 +191,14 @@ def _checked(truth: Any, a: Side, b: Side, weights: Any | None) -> tuple[FloatAr
     return table[:, 0], scores, mass
 
 
-def _difference(point: FloatArray, replicas: FloatArray, confidence: float) -> Difference:
-    """Join a figure's values (2,) with its replicas (2, R)."""
+def paired_difference(point: FloatArray, replicas: FloatArray, confidence: float) -> Difference:
+    """Join a figure's values on both sides with their replicas.
+
+    Args:
+        point: (2,) the first and the second side's value; NaN where undefined.
+        replicas: (2, R) the same in each resample, both on the same draws.
+        confidence: coverage of the intervals.
+    """
     a, b = (float(value) for value in point)
     deltas = replicas[0] - replicas[1]
     deltas[np.abs(deltas) < EQUAL] = 0.0

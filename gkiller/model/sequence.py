@@ -230,6 +230,26 @@ def fetch(reference: str) -> Path:
         return Path(snapshot_download(reference, revision=commit, allow_patterns=list(_HUB_FILES)))
 
 
+def fetch_classifier(reference: str, *, what: str, remedy: str) -> Path:
+    """Return a directory with a sequence classifier of transformers: the local one, or the hub's.
+
+    Args:
+        reference: a directory or a hub id.
+        what: what an encoder without a classifier lacks, for the message.
+        remedy: how to mend that.
+
+    Raises:
+        ModelNotFoundError, HubUnavailableError: see `fetch`.
+        ModelFormatError: it is an encoder without a classifier, or cannot be read.
+    """
+    folder = fetch(reference)
+    with loading(reference):
+        trained = is_classifier(folder)
+    if not trained:
+        raise ModelFormatError(what, where=reference, remedy=remedy)
+    return folder
+
+
 def weights_digest(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of a transformers model's weights, configuration and tokenizer, by file."""
     names = ("config.json", "tokenizer.json", "vocab.txt", "merges.txt", "tokenizer_config.json")

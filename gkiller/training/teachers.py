@@ -21,7 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from gkiller.data.batches import scoring_batches, tokenize
-from gkiller.errors import ModelFormatError, ScoreRangeError, counted
+from gkiller.errors import ScoreRangeError, counted
 from gkiller.files import atomic_directory, make_directory, remove_leftovers, require_space, writing
 from gkiller.model.directory import load_model
 from gkiller.model.layout import (
@@ -35,8 +35,7 @@ from gkiller.model.layout import (
 )
 from gkiller.model.pretrained import is_local, loading
 from gkiller.model.sequence import (
-    fetch,
-    is_classifier,
+    fetch_classifier,
     is_gkiller,
     load_classifier,
     name_of,
@@ -135,15 +134,11 @@ def _find(reference: str, labels: Sequence[str]) -> Teacher:
         shared = [label for label in labels if label in names]
         digest, name = sealed.digest, name_of(folder)
     else:
-        folder = fetch(reference)
-        with loading(reference):
-            trained = is_classifier(folder)
-        if not trained:
-            raise ModelFormatError(
-                "this teacher is an encoder without a classifier",
-                where=reference,
-                remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}; name that run",
-            )
+        folder = fetch_classifier(
+            reference,
+            what="this teacher is an encoder without a classifier",
+            remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}; name that run",
+        )
         outputs = read_outputs(str(folder), labels)
         names, shared = outputs.names, list(outputs.columns)
         digest = hashlib.sha256(json.dumps(weights_digest(folder), sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The operator that names another group of the same kind."""
+"""Terms that name groups of people, and the operator that names another group of the same kind."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ class IdentityClass(NamedTuple):
     Attributes:
         name: of the class.
         forms: for each grammatical form its terms, one per group and in the same order of groups.
-        of_people: whether a term counts only before a word for people, as it has other meanings.
+        of_people: whether a term is swapped only before a word for people, as it has other meanings.
+        unswapped: more groups of the class, which are measured and not swapped, each by its forms: their name
+            has other meanings, or includes other groups of the class.
     """
 
     name: str
     forms: tuple[tuple[str, ...], ...]
     of_people: bool = False
+    unswapped: tuple[tuple[str, ...], ...] = ()
 
 
 CLASSES = (
@@ -31,6 +34,7 @@ CLASSES = (
             ("christian", "muslim", "jewish", "hindu", "buddhist", "sikh", "catholic"),
             ("christians", "muslims", "jews", "hindus", "buddhists", "sikhs", "catholics"),
         ),
+        unswapped=(("protestant", "protestants"), ("taoist", "taoists"), ("atheist", "atheists")),
     ),
     IdentityClass(
         "origin",
@@ -41,8 +45,20 @@ CLASSES = (
                 *("turkish", "arab"),
             ),
         ),
+        unswapped=(
+            ("african american", "african americans"),
+            ("middle eastern",),
+            ("hispanic", "hispanics"),
+            ("latino", "latinos"),
+            ("latina", "latinas"),
+            ("latinx",),
+        ),
     ),
-    IdentityClass("orientation", (("gay", "lesbian", "bisexual", "heterosexual"),)),
+    IdentityClass(
+        "orientation",
+        (("gay", "lesbian", "bisexual", "heterosexual"),),
+        unswapped=(("homosexual", "homosexuals"), ("straight",), ("queer",), ("lgbt",), ("lgbtq",)),
+    ),
     IdentityClass(
         "gender",
         (
@@ -52,12 +68,33 @@ CLASSES = (
             ("fathers", "mothers"),
             ("brothers", "sisters"),
         ),
+        unswapped=(
+            ("male", "males"),
+            ("female", "females"),
+            ("transgender",),
+            ("trans",),
+            ("nonbinary", "non-binary"),
+        ),
     ),
     IdentityClass("colour", (("black", "white", "brown"),), of_people=True),
-    IdentityClass("age", (("young", "old", "elderly", "middle-aged"),), of_people=True),
-    IdentityClass("disability", (("deaf", "blind"),), of_people=True),
+    IdentityClass(
+        "age",
+        (("young", "old", "elderly", "middle-aged"),),
+        of_people=True,
+        unswapped=(("younger",), ("older",), ("teenage",), ("millennial", "millenial")),
+    ),
+    IdentityClass(
+        "disability", (("deaf", "blind"),), of_people=True, unswapped=(("disabled",), ("paralyzed",))
+    ),
 )
 """Written for gkiller. No slur is among them, and none is ever swapped in or out."""
+
+
+def identity_groups() -> dict[str, tuple[str, ...]]:
+    """Return the forms of every group's term, in lower case, by the first of them."""
+    groups = [forms for group in CLASSES for forms in (*zip(*group.forms, strict=True), *group.unswapped)]
+    return {forms[0]: forms for forms in groups}
+
 
 _PEOPLE = (
     "people|persons?|man|men|woman|women|guys?|folks?|boys?|girls?|kids?|children|adults?|communit(?:y|ies)"

@@ -1,0 +1,340 @@
+"""``gkiller suite``: identity bias, and robustness to obfuscation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gkiller.cli.console import PIPED_WIDTH, as_text, emit_json, note, plain, progress, show, stages, warn
+from gkiller.cli.evaluate import DATA_HELP, SplitOption
+from gkiller.cli.options import JsonFlag, labelled_numbers, with_settings
+from gkiller.cli.suite_tables import identity_blocks, robustness_blocks
+from gkiller.errors import SettingsError
+from gkiller.evaluation.suites.identity import LEAST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import RenderableType
+
+    from gkiller.data.labelled import Labelled
+    from gkiller.evaluation.checks import IntArray
+    from gkiller.evaluation.source import DataChoice
+    from gkiller.evaluation.suites.scorers import Contestant, Scorer
+    from gkiller.settings import Resolved
+    from gkiller.settings.definition import DataSettings, Settings
+
+Blocks = Callable[[int | None], "Iterator[RenderableType]"]
+
+app = typer.Typer(
+    help="Measure identity bias, and robustness to obfuscation.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+ModelsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Runs or models of gkiller, or sequence classifiers of transformers (directories or hub ids), "
+        "on the same comments; differences are from the first.",
+    ),
+]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="LABEL",
+        help="What to measure; the first label of the data that all models have by default.",
+    ),
+]
+ThresholdOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--threshold",
+        metavar="[MODEL=]X",
+        help="The threshold of a model, named as above, or of all, tuned on other rows; else the stored one, "
+        "and 0.5 for a classifier of transformers, which has none; repeatable.",
+    ),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write the report there, as JSON and as text.")
+]
+TermOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--term",
+        metavar="TERM",
+        help="An identity term to look for in the comments, instead of gkiller's own list; repeatable.",
+    ),
+]
+TermColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--term-column",
+        metavar="COLUMN",
+        help="Take each comment's identity term from this column of the file named with --data.",
+    ),
+]
+LeastOption = Annotated[
+    int,
+    typer.Option(
+        "--least",
+        metavar="N",
+        min=1,
+        help="Leave terms of fewer positive or fewer negative comments out.",
+    ),
+]
+MAX_LENGTH_HELP = (
+    "Tokens of a comment that a classifier of transformers reads; a gkiller model has its own limit. "
+    "[tokens; default: 128]"
+)
+KINDS_HELP = (
+    "Kinds of change, or families of them (noise, obfuscation, eda, style), comma-separated, each measured "
+    "alone. [default: noise,obfuscation,casing]"
+)
+_UNUSED = ("data.sample_size", "evaluation.min_precision", "evaluation.min_recall")
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What both suites need.
+
+    Attributes:
+        choice: where the comments are from.
+        found: the comments.
+        label: what is measured.
+        models: with their thresholds.
+        warnings: why figures on these comments would be too good.
+    """
+
+    choice: DataChoice
+    found: Labelled
+    label: str
+    models: list[Contestant]
+    warnings: list[str]
+
+    def facts(self, suite: str) -> dict[str, Any]:
+        """Return what a report begins with."""
+        source = str(self.found.dataset.manifest.get("source", self.choice.data.source))
+        return {"suite": suite, "source": source, "split": self.found.name}
+
+    @property
+    def title(self) -> str:
+        """Heading of the first table."""
+        from gkiller.data.sources import public_source
+
+        return f"{public_source(str(self.facts('')['source']))}, {self.found.name}, {self.label}"
+
+
+@app.command("identity")
+@with_settings(
+    "data",
+    "evaluation",
+    "model.max_length",
+    without=_UNUSED,
+    helps={"data.source": DATA_HELP, "model.max_length": MAX_LENGTH_HELP},
+)
+def identity(
+    resolved: Resolved,
+    asked: frozenset[str],
+    models: ModelsArgument,
+    label: LabelOption = None,
+    term: TermOption = None,
+    term_column: TermColumnOption = None,
+    least: LeastOption = LEAST,
+    threshold: ThresholdOption = None,
+    split: SplitOption = None,
+    out: OutOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Measure how models treat comments that name a group of people.
+
+    For each identity term: subgroup AUC, BPSN AUC (comments of the group that are harmless against toxic ones
+    of the background) and BNSP AUC (toxic ones against harmless ones of the background), and the
+    false-positive rate at the model's threshold. Over all terms: the power means (p = -5) of the AUCs and the
+    overall AUC, with bootstrap intervals, and paired differences from the first model.
+    """
+    from gkiller.evaluation.suites.identity import measure_identity
+
+    if term and term_column is not None:
+        raise SettingsError(
+            "terms are looked for in the comments or taken from a column, not both",
+            where="--term, --term-column",
+            remedy="leave one of them out",
+        )
+    settings = resolved.settings
+    frame = _frame(models, settings, asked, split, label, threshold)
+    members, joined = _members(frame, settings.data, term or [], term_column)
+    scores = []
+    for model in frame.models:
+        with progress(f"scoring with {model.name}") as advance:
+            scores.append(model.scores(frame.found.rows.texts, advance))
+    with progress("resampling") as advance:
+        result = measure_identity(
+            frame.found,
+            frame.label,
+            frame.models,
+            scores,
+            members,
+            settings.evaluation,
+            least=least,
+            progress=advance,
+        )
+    if result.left_out:
+        names = ", ".join(f"{name} ({rows})" for name, rows in result.left_out.items())
+        joined.append(f"left out, with fewer than {least} positive or negative comments: {names}")
+    report = {**frame.facts("identity"), **result.as_dict(), "notes": joined, "warnings": frame.warnings}
+    _finish(report, lambda width: identity_blocks(result, frame.title, width=width), out, as_json=json)
+
+
+@app.command("robustness")
+@with_settings(
+    "data",
+    "evaluation",
+    "augment.kinds",
+    "augment.rate",
+    "augment.intensity",
+    "augment.seed",
+    "model.max_length",
+    without=_UNUSED,
+    helps={"data.source": DATA_HELP, "augment.kinds": KINDS_HELP, "model.max_length": MAX_LENGTH_HELP},
+)
+def robustness(
+    resolved: Resolved,
+    asked: frozenset[str],
+    models: ModelsArgument,
+    label: LabelOption = None,
+    threshold: ThresholdOption = None,
+    split: SplitOption = None,
+    out: OutOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Measure how much recall models lose when toxic comments are disguised.
+
+    The positive comments are changed by the seeded operators of 'gkiller data augment', each kind alone.
+    Recall at each model's threshold as they are and disguised, what is lost, and F1 of the comments as they
+    are, with bootstrap intervals; of each further model paired differences from the first, and the share of
+    the first one's loss that it loses.
+    """
+    from gkiller.evaluation.suites.robustness import measure_robustness
+
+    settings = resolved.settings
+    frame = _frame(models, settings, asked, split, label, threshold)
+    with stages() as advance:
+        result = measure_robustness(
+            frame.found, frame.label, frame.models, settings.augment, settings.evaluation, advance
+        )
+    warnings = [*frame.warnings, *result.blind()]
+    report = {**frame.facts("robustness"), **result.as_dict(), "notes": [], "warnings": warnings}
+    _finish(report, lambda width: robustness_blocks(result, frame.title, width=width), out, as_json=json)
+
+
+def _frame(
+    names: list[str],
+    settings: Settings,
+    asked: frozenset[str],
+    split: str | None,
+    label: str | None,
+    thresholds: list[str] | None,
+) -> _Frame:
+    """Read the comments, open the models, and settle label and thresholds."""
+    from gkiller.evaluation.source import load_chosen
+    from gkiller.evaluation.suites.scorers import choose_label, contestants, open_scorer
+
+    overall, single = labelled_numbers(thresholds or [], "--threshold")
+    choice = _choice(names, settings.data, asked)
+    with stages() as on_data:
+        found = load_chosen(choice, split, on_data, default="test")
+    scorers = [open_scorer(name, found.dataset.labels, settings) for name in names]
+    chosen = choose_label(label, found.dataset.labels, scorers)
+    models = contestants(scorers, chosen, overall, single)
+    return _Frame(choice, found, chosen, models, _warnings(choice, found, scorers))
+
+
+def _choice(names: list[str], settings: DataSettings, asked: frozenset[str]) -> DataChoice:
+    """Return the data that were named, else those of the first model that has a run."""
+    from gkiller.evaluation.source import DataChoice, choose_data, run_of
+    from gkiller.model.layout import find_model
+    from gkiller.model.sequence import is_gkiller
+
+    if "data.source" in asked:
+        return DataChoice(settings, None)
+    paths = [find_model(name) for name in names if is_gkiller(name)]
+    owner = next(filter(run_of, paths), None)
+    if owner is None:
+        raise SettingsError(
+            "no model belongs to a run, so it is not known which comments to measure on",
+            where="--data",
+            remedy="name labelled comments with --data",
+        )
+    return choose_data(owner, settings, asked)
+
+
+def _warnings(choice: DataChoice, found: Labelled, scorers: list[Scorer]) -> list[str]:
+    from gkiller.evaluation.source import comparing_warnings
+
+    warnings = [
+        f"{scorer.name}: {line}"
+        for scorer in scorers
+        if scorer.path is not None
+        for line in comparing_warnings(scorer.path, choice, found, scorer.tuned)
+    ]
+    if found.dataset.manifest.get("synthetic"):
+        warnings.append("these comments are synthetic: the figures say nothing about real ones")
+    return warnings
+
+
+def _members(
+    frame: _Frame, data: DataSettings, terms: list[str], column: str | None
+) -> tuple[dict[str, IntArray], list[str]]:
+    """Return which rows name which group, and how a column was joined."""
+    from gkiller.errors import ColumnError
+    from gkiller.evaluation.scorefiles import join, read_column
+    from gkiller.evaluation.suites.terms import column_terms, find_terms, named_groups
+
+    if column is None:
+        return find_terms(frame.found.rows.texts, named_groups(terms)), []
+    file = frame.choice.data.source
+    if not Path(file).expanduser().is_file():
+        raise ColumnError(
+            f"{column!r} cannot be read: only a single file keeps other columns than text and labels",
+            where="--term-column",
+            remedy="name the file of the comments with --data",
+        )
+    records, values = read_column(
+        file, column, text_column=data.text_column, id_column=data.id_column, flag="--term-column"
+    )
+    places, how = join(records, frame.found.rows)
+    return column_terms(column, [values[place] for place in places.tolist()]), [how]
+
+
+def _finish(report: Mapping[str, Any], blocks: Blocks, out: Path | None, *, as_json: bool) -> None:
+    """Warn, write the report where wanted, and print it."""
+    if out is not None:
+        _write(out, report, blocks)
+    for line in report["warnings"]:
+        warn(line)
+    if as_json:
+        emit_json(report)
+        return
+    for line in report["notes"]:
+        note(line)
+    show(*blocks(None))
+    if out is not None:
+        note(f"reports: {out}")
+
+
+def _write(out: Path, report: Mapping[str, Any], blocks: Blocks) -> None:
+    """Write the report as JSON and as text, named after the suite."""
+    from gkiller.files import json_text, make_directory, write_text
+
+    make_directory(out)
+    told = [*(f"warning: {line}" for line in report["warnings"]), *report["notes"]]
+    write_text(out / f"{report['suite']}.json", json_text(plain(report)))
+    text = as_text(blocks(PIPED_WIDTH)) + "".join(f"{line}\n" for line in told)
+    write_text(out / f"{report['suite']}.txt", text)

@@ -1,0 +1,247 @@
+"""Models side by side: gkiller's own, and sequence classifiers of transformers, on the same comments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from gkiller.errors import LabelMismatchError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.evaluation.checks import FloatArray
+from gkiller.evaluation.metrics import HALF
+from gkiller.evaluation.sides import STORED
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+    from gkiller.settings.definition import Settings
+
+Progress = Callable[[int, int], None]
+Score = Callable[[Sequence[str], Progress | None], FloatArray]
+"""Maps n comments to scores, float64 of shape (n, L); told of the comments done and n."""
+
+NO_THRESHOLD: Final = "none is stored in it"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model that scores comments.
+
+    Attributes:
+        name: as it was given.
+        labels: L labels that it scores, in the order of its scores' columns.
+        score: gives the scores.
+        thresholds: stored in it, by label; empty for a classifier of transformers.
+        path: a gkiller model's directory, else None.
+        tuned: what a gkiller model records of its thresholds, as gkiller.json holds it.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    score: Score
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    path: Path | None = None
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model with the label and the threshold that it is measured at.
+
+    Attributes:
+        scorer: the model.
+        label: which of its labels.
+        threshold: a score at or above it is positive.
+        origin: where the threshold is from.
+    """
+
+    scorer: Scorer
+    label: str
+    threshold: float
+    origin: str
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.scorer.name
+
+    def scores(self, texts: Sequence[str], progress: Progress | None = None) -> FloatArray:
+        """Return the scores (n,) of the label.
+
+        Raises:
+            ScoreRangeError: a score is not a number in 0..1.
+        """
+        column = self.scorer.labels.index(self.label)
+        found = np.asarray(self.scorer.score(texts, progress)[:, column], dtype=np.float64)
+        bad = ~((found >= 0) & (found <= 1))  # NaN fails both
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ScoreRangeError(
+                f"the score {found[row]:g} is not a probability",
+                where=f"{self.name}, comment {row + 1}",
+                remedy="a NaN here means that the model's weights overflow: train it again",
+            )
+        return found
+
+    def described(self) -> dict[str, Any]:
+        """Return plain values for a report."""
+        return {"name": self.name, "threshold": self.threshold, "threshold_origin": self.origin}
+
+
+def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Scorer:
+    """Open a gkiller model or run, or a sequence classifier of transformers (directory or hub id).
+
+    A classifier of transformers reads ``model.max_length`` tokens of a comment; a gkiller model as many as it
+    was trained with.
+
+    Args:
+        reference: which.
+        labels: of the data; a classifier of transformers has those of them that its outputs are named by.
+        settings: of limit and batch size.
+
+    Raises:
+        ModelError, HubUnavailableError: it cannot be had or read.
+        LabelMismatchError: it has none of the labels.
+    """
+    from gkiller.model.directory import load_model
+    from gkiller.model.scoring import score_texts
+    from gkiller.model.sequence import fetch_classifier, is_gkiller
+
+    size = settings.evaluation.batch_size
+    if is_gkiller(reference) or _names_nothing(reference):
+        loaded = load_model(reference)  # of what is no model it says what is near
+
+        def own(texts: Sequence[str], progress: Progress | None) -> FloatArray:
+            return score_texts(loaded, texts, size, progress)
+
+        tuned = loaded.metadata["thresholds"]
+        return Scorer(reference, loaded.labels, own, loaded.thresholds, loaded.path, tuned)
+    folder = fetch_classifier(
+        reference,
+        what="this is an encoder without a classifier, so it has no scores",
+        remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}",
+    )
+    return _of_transformers(reference, folder, labels, settings.model.max_length, size)
+
+
+def _names_nothing(reference: str) -> bool:
+    """Whether a reference is a path, or looks like one, and no model of transformers is there."""
+    from gkiller.model.pretrained import is_local
+
+    path = Path(reference).expanduser()
+    beside = len(path.parts) > 1 and path.parent.is_dir()  # "runs/smal" is no hub id where runs/ is
+    return (is_local(reference) or beside) and not (path / "config.json").is_file()
+
+
+def _of_transformers(
+    reference: str, folder: Path, labels: Sequence[str], max_length: int, batch_size: int
+) -> Scorer:
+    from tokenizers import Tokenizer
+
+    from gkiller.model.pretrained import loading
+    from gkiller.model.sequence import load_classifier, read_tokenizer
+
+    network, found = load_classifier(str(folder), labels)
+    with loading(reference):
+        text, pad, most = read_tokenizer(folder)
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(min(most, max_length))
+    tokenizer.encode_special_tokens = True  # what a comment spells like [SEP] is text
+
+    def score(texts: Sequence[str], progress: Progress | None) -> FloatArray:
+        return _scores(network, tokenizer, pad, texts, batch_size, len(found), progress)
+
+    return Scorer(reference, found, score)
+
+
+def _scores(
+    network: torch.nn.Module,
+    tokenizer: Tokenizer,
+    pad: int,
+    texts: Sequence[str],
+    batch_size: int,
+    labels: int,
+    progress: Progress | None,
+) -> FloatArray:
+    import torch
+
+    from gkiller.data.batches import scoring_batches, tokenize
+
+    tokens = replace(tokenize(tokenizer, texts), pad=pad)
+    table = np.zeros((len(texts), labels))
+    done = 0
+    with torch.inference_mode():
+        for rows in scoring_batches(tokens.lengths, batch_size):
+            ids, mask = (torch.from_numpy(part) for part in tokens.pad_batch(rows))
+            table[rows] = network(ids, mask).double().sigmoid().numpy()
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(texts))
+    return table
+
+
+def choose_label(asked: str | None, labels: Sequence[str], scorers: Sequence[Scorer]) -> str:
+    """Return the label to measure: the one asked for, else the data's first that all models have.
+
+    Raises:
+        LabelMismatchError: the data or a model lack it, or they have none in common.
+    """
+    shared = [label for label in labels if all(label in scorer.labels for scorer in scorers)]
+    if asked is not None and asked not in shared:
+        raise LabelMismatchError(
+            f"the data and all models have no label {asked!r}",
+            where="--label",
+            remedy=did_you_mean(asked, shared) if shared else "name another one, or other data",
+        )
+    if not shared:
+        sides = "; ".join(f"{scorer.name}: {', '.join(scorer.labels)}" for scorer in scorers)
+        raise LabelMismatchError(
+            f"the data and the models have no label in common: the data {', '.join(labels)}; {sides}",
+            remedy="name the matching columns with --label-columns, or other models",
+        )
+    return shared[0] if asked is None else asked
+
+
+def contestants(
+    scorers: Sequence[Scorer], label: str, overall: float | None, single: Mapping[str, float]
+) -> list[Contestant]:
+    """Give each model its threshold: the one given, else its stored one, else 0.5.
+
+    Args:
+        scorers: the models.
+        label: what is measured.
+        overall: a threshold for all of them, or None.
+        single: thresholds by the name of the model.
+
+    Raises:
+        SettingsError: a threshold for a model that is not there.
+        ScoreRangeError: a threshold outside 0..1.
+    """
+    names = [scorer.name for scorer in scorers]
+    for name in single:
+        if name not in names:
+            raise SettingsError(
+                f"there is no model {name!r}", where="--threshold", remedy=did_you_mean(name, names)
+            )
+    for value in (*([] if overall is None else [overall]), *single.values()):
+        if not 0 <= value <= 1:
+            raise ScoreRangeError(
+                f"the threshold {value:g} is outside 0..1",
+                where="--threshold",
+                remedy="give a number in 0..1",
+            )
+    found = []
+    for scorer in scorers:
+        given = single.get(scorer.name, overall)
+        if given is not None:
+            found.append(Contestant(scorer, label, given, "--threshold"))
+        elif label in scorer.thresholds:
+            found.append(Contestant(scorer, label, scorer.thresholds[label], STORED))
+        else:
+            found.append(Contestant(scorer, label, HALF, NO_THRESHOLD))
+    return found

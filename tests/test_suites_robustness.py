@@ -1,0 +1,178 @@
+"""Robustness: scorers whose loss is known, pairs, and what is resampled."""
+
+import json
+
+import numpy as np
+import pytest
+from test_suites_identity import comments
+
+from gkiller.data.augment import augment
+from gkiller.data.dataset import Dataset, Split
+from gkiller.data.labelled import Labelled
+from gkiller.errors import ScoreRangeError, SettingsError, SingleClassError
+from gkiller.evaluation.metrics import label_figures
+from gkiller.evaluation.suites.robustness import MEAN, measure_robustness
+from gkiller.evaluation.suites.scorers import Contestant, Scorer
+from gkiller.settings.definition import AugmentSettings, EvaluationSettings
+
+QUICK = EvaluationSettings(resamples=50)
+RUDE = "you are an utter idiot today"
+CALM = "thank you for the careful edit"
+
+
+def toy(count=40):
+    """Half rude, half calm, all different."""
+    texts = [f"{RUDE if i % 2 else CALM} {i}" for i in range(count)]
+    labels = np.array([[i % 2] for i in range(count)], dtype=np.float32)
+    rows = Split([str(i) for i in range(count)], texts, labels, np.ones(count))
+    return Labelled(Dataset(("toxicity",), {}), rows, "test")
+
+
+def contestant(rule, name="m", threshold=0.5):
+    """A model whose score of a comment is what the rule says."""
+
+    def score(texts, progress):
+        return np.array([[float(rule(text))] for text in texts])
+
+    return Contestant(Scorer(name, ("toxicity",), score), "toxicity", threshold, "a test")
+
+
+def augmenting(*kinds, **more):
+    return AugmentSettings(**{"kinds": kinds, "intensity": 1.0, **more})
+
+
+def naive(text):
+    return "idiot" in text
+
+
+def deaf_to_case(text):
+    return "idiot" in text.lower()
+
+
+def thorough(text):
+    return "y" in text.lower() and "thank" not in text.lower()
+
+
+def measure(models, settings=None, found=None, evaluation=QUICK):
+    return measure_robustness(found or toy(), "toxicity", models, settings or augmenting("leet"), evaluation)
+
+
+def test_a_scorer_of_letters_loses_what_the_letters_hide():
+    result = measure([contestant(naive), contestant(thorough, "t")], augmenting("leet", "zero_width"))
+    first, second = result.models
+    assert result.changed == {"leet": 20, "zero_width": 20}
+    assert (first.recall.value, first.f1.value) == (1.0, 1.0)
+    assert first.lost["leet"].value == 1.0  # "idiot" has an i, an o and a t
+    assert first.lost["zero_width"].value == 1.0
+    assert second.lost["leet"].value == 0.0
+    assert first.hidden["leet"].value == 0.0
+    assert first.lost[MEAN].value == 1.0
+    assert (first.lost["leet"].low, first.lost["leet"].high) == (1.0, 1.0)
+    share = result.differences[0].lost["leet"]
+    assert (share.a, share.b, share.delta, share.relative) == (0.0, 1.0, -1.0, 0.0)
+    assert (share.relative_low, share.relative_high) == (0.0, 0.0)
+
+
+def test_a_third_of_the_loss_by_hand():
+    """The rule reads the number at the end: a known third of the comments is seen through their disguise."""
+    numbers = set(range(1, 40, 2))
+    seen = {number for number in numbers if number % 3 == 1}
+
+    def third(text):
+        number = int(text.rsplit(" ", 1)[1])
+        return number in numbers and ("idiot" in text or number not in seen)
+
+    result = measure([contestant(naive), contestant(third)])
+    one = result.differences[0].lost["leet"]
+    assert one.a == pytest.approx(len(seen) / 20)
+    assert one.relative == pytest.approx(len(seen) / 20)
+    assert one.relative_low < len(seen) / 20 < one.relative_high
+    assert result.differences[0].f1.delta == 0.0
+
+
+def test_what_a_model_does_not_see_costs_nothing():
+    result = measure([contestant(deaf_to_case), contestant(naive)], augmenting("casing"))
+    assert result.changed["casing"] == 20
+    assert (result.models[0].lost["casing"].value, result.models[0].lost["casing"].high) == (0.0, 0.0)
+    assert result.models[1].lost["casing"].value > 0
+    share = result.differences[0].lost["casing"]
+    assert np.isnan([share.relative, share.relative_low, share.relative_high]).all()
+    assert share.as_dict()["relative"] is None
+    json.dumps(result.as_dict(), allow_nan=False)
+
+
+def test_the_comments_scored_are_those_of_the_operators():
+    found, asked = toy(), []
+
+    def score(texts, progress):
+        asked.append(list(texts))
+        return np.full((len(texts), 1), 0.25)
+
+    model = Contestant(Scorer("m", ("toxicity",), score), "toxicity", 0.5, "a test")
+    measure([model], augmenting("swap", rate=0.5, seed=3, intensity=0.4), found)
+    positives = found.rows.texts[1::2]
+    made = augment(positives, ["swap"], 0.5, 3, intensity=0.4)
+    changed = [new for new, old in zip(made, positives, strict=True) if new != old]
+    assert 0 < len(changed) < 20
+    assert asked == [[*found.rows.texts, *changed]]
+
+
+def test_a_comment_that_is_not_drawn_keeps_its_score():
+    none = measure([contestant(naive)], augmenting("leet", rate=0.0))
+    assert none.changed == {"leet": 0}
+    assert none.models[0].lost["leet"].value == 0.0
+    half = measure([contestant(naive)], augmenting("leet", rate=0.5))
+    assert 0 < half.changed["leet"] < 20
+    assert half.models[0].lost["leet"].value == pytest.approx(half.changed["leet"] / 20)
+
+
+def test_f1_and_weights_are_those_of_an_evaluation():
+    rng = np.random.default_rng(0)
+    found = comments(rng.random(200) < 0.3, rng.random(200) + 0.5)
+    scores = dict(zip(found.rows.texts, rng.random(200), strict=True))
+    model = contestant(lambda text: scores.get(text, 0.0), threshold=0.4)
+    own = measure([model], found=found).models[0]
+    expected = label_figures(
+        found.rows.labels[:, 0],
+        np.array([scores[text] for text in found.rows.texts]),
+        found.rows.weights,
+        threshold=0.4,
+    )
+    assert own.f1.value == pytest.approx(expected["f1"])
+    assert own.recall.value == pytest.approx(expected["recall"])
+    assert own.lost["leet"].value == pytest.approx(own.recall.value - own.hidden["leet"].value)
+
+
+def test_the_default_kinds_and_the_mean_over_them():
+    result = measure([contestant(naive)], AugmentSettings(intensity=0.5))
+    own = result.models[0]
+    kinds = ["swap", "delete", "insert", "neighbour", "repeat", "leet", "homoglyph", "spacing"]
+    assert list(own.lost) == [*kinds, "zero_width", "casing", MEAN]
+    lost = [figure.value for kind, figure in own.lost.items() if kind != MEAN]
+    assert own.lost[MEAN].value == pytest.approx(np.mean(lost))
+    assert own.lost[MEAN].low < own.lost[MEAN].value < own.lost[MEAN].high
+
+
+def test_the_same_seed_gives_the_same_report():
+    one, again = (measure([contestant(naive)], AugmentSettings(seed=5)).as_dict() for _ in range(2))
+    assert one == again
+
+
+def test_a_model_that_flags_nothing_is_named():
+    result = measure([contestant(lambda text: 0.0, "silent"), contestant(naive)])
+    assert result.blind() == ["silent: flags no positive comment, so it has no recall to lose"]
+
+
+def test_only_positives_are_enough_and_none_are_refused():
+    found = comments([1] * 6)
+    assert measure([contestant(lambda text: 1.0)], found=found).models[0].f1.value == 1.0
+    with pytest.raises(SingleClassError, match="no comment is positive"):
+        measure([contestant(naive)], found=comments([0] * 6))
+    with pytest.raises(SettingsError, match="no kind of augmentation"):
+        measure([contestant(naive)], augmenting("nonsense"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1])
+def test_scores_that_are_no_probabilities_are_refused(value):
+    with pytest.raises(ScoreRangeError, match="m, comment 1"):
+        measure([contestant(lambda text: value)])
