@@ -25,6 +25,7 @@ import argparse
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,6 +41,7 @@ LABELS = {
 }
 """Of the model, with the corpora's names for them."""
 LABELLED = ("jigsaw", "civil")
+TEACHER = ("train.epochs=1", "train.lr=1e-4")
 STUDENT = ("train.epochs=5", "train.class_weights=none", "dendrites.min_gain=0.002")
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""
 STEPS = ("vectors", "pretraining", "teachers", "transfer")
@@ -115,6 +117,11 @@ def train(runs: Path, name: str, *flags: object) -> Path:
     return run
 
 
+def settings(pairs: Sequence[str]) -> list[object]:
+    """Return flags that set what the pairs say."""
+    return [word for pair in pairs for word in ("--set", pair)]
+
+
 def main() -> None:
     """Make what is missing."""
     parser = argparse.ArgumentParser(
@@ -123,7 +130,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
     parser.add_argument("--teacher", action="append", default=[], metavar="NAME=DIR", help="repeatable")
-    parser.add_argument("--pretraining-epochs", type=int, default=10)
+    parser.add_argument("--pretraining-epochs", type=int, default=1)
     parser.add_argument("--without", action="append", default=[], choices=STEPS, help="repeatable")
     parser.add_argument("--name", default="default", help="of the model's run")
     parser.add_argument("--seed", type=int, default=0)
@@ -136,7 +143,7 @@ def main() -> None:
         parser.error("name a pretrained encoder with --teacher")
     prepared, runs = prepare(data, work), work / "runs"
     common = ("--data", prepared, "--seed", arguments.seed, "--threads", arguments.threads)
-    flags: list[object] = [word for pair in (*STUDENT, *arguments.set) for word in ("--set", pair)]
+    flags: list[object] = settings((*STUDENT, *arguments.set))
     if "vectors" not in arguments.without:
         epochs = 0 if "pretraining" in arguments.without else arguments.pretraining_epochs
         encoder = work / f"encoder-{epochs}-{arguments.seed}"
@@ -147,7 +154,7 @@ def main() -> None:
         flags += ["--encoder", encoder]
     if "teachers" not in arguments.without:
         for name, path in teachers.items():
-            giant = ("--arch", "giant", "--base-model", path)
+            giant = ("--arch", "giant", "--base-model", path, *settings(TEACHER))
             flags += ["--teacher", train(runs, f"teacher-{name}-{arguments.seed}", *common, *giant)]
         if "transfer" not in arguments.without:
             flags += ["--transfer", transfer(data, work)]
