@@ -41,7 +41,7 @@ LABELS = {
 }
 """Of the model, with the corpora's names for them."""
 LABELLED = ("jigsaw", "civil")
-TEACHER = ("train.epochs=1", "train.lr=1e-4")
+TEACHER = ("train.epochs=1", "train.lr=1e-4", "train.class_weights=none")
 STUDENT = ("train.epochs=5", "train.class_weights=none", "dendrites.min_gain=0.002")
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""
 STEPS = ("vectors", "pretraining", "teachers", "transfer")
