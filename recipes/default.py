@@ -130,6 +130,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
     parser.add_argument("--teacher", action="append", default=[], metavar="NAME=DIR", help="repeatable")
+    parser.add_argument(
+        "--teacher-set", action="append", default=[], metavar="NAME:KEY=VALUE", help="of one teacher"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of the teachers; bf16 is some times faster where the CPU has AVX512-BF16 or AMX",
+    )
     parser.add_argument("--pretraining-epochs", type=int, default=1)
     parser.add_argument("--without", action="append", default=[], choices=STEPS, help="repeatable")
     parser.add_argument("--name", default="default", help="of the model's run")
@@ -154,8 +163,11 @@ def main() -> None:
         flags += ["--encoder", encoder]
     if "teachers" not in arguments.without:
         for name, path in teachers.items():
-            giant = ("--arch", "giant", "--base-model", path, *settings(TEACHER))
+            own = [one.partition(":")[2] for one in arguments.teacher_set if one.startswith(f"{name}:")]
+            how = settings((*TEACHER, f"train.precision={arguments.precision}", *own))
+            giant = ("--arch", "giant", "--base-model", path, *how)
             flags += ["--teacher", train(runs, f"teacher-{name}-{arguments.seed}", *common, *giant)]
+        flags += settings([f"distill.precision={arguments.precision}"])
         if "transfer" not in arguments.without:
             flags += ["--transfer", transfer(data, work)]
     run = train(runs, arguments.name, *common, *flags)

@@ -137,6 +137,30 @@ def test_outputs_are_computed_once_and_again_when_they_are_damaged(encoders, tmp
     assert computed == [1, 1, 1, 2]
 
 
+def test_bf16_outputs_are_others_and_kept_apart(encoders, tmp_path):
+    model, tokens = network(encoders["mpnet"])
+    exact = lower_outputs(model, tokens, 2, tmp_path, 4)
+    rounded = lower_outputs(model, tokens, 2, tmp_path, 4, "bf16")
+    assert len(list(tmp_path.iterdir())) == 2
+    difference = np.abs(np.float32(exact.values) - np.float32(rounded.values)).max()
+    assert 1e-3 < difference < 0.1  # bf16 has eight bits
+    assert lower_outputs(model, tokens, 2, tmp_path, 4, "auto").values.filename == exact.values.filename
+
+
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_giant_trained_in_bf16_keeps_fp32_weights(layers, encoders, prepared, tmp_path, no_plots):
+    common = (f"data.source={prepared}", f"train.freeze_layers={layers}", "train.epochs=1")
+    losses = {}
+    for precision in ("fp32", "auto", "bf16"):
+        settings = giant_settings(encoders["mpnet"], *common, f"train.precision={precision}")
+        result = train(settings, out=tmp_path, name=precision)
+        assert {w.dtype for w in load_file(result.run.model / "model.safetensors").values()} == {torch.float32}
+        losses[precision] = result.progress.metrics[-1]["train_loss"]
+    assert losses["auto"] == losses["fp32"]  # no CUDA here
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.01)
+
+
 def test_a_full_disk_is_met_before_anything_is_computed(encoders, tmp_path, monkeypatch):
     model, tokens = network(encoders["mpnet"])
     monkeypatch.setattr("gkiller.training.frozen._compute", lambda *given: pytest.fail("it was computed"))

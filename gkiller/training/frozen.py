@@ -23,6 +23,7 @@ from gkiller.data.batches import scoring_batches
 from gkiller.errors import DivergedError, SettingsError
 from gkiller.files import atomic_directory, remove_leftovers, require_space, writing
 from gkiller.sealed import SealBrokenError, seal, unseal
+from gkiller.training.runtime import mixed_precision, resolve_precision
 
 if TYPE_CHECKING:
     from gkiller.data.batches import Tokens
@@ -88,6 +89,7 @@ def lower_outputs(
     count: int,
     folder: Path,
     batch_size: int,
+    precision: str = "fp32",
 ) -> LowerOutputs:
     """Return what the lowest layers say of comments: from the folder where it is there, else computed.
 
@@ -97,12 +99,13 @@ def lower_outputs(
         count: how many layers.
         folder: holds a directory for each fingerprint of weights, comments and count.
         batch_size: comments at once.
+        precision: of the matrix products; see `mixed_precision`.
 
     Raises:
         OutputError: there is no room for it on the disk, or it cannot be written.
         DivergedError: an output is too large for float16.
     """
-    place = folder / _fingerprint(model, tokens, count)
+    place = folder / _fingerprint(model, tokens, count, precision)
     shape = (len(tokens.ids), int(model.bert.config.hidden_size))
     if not _whole(place):
         with writing(folder):
@@ -110,7 +113,7 @@ def lower_outputs(
         remove_leftovers(folder)
         require_space(folder, shape[0] * shape[1] * _BYTES)
         with atomic_directory(place) as temporary:
-            _compute(model, tokens, count, temporary / _FILE, shape, batch_size)
+            _compute(model, tokens, count, temporary / _FILE, shape, batch_size, precision)
             seal(temporary, _SEAL, {"format_version": _VERSION})
     return LowerOutputs(np.memmap(place / _FILE, np.float16, "r", shape=shape), tokens, count)
 
@@ -122,12 +125,13 @@ def _compute(
     path: Path,
     shape: tuple[int, int],
     batch_size: int,
+    precision: str,
 ) -> None:
     device = next(model.parameters()).device
     values = np.memmap(path, np.float16, "w+", shape=shape)
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), _only(model.bert, slice(count)):
+    with torch.inference_mode(), mixed_precision(precision, device), _only(model.bert, slice(count)):
         for rows in scoring_batches(tokens.lengths, batch_size):
             ids, mask = (torch.from_numpy(part).to(device) for part in tokens.pad_batch(rows))
             found = model.bert(input_ids=ids, attention_mask=mask)[0].half().cpu().numpy()
@@ -153,8 +157,9 @@ def _whole(place: Path) -> bool:
     return True
 
 
-def _fingerprint(model: ToxicityClassifier, tokens: Tokens, count: int) -> str:
-    digest = hashlib.sha256(f"{model.bert.config.model_type} {count} {torch.__version__}".encode())
+def _fingerprint(model: ToxicityClassifier, tokens: Tokens, count: int, precision: str) -> str:
+    numbers = resolve_precision(precision, next(model.parameters()).device)
+    digest = hashlib.sha256(f"{model.bert.config.model_type} {count} {numbers} {torch.__version__}".encode())
     digest.update(tokens.ids.tobytes() + tokens.starts.tobytes())
     parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
     for name in sorted(frozen_parameters(model, count)):

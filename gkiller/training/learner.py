@@ -19,6 +19,7 @@ from gkiller.evaluation.metrics import macro_score
 from gkiller.training.correlation import capture, correlation_loss
 from gkiller.training.losses import class_weights, logit_loss, loss_mass, similarity_loss, task_loss
 from gkiller.training.ranks import Ranks
+from gkiller.training.runtime import mixed_precision
 
 if TYPE_CHECKING:
     from gkiller.model.growth import Growth
@@ -226,7 +227,7 @@ class Learner:
             return self.forward(ids, mask)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
+        return mixed_precision(self.settings.train.precision, self.device)
 
     def validate(self, split: Encoded) -> Validation:
         """Score a split with the current weights, each rank some of its batches.

@@ -33,6 +33,19 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Return "bf16" or "fp32"; "auto" is bf16 on CUDA, else fp32."""
+    if name == "auto":
+        return "bf16" if device.type == "cuda" else "fp32"
+    return name
+
+
+def mixed_precision(name: str, device: torch.device) -> torch.autocast:
+    """Return a block whose matrix products are computed on a device with numbers of that precision."""
+    enabled = resolve_precision(name, device) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
 def cpu_count() -> int:
     """Return the CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):

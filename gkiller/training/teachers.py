@@ -46,6 +46,7 @@ from gkiller.model.sequence import (
 )
 from gkiller.model.wordpiece import special_ids
 from gkiller.sealed import SealBrokenError, seal, unseal
+from gkiller.training.runtime import mixed_precision, resolve_precision
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -214,7 +215,8 @@ def _scores(
 ) -> tuple[Logits, States | None]:
     """Return a teacher's logits, (n, its labels), and its hidden states where they are learnt."""
     with_states = settings.hidden_weight > 0
-    facts = (teacher.digest, teacher.labels, with_states, texts_digest(texts), torch.__version__)
+    numbers = resolve_precision(settings.precision, device)
+    facts = (teacher.digest, teacher.labels, with_states, numbers, texts_digest(texts), torch.__version__)
     place = cache / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     with contextlib.ExitStack() as stack:
         if ranks.first:
@@ -247,7 +249,7 @@ def _compute(
     logits = torch.zeros(len(texts), len(teacher.labels))
     states = torch.zeros(len(texts), width, dtype=torch.float16) if with_states else None
     done = 0
-    with torch.inference_mode():
+    with torch.inference_mode(), mixed_precision(settings.precision, device):
         for number, rows in enumerate(scoring_batches(tokens.lengths, settings.batch_size)):
             if number % ranks.size != ranks.rank:
                 continue

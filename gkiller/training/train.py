@@ -354,8 +354,15 @@ def _compute_lower(trainer: Trainer, run: RunDirectory) -> None:
         comments = counted(len(split.tokens), f"{name} comment")
         what = f"the lowest {counted(count, 'layer')}: outputs for {comments}, kept while the run trains"
         trainer.on_event(TrainingEvent("note", message=what))
-        place, size = run.path / _CACHE, settings.evaluation.batch_size
-        return replace(split, lower=lower_outputs(learner.growth.model, split.tokens, count, place, size))
+        lower = lower_outputs(
+            learner.growth.model,
+            split.tokens,
+            count,
+            run.path / _CACHE,
+            settings.evaluation.batch_size,
+            settings.train.precision,
+        )
+        return replace(split, lower=lower)
 
     learner.train = with_lower(learner.train, "training")
     trainer.valid_split = with_lower(trainer.valid_split, "validation")
