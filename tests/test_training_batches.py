@@ -86,6 +86,26 @@ def test_the_padding_id_is_the_tokenizer_s(pad):
     assert ids.tolist() == [[1, 2, 3], [4, pad, pad]]
 
 
+@given(rows, st.data())
+def test_some_comments_are_replaced(rows, data):
+    places = data.draw(st.lists(st.integers(0, len(rows) - 1), unique=True))
+    some = st.lists(st.integers(100, 199), max_size=12)
+    others = data.draw(st.lists(some, min_size=len(places), max_size=len(places)))
+    found = tokens(rows, pad=7).replaced(np.array(places, np.int64), tokens(others))
+    expected = [others[places.index(i)] if i in places else row for i, row in enumerate(rows)]
+    assert found.ids.tolist() == tokens(expected).ids.tolist()
+    assert found.starts.tolist() == tokens(expected).starts.tolist()
+    assert (found.ids.dtype, found.starts.dtype, found.pad) == (np.int32, np.int64, 7)
+
+
+@given(rows, st.data())
+def test_some_comments_are_taken(rows, data):
+    places = data.draw(st.lists(st.integers(0, len(rows) - 1)))
+    found = tokens(rows).taken(np.array(places, np.int64))
+    assert found.ids.tolist() == tokens([rows[place] for place in places]).ids.tolist()
+    assert found.starts.tolist() == tokens([rows[place] for place in places]).starts.tolist()
+
+
 def test_lengths():
     found = tokens([[1, 2, 3], [], [4]])
     assert found.lengths.tolist() == [3, 0, 1]

@@ -154,7 +154,8 @@ def test_a_giant_trained_in_bf16_keeps_fp32_weights(layers, encoders, prepared, 
     for precision in ("fp32", "auto", "bf16"):
         settings = giant_settings(encoders["mpnet"], *common, f"train.precision={precision}")
         result = train(settings, out=tmp_path, name=precision)
-        assert {w.dtype for w in load_file(result.run.model / "model.safetensors").values()} == {torch.float32}
+        weights = load_file(result.run.model / "model.safetensors").values()
+        assert {weight.dtype for weight in weights} == {torch.float32}
         losses[precision] = result.progress.metrics[-1]["train_loss"]
     assert losses["auto"] == losses["fp32"]  # no CUDA here
     assert losses["bf16"] != losses["fp32"]
@@ -200,6 +201,10 @@ def test_stopped_while_it_trains_the_outputs_stay(encoders, prepared, tmp_path, 
         (("dendrites.enabled=false",), "model.encoder is 'fresh'"),
         (("model.encoder=a/b",), "dendrites.enabled must be false"),
         (("model.encoder=a/b", "dendrites.enabled=false"), "train.token_dropout must be 0"),
+        (
+            ("model.encoder=a/b", "dendrites.enabled=false", "train.token_dropout=0", "train.augment=0.1"),
+            "train.augment must be 0",
+        ),
     ],
 )
 def test_what_cannot_go_with_frozen_layers(overrides, said):

@@ -51,6 +51,37 @@ class Tokens:
         batch[mask] = np.concatenate([self.ids[self.starts[r] : self.starts[r + 1]] for r in rows])
         return batch, mask.astype(np.int64)
 
+    def replaced(self, rows: npt.NDArray[np.int64], others: Tokens) -> Tokens:
+        """Return these comments with others in the place of some.
+
+        Args:
+            rows: m different comments of these.
+            others: m comments.
+        """
+        lengths = self.lengths
+        lengths[rows] = others.lengths
+        starts = _starts(lengths)
+        new = np.zeros(len(self), bool)
+        new[rows] = True
+        of_others = np.repeat(new, lengths)
+        ids = np.empty(int(starts[-1]), np.int32)
+        ids[~of_others] = self.ids[np.repeat(~new, self.lengths)]
+        order = np.argsort(rows)
+        ids[of_others] = others.taken(order).ids
+        return Tokens(ids, starts, self.pad)
+
+    def taken(self, rows: npt.NDArray[np.int64]) -> Tokens:
+        """Return some of the comments, in the order of ``rows``."""
+        lengths = self.lengths[rows]
+        starts = _starts(lengths)
+        places = np.arange(int(starts[-1])) + np.repeat(self.starts[rows] - starts[:-1], lengths)
+        return Tokens(self.ids[places], starts, self.pad)
+
+
+def _starts(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return where comments of these lengths begin, and where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     """Tokenize comments; truncation is the tokenizer's own setting."""
@@ -58,8 +89,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     for start in range(0, len(texts), _CHUNK):
         encodings = tokenizer.encode_batch_fast(list(texts[start : start + _CHUNK]))
         pieces.extend(np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings)
-    starts = np.zeros(len(pieces) + 1, dtype=np.int64)
-    np.cumsum([len(piece) for piece in pieces], out=starts[1:])
+    starts = _starts([len(piece) for piece in pieces])
     flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
     return Tokens(flat, starts, max(0, special_ids(tokenizer).pad))
 

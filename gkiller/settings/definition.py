@@ -269,6 +269,14 @@ class TrainSettings(_Section):
     token_dropout: float = setting(
         0.15, "Share of tokens hidden behind [MASK] in training, drawn anew each time.", ge=0, lt=1
     )
+    augment: float = setting(
+        0.0,
+        "Share of the training comments that are changed, anew in each epoch, by the kinds and the intensity "
+        "of the augment settings; their labels and what teachers say of them stay.",
+        flag="--augment",
+        ge=0,
+        le=1,
+    )
     clip_norm: float = setting(1.0, "Largest global gradient norm; 0 for no clipping.", ge=0)
     freeze_layers: int = setting(
         0,
@@ -571,6 +579,8 @@ class Settings(BaseSettings):
             raise ValueError("dendrites.enabled must be false when train.freeze_layers is above 0")
         if self.train.token_dropout:
             raise ValueError("train.token_dropout must be 0 when train.freeze_layers is above 0")
+        if self.train.augment:
+            raise ValueError("train.augment must be 0 when train.freeze_layers is above 0")
         return self
 
     @model_validator(mode="after")

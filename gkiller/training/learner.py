@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ from gkiller.training.runtime import mixed_precision
 if TYPE_CHECKING:
     from gkiller.model.growth import Growth
     from gkiller.settings.definition import Settings
+    from gkiller.training.augmented import Augmented
     from gkiller.training.frozen import LowerOutputs
     from gkiller.training.phases import Phase
     from gkiller.training.teachers import Lesson
@@ -75,6 +76,7 @@ class Learner:
         ranks: the processes that train together.
         mask_token: id that hides a token, for token dropout; below 0 for none.
         special_tokens: ids that are never hidden.
+        augmented: changes some of the training comments in each epoch; None for none.
 
     Raises:
         SingleClassError: no label has both classes in the training split.
@@ -90,6 +92,7 @@ class Learner:
         ranks: Ranks,
         mask_token: int,
         special_tokens: list[int],
+        augmented: Augmented | None = None,
     ) -> None:
         self.settings = settings
         self.growth = growth
@@ -99,11 +102,17 @@ class Learner:
         self.weights = class_weights(train.labels, names, settings.train.class_weights).to(self.device)
         self.mask_token = mask_token
         self.special = torch.tensor(special_tokens, device=self.device)
+        self.augmented = augmented
         self.forward: Callable[[Tensor, Tensor], Tensor] = growth.model
 
     def begin_phase(self) -> None:
         """Take up the network as it is now: its parameters, and which of them move, may have changed."""
         self.forward = self.ranks.wrap(self.growth.model)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Take up the training comments as an epoch, counted from 0, sees them."""
+        if self.augmented is not None:
+            self.train = replace(self.train, tokens=self.augmented.in_epoch(epoch))
 
     def step(self, optimizer: torch.optim.Optimizer, batch: Rows, phase: Phase) -> float:
         """Take one step on a batch, of which this rank computes its share; return the mean loss.

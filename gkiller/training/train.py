@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gkiller.data.augment import resolve_kinds
 from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset
@@ -21,6 +22,7 @@ from gkiller.model.tokenizer import load_tokenizer
 from gkiller.model.wordpiece import special_ids
 from gkiller.report.run import RunDirectory
 from gkiller.settings import settings_by_key
+from gkiller.training.augmented import Augmented
 from gkiller.training.events import TrainingEvent
 from gkiller.training.finish import Finished, finish
 from gkiller.training.frozen import frozen_parameters, lower_outputs
@@ -282,16 +284,26 @@ def _run_directory(out: Path, name: str | None, resume: Path | None, ranks: Rank
 def new_learner(
     settings: Settings, dataset: Dataset, tokenizer: Tokenizer, growth: Growth, ranks: Ranks
 ) -> Learner:
-    """Return what steps a network on a data set."""
-    special = special_ids(tokenizer)
+    """Return what steps a network on a data set.
+
+    Raises:
+        SettingsError: there is no such kind of augmentation.
+        SingleClassError: no label has both classes in the training split.
+    """
+    special, split = special_ids(tokenizer), dataset.split("train")
+    encoded = encode(tokenizer, split)
+    own, kinds = settings.augment, resolve_kinds(settings.augment.kinds)
+    share, seed = settings.train.augment, settings.train.seed
+    changes = Augmented(split.texts, encoded.tokens, tokenizer, kinds, own.intensity, share, seed)
     return Learner(
         settings,
         dataset.labels,
         growth,
-        encode(tokenizer, dataset.split("train")),
+        encoded,
         ranks=ranks,
         mask_token=-1 if special.mask is None else special.mask,
         special_tokens=list(special.kept),
+        augmented=changes if share else None,
     )
 
 

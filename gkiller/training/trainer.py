@@ -223,6 +223,9 @@ class Trainer:
         progress = self.progress
         if progress.step == 0:
             self._seed()
+        started = time.perf_counter()
+        self.learner.begin_epoch(progress.epoch)
+        progress.epoch_seconds += time.perf_counter() - started
         self.growth.model.train()
         for batch in self._batches()[progress.step :]:
             started = time.perf_counter()
