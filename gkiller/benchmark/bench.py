@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int | None], None]
 
 _SYNTHETIC = "these comments are synthetic: the figures say nothing about real ones"
+_SCORES = "scores"
 _MOST_TEXTS = 1000
 """Comments that long ones are put together from."""
 
@@ -62,7 +63,7 @@ class Request:
         quality: whether to score and compare, or only to time.
         linear: whether TF-IDF with a logistic regression is among the rivals.
         static: directory of a model2vec model, None for none.
-        cache: where giants and fitted rivals are kept; beside the model's run by default.
+        cache: where giants, fitted rivals and scores are kept; beside the model's run by default.
     """
 
     model: str
@@ -202,6 +203,7 @@ def run_bench(
             margin=settings.bench.margin,
             threads=available_threads(),
             progress=tell,
+            cache=_cache(request, loaded) / _SCORES,
         )
     training = training_of(_manifest(loaded))
     state = Found(specs, speeds, ratios, quality, training, label, plan.threads, settings.bench.margin)
@@ -240,7 +242,7 @@ def _systems(
         labels=loaded.labels,
         max_length=loaded.max_length,
         batch_size=settings.bench.batch_size,
-        cache=request.cache or _cache(loaded.path),
+        cache=_cache(request, loaded),
         seed=settings.bench.seed,
     )
     own = gkiller_specs(frame, loaded, name_of(loaded.path), "model")
@@ -326,8 +328,11 @@ def _plan(settings: Settings, texts: Sequence[str], every: Sequence[str], max_le
     )
 
 
-def _cache(model: Path) -> Path:
-    run = run_of(model)
+def _cache(request: Request, loaded: AnyModel) -> Path:
+    """Return where giants, fitted rivals and scores are kept."""
+    if request.cache is not None:
+        return request.cache
+    run = run_of(loaded.path) if loaded.path is not None else None
     return (run.parent if run is not None else Path("runs")) / ".bench"
 
 

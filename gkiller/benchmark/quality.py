@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gkiller.benchmark.kept import KeptScores
 from gkiller.benchmark.plan import main_row
-from gkiller.benchmark.systems import Scores, SystemSpec, open_system, score
+from gkiller.benchmark.systems import Scores, System, SystemSpec, open_system, score
 from gkiller.errors import LabelMismatchError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.significance import Paired, Side, Verdict, compare_sides, verdict
 from gkiller.evaluation.thresholds import tune_thresholds
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gkiller.data.dataset import Split
     from gkiller.evaluation.results import Evaluation
     from gkiller.settings.definition import EvaluationSettings
@@ -105,6 +109,7 @@ def measure_quality(
     margin: float,
     threads: int,
     progress: Progress,
+    cache: Path,
 ) -> Quality:
     """Score every set with every system, tune thresholds, and compare.
 
@@ -115,13 +120,14 @@ def measure_quality(
         margin: what the model's F1 may lose, a share of the rival's.
         threads: to score with.
         progress: told of the comments scored.
+        cache: where scores are kept.
 
     Raises:
         LabelMismatchError: a system and the validation rows share no label.
         GkillerError: a system cannot be loaded, or its scores are no probabilities.
     """
     chosen = scored_specs(specs)
-    tables = {spec.key: _tables(spec, sets, threads, progress) for spec in chosen}
+    tables = {spec.key: _tables(spec, sets, threads, progress, cache) for spec in chosen}
     thresholds = {spec.key: _tune(spec, sets[0], tables[spec.key][sets[0].name]) for spec in chosen}
     pairs = duel_pairs(chosen)
     found = []
@@ -159,21 +165,29 @@ def _precision(spec: SystemSpec) -> str:
 
 
 def _tables(
-    spec: SystemSpec, sets: Sequence[LabelledSet], threads: int, progress: Progress
+    spec: SystemSpec, sets: Sequence[LabelledSet], threads: int, progress: Progress, cache: Path
 ) -> dict[str, Scores]:
-    system = open_system(spec, threads)
+    """Return a system's scores of every set, by its name."""
     total, done = sum(len(one.rows) for one in sets), 0
-    found = {}
-    for one in sets:
+    kept = KeptScores(cache, spec)
+    opened: list[System] = []
+
+    def computed(texts: Sequence[str]) -> Scores:
+        if not opened:  # a system whose scores are all kept is not loaded
+            opened.append(open_system(spec, threads))
         # By length, so that a chunk pads little; the scores go back to the rows' order.
-        order = sorted(range(len(one.rows)), key=lambda row, texts=one.rows.texts: len(texts[row]))  # type: ignore[misc]
-        table = np.zeros((len(one.rows), len(spec.labels)))
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        table = np.zeros((len(texts), len(spec.labels)))
         for start in range(0, len(order), _CHUNK):
             rows = order[start : start + _CHUNK]
-            table[rows] = score(system, [one.rows.texts[row] for row in rows])
-            done += len(rows)
-            progress(f"scoring with {spec.key}", done, total)
-        found[one.name] = table
+            table[rows] = score(opened[0], [texts[row] for row in rows])
+            progress(f"scoring with {spec.key}", done + start + len(rows), total)
+        return table
+
+    found = {}
+    for one in sets:
+        found[one.name] = kept.scores(one.rows.texts, partial(computed, one.rows.texts))
+        done += len(one.rows)
     return found
 
 

@@ -99,7 +99,7 @@ CacheOption = Annotated[
     typer.Option(
         "--cache",
         metavar="DIR",
-        help="Where giants and fitted rivals are kept; .bench beside the model's run by default.",
+        help="Where giants, fitted rivals and scores are kept; .bench beside the model's run by default.",
     ),
 ]
 MarkdownOption = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -227,6 +228,15 @@ def split_fingerprint(split: Split, labels: tuple[str, ...]) -> str:
     fingerprint = Fingerprint(labels)
     fingerprint.update(split.ids, split.texts, codes, split.weights)
     return fingerprint.hexdigest()
+
+
+def texts_digest(texts: Sequence[str]) -> str:
+    """Return the SHA-256 of a list of comments."""
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
 
 
 def select_labels(dataset: Dataset, names: tuple[str, ...]) -> Dataset:

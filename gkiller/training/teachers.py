@@ -21,6 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from gkiller.data.batches import scoring_batches, tokenize
+from gkiller.data.load import texts_digest
 from gkiller.errors import ScoreRangeError, counted
 from gkiller.files import atomic_directory, make_directory, remove_leftovers, require_space, writing
 from gkiller.model.directory import load_model
@@ -193,15 +194,6 @@ def mean_logits(each: Sequence[Logits]) -> Logits:
     total = np.stack([np.nan_to_num(one, nan=0.0) for one in each]).sum(0)
     mean = np.where(known > 0, total / np.maximum(known, 1), np.nan)
     return mean.astype(np.float32)
-
-
-def texts_digest(texts: Sequence[str]) -> str:
-    """Return the SHA-256 of a list of comments."""
-    digest = hashlib.sha256()
-    for text in texts:
-        data = text.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
 
 
 def _scores(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gkiller.data.augment import resolve_kinds
 from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
-from gkiller.data.load import load_dataset
+from gkiller.data.load import load_dataset, texts_digest
 from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
 from gkiller.evaluation.source import located
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
@@ -40,7 +40,7 @@ from gkiller.training.resume import (
 from gkiller.training.runtime import resolve_device, runtime
 from gkiller.training.stopping import Stopped, StopRequest, stop_signals
 from gkiller.training.store import CheckpointStore
-from gkiller.training.teachers import Lesson, Teacher, find_teachers, lesson, taught_by, texts_digest
+from gkiller.training.teachers import Lesson, Teacher, find_teachers, lesson, taught_by
 from gkiller.training.trainer import EventCallback, Trainer
 from gkiller.training.transfer import transfer_texts, with_transfer
 
