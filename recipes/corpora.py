@@ -1,0 +1,79 @@
+"""Prepare the public corpora with six labels.
+
+    python recipes/corpora.py --data $DATA --out prepared [--with-sample]
+
+``$DATA`` holds ``train/jigsaw.parquet``, ``train/civil.parquet``, ``valid/jigsaw.parquet`` and
+``test/jigsaw.parquet``. A label that a corpus does not have is unknown there. Other corpora mean other things
+by their labels (a tweet's "offensive" is not Wikipedia's "toxic"), so their labels are not read.
+``--with-sample`` adds the train rows of gkiller's own synthetic sample, many of which name groups of people
+without harm.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from commands import gkiller
+
+LABELS = {
+    "toxicity": "label",
+    "severe_toxicity": "severe_toxic",
+    "obscene": "obscene",
+    "threat": "threat",
+    "insult": "insult",
+    "identity_attack": "identity_hate",
+}
+"""Of the model, with the corpora's names for them."""
+LABELLED = ("jigsaw", "civil")
+
+
+def six_labels(source: Path, target: Path) -> Path:
+    """Write a corpus with all six labels, unknown where it does not have them; return the file."""
+    table = pq.read_table(source)
+    columns = {"text": table["text"]}
+    for label, name in LABELS.items():
+        known = table[name].cast(pa.int8()) if name in table.column_names else pa.nulls(len(table), pa.int8())
+        columns[label] = known
+    if "weight" in table.column_names:
+        columns["weight"] = table["weight"]
+    pq.write_table(pa.table(columns), target)
+    return target
+
+
+def sample(folder: Path) -> Path:
+    """Write the train rows of gkiller's sample; return the file."""
+    gkiller("data", "prepare", "sample", "--out", folder / "sample")
+    table = pq.read_table(folder / "sample" / "train.parquet", columns=["text", *LABELS])
+    pq.write_table(table, folder / "sample.parquet")
+    return folder / "sample.parquet"
+
+
+def main() -> None:
+    """Prepare the corpora."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="directory to write; the corpora's files go to six/ beside it"
+    )
+    parser.add_argument("--with-sample", action="store_true", help="train on gkiller's own sample too")
+    arguments = parser.parse_args()
+    data, out = arguments.data, arguments.out
+    folder = out.parent / "six"
+    folder.mkdir(parents=True, exist_ok=True)
+    train = [six_labels(data / "train" / f"{name}.parquet", folder / f"{name}.parquet") for name in LABELLED]
+    if arguments.with_sample:
+        train.append(sample(folder))
+    valid, test = (
+        six_labels(data / name / "jigsaw.parquet", folder / f"{name}.parquet") for name in ("valid", "test")
+    )
+    columns = ("--label-columns", ",".join(LABELS), "--weight-column", "weight")
+    gkiller("data", "prepare", *train, "--valid", valid, "--test", test, *columns, "--out", out)
+
+
+if __name__ == "__main__":
+    main()
