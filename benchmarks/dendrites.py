@@ -127,6 +127,7 @@ def settings_of(arm: str, arguments: argparse.Namespace, seed: int) -> list[str]
         f"data.sample_size={arguments.rows}",
         f"train.seed={seed}",
         f"train.threads={arguments.threads}",
+        "model.encoder=fresh",
         f"model.max_length={arguments.max_length}",
         "evaluation.resamples=10",
     ]

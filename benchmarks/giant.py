@@ -27,8 +27,9 @@ sys.path.append(str(RECIPES))
 from commands import command, export, finished, gkiller, settings_of, train  # noqa: E402
 
 TINY = {
-    "tiny": ["--no-dendrites"],
-    "tiny-dendrites": ["--set", "dendrites.min_gain=-1"],  # kept whatever validation says, to be shown
+    "tiny": ["--encoder", "fresh", "--no-dendrites"],
+    # Kept whatever validation says, to be shown:
+    "tiny-dendrites": ["--encoder", "fresh", "--set", "dendrites.min_gain=-1"],
 }
 SEED = "0"
 

@@ -21,7 +21,7 @@ from document import insert
 
 from gkiller.report.run import RunDirectory
 
-SHORT = ("train.epochs=1", "dendrites.epochs=1", "dendrites.joint_epochs=1")
+SHORT = ("model.encoder=fresh", "train.epochs=1", "dendrites.epochs=1", "dendrites.joint_epochs=1")
 CALM = ("model.dropout=0", "train.token_dropout=0")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 

@@ -18,8 +18,8 @@ from gkiller.deployment.parity import parity_rows
 from gkiller.evaluation.deployed import load_any
 from gkiller.inference.loading import available_threads
 from gkiller.model.directory import add_files, load_model
-from gkiller.model.layout import find_model, has_weights, is_default
-from gkiller.settings import DeploymentSettings
+from gkiller.model.layout import find_model, has_weights, is_default, settled
+from gkiller.settings import DeploymentSettings, resolve
 from gkiller.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -279,6 +279,43 @@ def test_training_starts_from_its_encoder(tiny, shipped, tmp_path, no_plots):
 def test_fresh_training_does_not_look_at_it(tiny, shipped, tmp_path, no_plots):
     result = train(tiny("dendrites.enabled=false"), out=tmp_path / "runs")
     assert "network" not in result.manifest
+
+
+@pytest.mark.parametrize(
+    ("asked", "encoder"),
+    [
+        ((), "default"),
+        (("model.max_length=12", "model.dropout=0.5", "model.pooling=cls"), "default"),
+        (("model.max_length=17",), "fresh"),
+        (("model.layers=1",), "fresh"),
+        (("model.tokenizer=/some/tokenizer.json",), "fresh"),
+        (("model.encoder=org/name",), "org/name"),
+    ],
+)
+def test_auto_is_the_shipped_encoder_where_it_fits(shipped, asked, encoder):
+    settings = resolve(overrides=["model.max_length=16", *asked], environ={}).settings
+    assert settled(settings.model).encoder == encoder
+
+
+def test_auto_is_fresh_where_nothing_is_shipped_or_the_name_is_taken(shipped, tmp_path, monkeypatch):
+    model = resolve(overrides=["model.max_length=16"], environ={}).settings.model
+    monkeypatch.chdir(tmp_path)
+    assert settled(model).encoder == "default"
+    (tmp_path / "default").mkdir()
+    assert settled(model).encoder == "fresh"
+    (tmp_path / "default").rmdir()
+    (shipped / "config.json").write_bytes(b"{")
+    assert settled(model).encoder == "default"  # and refused, as damaged, when it is read
+    shutil.rmtree(shipped)
+    assert settled(model).encoder == "fresh"
+
+
+def test_a_run_of_auto_says_what_it_took(tiny, shipped, tmp_path, no_plots):
+    plain = ("dendrites.enabled=false", "model.tokenizer=none", "model.layers=2", "model.hidden=128")
+    shape = (*plain, "model.heads=2", "model.ffn=512", "data.sample_size=48", "train.epochs=1")
+    run = train(tiny(*shape), out=tmp_path / "runs").run
+    assert resolve(config=run.path / "settings.toml", environ={}).settings.model.encoder == "default"
+    assert load_model(run.path).model.bert.config.num_hidden_layers == 1  # the shipped model's
 
 
 @pytest.fixture

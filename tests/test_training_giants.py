@@ -198,7 +198,7 @@ def test_stopped_while_it_trains_the_outputs_stay(encoders, prepared, tmp_path, 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("dendrites.enabled=false",), "model.encoder is 'fresh'"),
+        (("dendrites.enabled=false",), "model.encoder is 'auto'"),
         (("model.encoder=a/b",), "dendrites.enabled must be false"),
         (("model.encoder=a/b", "dendrites.enabled=false"), "train.token_dropout must be 0"),
         (

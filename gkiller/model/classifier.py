@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gkiller.model.architectures import ARCHITECTURES, new_encoder
+from gkiller.model.layout import settled
 from gkiller.model.pretrained import load_encoder
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def build_classifier(settings: ModelSettings, labels: Sequence[str], vocab_size:
     """
     from transformers import BertConfig
 
+    settings = settled(settings)
     if settings.encoder == "fresh":
         config = BertConfig(
             vocab_size=vocab_size,

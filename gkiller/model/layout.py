@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gkiller import assets
 from gkiller.errors import (
@@ -17,6 +17,10 @@ from gkiller.errors import (
     one_line,
 )
 from gkiller.sealed import SealBrokenError, unseal
+from gkiller.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from gkiller.settings.definition import ModelSettings
 
 FORMAT_VERSION: Final = 1
 META: Final = "gkiller.json"
@@ -41,6 +45,8 @@ BESIDE: Final = (CONFIG, META, TOKENIZER)
 
 DEFAULT: Final = "default"
 """The name of the model that gkiller ships, wherever a model or an encoder is named."""
+_SHAPE: Final = ("tokenizer", "layers", "hidden", "heads", "ffn")
+"""Settings of the model that ask for another encoder than the shipped one."""
 
 COUNTED_FROM_PADDING: Final = ("mpnet", "roberta")
 """Values of model_type whose first token has the position pad_token_id + 1: of 514 positions 512 are used."""
@@ -86,6 +92,24 @@ def default_model() -> Path:
         remedy="train one with 'gkiller train', make its graph with 'gkiller quantize runs/NAME', and name "
         "runs/NAME",
     )
+
+
+def settled(settings: ModelSettings) -> ModelSettings:
+    """Return settings that name an encoder in the place of "auto".
+
+    That is "default" in a build that ships a model, where the settings ask for no other tokenizer or shape
+    and for no more tokens than it has positions for; else "fresh".
+    """
+    if settings.encoder != "auto":
+        return settings
+    fields, config = type(settings).model_fields, assets.default_model_path() / CONFIG
+    shipped = is_default(DEFAULT) and config.is_file()
+    usual = all(getattr(settings, name) == fields[name].default for name in _SHAPE)
+    try:
+        fits = shipped and usual and settings.max_length <= usable_positions(parse_json(config.read_bytes()))
+    except (OSError, ValueError):
+        fits = True  # it is damaged, which is told where it is loaded
+    return settings.model_copy(update={"encoder": DEFAULT if fits else "fresh"})
 
 
 def find_model(path: str | Path) -> Path:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from gkiller.assets import tokenizer_path
 from gkiller.errors import ModelFormatError, ModelNotFoundError
-from gkiller.model.layout import MAX_TOKENIZER_BYTES, TOKENIZER, default_model, is_default
+from gkiller.model.layout import MAX_TOKENIZER_BYTES, TOKENIZER, default_model, is_default, settled
 from gkiller.model.pretrained import is_local, load_own_tokenizer, locate
 from gkiller.model.wordpiece import REMEDY, parse_tokenizer
 
@@ -27,6 +27,7 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
         ModelFormatError: it is not a tokenizer that BERT can use.
         HubUnavailableError: the hub cannot be reached.
     """
+    settings = settled(settings)
     if settings.tokenizer is not None:
         return read_tokenizer(Path(settings.tokenizer).expanduser(), settings.max_length)
     if is_default(settings.encoder):

@@ -134,9 +134,10 @@ class ModelSettings(_Section):
         flag="--arch",
     )
     encoder: str = setting(
-        "fresh",
-        "'fresh' (random weights), 'default' (the shipped model's), a local path, or a hub id of a BERT "
-        "encoder; a giant's may be DistilBERT, MPNet or RoBERTa too.",
+        "auto",
+        "'default' (the shipped model's), 'fresh' (random weights), a local path, or a hub id of a BERT "
+        "encoder; a giant's may be DistilBERT, MPNet or RoBERTa too. 'auto' is 'default' where a model is "
+        "shipped that fits the tokenizer, the shape and the length that are set, else 'fresh'.",
         flag="--encoder",
         alias="--base-model",
     )
@@ -167,9 +168,9 @@ class ModelSettings(_Section):
 
     @model_validator(mode="after")
     def _giants_are_pretrained(self) -> ModelSettings:
-        if self.arch == "giant" and self.encoder == "fresh":
+        if self.arch == "giant" and self.encoder in ("auto", "fresh"):
             raise ValueError(
-                "model.arch 'giant' needs a pretrained encoder: model.encoder must not be 'fresh'"
+                f"model.arch 'giant' needs a pretrained encoder: model.encoder must not be '{self.encoder}'"
             )
         return self
 
@@ -573,8 +574,8 @@ class Settings(BaseSettings):
     def _frozen_layers_are_pretrained(self) -> Settings:
         if self.train.freeze_layers == 0:
             return self
-        if self.model.encoder == "fresh":
-            raise ValueError("train.freeze_layers must be 0 when model.encoder is 'fresh'")
+        if self.model.encoder in ("auto", "fresh"):
+            raise ValueError(f"train.freeze_layers must be 0 when model.encoder is '{self.model.encoder}'")
         if self.dendrites.enabled:
             raise ValueError("dendrites.enabled must be false when train.freeze_layers is above 0")
         if self.train.token_dropout:

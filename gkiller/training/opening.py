@@ -12,7 +12,7 @@ from gkiller.data.sources import local_path
 from gkiller.deployment.restore import default_encoder
 from gkiller.errors import ResumeError
 from gkiller.model.classifier import ToxicityClassifier, build_classifier
-from gkiller.model.layout import is_default
+from gkiller.model.layout import is_default, settled
 from gkiller.report.environment import environment
 from gkiller.settings import settings_by_key
 from gkiller.training.resume import changed
@@ -81,6 +81,7 @@ def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int)
         ModelError: the encoder cannot be had, or does not fit.
         HubUnavailableError: the hub cannot be reached.
     """
+    settings = settled(settings)
     if is_default(settings.encoder):
         return ToxicityClassifier(default_encoder(settings, vocab_size), len(labels), settings.pooling)
     return build_classifier(settings, labels, vocab_size)

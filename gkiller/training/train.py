@@ -17,6 +17,7 @@ from gkiller.data.load import load_dataset, texts_digest
 from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
 from gkiller.evaluation.source import located
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
+from gkiller.model.layout import settled
 from gkiller.model.perforated import PerforatedGrowth, require_available
 from gkiller.model.tokenizer import load_tokenizer
 from gkiller.model.wordpiece import special_ids
@@ -112,6 +113,7 @@ def train(
             asked for on a platform without perforatedai.
         InterruptedRunError, TerminatedRunError: a signal stopped it, with ``signals``.
     """
+    settings = settings.model_copy(update={"model": settled(settings.model)})
     if settings.dendrites.enabled:
         require_available()
     device = rank_device(resolve_device(settings.train.device))
