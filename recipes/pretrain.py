@@ -25,7 +25,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +41,7 @@ from gkiller.model.tokenizer import read_tokenizer
 from gkiller.model.wordpiece import special_ids
 from gkiller.settings import ModelSettings
 from gkiller.training.checkpoint import load_weights, save_weights
-from gkiller.training.optim import decays
+from gkiller.training.optim import build_optimizer
 from gkiller.training.rng import seed_everything
 
 MASKED, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1
@@ -80,11 +79,7 @@ class Pretraining:
     def run(self, folder: Path) -> None:
         """Train what is left of the epochs, with a checkpoint in a folder after each."""
         named = dict(self.model.named_parameters())
-        groups: list[dict[str, Any]] = [
-            {"params": [p for n, p in named.items() if decays(n, p)], "weight_decay": WEIGHT_DECAY},
-            {"params": [p for n, p in named.items() if not decays(n, p)], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=True)
+        optimizer = build_optimizer(named, lr=self.lr, weight_decay=WEIGHT_DECAY)
         done = self._resume(folder, optimizer, named)
         for epoch in range(done, self.epochs):
             began = time.monotonic()

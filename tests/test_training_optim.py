@@ -85,7 +85,7 @@ def test_every_parameter_is_in_one_group():
     torch.manual_seed(0)
     growth = PlainGrowth(build_classifier(tiny_settings().model, ("a",), len(vocabulary())))
     parameters = trained_parameters(growth, phase("neurons"))
-    optimizer = build_optimizer(parameters, phase(lr=0.25), TrainSettings(weight_decay=0.03))
+    optimizer = build_optimizer(parameters, lr=0.25, weight_decay=0.03)
     assert isinstance(optimizer, torch.optim.AdamW)
     found = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(found) == len(parameters) == sum(len(g["params"]) for g in optimizer.param_groups)
@@ -96,7 +96,7 @@ def test_every_parameter_is_in_one_group():
 
 def test_top_weights_alone_make_one_group():
     tops = {"m.dendrite_tops": nn.Parameter(torch.zeros(1, 4))}
-    [group] = build_optimizer(tops, phase("tops"), TrainSettings()).param_groups
+    [group] = build_optimizer(tops, lr=0.1, weight_decay=0.01).param_groups
     assert group["weight_decay"] == 0
 
 

@@ -48,17 +48,17 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def build_optimizer(
-    parameters: Mapping[str, nn.Parameter], phase: Phase, settings: TrainSettings
+    parameters: Mapping[str, nn.Parameter], *, lr: float, weight_decay: float
 ) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter 2019) with decayed and undecayed groups.
 
     Its fused kernel goes over the embeddings once per step; the plain one takes several passes.
     """
     groups: list[dict[str, Any]] = [
-        {"params": [p for n, p in parameters.items() if decays(n, p)], "weight_decay": settings.weight_decay},
+        {"params": [p for n, p in parameters.items() if decays(n, p)], "weight_decay": weight_decay},
         {"params": [p for n, p in parameters.items() if not decays(n, p)], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=phase.lr, fused=True)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
 
 
 def rate(settings: TrainSettings, phase: Phase, step: int, steps_per_epoch: int) -> float:

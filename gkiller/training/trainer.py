@@ -192,7 +192,7 @@ class Trainer:
         phase = self.progress.phase
         frozen = frozen_parameters(self.growth.model, self.settings.train.freeze_layers)
         parameters = trained_parameters(self.growth, phase, frozen)
-        optimizer = build_optimizer(parameters, phase, self.settings.train)
+        optimizer = build_optimizer(parameters, lr=phase.lr, weight_decay=self.settings.train.weight_decay)
         restore_optimizer(optimizer, parameters, self._optimizer_state)
         if self.ranks.size > 1:
             check_same(self.ranks, [hashlib.sha256(save(self.growth.state())).hexdigest()])
