@@ -31,7 +31,14 @@ from commands import command, export, settings, settings_of, train
 from corpora import LABELLED
 
 TEACHER = ("train.epochs=1", "train.lr=1e-4", "train.class_weights=none", "train.augment=0.2")
-STUDENT = ("train.epochs=5", "train.class_weights=none", "train.augment=0.3", "dendrites.min_gain=0.002")
+STUDENT = (
+    "train.epochs=4",
+    "train.class_weights=none",
+    "train.augment=0.3",
+    "train.token_dropout=0.05",
+    "model.dropout=0.1",
+    "dendrites.min_gain=0.002",
+)
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""
 STEPS = ("vectors", "pretraining", "augmentation", "teachers", "transfer", "dendrites")
 

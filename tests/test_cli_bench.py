@@ -322,6 +322,7 @@ def test_a_probe_is_scored_and_says_what_it_is(call, place):
 
 def test_a_bare_encoder_is_fine_tuned_once_on_the_models_own_data(call, place, monkeypatch):
     flags = ("--compare-base", "encoder", "--set", "train.epochs=1", "--set", "train.lr=0.001")
+    flags += ("--set", "train.precision=bf16")
     (place / "gkiller.toml").write_text("[train]\nlr = 0.5\nbatch_size = 7\n")  # written for the model
     loose = [
         f"--set=deployment.int8_{name}=1" for name in ("flips", "ap_loss", "f1_loss", "score_difference")
@@ -329,7 +330,7 @@ def test_a_bare_encoder_is_fine_tuned_once_on_the_models_own_data(call, place, m
     first = result(call, *flags, *loose)
     giant = [one for one in first["systems"] if one["role"] == "giant"]
     assert giant[0]["trained"] == "whole"
-    assert {one["note"] for one in giant} == {"fine-tuned, 1 epoch"}
+    assert {one["note"] for one in giant} == {"fine-tuned, 1 epoch, bf16 products"}
     [run] = [path for path in (place / "runs/.bench").iterdir() if path.name.startswith("encoder-")]
     recorded = json.loads((run / "manifest.json").read_text())["data"]["fingerprints"]
     own = json.loads((place / "runs/tiny/manifest.json").read_text())["data"]["fingerprints"]

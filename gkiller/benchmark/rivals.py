@@ -101,6 +101,7 @@ def _training_note(directory: Path) -> str:
         return ""
     epochs, frozen = settings.train.epochs, settings.train.freeze_layers
     note = "fine-tuned" + (f", {counted(epochs, 'epoch')}" if epochs else "")
+    note += ", bf16 products" if settings.train.precision == "bf16" else ""
     return note + (f", all but its lowest {counted(frozen, 'layer')}" if frozen else "")
 
 
