@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def command(*words: object, may_end_with: int = 0) -> None:
@@ -21,6 +23,17 @@ def command(*words: object, may_end_with: int = 0) -> None:
 def gkiller(*words: object, may_end_with: int = 0) -> None:
     """Run a command of gkiller; as `command`."""
     command("-m", "gkiller", *words, may_end_with=may_end_with)
+
+
+def answer(*words: object) -> dict[str, Any]:
+    """Run a command of gkiller with ``--json``, and return what it prints; its failure is this program's."""
+    line = ["-m", "gkiller", *(str(word) for word in words), "--json"]
+    sys.stderr.write(f"$ python {shlex.join(line)}\n")
+    done = subprocess.run([sys.executable, *line], check=False, stdout=subprocess.PIPE)
+    if done.returncode:
+        sys.exit(done.returncode)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def finished(run: Path) -> bool:

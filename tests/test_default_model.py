@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from deployment_helpers import SIX, labelled, network, save
 from hatchling.builders.sdist import SdistBuilder
@@ -86,6 +87,16 @@ def test_shipping_takes_what_predicting_needs(nothing_shipped, tool, trained, ca
     assert list(load_any("default").metadata["exports"]) == ["onnx/model.int8.onnx"]
     card = (nothing_shipped / "README.md").read_bytes()
     assert card == (trained / "model" / "README.md").read_bytes()
+
+
+def test_sections_go_into_the_card_before_its_limits(nothing_shipped, tool, trained, tmp_path):
+    (tmp_path / "card.md").write_text("## Groups\n\nnone\n", "utf-8")
+    assert tool.main([str(trained), "--labels", "toxicity", "--sections", str(tmp_path / "card.md")]) == 0
+    own = (trained / "model" / "README.md").read_text("utf-8")
+    expected = own.replace("## Limits\n", "## Groups\n\nnone\n\n## Limits\n")
+    assert expected != own
+    assert (nothing_shipped / "README.md").read_text("utf-8") == expected
+    assert load_any("default").labels == ("toxicity",)  # sealed with it
 
 
 def test_shipping_again_replaces_it(shipped, tool, trained):
@@ -218,6 +229,20 @@ def test_compare_with_the_run_it_was_made_from(call, shipped, trained, prepared)
     assert code == 0
     answer = json.loads(out)
     assert [answer[side]["name"] for side in "ab"] == ["default", str(trained)]
+
+
+def test_suites_measure_its_graph_beside_the_run(call, shipped, trained, prepared):
+    flags = ("--data", prepared, "--resamples", 10, "--json")
+    code, out, err = call("suite", "robustness", "default", trained, *flags)
+    assert code == 0, err
+    first, second = json.loads(out)["models"]
+    assert (first["name"], second["name"]) == ("default", str(trained))
+    assert abs(first["recall"]["value"] - second["recall"]["value"]) < 0.2
+    from gkiller.evaluation.suites.scorers import open_scorer
+
+    own = open_scorer("default", ("toxicity",), resolve(environ={}).settings)
+    texts = ["you are kind", "you fool"]
+    np.testing.assert_array_equal(own.score(texts, None), load().predict_proba(texts))
 
 
 def test_bench_times_its_graph(call, shipped, trained, prepared):

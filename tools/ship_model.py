@@ -1,9 +1,10 @@
 """Put a trained model into gkiller/assets, as the default model that gkiller ships.
 
-Usage: python tools/ship_model.py RUN [--labels LABEL,LABEL,...]
+Usage: python tools/ship_model.py RUN [--labels LABEL,LABEL,...] [--sections FILE]
 
 RUN is a run or a model directory with an int8 graph (``gkiller quantize``). What ships is that graph and what
-it needs beside it, its parity report and the model card: no weights, no other graphs. Nothing is written when
+it needs beside it, its parity report and the model card, with the sections of FILE before its limits (see
+``recipes/card.py``): no weights, no other graphs. Nothing is written when
 the model is damaged, lacks labels or the report, cannot be trained on from, or is too large. What was shipped
 before is replaced.
 """
@@ -21,20 +22,22 @@ from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.deployment.deploy import copy_deployed
 from gkiller.deployment.restore import read_deployed
 from gkiller.errors import ExportError, GkillerError, LabelMismatchError
-from gkiller.model.directory import LoadedModel, load_model
+from gkiller.model.directory import LoadedModel, load_model, stored_files
 from gkiller.model.layout import CARD, GRAPHS, PROBES
 
 MOST_BYTES = 5_000_000
 """Of all the files together, the tokenizer included."""
 GRAPH = GRAPHS["int8"]
+LIMITS = "## Limits\n"
 
 
-def ship(run: str, labels: Sequence[str]) -> dict[str, int]:
+def ship(run: str, labels: Sequence[str], sections: str = "") -> dict[str, int]:
     """Write a model's deployed files to the place of the default model, whole or not at all.
 
     Args:
         run: a run or a model directory.
         labels: that the model must score.
+        sections: Markdown for the model card.
 
     Returns:
         The bytes of each file.
@@ -47,9 +50,11 @@ def ship(run: str, labels: Sequence[str]) -> dict[str, int]:
     loaded = load_model(run)  # compares every digest
     _check_labels(loaded, labels)
     _check_parity(loaded)
+    card = stored_files(loaded, (CARD,))[CARD].decode("utf-8")
+    files = {CARD: with_sections(card, sections).encode("utf-8")}
     with tempfile.TemporaryDirectory(prefix="gkiller-ship-") as folder:
         trial = Path(folder) / "model"
-        copy_deployed(loaded, GRAPH, trial, also=(CARD, PROBES))
+        copy_deployed(loaded, GRAPH, trial, also=(PROBES,), files=files)
         sizes = _sizes(trial)
         if sum(sizes.values()) > MOST_BYTES:
             raise ExportError(
@@ -58,8 +63,14 @@ def ship(run: str, labels: Sequence[str]) -> dict[str, int]:
                 remedy="make it smaller: gkiller quantize --vocabulary N --out DIR",
             )
         read_deployed(trial)  # training starts from it
-    copy_deployed(loaded, GRAPH, assets.default_model_path(), also=(CARD, PROBES))
+    copy_deployed(loaded, GRAPH, assets.default_model_path(), also=(PROBES,), files=files)
     return sizes
+
+
+def with_sections(card: str, sections: str) -> str:
+    """Return a model card with sections before its limits, which are its last."""
+    before, heading, limits = card.rpartition(LIMITS)
+    return f"{before}{sections.strip()}\n\n{heading}{limits}" if sections.strip() else card
 
 
 def _check_labels(loaded: LoadedModel, labels: Sequence[str]) -> None:
@@ -102,9 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=",".join(CANONICAL_LABELS),
         help="comma-separated labels that the model must score [default: %(default)s]",
     )
+    parser.add_argument("--sections", type=Path, metavar="FILE", help="Markdown to put into the model card")
     given = parser.parse_args(arguments)
     try:
-        sizes = ship(given.run, given.labels.split(","))
+        sections = given.sections.read_text("utf-8") if given.sections else ""
+        sizes = ship(given.run, given.labels.split(","), sections)
     except GkillerError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

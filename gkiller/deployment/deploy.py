@@ -256,7 +256,14 @@ def copy_plain(loaded: LoadedModel, out: Path) -> int:
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
 
-def copy_deployed(loaded: LoadedModel, graph: str, target: Path, *, also: Collection[str] = ()) -> None:
+def copy_deployed(
+    loaded: LoadedModel,
+    graph: str,
+    target: Path,
+    *,
+    also: Collection[str] = (),
+    files: Mapping[str, bytes] | None = None,
+) -> None:
     """Write what is needed to predict with one graph, sealed again for these files alone.
 
     Args:
@@ -264,6 +271,7 @@ def copy_deployed(loaded: LoadedModel, graph: str, target: Path, *, also: Collec
         graph: one of its graphs, such as "onnx/model.int8.onnx".
         target: the directory to write; an earlier one is replaced.
         also: other files of the model to take along.
+        files: written beside them, or in the place of the model's own, by name.
 
     Raises:
         ModelTamperedError: a file is not the one that was loaded.
@@ -271,7 +279,7 @@ def copy_deployed(loaded: LoadedModel, graph: str, target: Path, *, also: Collec
     """
     wanted = {graph, *BESIDE, *also}
     exports = {name: facts for name, facts in loaded.metadata.get("exports", {}).items() if name == graph}
-    add_files(target, loaded, {}, keep=wanted.__contains__, changes={"exports": exports})
+    add_files(target, loaded, files or {}, keep=wanted.__contains__, changes={"exports": exports})
 
 
 def bytes_to_predict(directory: Path, file: str) -> int:

@@ -111,6 +111,30 @@ def load_any(name: str | Path) -> AnyModel:
     return load_model(directory) if has_weights(directory) else _load_deployed(directory)
 
 
+def score_any(
+    loaded: AnyModel,
+    texts: Sequence[str],
+    batch_size: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> npt.NDArray[np.float64]:
+    """Return the scores of n comments, float64 of shape (n, L): by torch, or without weights by the graph.
+
+    Args:
+        loaded: the model.
+        texts: n comments.
+        batch_size: comments per forward pass; a graph alone has its own.
+        progress: called with the comments done and n.
+
+    Raises:
+        ScoreRangeError: a score is not a number; the model's weights are far too large.
+    """
+    if isinstance(loaded, DeployedModel):
+        return loaded.score(texts, progress)
+    from gkiller.model.scoring import score_texts
+
+    return score_texts(loaded, texts, batch_size, progress)
+
+
 def _load_deployed(directory: Path) -> DeployedModel:
     classifier = load(directory)
     keep = {file: LIMITS[file] for file in (CONFIG, TOKENIZER)}

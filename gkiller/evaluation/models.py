@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from gkiller.data.dataset import Dataset, Split
 from gkiller.errors import LabelMismatchError
-from gkiller.evaluation.deployed import AnyModel, DeployedModel
+from gkiller.evaluation.deployed import AnyModel, score_any
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.results import Evaluation
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
-from gkiller.model.scoring import score_texts
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import EvaluationSettings
@@ -70,10 +69,7 @@ def measure(
             where=str(dataset.manifest.get("source", "")),
             remedy="name the matching columns with --label-columns",
         )
-    if isinstance(loaded, DeployedModel):
-        scores = loaded.score(split.texts, progress)
-    else:
-        scores = score_texts(loaded, split.texts, batch_size, progress)
+    scores = score_any(loaded, split.texts, batch_size, progress)
     return Measured(
         labels=shared,
         missing=tuple(label for label in loaded.labels if label not in shared),

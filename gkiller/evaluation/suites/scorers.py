@@ -107,16 +107,15 @@ def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Sc
         ModelError, HubUnavailableError: it cannot be had or read.
         LabelMismatchError: it has none of the labels.
     """
-    from gkiller.model.directory import load_model
-    from gkiller.model.scoring import score_texts
+    from gkiller.evaluation.deployed import load_any, score_any
     from gkiller.model.sequence import fetch_classifier, is_gkiller
 
     size = settings.evaluation.batch_size
     if is_gkiller(reference) or _names_nothing(reference):
-        loaded = load_model(reference)  # of what is no model it says what is near
+        loaded = load_any(reference)  # of what is no model it says what is near
 
         def own(texts: Sequence[str], progress: Progress | None) -> FloatArray:
-            return score_texts(loaded, texts, size, progress)
+            return score_any(loaded, texts, size, progress)
 
         tuned = loaded.metadata["thresholds"]
         return Scorer(reference, loaded.labels, own, loaded.thresholds, loaded.path, tuned)

@@ -1,0 +1,114 @@
+"""Measure a model, and write what its card says of data, licences, tests and groups of people.
+
+    python recipes/card.py default/runs/default --data $DATA --out default/card.md
+    python tools/ship_model.py default/runs/default --sections default/card.md
+
+The figures are of the model's int8 graph, as it is shipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from commands import answer
+
+from gkiller.deployment.deploy import copy_deployed
+from gkiller.model.directory import load_model
+from gkiller.model.layout import GRAPHS
+
+LICENCES = Path(__file__).with_name("licences.md")
+AUCS = ("subgroup", "bpsn", "bnsp", "fpr")
+
+
+def figure(value: dict[str, Any]) -> str:
+    """Return a figure with its interval."""
+    return f"{value['value']:.3f} ({value['low']:.3f}-{value['high']:.3f})"
+
+
+def tests(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of the figures on each set."""
+    yield "## Tests"
+    yield ""
+    yield "Toxicity, at the stored threshold, with 95 % bootstrap intervals over comments."
+    yield ""
+    yield "| comments | n | F1 | precision | recall | ROC-AUC | AP |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, one in found.items():
+        label = one["labels"]["toxicity"]
+        stored = [figure(label["stored"][key]) for key in ("f1", "precision", "recall")]
+        cells = [name, f"{one['rows']:,}", *stored, figure(label["roc_auc"]), figure(label["ap"])]
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def robustness(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of what disguise costs."""
+    model = found["models"][0]
+    yield "## When toxic comments are disguised"
+    yield ""
+    yield f"Recall on {found['positives']:,} toxic comments of validation: {figure(model['recall'])}."
+    yield ""
+    yield "| change | recall | lost |"
+    yield "|---|---|---|"
+    for kind, one in model["kinds"].items():
+        yield f"| {kind} | {figure(one['recall'])} | {figure(one['lost'])} |"
+    yield ""
+
+
+def identity(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the bias by group."""
+    model = found["models"][0]
+    yield "## Groups of people"
+    yield ""
+    yield (
+        f"On {found['rows']:,} template sentences that name a group, half of them toxic (Jigsaw's identity "
+        "madlibs): AUC among the group's own sentences (subgroup), of its harmless ones against toxic ones "
+        "of the others (BPSN), of its toxic ones against harmless ones of the others (BNSP), and the share "
+        "of its harmless ones that are called toxic (FPR). Far from the others' means bias."
+    )
+    yield ""
+    yield "| group | subgroup | BPSN | BNSP | FPR |"
+    yield "|---|---|---|---|---|"
+    rows = {"all (power mean, p = -5; FPR of all)": model["headline"], **model["terms"]}
+    for name, one in rows.items():
+        yield f"| {' | '.join([name, *(figure(one[key]) for key in AUCS)])} |"
+    yield ""
+
+
+def measure(run: str, data: Path) -> str:
+    """Return the sections."""
+    test, ood = data / "test/jigsaw.parquet", sorted((data / "ood").glob("*.parquet"))
+    sets: dict[str, tuple[object, ...]] = {
+        "Jigsaw test, weighted to the natural prior": (test, "--weight-column", "weight"),
+        "Jigsaw test, as sampled": (test,),
+        "Civil Comments, balanced": (data / "valid/civil.parquet",),
+        **{f"{path.stem}, another domain": (path,) for path in ood},
+    }
+    columns = ("--label-columns", "label")
+    with tempfile.TemporaryDirectory(prefix="gkiller-card-") as folder:
+        copy = Path(folder) / "model"
+        copy_deployed(load_model(run), GRAPHS["int8"], copy)
+        found = {name: answer("evaluate", copy, "--data", *where, *columns) for name, where in sets.items()}
+        bias = answer("suite", "identity", copy, "--data", data / "suites/identity_madlibs.parquet")
+        noise = answer("suite", "robustness", copy, "--data", data / "valid/jigsaw.parquet", *columns)
+    return "\n".join([LICENCES.read_text("utf-8"), *tests(found), *robustness(noise), *identity(bias)])
+
+
+def main() -> None:
+    """Write the sections."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="a run with an int8 graph")
+    parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    arguments = parser.parse_args()
+    arguments.out.write_text(measure(arguments.run, arguments.data), "utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()
