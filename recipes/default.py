@@ -80,7 +80,8 @@ def main() -> None:
     parser.add_argument("--pretraining-epochs", type=int, default=1)
     parser.add_argument("--without", action="append", default=[], choices=STEPS, help="repeatable")
     parser.add_argument("--name", default="default", help="of the model's run")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the model")
+    parser.add_argument("--base-seed", type=int, default=0, help="of its encoder and teachers")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the model")
     arguments = parser.parse_args()
@@ -89,28 +90,30 @@ def main() -> None:
     if not teachers:
         parser.error("name a pretrained encoder with --teacher")
     prepared, runs = prepare(data, work), work / "runs"
-    common = ("--data", prepared, "--seed", arguments.seed, "--threads", arguments.threads)
+    common = ("--data", prepared, "--threads", arguments.threads)
     without = {"augmentation": "train.augment=0", "dendrites": "dendrites.enabled=false"}
     left_out = [pair for step, pair in without.items() if step in arguments.without]
     flags: list[object] = settings((*STUDENT, *left_out, *arguments.set))
-    if "vectors" not in arguments.without:
+    if "vectors" in arguments.without:
+        flags += ["--encoder", "fresh"]
+    else:
         epochs = 0 if "pretraining" in arguments.without else arguments.pretraining_epochs
-        encoder = work / f"encoder-{epochs}-{arguments.seed}"
+        encoder = work / f"encoder-{epochs}-{arguments.base_seed}"
         corpora = sorted((data / "train").glob("*.parquet"))
         script = Path(__file__).with_name("pretrain.py")
-        how = ("--epochs", epochs, "--seed", arguments.seed, "--threads", arguments.threads)
+        how = ("--epochs", epochs, "--seed", arguments.base_seed, "--threads", arguments.threads)
         command(script, *corpora, "--teacher", next(iter(teachers.values())), "--out", encoder, *how)
         flags += ["--encoder", encoder]
     if "teachers" not in arguments.without:
         for name, path in teachers.items():
             own = settings_of(name, arguments.teacher_set)
             how = settings((*TEACHER, f"train.precision={arguments.precision}"))
-            giant = ("--arch", "giant", "--base-model", path, *how, *own)
-            flags += ["--teacher", train(runs, f"teacher-{name}-{arguments.seed}", *common, *giant)]
+            giant = ("--arch", "giant", "--base-model", path, "--seed", arguments.base_seed, *how, *own)
+            flags += ["--teacher", train(runs, f"teacher-{name}-{arguments.base_seed}", *common, *giant)]
         flags += settings([f"distill.precision={arguments.precision}"])
         if "transfer" not in arguments.without:
             flags += ["--transfer", transfer(data, work)]
-    export(train(runs, arguments.name, *common, *flags))
+    export(train(runs, arguments.name, *common, "--seed", arguments.seed, *flags))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+r"""What each step of the default recipe is worth on the validation split, over several seeds.
+
+    python recipes/ablation.py --data $DATA --work default --teacher minilm=path/to/all-MiniLM-L6-v2 \
+        --report docs/ablation.md -- --precision bf16
+
+Each arm is ``recipes/default.py`` with a step more than another arm; encoder and teachers are those of
+``--work``, the seeds are the model's. What stands after ``--`` goes to the recipe. What is there already is
+not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+from commands import answer, command, settings
+
+from gkiller.deployment.deploy import copy_deployed
+from gkiller.model.directory import load_model
+from gkiller.model.layout import GRAPHS
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+from document import insert
+
+
+class Arm(NamedTuple):
+    """A model: what it has more than another arm, and the steps of the recipe that it leaves out."""
+
+    name: str
+    more: str
+    than: str
+    without: tuple[str, ...]
+
+
+ARMS = (
+    Arm(
+        "labels",
+        "labels alone, from random weights",
+        "",
+        ("vectors", "teachers", "augmentation", "dendrites"),
+    ),
+    Arm("vectors", "word vectors", "labels", ("pretraining", "teachers", "augmentation", "dendrites")),
+    Arm("masked", "masked-language pretraining", "vectors", ("teachers", "augmentation", "dendrites")),
+    Arm("taught", "a teacher's logits", "masked", ("transfer", "augmentation", "dendrites")),
+    Arm("transfer", "transfer comments", "taught", ("augmentation", "dendrites")),
+    Arm("augmented", "augmentation", "transfer", ("dendrites",)),
+    Arm("dendrites", "dendrites, kept whatever they gain", "augmented", ()),
+)
+INT8 = Arm("int8", "int8 weights", "augmented", ())
+FIGURES = {
+    "AP": ("labels", "toxicity", "ap"),
+    "F1": ("labels", "toxicity", "stored", "f1"),
+    "ROC-AUC": ("labels", "toxicity", "roc_auc"),
+    "AP, mean of the labels": ("macro", "ap"),
+}
+Reports = dict[str, list[dict[str, Any]]]
+"""By arm one validation report for each seed."""
+
+
+def measured(arguments: argparse.Namespace, more: list[str]) -> Reports:
+    """Train what is missing; return the reports."""
+    recipe = Path(__file__).with_name("default.py")
+    where = ("--data", arguments.data, "--work", arguments.work, "--teacher", arguments.teacher)
+    short = settings([f"train.epochs={arguments.epochs}", "dendrites.min_gain=-1"])
+    short += settings([f"distill.transfer_rows={arguments.transfer_rows}"])
+    found: Reports = {}
+    for arm in ARMS:
+        without = [word for step in arm.without for word in ("--without", step)]
+        for seed in arguments.seeds:
+            run = arguments.work / "runs" / f"ablation-{arm.name}-{seed}"
+            command(recipe, *where, "--name", run.name, "--seed", seed, *without, *short, *more)
+            found.setdefault(arm.name, []).append(json.loads((run / "validation.json").read_text("utf-8")))
+            if arm.name == INT8.than:
+                found.setdefault(INT8.name, []).append(of_int8(run))
+    return found
+
+
+def of_int8(run: Path) -> dict[str, Any]:
+    """Return what `gkiller evaluate` says of a run's int8 graph on its validation split."""
+    data = json.loads((run / "manifest.json").read_text("utf-8"))["data"]["source"]
+    with tempfile.TemporaryDirectory(prefix="gkiller-ablation-") as folder:
+        copy = Path(folder) / "model"
+        copy_deployed(load_model(run), GRAPHS["int8"], copy)
+        return answer("evaluate", copy, "--data", data, "--split", "valid")
+
+
+def figure(report: dict[str, Any], path: tuple[str, ...]) -> float:
+    """Return the value of a figure."""
+    found: Any = report
+    for key in path:
+        found = found[key]
+    return float(found["value"])
+
+
+def table(found: Reports, arguments: argparse.Namespace) -> str:
+    """Return the table in Markdown."""
+    seeds = ", ".join(map(str, arguments.seeds))
+    lines = [
+        f"Mean over the seeds {seeds}; {arguments.epochs} epochs of the neuron phase, "
+        f"{arguments.transfer_rows:,} transfer comments. In brackets the gain: its mean, least and most over "
+        "the seeds.",
+        "",
+        f"| more | than | {' | '.join(FIGURES)} |",
+        f"|---|---|{'---|' * len(FIGURES)}",
+    ]
+    names = {arm.name: arm.more for arm in ARMS}
+    for arm in (*ARMS, INT8):
+        cells = []
+        for path in FIGURES.values():
+            values = [figure(report, path) for report in found[arm.name]]
+            cell = f"{mean(values):.4f}"
+            if arm.than:
+                before = [figure(report, path) for report in found[arm.than]]
+                gains = [own - other for own, other in zip(values, before, strict=True)]
+                cell += f" ({mean(gains):+.4f}; {min(gains):+.4f} to {max(gains):+.4f})"
+            cells.append(cell)
+        lines.append(f"| {arm.more} | {names.get(arm.than, '')} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Train, measure and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
+    parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
+    parser.add_argument("--teacher", required=True, metavar="NAME=DIR")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--transfer-rows", type=int, default=30_000)
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the table into FILE")
+    words = sys.argv[1:]
+    end = words.index("--") if "--" in words else len(words)
+    arguments, more = parser.parse_args(words[:end]), words[end + 1 :]
+    text = table(measured(arguments, more), arguments)
+    sys.stdout.write(text)
+    if arguments.report:
+        insert(arguments.report, text, "ablation")
+
+
+if __name__ == "__main__":
+    main()
