@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from deployment_helpers import LENGTH, save
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
+from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import Whitespace
 from toy import comment, toy_tokenizer, vocabulary
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
@@ -23,6 +26,7 @@ from gkiller.benchmark.processes import start_cold, time_systems
 from gkiller.benchmark.rivals import Frame, gkiller_specs, linear_spec, rival_specs, unique_names
 from gkiller.benchmark.static import fit_static
 from gkiller.benchmark.systems import SystemSpec, open_system, score
+from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import read_prepared
 from gkiller.deployment.lean import build
@@ -111,6 +115,49 @@ def test_a_limit_cuts_single_comments_and_is_taken_back(exported, frame):
     long = " ".join(TEXTS[:5])
     assert [len(system.prepare([long], n).ids) for n in (5, None, 9, 99)] == [5, LENGTH, 9, LENGTH]
     assert system.length(long) == LENGTH
+
+
+ODD = [
+    *TEXTS,
+    "",
+    "You [SEP] fool",
+    "snow\u00e9man \u4f60\u597d!",
+    "a\x00b  c\t",
+    "don't-do... it",
+    "well " * 30,
+]
+
+
+def test_words_are_remembered_and_the_tokens_stay_the_tokenizers(exported, frame):
+    spec = gkiller_specs(frame, exported, "tiny", "model")[1]
+    system = open_system(spec)
+    assert system._encoder is not None
+    tokenizer = Tokenizer.from_file(spec.tokenizer)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(LENGTH)
+    tokenizer.encode_special_tokens = True
+    for limit in (None, 5):
+        tokenizer.enable_truncation(limit or LENGTH)
+        expected = tokenize(tokenizer, ODD)
+        for _ in range(2):  # first met, then remembered
+            found = system.prepare(ODD, limit)
+            assert found.ids.tolist() == expected.ids.tolist()
+            assert found.starts.tolist() == expected.starts.tolist()
+            assert (found.ids.dtype, found.pad) == (np.int32, spec.pad)
+    tokenizer.enable_truncation(LENGTH)
+    assert [system.length(text) for text in ODD] == [len(tokenizer.encode(text).ids) for text in ODD]
+
+
+def test_another_kind_of_tokenizer_is_asked_for_every_comment(exported, frame, tmp_path):
+    spec = gkiller_specs(frame, exported, "tiny", "model")[1]
+    tokenizer = Tokenizer.from_file(spec.tokenizer)
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    system = open_system(replace(spec, tokenizer=str(tmp_path / "tokenizer.json")))
+    assert system._encoder is None
+    tokenizer.enable_truncation(LENGTH)
+    tokenizer.encode_special_tokens = True
+    assert system.prepare(ODD).ids.tolist() == tokenize(tokenizer, ODD).ids.tolist()
 
 
 def test_size_is_of_every_file_needed_to_predict(exported, frame):

@@ -2,7 +2,8 @@
 
 A `SystemSpec` can be written as JSON, so that a child process, with its threads set before any library is
 imported, opens the same system. All neural systems share one way through: their tokenizer, comments sorted by
-length, batches padded to their longest comment, then the network.
+length, batches padded to their longest comment, then the network. A tokenizer that reads word by word, as
+BERT's and MPNet's do, keeps the ids of words, as `gkiller.load` does.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.batches import Tokens, scoring_batches, tokenize
+from gkiller.data.batches import Tokens, end_to_end, scoring_batches, tokenize
 from gkiller.deployment.runtime import session, sigmoid
+from gkiller.errors import ModelFormatError
+from gkiller.inference.encoding import Encoder
 from gkiller.model.layout import GRAPHS
 
 if TYPE_CHECKING:
@@ -126,6 +129,7 @@ class TokenSystem:
         max_length: tokens read of a comment.
         batch_size: comments per batch.
         workers: batches scored at a time.
+        encoder: of the tokenizer, where it reads word by word; it then takes the tokenizer's place.
     """
 
     def __init__(
@@ -137,8 +141,9 @@ class TokenSystem:
         max_length: int,
         batch_size: int,
         workers: int = 1,
+        encoder: Encoder | None = None,
     ) -> None:
-        self._tokenizer, self._network = tokenizer, network
+        self._tokenizer, self._network, self._encoder = tokenizer, network, encoder
         self._pad, self._max_length, self._batch_size = pad, max_length, batch_size
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
         tokenizer.no_padding()
@@ -149,6 +154,8 @@ class TokenSystem:
 
     def prepare(self, texts: Sequence[str], limit: int | None = None) -> Tokens:
         """Tokenize comments."""
+        if self._encoder is not None:
+            return end_to_end([self._ids(self._encoder, text, limit) for text in texts], self._pad)
         if limit is None:
             return replace(tokenize(self._tokenizer, texts), pad=self._pad)
         self._limit(limit)
@@ -156,6 +163,10 @@ class TokenSystem:
             return self.prepare(texts)
         finally:
             self._limit(None)
+
+    def _ids(self, encoder: Encoder, text: str, limit: int | None = None) -> list[int]:
+        most = min(limit or self._max_length, self._max_length) - 2
+        return [encoder.cls, *encoder.ids(text)[:most], encoder.sep]
 
     def run(self, prepared: Tokens) -> Scores:
         """Score tokens, the comments of a batch of like length."""
@@ -172,7 +183,8 @@ class TokenSystem:
 
     def length(self, text: str) -> int:
         """Return how many tokens a comment has, at most the limit."""
-        return len(self._tokenizer.encode(text).ids)
+        ids = self._tokenizer.encode(text).ids if self._encoder is None else self._ids(self._encoder, text)
+        return len(ids)
 
 
 def open_system(spec: SystemSpec, threads: int = 1) -> System:
@@ -200,14 +212,26 @@ def open_system(spec: SystemSpec, threads: int = 1) -> System:
         from gkiller.benchmark.networks import open_network
 
         network, workers = open_network(spec, threads), 1
+    tokenizer = Tokenizer.from_file(spec.tokenizer)
+    tokenizer.encode_special_tokens = True  # what a comment spells like [SEP] is text
     return TokenSystem(
-        Tokenizer.from_file(spec.tokenizer),
+        tokenizer,
         network,
         pad=spec.pad,
         max_length=spec.max_length,
         batch_size=spec.batch_size,
         workers=workers,
+        encoder=_encoder(spec),
     )
+
+
+def _encoder(spec: SystemSpec) -> Encoder | None:
+    """Return what keeps the ids of words; None for a tokenizer that does not read word by word."""
+    try:
+        encoder = Encoder(Path(spec.tokenizer).read_bytes(), spec.tokenizer, spec.max_length)
+    except ModelFormatError:
+        return None  # not one of those that gkiller trains with
+    return encoder if encoder.by_word else None
 
 
 def _open_graph(path: Path) -> Network:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,6 +82,12 @@ class Tokens:
 def _starts(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Return where comments of these lengths begin, and where the last one ends."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def end_to_end(comments: Sequence[Sequence[int]], pad: int) -> Tokens:
+    """Return comments' token ids as `Tokens`."""
+    starts = _starts([len(ids) for ids in comments])
+    return Tokens(np.fromiter(chain.from_iterable(comments), np.int32, int(starts[-1])), starts, pad)
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:

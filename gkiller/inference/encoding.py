@@ -51,6 +51,7 @@ class Encoder:
         content: tokens of a comment that fit beside [CLS] and [SEP].
         pad, cls, sep, mask: ids of the special tokens, or of those that RoBERTa has in their places; a
             tokenizer without a mask token hides behind the unknown one.
+        by_word: whether the ids of words are kept; else the tokenizer is asked for every comment.
 
     Raises:
         ModelFormatError: the text is no tokenizer, or lacks its special tokens, or does not put them around
@@ -65,8 +66,8 @@ class Encoder:
         self.pad, self.cls, self.sep = special.kept
         self.mask = special.unknown if special.mask is None else special.mask
         self._words = _Words(self._tokenizer)
-        self._by_word = _reads_word_by_word(self._tokenizer)
-        self._lowercase = self._by_word and bool(self._tokenizer.normalizer.lowercase)
+        self.by_word = _reads_word_by_word(self._tokenizer)
+        self._lowercase = self.by_word and bool(self._tokenizer.normalizer.lowercase)
 
     def check_fits(self, config: Mapping[str, Any]) -> None:
         """Compare the tokenizer with the network, by its config.json.
@@ -79,7 +80,7 @@ class Encoder:
 
     def ids(self, text: str) -> list[int]:
         """Return a comment's token ids; lone surrogates are read as U+FFFD, NULs and controls not at all."""
-        if not self._by_word or _CONTROLS.search(text) is not None:
+        if not self.by_word or _CONTROLS.search(text) is not None:
             return _ids(self._tokenizer, clean(text))
         words = self._words
         ids: list[int] = []
