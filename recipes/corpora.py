@@ -1,12 +1,12 @@
 """Prepare the public corpora with six labels.
 
-    python recipes/corpora.py --data $DATA --out prepared [--with-sample]
+    python recipes/corpora.py --data $DATA --out prepared [--with-own]
 
 ``$DATA`` holds ``train/jigsaw.parquet``, ``train/civil.parquet``, ``valid/jigsaw.parquet`` and
 ``test/jigsaw.parquet``. A label that a corpus does not have is unknown there. Other corpora mean other things
 by their labels (a tweet's "offensive" is not Wikipedia's "toxic"), so their labels are not read.
-``--with-sample`` adds the train rows of gkiller's own synthetic sample, many of which name groups of people
-without harm.
+``--with-own`` adds comments that were written for gkiller: the train rows of its sample, and those about
+groups of people (``identity.toml``).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from commands import gkiller
+from identity import identity_comments
 
 LABELS = {
     "toxicity": "label",
@@ -43,12 +44,13 @@ def six_labels(source: Path, target: Path) -> Path:
     return target
 
 
-def sample(folder: Path) -> Path:
-    """Write the train rows of gkiller's sample; return the file."""
+def own_comments(folder: Path) -> Path:
+    """Write the comments that were written for gkiller; return the file."""
     gkiller("data", "prepare", "sample", "--out", folder / "sample")
-    table = pq.read_table(folder / "sample" / "train.parquet", columns=["text", *LABELS])
-    pq.write_table(table, folder / "sample.parquet")
-    return folder / "sample.parquet"
+    sample = pq.read_table(folder / "sample" / "train.parquet", columns=["text", *LABELS])
+    tables = [sample, identity_comments(list(LABELS))]
+    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), folder / "own.parquet")
+    return folder / "own.parquet"
 
 
 def main() -> None:
@@ -60,14 +62,14 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="directory to write; the corpora's files go to six/ beside it"
     )
-    parser.add_argument("--with-sample", action="store_true", help="train on gkiller's own sample too")
+    parser.add_argument("--with-own", action="store_true", help="train on gkiller's own comments too")
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.out
     folder = out.parent / "six"
     folder.mkdir(parents=True, exist_ok=True)
     train = [six_labels(data / "train" / f"{name}.parquet", folder / f"{name}.parquet") for name in LABELLED]
-    if arguments.with_sample:
-        train.append(sample(folder))
+    if arguments.with_own:
+        train.append(own_comments(folder))
     valid, test = (
         six_labels(data / name / "jigsaw.parquet", folder / f"{name}.parquet") for name in ("valid", "test")
     )

@@ -6,8 +6,8 @@
 ``test/jigsaw.parquet``). Everything is seeded. The steps are commands, each printed before it runs; what is
 there already is not made again, and a training that was stopped goes on:
 
-1. The six labels, from the comments of Wikipedia and Civil Comments and from gkiller's own sample
-   (``recipes/corpora.py``).
+1. The six labels, from the comments of Wikipedia and Civil Comments and from gkiller's own: its sample, and
+   comments about groups of people (``recipes/corpora.py``).
 2. An encoder: the first teacher's word vectors, then masked-language pretraining on every comment
    (``recipes/pretrain.py``).
 3. Teachers: each ``--teacher`` fine-tuned on the six labels.
@@ -47,7 +47,7 @@ def prepare(data: Path, work: Path) -> Path:
     """Prepare the six labels; return the directory."""
     out = work / "prepared"
     if not (out / "manifest.json").is_file():
-        command(Path(__file__).with_name("corpora.py"), "--data", data, "--out", out, "--with-sample")
+        command(Path(__file__).with_name("corpora.py"), "--data", data, "--out", out, "--with-own")
     return out
 
 

@@ -2,9 +2,11 @@
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,7 +20,7 @@ def recipe(monkeypatch):
     """Import a module of the recipes."""
     monkeypatch.syspath_prepend(str(RECIPES))
     yield importlib.import_module
-    for name in ("commands", "corpora", "default"):
+    for name in ("commands", "corpora", "default", "identity"):
         sys.modules.pop(name, None)
 
 
@@ -46,21 +48,43 @@ def corpora(tmp_path):
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize("with_sample", [False, True])
-def test_corpora_become_six_labels_with_unknown_ones(recipe, corpora, tmp_path, monkeypatch, with_sample):
+@pytest.mark.parametrize("with_own", [False, True])
+def test_corpora_become_six_labels_with_unknown_ones(recipe, corpora, tmp_path, monkeypatch, with_own):
     module, out = recipe("corpora"), tmp_path / "work" / "prepared"
-    flags = ["--with-sample"] if with_sample else []
+    flags = ["--with-own"] if with_own else []
     monkeypatch.setattr(sys, "argv", ["corpora.py", "--data", str(corpora), "--out", str(out), *flags])
     module.main()
     manifest = json.loads((out / "manifest.json").read_text())
     assert list(module.LABELS) == manifest["labels"]
     train = pq.read_table(out / "train.parquet")
-    assert len(train) == 70 + (6018 if with_sample else 0)
+    own = len(pq.read_table(out.parent / "six" / "own.parquet")) if with_own else 0
+    assert own > 9000 or not with_own
+    assert 70 + own * 0.99 <= len(train) <= 70 + own  # some of gkiller's own say the same
     known = train["threat"].is_valid().to_pylist()
-    assert sum(known) == 20 + (6018 if with_sample else 0)  # every second comment of jigsaw, none of civil
+    assert sum(known) == len(train) - 50  # every second comment of jigsaw, none of civil
     assert len(pq.read_table(out / "valid.parquet")) == len(pq.read_table(out / "test.parquet")) == 20
     weights = pq.read_table(out / "test.parquet")["weight"].to_pylist()
     assert set(weights) == {0.5, 1.5}
+
+
+def test_comments_about_groups_name_each_alike_and_not_the_acid_test(recipe):
+    module = recipe("identity")
+    labels = ("toxicity", "insult", "identity_attack", "threat")
+    table = module.identity_comments(labels)
+    assert table.equals(module.identity_comments(labels))
+    assert not table.equals(module.identity_comments(labels, seed=1))
+    texts = [text.lower() for text in table["text"].to_pylist()]
+    assert len(set(table["text"].to_pylist())) == len(texts)
+    assert not any("proud gay man" in text for text in texts)
+    assert "{" not in "".join(texts)
+    toxic = np.array(table["toxicity"].to_pylist(), dtype=bool)
+    for term in ("gay", "muslim", "black", "deaf"):
+        named = np.array([bool(re.search(rf"\b{term}\b", text)) for text in texts])
+        assert named.sum() > 30
+        assert 0.2 < toxic[named].mean() < 0.6
+    assert not any(table["threat"].to_pylist())
+    attack = np.array(table["identity_attack"].to_pylist(), dtype=bool)
+    assert toxic[attack].all()
 
 
 def test_transfer_comments_are_those_of_the_other_corpora(recipe, corpora, tmp_path):
