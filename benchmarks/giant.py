@@ -1,7 +1,7 @@
 r"""From nothing to the README's table: data, tiny models, giants, and the bench; seeds fixed, and resumable.
 
     python benchmarks/giant.py --data $DATA --work giant --giant mpnet=PATH --giant minilm=PATH \
-        --set mpnet:train.precision=bf16 --report docs/bench.md
+        --set mpnet:train.precision=bf16 --report docs/giant.md --summary README.md
 
 ``$DATA`` holds the public corpora as ``train/*.parquet``, ``valid/*.parquet``, ``test/jigsaw.parquet`` and
 ``ood/*.parquet`` (columns text, label, further labels, and weight in the test file). Each giant is a
@@ -14,8 +14,10 @@ already is not made again, and a training that was stopped goes on.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from document import insert
 
@@ -50,6 +52,29 @@ def exported(run: Path, *flags: object) -> Path:
     return export(run, *flags, may_end_with=ParityError.exit_code)
 
 
+def interval(figure: dict[str, float]) -> str:
+    """Write a figure with its interval."""
+    return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Write a short table of what the bench answered, of the systems that were scored."""
+    sets = {one["name"]: one["systems"] for one in found["quality"]["sets"]}
+    aucs = [name for name in sets if name not in ("valid", "civil", "test-unweighted")]
+    quality = ("F1, valid", "F1, test", *(f"ROC-AUC, {name}" for name in aucs))
+    head = ("system", "MB", "comments/s", *quality)
+    lines = [head, ("---",) * len(head)]
+    for system in found["systems"]:
+        if system["key"] in sets["valid"]:
+            own = {name: systems[system["key"]]["labels"][found["label"]] for name, systems in sets.items()}
+            rate, size = system["speed"]["whole"]["value"], system["bytes"] / 1e6
+            figures = [own[name]["stored"]["f1"] for name in ("valid", "test")]
+            figures += [own[name]["roc_auc"] for name in aucs]
+            cells = (f"{size:.1f}", f"{rate:,.{int(rate < 100)}f}", *map(interval, figures))
+            lines.append((system["key"], *cells))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def main() -> None:
     """Make what is missing, run the bench, and write its report where asked."""
     parser = argparse.ArgumentParser(
@@ -64,6 +89,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME:KEY=VALUE", help="of one giant")
     parser.add_argument("--threads", type=int, default=1, help="of the trainings and the bench")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report into FILE")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write a short table into FILE")
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     arguments, more = parser.parse_args(words[:end]), words[end + 1 :]
@@ -89,6 +115,8 @@ def main() -> None:
     if arguments.report:
         text = (out / "bench.md").read_text("utf-8").split("\n", 2)[2]  # without its title
         insert(arguments.report, text, "giant")
+    if arguments.summary:
+        insert(arguments.summary, summary(json.loads((out / "bench.json").read_text("utf-8"))), "giant")
 
 
 if __name__ == "__main__":

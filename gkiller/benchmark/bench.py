@@ -182,12 +182,11 @@ def run_bench(
     texts = _drawn(found.rows.texts, request.settings)
     plan = _plan(request.settings, texts, found.rows.texts, loaded.max_length)
     settings, seed = request.settings, request.settings.bench.seed
-    cold = {}
+    cold, before = {}, load_average()  # cold starts are a load of their own
     for done, spec in enumerate(specs):
         tell("cold starts", done, len(specs))
         few = texts[: settings.bench.memory_rows]
         cold[spec.key] = start_cold(spec, few, plan.threads, settings.bench.processes)
-    before = load_average()
     measured = time_systems(specs, plan, tell)
     here = machine(before, load_average())
     speeds = {spec.key: speed_of(measured, spec.key, len(texts), seed) for spec in specs}
