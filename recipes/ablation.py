@@ -48,8 +48,9 @@ ARMS = (
     Arm("vectors", "word vectors", "labels", ("pretraining", "teachers", "augmentation", "dendrites")),
     Arm("masked", "masked-language pretraining", "vectors", ("teachers", "augmentation", "dendrites")),
     Arm("taught", "a teacher's logits", "masked", ("transfer", "augmentation", "dendrites")),
-    Arm("transfer", "transfer comments", "taught", ("augmentation", "dendrites")),
-    Arm("augmented", "augmentation", "transfer", ("dendrites",)),
+    Arm("transfer", "transfer comments", "taught", ("mixtures", "augmentation", "dendrites")),
+    Arm("mixed", "mixtures among them", "transfer", ("augmentation", "dendrites")),
+    Arm("augmented", "augmentation", "mixed", ("dendrites",)),
     Arm("dendrites", "dendrites, kept whatever they gain", "augmented", ()),
 )
 INT8 = Arm("int8", "int8 weights", "augmented", ())

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from commands import answer
+from identity import identity_comments, unlisted
 
 from gkiller.deployment.deploy import copy_deployed
 from gkiller.model.directory import load_model
@@ -59,23 +61,35 @@ def robustness(found: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def identity(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of the bias by group."""
-    model = found["models"][0]
+def identity(madlibs: dict[str, Any], own: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the bias by group: on madlibs, and on gkiller's own comments."""
     yield "## Groups of people"
     yield ""
     yield (
-        f"On {found['rows']:,} template sentences that name a group, half of them toxic (Jigsaw's identity "
+        f"On {madlibs['rows']:,} template sentences that name a group, half of them toxic (Jigsaw's identity "
         "madlibs): AUC among the group's own sentences (subgroup), of its harmless ones against toxic ones "
         "of the others (BPSN), of its toxic ones against harmless ones of the others (BNSP), and the share "
         "of its harmless ones that are called toxic (FPR). Far from the others' means bias."
     )
     yield ""
+    yield from groups(madlibs)
+    yield (
+        f"On {own['rows']:,} comments written for gkiller (`python recipes/identity.py`), in frames that it "
+        "was not trained on; it was trained on other comments about each of these groups except those marked *."
+    )
+    yield ""
+    yield from groups(own, starred=unlisted())
+
+
+def groups(found: dict[str, Any], starred: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Yield the lines of a table with a row for each group."""
+    model = found["models"][0]
     yield "| group | subgroup | BPSN | BNSP | FPR |"
     yield "|---|---|---|---|---|"
     rows = {"all (power mean, p = -5; FPR of all)": model["headline"], **model["terms"]}
     for name, one in rows.items():
-        yield f"| {' | '.join([name, *(figure(one[key]) for key in AUCS)])} |"
+        star = " *" if name in starred else ""
+        yield f"| {' | '.join([name + star, *(figure(one[key]) for key in AUCS)])} |"
     yield ""
 
 
@@ -94,8 +108,11 @@ def measure(run: str, data: Path) -> str:
         copy_deployed(load_model(run), GRAPHS["int8"], copy)
         found = {name: answer("evaluate", copy, "--data", *where, *columns) for name, where in sets.items()}
         bias = answer("suite", "identity", copy, "--data", data / "suites/identity_madlibs.parquet")
+        pq.write_table(identity_comments(["toxicity"], use="measure"), Path(folder) / "groups.parquet")
+        term = ("--label-columns", "toxicity", "--term-column", "term")
+        own = answer("suite", "identity", copy, "--data", Path(folder) / "groups.parquet", *term)
         noise = answer("suite", "robustness", copy, "--data", data / "valid/jigsaw.parquet", *columns)
-    return "\n".join([LICENCES.read_text("utf-8"), *tests(found), *robustness(noise), *identity(bias)])
+    return "\n".join([LICENCES.read_text("utf-8"), *tests(found), *robustness(noise), *identity(bias, own)])
 
 
 def main() -> None:

@@ -47,8 +47,9 @@ def six_labels(source: Path, target: Path) -> Path:
 def own_comments(folder: Path) -> Path:
     """Write the comments that were written for gkiller; return the file."""
     gkiller("data", "prepare", "sample", "--out", folder / "sample")
-    sample = pq.read_table(folder / "sample" / "train.parquet", columns=["text", *LABELS])
-    tables = [sample, identity_comments(list(LABELS))]
+    columns = ["text", *LABELS]
+    sample = pq.read_table(folder / "sample" / "train.parquet", columns=columns)
+    tables = [sample, identity_comments(list(LABELS)).select(columns)]
     pq.write_table(pa.concat_tables(tables, promote_options="permissive"), folder / "own.parquet")
     return folder / "own.parquet"
 

@@ -12,12 +12,14 @@ there already is not made again, and a training that was stopped goes on:
    (``recipes/pretrain.py``).
 3. Teachers: each ``--teacher`` fine-tuned on the six labels.
 4. The model: the encoder, learning from labels and teachers on the labelled comments and from teachers alone
-   on all others, a share of the comments changed in each epoch (typing errors, obfuscation, other groups
-   of people named); dendrites last, kept where validation gains more than they cost.
+   on all others and on mixtures of the labelled ones (``recipes/mixtures.py``), a share of the comments
+   changed in each epoch (typing errors, obfuscation, other groups of people named); dendrites last, kept
+   where validation gains more than they cost.
 5. Its graphs, fp32 and int8.
 
 ``--without STEP`` leaves a step out, for the ablation: "pretraining" (word vectors alone), "vectors" (no
-step 2), "augmentation", "transfer" (labelled comments alone), "teachers" (labels alone) or "dendrites".
+step 2), "augmentation", "transfer" (labelled comments alone), "mixtures", "teachers" (labels alone) or
+"dendrites".
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ STUDENT = (
     "dendrites.min_gain=0.002",
 )
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""
-STEPS = ("vectors", "pretraining", "augmentation", "teachers", "transfer", "dendrites")
+STEPS = ("vectors", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
+MIXED = (*LABELLED, "wiki_context")
+"""Corpora of the domain, whose comments are mixed."""
 
 
 def prepare(data: Path, work: Path) -> Path:
@@ -51,11 +55,15 @@ def prepare(data: Path, work: Path) -> Path:
     return out
 
 
-def transfer(data: Path, work: Path) -> Path:
-    """Write the comments of the other corpora, without labels; return the file."""
-    target = work / "transfer.parquet"
+def transfer(data: Path, work: Path, mixed: int = 0) -> Path:
+    """Write the comments of the other corpora and so many mixtures, without labels; return the file."""
+    target = work / (f"transfer-{mixed}.parquet" if mixed else "transfer.parquet")
     if not target.is_file():
         paths = [path for path in sorted((data / "train").glob("*.parquet")) if path.stem not in LABELLED]
+        if mixed:
+            paths.append(work / f"mixtures-{mixed}.parquet")
+            sources = [path for name in MIXED if (path := data / "train" / f"{name}.parquet").is_file()]
+            command(Path(__file__).with_name("mixtures.py"), *sources, "--rows", mixed, "--out", paths[-1])
         pq.write_table(pa.concat_tables([pq.read_table(path, columns=["text"]) for path in paths]), target)
     return target
 
@@ -78,6 +86,7 @@ def main() -> None:
         help="of the teachers; bf16 is some times faster where the CPU has AVX512-BF16 or AMX",
     )
     parser.add_argument("--pretraining-epochs", type=int, default=1)
+    parser.add_argument("--mixtures", type=int, default=150_000, help="mixtures to learn from")
     parser.add_argument("--without", action="append", default=[], choices=STEPS, help="repeatable")
     parser.add_argument("--name", default="default", help="of the model's run")
     parser.add_argument("--seed", type=int, default=0, help="of the model")
@@ -112,7 +121,8 @@ def main() -> None:
             flags += ["--teacher", train(runs, f"teacher-{name}-{arguments.base_seed}", *common, *giant)]
         flags += settings([f"distill.precision={arguments.precision}"])
         if "transfer" not in arguments.without:
-            flags += ["--transfer", transfer(data, work)]
+            mixed = 0 if "mixtures" in arguments.without else arguments.mixtures
+            flags += ["--transfer", transfer(data, work, mixed)]
     export(train(runs, arguments.name, *common, "--seed", arguments.seed, *flags))
 
 

@@ -1,21 +1,28 @@
 """Comments about groups of people, kind, plain and unkind, so that a group's name alone decides nothing.
 
+    python recipes/identity.py --out groups.parquet
+    gkiller suite identity MODEL --data groups.parquet --label-columns toxicity --term-column term
+
 In the public corpora most comments that name some groups attack them, so that a model learns to flag the
-name. Here every group of ``identity.toml`` stands in the same frames, most of them harmless. They are filled
-as those of gkiller's sample are, with its fillers.
+name. Here every group stands in the same frames of ``identity.toml``, most of them harmless. They are filled
+as those of gkiller's sample are, with its fillers. The command writes comments to measure with: their frames
+are not among those that are trained on, and some of their groups are not either.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from gkiller.data.augment.identity import CLASSES
 from gkiller.data.sample_grammar import Grammar, expand, load_grammar, pick, stable_random
 
 ROWS = 60
@@ -28,32 +35,63 @@ AMID = 0.3
 """Share with a situation of the sample before or after."""
 
 
-def identity_comments(labels: Sequence[str], seed: int = 0) -> pa.Table:
-    """Return comments: a column "text" and one of 0 and 1 for each label; no text twice."""
-    frames = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+def identity_comments(
+    labels: Sequence[str], seed: int = 0, use: Literal["train", "measure"] = "train"
+) -> pa.Table:
+    """Return comments: columns "text" and "term" and one of 0 and 1 for each label; no text twice."""
+    written = _written()
     grammar = load_grammar()
-    own = {name: tuple(items) for name, items in frames["fillers"].items()}
-    found: dict[str, list[str]] = {}
-    for term in frames["adjectives"]:
-        others = tuple(other for other in frames["adjectives"] if other != term)
+    own = {name: tuple(items) for name, items in written["fillers"].items()}
+    terms = adjectives(written["groups"], use)
+    found: dict[str, tuple[str, list[str]]] = {}
+    for term in terms:
+        others = tuple(other for other in terms if other != term)
         words = replace(grammar, fillers={**grammar.fillers, **own, "adj": (term,), "other": others})
-        rng = stable_random("identity", seed, term)
+        rng = stable_random("identity", use, seed, term)
         for _ in range(ROWS):
-            group = _group(frames["group"], rng)
-            text = _comment(pick(rng, group["frames"].strip().splitlines()), words, rng)
-            if not any(held in text.lower() for held in frames["held_out"]):
-                found.setdefault(text, group["labels"])
-    columns = {label: [int(label in true) for true in found.values()] for label in labels}
+            frame, true = _frame(written[use], rng)
+            found.setdefault(_comment(frame, words, rng), (term.lower(), true))
+    columns = {label: [int(label in true) for _, true in found.values()] for label in labels}
     return pa.table(
-        {"text": list(found), **{name: pa.array(ones, pa.int8()) for name, ones in columns.items()}}
+        {
+            "text": list(found),
+            "term": [term for term, _ in found.values()],
+            **{name: pa.array(ones, pa.int8()) for name, ones in columns.items()},
+        }
     )
 
 
-def _group(groups: Sequence[dict[str, Any]], rng: random.Random) -> dict[str, Any]:
-    """Draw a group of frames, harmless at its share, the longer ones more often."""
+def adjectives(groups: dict[str, list[str]], use: str) -> list[str]:
+    """Return the groups' adjectives: of gkiller's list, and for measuring those that are not on it."""
+    found = []
+    for one in CLASSES:
+        terms = [*one.forms[0], *(forms[0] for forms in one.unswapped)]
+        proper = one.name in groups["proper"]
+        found += [term.title() if proper else term for term in terms if term not in groups["nouns"]]
+    return found + (groups["unlisted"] if use == "measure" else [])
+
+
+def unlisted() -> frozenset[str]:
+    """Return the terms that are not trained on."""
+    return frozenset(term.lower() for term in _written()["groups"]["unlisted"])
+
+
+def _written() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+
+
+def _frame(groups: Sequence[dict[str, Any]], rng: random.Random) -> tuple[str, list[str]]:
+    """Draw a frame and its labels, harmless at its share."""
     harmless = rng.random() < HARMLESS
-    among = [group for group in groups if bool(group["labels"]) != harmless]
-    return pick(rng, [group for group in among for _ in group["frames"].strip().splitlines()])
+    return pick(
+        rng,
+        [
+            (frame, group["labels"])
+            for group in groups
+            if bool(group["labels"]) != harmless
+            for frame in group["frames"].strip().splitlines()
+        ],
+    )
 
 
 def _comment(frame: str, words: Grammar, rng: random.Random) -> str:
@@ -64,3 +102,18 @@ def _comment(frame: str, words: Grammar, rng: random.Random) -> str:
         templates.insert(0 if situation.place == "before" else 1, situation.text)
     text = expand(templates, words, rng)
     return text.lower().rstrip(".") if rng.random() < LOWER else text
+
+
+def main() -> None:
+    """Write the comments to measure with."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    pq.write_table(identity_comments(["toxicity"], arguments.seed, "measure"), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

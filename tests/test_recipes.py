@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy import comment
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -20,7 +22,7 @@ def recipe(monkeypatch):
     """Import a module of the recipes."""
     monkeypatch.syspath_prepend(str(RECIPES))
     yield importlib.import_module
-    for name in ("commands", "corpora", "default", "identity"):
+    for name in ("commands", "corpora", "default", "identity", "mixtures"):
         sys.modules.pop(name, None)
 
 
@@ -67,32 +69,83 @@ def test_corpora_become_six_labels_with_unknown_ones(recipe, corpora, tmp_path, 
     assert set(weights) == {0.5, 1.5}
 
 
-def test_comments_about_groups_name_each_alike_and_not_the_acid_test(recipe):
+def test_comments_about_groups_name_each_alike(recipe):
     module = recipe("identity")
     labels = ("toxicity", "insult", "identity_attack", "threat")
     table = module.identity_comments(labels)
     assert table.equals(module.identity_comments(labels))
     assert not table.equals(module.identity_comments(labels, seed=1))
-    texts = [text.lower() for text in table["text"].to_pylist()]
-    assert len(set(table["text"].to_pylist())) == len(texts)
-    assert not any("proud gay man" in text for text in texts)
+    texts = table["text"].to_pylist()
+    assert len(set(texts)) == len(texts)
     assert "{" not in "".join(texts)
     toxic = np.array(table["toxicity"].to_pylist(), dtype=bool)
-    for term in ("gay", "muslim", "black", "deaf"):
-        named = np.array([bool(re.search(rf"\b{term}\b", text)) for text in texts])
-        assert named.sum() > 30
-        assert 0.2 < toxic[named].mean() < 0.6
+    terms = np.array(table["term"].to_pylist())
+    assert {"gay", "muslim", "black", "deaf", "female", "african american"} <= set(terms)
+    assert not {"men", "women"} & set(terms)
+    for term in set(terms):
+        assert (terms == term).sum() > 40
+        assert 0.2 < toxic[terms == term].mean() < 0.6
     assert not any(table["threat"].to_pylist())
     attack = np.array(table["identity_attack"].to_pylist(), dtype=bool)
     assert toxic[attack].all()
 
 
+def test_comments_to_measure_with_are_not_like_those_to_train_on(recipe, tmp_path, monkeypatch):
+    module = recipe("identity")
+    monkeypatch.setattr(sys, "argv", ["identity.py", "--out", str(tmp_path / "groups.parquet")])
+    module.main()
+    table = pq.read_table(tmp_path / "groups.parquet")
+    assert table.column_names == ["text", "term", "toxicity"]
+    trained = module.identity_comments(["toxicity"])
+    assert not set(table["text"].to_pylist()) & set(trained["text"].to_pylist())
+    own = set(table["term"].to_pylist()) - set(trained["term"].to_pylist())
+    assert own == module.unlisted()
+    assert own
+    said = "\n".join(trained["text"].to_pylist()).lower()
+    for words in (*own, "i am a", "i'm a", "being", "you are a", "proud"):
+        assert not re.search(rf"\b{words}\b", said), words
+
+
+def test_mixtures_are_pieces_of_comments_and_none_of_them(recipe):
+    module = recipe("mixtures")
+    texts = ["One two. Three four five! Six?", "seven eight nine ten", "  ", "ELEVEN\ntwelve"]
+    found = module.mixtures(texts, 60)
+    assert found == module.mixtures(texts, 60)
+    assert found != module.mixtures(texts, 60, seed=1)
+    assert len({one.casefold() for one in found}) == len(found) == 60
+    assert not set(found) & set(texts)
+    words = set(" ".join(texts).split())
+    assert all(set(one.split()) <= words for one in found)
+    assert any("seven" in one and "Six?" in one for one in found)
+    assert any(one == "Three four five!" for one in found)
+    assert module.mixtures([" "], 5) == module.mixtures([], 5) == []
+    assert module.mixtures(["word"], 5) == ["word word"]
+
+
+@given(texts=st.lists(st.text(max_size=40), max_size=6))
+def test_mixtures_of_any_comments_are_not_blank(texts):
+    sys.path.insert(0, str(RECIPES))
+    try:
+        found = importlib.import_module("mixtures").mixtures(texts, 10)
+    finally:
+        sys.path.remove(str(RECIPES))
+    assert all(one.strip() for one in found)
+    assert not {one.casefold() for one in found} & {text.casefold() for text in texts}
+
+
 def test_transfer_comments_are_those_of_the_other_corpora(recipe, corpora, tmp_path):
     target = recipe("default").transfer(corpora, tmp_path)
-    assert (
-        pq.read_table(target)["text"].to_pylist()
-        == pq.read_table(corpora / "train" / "tweets.parquet")["text"].to_pylist()
-    )
+    tweets = pq.read_table(corpora / "train" / "tweets.parquet")["text"].to_pylist()
+    assert pq.read_table(target)["text"].to_pylist() == tweets
+
+
+def test_mixtures_follow_the_transfer_comments(recipe, corpora, tmp_path):
+    target = recipe("default").transfer(corpora, tmp_path, mixed=25)
+    texts = pq.read_table(target)["text"].to_pylist()
+    assert target.name == "transfer-25.parquet"
+    assert len(texts) == 10 + 25
+    own = pq.read_table(tmp_path / "mixtures-25.parquet")["text"].to_pylist()
+    assert texts[10:] == own
 
 
 def test_a_training_is_begun_gone_on_with_or_left(recipe, tmp_path, monkeypatch):
