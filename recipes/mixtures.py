@@ -5,8 +5,8 @@
 A student learns from its teachers on any text, and there is never enough of the domain's own. A mixture is a
 piece of one comment, or of two one after the other; a piece is one to three of its sentences in a row, or a
 run of words of a single sentence. No label survives that, so that a teacher has to score what came out.
-Others let a language model fill masked words in (Jiao et al. 2020, TinyBERT, arXiv:1909.10351) or draw n-grams
-of a sentence (Tang et al. 2019, arXiv:1903.12136).
+Others let a language model fill masked words in (Jiao et al. 2020, TinyBERT, arXiv:1909.10351), or draw
+n-grams of a sentence (Tang et al. 2019, arXiv:1903.12136).
 """
 
 from __future__ import annotations
