@@ -93,6 +93,8 @@ def main() -> None:
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)
     arguments, more = parser.parse_args(words[:end]), words[end + 1 :]
+    if any(word == "--out" or word.startswith("--out=") for word in more):
+        parser.error("--out is set by --work, and read back for --report and --summary: leave it out")
     prepared, runs, out = (arguments.work / name for name in ("prepared", "runs", "bench"))
     prepare(arguments.data, prepared)
     common = ("--data", prepared, "--seed", SEED, "--threads", arguments.threads)
