@@ -53,10 +53,10 @@ def train(runs: Path, name: str, *flags: object) -> Path:
 
 
 def export(run: Path, *flags: object, may_end_with: int = 0) -> Path:
-    """Write what is missing of a run's fp32 graph and, with the flags, of its int8 graph; return the run."""
-    for step, graph, more in (("export", "model.onnx", ()), ("quantize", "model.int8.onnx", flags)):
+    """Write what is missing of a run's fp32 and int8 graphs, both with the flags; return the run."""
+    for step, graph in (("export", "model.onnx"), ("quantize", "model.int8.onnx")):
         if not (run / "model" / "onnx" / graph).is_file():
-            gkiller(step, run, *more, may_end_with=may_end_with)
+            gkiller(step, run, *flags, may_end_with=may_end_with)
     return run
 
 
