@@ -75,8 +75,8 @@ def identity(madlibs: dict[str, Any], own: dict[str, Any]) -> Iterator[str]:
     yield from groups(madlibs)
     yield (
         f"On {own['rows']:,} comments written for gkiller (`python recipes/identity.py`), in frames that it "
-        "was not trained on; it was trained on other comments about each of these groups, but for those "
-        "marked *."
+        "was not trained on. Other comments written for gkiller, which it was trained on, name each of these "
+        "groups, but for those marked *; the public corpora may name any."
     )
     yield ""
     yield from groups(own, starred=unlisted())

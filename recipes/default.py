@@ -12,7 +12,7 @@ there already is not made again, and a training that was stopped goes on:
    (``recipes/pretrain.py``).
 3. Teachers: each ``--teacher`` fine-tuned on the six labels.
 4. The model: the encoder, learning from labels and teachers on the labelled comments and from teachers alone
-   on all others and on mixtures of the labelled ones (``recipes/mixtures.py``), a share of the comments
+   on all others and on mixtures of the domain's own (``recipes/mixtures.py``), a share of the comments
    changed in each epoch (typing errors, obfuscation, other groups of people named); dendrites last, kept
    where validation gains more than they cost.
 5. Its graphs, fp32 and int8.
