@@ -23,6 +23,7 @@ from commands import answer, command, settings
 from gkiller.deployment.deploy import copy_deployed
 from gkiller.model.directory import load_model
 from gkiller.model.layout import GRAPHS
+from gkiller.training.resume import run_settings
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -84,7 +85,7 @@ def measured(arguments: argparse.Namespace, more: list[str]) -> Reports:
 
 def of_int8(run: Path) -> dict[str, Any]:
     """Return what `gkiller evaluate` says of a run's int8 graph on its validation split."""
-    data = json.loads((run / "manifest.json").read_text("utf-8"))["data"]["source"]
+    data = run_settings(run).data.source
     with tempfile.TemporaryDirectory(prefix="gkiller-ablation-") as folder:
         copy = Path(folder) / "model"
         copy_deployed(load_model(run), GRAPHS["int8"], copy)

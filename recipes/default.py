@@ -17,9 +17,9 @@ there already is not made again, and a training that was stopped goes on:
    where validation gains more than they cost.
 5. Its graphs, fp32 and int8.
 
-``--without STEP`` leaves a step out, for the ablation: "pretraining" (word vectors alone), "vectors" (no
-step 2), "augmentation", "transfer" (labelled comments alone), "mixtures", "teachers" (labels alone) or
-"dendrites".
+``--without STEP`` leaves a step out, for the ablation: "own" (gkiller's comments), "pretraining" (word
+vectors alone), "vectors" (no step 2), "augmentation", "transfer" (labelled comments alone), "mixtures",
+"teachers" (labels alone) or "dendrites".
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ STUDENT = (
     "dendrites.min_gain=0.002",
 )
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""
-STEPS = ("vectors", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
+STEPS = ("own", "vectors", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
 MIXED = (*LABELLED, "wiki_context")
 """Corpora of the domain, whose comments are mixed."""
 
 
-def prepare(data: Path, work: Path) -> Path:
-    """Prepare the six labels; return the directory."""
-    out = work / "prepared"
+def prepare(data: Path, work: Path, *, own: bool = True) -> Path:
+    """Prepare the six labels, with gkiller's own comments or without; return the directory."""
+    out = work / ("prepared" if own else "prepared-public")
     if not (out / "manifest.json").is_file():
-        command(Path(__file__).with_name("corpora.py"), "--data", data, "--out", out, "--with-own")
+        more = ["--with-own"] if own else []
+        command(Path(__file__).with_name("corpora.py"), "--data", data, "--out", out, *more)
     return out
 
 
@@ -98,7 +99,7 @@ def main() -> None:
     teachers = dict(pair.split("=", 1) for pair in arguments.teacher)
     if not teachers:
         parser.error("name a pretrained encoder with --teacher")
-    prepared, runs = prepare(data, work), work / "runs"
+    prepared, runs = prepare(data, work, own="own" not in arguments.without), work / "runs"
     common = ("--data", prepared, "--threads", arguments.threads)
     without = {"augmentation": "train.augment=0", "dendrites": "dendrites.enabled=false"}
     left_out = [pair for step, pair in without.items() if step in arguments.without]
@@ -118,7 +119,8 @@ def main() -> None:
             own = settings_of(name, arguments.teacher_set)
             how = settings((*TEACHER, f"train.precision={arguments.precision}"))
             giant = ("--arch", "giant", "--base-model", path, "--seed", arguments.base_seed, *how, *own)
-            flags += ["--teacher", train(runs, f"teacher-{name}-{arguments.base_seed}", *common, *giant)]
+            run = f"teacher-{name}-{arguments.base_seed}{prepared.name.removeprefix('prepared')}"
+            flags += ["--teacher", train(runs, run, *common, *giant)]
         flags += settings([f"distill.precision={arguments.precision}"])
         if "transfer" not in arguments.without:
             mixed = 0 if "mixtures" in arguments.without else arguments.mixtures

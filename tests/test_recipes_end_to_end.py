@@ -1,0 +1,125 @@
+"""The recipes from their first step to their last, in little: data, encoder, teacher, model, tables, card."""
+
+import contextlib
+import importlib
+import io
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from giants import write_encoder
+from toy import comment
+
+from gkiller.cli.main import main
+from gkiller.training.resume import run_settings
+
+RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "benchmarks"))
+SIX = ("severe_toxic", "obscene", "threat", "insult", "identity_hate")
+GROUPS = ("gay", "muslim")
+LITTLE = ("--without", "own", "--mixtures", "40", "--threads", "1", "--precision", "fp32")
+QUICK = {"TRAIN__BATCH_SIZE": "64", "MODEL__MAX_LENGTH": "16", "EVALUATION__RESAMPLES": "10"}
+
+
+@pytest.fixture
+def corpora(tmp_path):
+    """Every public corpus that the recipes read, of toy comments."""
+    sizes = {
+        "train/jigsaw": 160,
+        "train/civil": 60,
+        "train/tweets": 40,
+        "valid/jigsaw": 120,
+        "valid/civil": 60,
+        "test/jigsaw": 80,
+        "ood/gab": 60,
+        "suites/identity_madlibs": 120,
+    }
+    start = 0
+    for name, size in sizes.items():
+        numbers = range(start, start + size)
+        rude = [number % 3 == 0 for number in numbers]
+        texts = [comment(number, rude=one) for number, one in zip(numbers, rude, strict=True)]
+        if name.startswith("suites"):
+            texts = [f"{text} {GROUPS[number // 3 % 2]}" for number, text in zip(numbers, texts, strict=True)]
+        columns = {"text": texts, "label": [int(one) for one in rude]}
+        if name.endswith("jigsaw"):
+            columns |= {label: [int(number % 6 == 0) for number in numbers] for label in SIX}
+        if name == "test/jigsaw":
+            columns["weight"] = [0.5 + number % 2 for number in numbers]
+        path = tmp_path / "data" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), path)
+        start += size
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """Import a module of the recipes; the commands that it runs are run in this process."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    path, before = list(sys.path), set(sys.modules)
+    sys.path.insert(0, str(RECIPES))
+    here = SimpleNamespace(run=run_here, PIPE=subprocess.PIPE)
+    monkeypatch.setattr(importlib.import_module("commands"), "subprocess", here)
+    yield importlib.import_module
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or ".").parent in (RECIPES, BENCHMARKS):
+            del sys.modules[name]
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def run_here(line, *, check, stdout=None):
+    """Do what ``subprocess.run`` does with a Python program."""
+    _, first, *words = line
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = main(words[1:]) if first == "-m" else run_script(first, words)
+    return subprocess.CompletedProcess(line, status, stdout=printed.getvalue())
+
+
+def run_script(path, words):
+    given, sys.argv = sys.argv, [path, *words]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    finally:
+        sys.argv = given
+    return 0
+
+
+@pytest.mark.usefixtures("no_plots", "clean_environment")
+def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monkeypatch, capsys):
+    for name, value in QUICK.items():
+        monkeypatch.setenv(f"GKILLER_{name}", value)
+    encoder = write_encoder(tmp_path / "minilm", "bert", hidden_size=128)
+    work, report, card = tmp_path / "work", tmp_path / "ablation.md", tmp_path / "card.md"
+    ablation = recipe("ablation")
+    arm = next(one for one in ablation.ARMS if one.name == ablation.INT8.than)
+    monkeypatch.setattr(ablation, "ARMS", (arm._replace(than=""),))
+    where = ("--data", str(corpora), "--work", str(work), "--teacher", f"minilm={encoder}")
+    how = ("--seeds", "3", "--epochs", "1", "--transfer-rows", "50", "--report", str(report))
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *where, *how, "--", *LITTLE])
+    ablation.main()
+    printed = capsys.readouterr().out
+    rows = [line.split(" | ")[:2] for line in printed.splitlines() if line.startswith("| ")]
+    assert rows == [["| more", "than"], [f"| {arm.more}", ""], ["| int8 weights", arm.more]]
+    assert printed.strip() in report.read_text("utf-8")
+
+    run = work / "runs" / f"ablation-{arm.name}-3"
+    settings = run_settings(run)
+    assert settings.distill.transfer_rows == 50
+    assert [Path(one).name for one in settings.distill.teachers] == ["teacher-minilm-0-public"]
+    assert len(pq.read_table(work / "transfer-40.parquet")) == 40 + 40
+
+    argv = ["card.py", str(run), "--data", str(corpora), "--out", str(card)]
+    monkeypatch.setattr(sys, "argv", argv)
+    recipe("card").main()
+    text = card.read_text("utf-8")
+    assert "| gab, another domain | 60 | " in text
+    assert all(f"\n| {group} | " in text for group in GROUPS)
