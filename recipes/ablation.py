@@ -15,10 +15,10 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from statistics import mean
 from typing import Any, NamedTuple
 
 from commands import answer, command, settings
+from gains import GAINS, figure, gained
 
 from gkiller.deployment.deploy import copy_deployed
 from gkiller.model.directory import load_model
@@ -92,21 +92,12 @@ def of_int8(run: Path) -> dict[str, Any]:
         return answer("evaluate", copy, "--data", data, "--split", "valid")
 
 
-def figure(report: dict[str, Any], path: tuple[str, ...]) -> float:
-    """Return the value of a figure."""
-    found: Any = report
-    for key in path:
-        found = found[key]
-    return float(found["value"])
-
-
 def table(found: Reports, arguments: argparse.Namespace) -> str:
     """Return the table in Markdown."""
     seeds = ", ".join(map(str, arguments.seeds))
     lines = [
         f"Mean over the seeds {seeds}; {arguments.epochs} epochs of the neuron phase, "
-        f"{arguments.transfer_rows:,} transfer comments. In brackets the gain: its mean, least and most over "
-        "the seeds.",
+        f"{arguments.transfer_rows:,} transfer comments. In brackets the gain: {GAINS}.",
         "",
         f"| more | than | {' | '.join(FIGURES)} |",
         f"|---|---|{'---|' * len(FIGURES)}",
@@ -116,12 +107,8 @@ def table(found: Reports, arguments: argparse.Namespace) -> str:
         cells = []
         for path in FIGURES.values():
             values = [figure(report, path) for report in found[arm.name]]
-            cell = f"{mean(values):.4f}"
-            if arm.than:
-                before = [figure(report, path) for report in found[arm.than]]
-                gains = [own - other for own, other in zip(values, before, strict=True)]
-                cell += f" ({mean(gains):+.4f}; {min(gains):+.4f} to {max(gains):+.4f})"
-            cells.append(cell)
+            before = [figure(report, path) for report in found[arm.than]] if arm.than else None
+            cells.append(gained(values, before))
         lines.append(f"| {arm.more} | {names.get(arm.than, '')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

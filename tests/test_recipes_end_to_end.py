@@ -93,10 +93,15 @@ def run_script(path, words):
     return 0
 
 
-@pytest.mark.usefixtures("no_plots", "clean_environment")
-def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def quick(no_plots, clean_environment, monkeypatch):
+    """Settings of small networks for every command."""
     for name, value in QUICK.items():
         monkeypatch.setenv(f"GKILLER_{name}", value)
+
+
+@pytest.mark.usefixtures("quick")
+def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monkeypatch, capsys):
     encoder = write_encoder(tmp_path / "minilm", "bert", hidden_size=128)
     work, report, card = tmp_path / "work", tmp_path / "ablation.md", tmp_path / "card.md"
     ablation = recipe("ablation")
@@ -123,3 +128,20 @@ def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monke
     text = card.read_text("utf-8")
     assert "| gab, another domain | 60 | " in text
     assert all(f"\n| {group} | " in text for group in GROUPS)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_labels_of_other_corpora_are_compared(recipe, corpora, tmp_path, monkeypatch, capsys):
+    where = ("--data", str(corpora), "--work", str(tmp_path / "work"), "--seeds", "0", "--threads", "1")
+    monkeypatch.setattr(sys, "argv", ["sources.py", *where])
+    recipe("sources").main()
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [line[:2] for line in lines[1:]] == [
+        ["| jigsaw + civil", "220"],
+        ["| the same + tweets", "260"],
+        ["| all", "260"],
+    ]
+    figures = [line[2:] for line in lines[1:]]
+    assert not any("(" in cell for cell in figures[0])
+    assert all("(" in cell for cell in figures[1])
+    assert figures[1] == figures[2]  # the same rows and seed
