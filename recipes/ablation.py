@@ -73,10 +73,11 @@ def measured(arguments: argparse.Namespace, more: list[str]) -> Reports:
     short += settings([f"distill.transfer_rows={arguments.transfer_rows}"])
     found: Reports = {}
     for arm in ARMS:
-        without = [word for step in arm.without for word in ("--without", step)]
+        how = [word for step in arm.without for word in ("--without", step)]
+        how += [] if arm.name == INT8.than else ["--no-graphs"]
         for seed in arguments.seeds:
             run = arguments.work / "runs" / f"ablation-{arm.name}-{seed}"
-            command(recipe, *where, "--name", run.name, "--seed", seed, *without, *short, *more)
+            command(recipe, *where, "--name", run.name, "--seed", seed, *how, *short, *more)
             found.setdefault(arm.name, []).append(json.loads((run / "validation.json").read_text("utf-8")))
             if arm.name == INT8.than:
                 found.setdefault(INT8.name, []).append(of_int8(run))

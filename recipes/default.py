@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--base-seed", type=int, default=0, help="of its encoder and teachers")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the model")
+    parser.add_argument("--no-graphs", action="store_true", help="end before step 5")
     arguments = parser.parse_args()
     data, work = arguments.data, arguments.work
     teachers = dict(pair.split("=", 1) for pair in arguments.teacher)
@@ -119,13 +120,15 @@ def main() -> None:
             own = settings_of(name, arguments.teacher_set)
             how = settings((*TEACHER, f"train.precision={arguments.precision}"))
             giant = ("--arch", "giant", "--base-model", path, "--seed", arguments.base_seed, *how, *own)
-            run = f"teacher-{name}-{arguments.base_seed}{prepared.name.removeprefix('prepared')}"
-            flags += ["--teacher", train(runs, run, *common, *giant)]
+            teacher = f"teacher-{name}-{arguments.base_seed}{prepared.name.removeprefix('prepared')}"
+            flags += ["--teacher", train(runs, teacher, *common, *giant)]
         flags += settings([f"distill.precision={arguments.precision}"])
         if "transfer" not in arguments.without:
             mixed = 0 if "mixtures" in arguments.without else arguments.mixtures
             flags += ["--transfer", transfer(data, work, mixed)]
-    export(train(runs, arguments.name, *common, "--seed", arguments.seed, *flags))
+    run = train(runs, arguments.name, *common, "--seed", arguments.seed, *flags)
+    if not arguments.no_graphs:
+        export(run)
 
 
 if __name__ == "__main__":
