@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import comment
+from toy import labelled
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -32,12 +32,7 @@ def corpora(tmp_path):
     sizes = {"train/jigsaw": 40, "train/civil": 30, "valid/jigsaw": 20, "test/jigsaw": 20, "train/tweets": 10}
     start = 0
     for name, size in sizes.items():
-        numbers = range(start, start + size)
-        rude = [number % 3 == 0 for number in numbers]
-        columns = {
-            "text": [comment(number, rude=one) for number, one in zip(numbers, rude, strict=True)],
-            "label": [int(one) for one in rude],
-        }
+        numbers, columns = range(start, start + size), labelled(start, size)
         if name.endswith("jigsaw"):
             six = ("severe_toxic", "obscene", "threat", "insult", "identity_hate")
             columns |= {label: [None if n % 2 else int(n % 6 == 0) for n in numbers] for label in six}

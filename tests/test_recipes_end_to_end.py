@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from giants import write_encoder
-from toy import comment
+from toy import labelled
 
 from gkiller.cli.main import main
 from gkiller.training.resume import run_settings
@@ -41,12 +41,9 @@ def corpora(tmp_path):
     }
     start = 0
     for name, size in sizes.items():
-        numbers = range(start, start + size)
-        rude = [number % 3 == 0 for number in numbers]
-        texts = [comment(number, rude=one) for number, one in zip(numbers, rude, strict=True)]
+        numbers, columns = range(start, start + size), labelled(start, size)
         if name.startswith("suites"):
-            texts = [f"{text} {GROUPS[number // 3 % 2]}" for number, text in zip(numbers, texts, strict=True)]
-        columns = {"text": texts, "label": [int(one) for one in rude]}
+            columns["text"] = [f"{text} {GROUPS[row // 3 % 2]}" for row, text in enumerate(columns["text"])]
         if name.endswith("jigsaw"):
             columns |= {label: [int(number % 6 == 0) for number in numbers] for label in SIX}
         if name == "test/jigsaw":
