@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toy import labelled
+from toy_corpora import write_corpora
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -30,19 +29,7 @@ def recipe(monkeypatch):
 def corpora(tmp_path):
     """Public corpora, in little."""
     sizes = {"train/jigsaw": 40, "train/civil": 30, "valid/jigsaw": 20, "test/jigsaw": 20, "train/tweets": 10}
-    start = 0
-    for name, size in sizes.items():
-        numbers, columns = range(start, start + size), labelled(start, size)
-        if name.endswith("jigsaw"):
-            six = ("severe_toxic", "obscene", "threat", "insult", "identity_hate")
-            columns |= {label: [None if n % 2 else int(n % 6 == 0) for n in numbers] for label in six}
-        if name == "test/jigsaw":
-            columns["weight"] = [0.5 + number % 2 for number in numbers]
-        path = tmp_path / "data" / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns), path)
-        start += size
-    return tmp_path / "data"
+    return write_corpora(tmp_path / "data", sizes, unknown=True)
 
 
 @pytest.mark.parametrize("with_own", [False, True])

@@ -9,19 +9,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from giants import write_encoder
-from toy import labelled
+from toy_corpora import GROUPS, write_corpora
 
 from gkiller.cli.main import main
 from gkiller.training.resume import run_settings
 
 RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "benchmarks"))
-SIX = ("severe_toxic", "obscene", "threat", "insult", "identity_hate")
-GROUPS = ("gay", "muslim")
 LITTLE = ("--without", "own", "--mixtures", "40", "--threads", "1", "--precision", "fp32")
 QUICK = {"TRAIN__BATCH_SIZE": "64", "MODEL__MAX_LENGTH": "16", "EVALUATION__RESAMPLES": "10"}
 
@@ -39,20 +36,7 @@ def corpora(tmp_path):
         "ood/gab": 60,
         "suites/identity_madlibs": 120,
     }
-    start = 0
-    for name, size in sizes.items():
-        numbers, columns = range(start, start + size), labelled(start, size)
-        if name.startswith("suites"):
-            columns["text"] = [f"{text} {GROUPS[row // 3 % 2]}" for row, text in enumerate(columns["text"])]
-        if name.endswith("jigsaw"):
-            columns |= {label: [int(number % 6 == 0) for number in numbers] for label in SIX}
-        if name == "test/jigsaw":
-            columns["weight"] = [0.5 + number % 2 for number in numbers]
-        path = tmp_path / "data" / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns), path)
-        start += size
-    return tmp_path / "data"
+    return write_corpora(tmp_path / "data", sizes)
 
 
 @pytest.fixture

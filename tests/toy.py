@@ -52,13 +52,6 @@ def comment(number: int, rude: bool) -> str:
     return " ".join(words)
 
 
-def labelled(start: int, count: int) -> dict[str, list[object]]:
-    """Columns text and label of numbered comments; every third is rude."""
-    rude = {number: number % 3 == 0 for number in range(start, start + count)}
-    texts: list[object] = [comment(number, rude=one) for number, one in rude.items()]
-    return {"text": texts, "label": [int(one) for one in rude.values()]}
-
-
 def toy_rows(count: int) -> list[tuple[str, str, int]]:
     """Identifier, comment and label; every fourth is rude."""
     return [(f"row{i}", comment(i, i % 4 == 0), int(i % 4 == 0)) for i in range(count)]

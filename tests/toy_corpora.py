@@ -1,0 +1,38 @@
+"""The public corpora that recipes read, in little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from toy import comment
+
+SIX = ("severe_toxic", "obscene", "threat", "insult", "identity_hate")
+GROUPS = ("gay", "muslim")
+
+
+def write_corpora(folder: Path, sizes: Mapping[str, int], *, unknown: bool = False) -> Path:
+    """Write Parquet files of so many numbered comments, of which every third is rude; return the folder.
+
+    Jigsaw's have all six labels, with ``unknown`` only in every second row, and its test rows weights; the
+    comments of suites name a group.
+    """
+    start = 0
+    for name, size in sizes.items():
+        numbers = range(start, start + size)
+        texts = [comment(number, rude=number % 3 == 0) for number in numbers]
+        if name.startswith("suites"):
+            texts = [f"{text} {GROUPS[row // 3 % 2]}" for row, text in enumerate(texts)]
+        columns: dict[str, list[object]] = {"text": [*texts], "label": [int(n % 3 == 0) for n in numbers]}
+        if name.endswith("jigsaw"):
+            six = [None if unknown and n % 2 else int(n % 6 == 0) for n in numbers]
+            columns |= {label: [*six] for label in SIX}
+        if name == "test/jigsaw":
+            columns["weight"] = [0.5 + number % 2 for number in numbers]
+        path = folder / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), path)
+        start += size
+    return folder
