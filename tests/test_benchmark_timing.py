@@ -1,9 +1,11 @@
 """The timing engine, with a clock that does what the test says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from gkiller.benchmark.machine import Machine, child_environment
 from gkiller.benchmark.plan import Measurement, Plan, ratios_of, speed_of
@@ -165,6 +167,18 @@ def test_speeds_and_ratios_by_hand():
     assert speed.latency[8].median == pytest.approx(0.5)
     times = {one.what: one.times.value for one in ratios_of(measured, "tiny", "giant", 0)}
     assert times == pytest.approx({"throughput": 20, "network": 24.75, "latency 8": 20})
+
+
+def test_intervals_of_speeds_and_ratios_have_the_confidence_asked_for():
+    measured = replace(measurement(tiny=[[1, 1], [1, 2]], giant=[[5, 9], [9, 9]]), processes=2)
+    for confidence in (0.95, 0.99):
+        tail = stdtrit(1, (1 + confidence) / 2)
+        (whole, *_) = ratios_of(measured, "tiny", "giant", 0, confidence)
+        assert np.log(whole.times.high / whole.times.value) == pytest.approx(tail * np.log(7 / 6) / 2)
+        speed = speed_of(measured, "tiny", 100, 0, confidence)
+        reach = pytest.approx(tail * np.log(3 / 2) / 2)
+        assert np.log(speed.whole.high / speed.whole.value) == reach
+        assert np.log(speed.latency[8].high / speed.latency[8].median) == reach
 
 
 def test_what_passes_between_processes_comes_back_as_it_was():

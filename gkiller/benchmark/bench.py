@@ -181,7 +181,7 @@ def run_bench(
     sets = _sets(request, dataset) if request.quality else []
     texts = _drawn(found.rows.texts, request.settings)
     plan = _plan(request.settings, texts, found.rows.texts, loaded.max_length)
-    settings, seed = request.settings, request.settings.bench.seed
+    settings = request.settings
     cold, before = {}, load_average()  # cold starts are a load of their own
     for done, spec in enumerate(specs):
         tell("cold starts", done, len(specs))
@@ -189,9 +189,10 @@ def run_bench(
         cold[spec.key] = start_cold(spec, few, plan.threads, settings.bench.processes)
     measured = time_systems(specs, plan, tell)
     here = machine(before, load_average())
-    speeds = {spec.key: speed_of(measured, spec.key, len(texts), seed) for spec in specs}
+    how = settings.bench.seed, settings.evaluation.confidence
+    speeds = {spec.key: speed_of(measured, spec.key, len(texts), *how) for spec in specs}
     ratios = [
-        ratio for own, rival in same_runtime(specs) for ratio in ratios_of(measured, own.key, rival.key, seed)
+        ratio for own, rival in same_runtime(specs) for ratio in ratios_of(measured, own.key, rival.key, *how)
     ]
     quality = None
     if request.quality:

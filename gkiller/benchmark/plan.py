@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -152,22 +153,22 @@ class SpeedRatio:
     times: Ratio
 
 
-def speed_of(measured: Measurement, key: str, rows: int, seed: int) -> Speed:
+def speed_of(measured: Measurement, key: str, rows: int, seed: int, confidence: float = 0.95) -> Speed:
     """Sum up what one system took; ``rows`` comments a pass."""
-    passes, processes = measured.passes[key], measured.processes
-    parts = {name: _rate(passes[:, place], processes, rows, seed) for place, name in enumerate(STAGES)}
+    passes = measured.passes[key]
+    sum_up = partial(summarise, processes=measured.processes, seed=seed, confidence=confidence)
+    parts = {name: _rate(sum_up(passes[:, place]), rows) for place, name in enumerate(STAGES)}
     return Speed(
-        whole=_rate(passes.sum(axis=1), processes, rows, seed),
-        latency={
-            length: summarise(found[key].sum(axis=1), processes=processes, seed=seed)
-            for length, found in measured.single.items()
-        },
+        whole=_rate(sum_up(passes.sum(axis=1)), rows),
+        latency={length: sum_up(found[key].sum(axis=1)) for length, found in measured.single.items()},
         tokens=measured.tokens[key],
         **parts,
     )
 
 
-def ratios_of(measured: Measurement, key: str, other: str, seed: int) -> list[SpeedRatio]:
+def ratios_of(
+    measured: Measurement, key: str, other: str, seed: int, confidence: float = 0.95
+) -> list[SpeedRatio]:
     """Return how many times as fast ``key`` is as ``other``, taken within rounds."""
     pairs = {
         "throughput": [measured.passes[name].sum(axis=1) for name in (other, key)],
@@ -177,10 +178,8 @@ def ratios_of(measured: Measurement, key: str, other: str, seed: int) -> list[Sp
             for length, found in measured.single.items()
         },
     }
-    return [
-        SpeedRatio(key, other, what, ratio(slower, faster, processes=measured.processes, seed=seed))
-        for what, (slower, faster) in pairs.items()
-    ]
+    divide = partial(ratio, processes=measured.processes, seed=seed, confidence=confidence)
+    return [SpeedRatio(key, other, what, divide(slower, faster)) for what, (slower, faster) in pairs.items()]
 
 
 def same_runtime(specs: Sequence[SystemSpec]) -> list[tuple[SystemSpec, SystemSpec]]:
@@ -201,6 +200,5 @@ def _comparable(rival: SystemSpec, own: Mapping[Runtime, SystemSpec]) -> bool:
     return rival.runtime in own or rival.kind in ("linear", "static")
 
 
-def _rate(seconds: Seconds, processes: int, rows: int, seed: int) -> Rate:
-    timing = summarise(seconds, processes=processes, seed=seed)
+def _rate(timing: Timing, rows: int) -> Rate:
     return Rate(rows / timing.median, rows / timing.high, rows / timing.low, timing.outliers)
