@@ -42,6 +42,7 @@ STUDENT = (
     "dendrites.min_gain=0.002",
 )
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""
+TEXT = pa.schema([("text", pa.large_string())])
 STEPS = ("own", "vectors", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
 MIXED = (*LABELLED, "wiki_context")
 """Corpora of the domain, whose comments are mixed."""
@@ -65,7 +66,8 @@ def transfer(data: Path, work: Path, mixed: int = 0) -> Path:
             paths.append(work / f"mixtures-{mixed}.parquet")
             sources = [path for name in MIXED if (path := data / "train" / f"{name}.parquet").is_file()]
             command(Path(__file__).with_name("mixtures.py"), *sources, "--rows", mixed, "--out", paths[-1])
-        pq.write_table(pa.concat_tables([pq.read_table(path, columns=["text"]) for path in paths]), target)
+        texts = [pq.read_table(path, columns=["text"]).cast(TEXT) for path in paths]
+        pq.write_table(pa.concat_tables(texts), target)
     return target
 
 

@@ -25,10 +25,13 @@ def write_corpora(folder: Path, sizes: Mapping[str, int], *, unknown: bool = Fal
         texts = [comment(number, rude=number % 3 == 0) for number in numbers]
         if name.startswith("suites"):
             texts = [f"{text} {GROUPS[row // 3 % 2]}" for row, text in enumerate(texts)]
-        columns: dict[str, list[object]] = {"text": [*texts], "label": [int(n % 3 == 0) for n in numbers]}
+        columns: dict[str, object] = {
+            "text": pa.array(texts, pa.large_string()),  # as pandas and polars write it
+            "label": [int(n % 3 == 0) for n in numbers],
+        }
         if name.endswith("jigsaw"):
             six = [None if unknown and n % 2 else int(n % 6 == 0) for n in numbers]
-            columns |= {label: [*six] for label in SIX}
+            columns |= dict.fromkeys(SIX, six)
         if name == "test/jigsaw":
             columns["weight"] = [0.5 + number % 2 for number in numbers]
         path = folder / f"{name}.parquet"
