@@ -83,6 +83,13 @@ def main() -> None:
         "--teacher-set", action="append", default=[], metavar="NAME:KEY=VALUE", help="of one teacher"
     )
     parser.add_argument(
+        "--public",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a teacher that learns from no own comments",
+    )
+    parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16"),
         default="auto",
@@ -102,8 +109,8 @@ def main() -> None:
     teachers = dict(pair.split("=", 1) for pair in arguments.teacher)
     if not teachers:
         parser.error("name a pretrained encoder with --teacher")
-    prepared, runs = prepare(data, work, own="own" not in arguments.without), work / "runs"
-    common = ("--data", prepared, "--threads", arguments.threads)
+    own, runs = "own" not in arguments.without, work / "runs"
+    threads = ("--threads", arguments.threads)
     without = {"augmentation": "train.augment=0", "dendrites": "dendrites.enabled=false"}
     left_out = [pair for step, pair in without.items() if step in arguments.without]
     flags: list[object] = settings((*STUDENT, *left_out, *arguments.set))
@@ -114,21 +121,23 @@ def main() -> None:
         encoder = work / f"encoder-{epochs}-{arguments.base_seed}"
         corpora = sorted((data / "train").glob("*.parquet"))
         script = Path(__file__).with_name("pretrain.py")
-        how = ("--epochs", epochs, "--seed", arguments.base_seed, "--threads", arguments.threads)
+        how = ("--epochs", epochs, "--seed", arguments.base_seed, *threads)
         command(script, *corpora, "--teacher", next(iter(teachers.values())), "--out", encoder, *how)
         flags += ["--encoder", encoder]
     if "teachers" not in arguments.without:
         for name, path in teachers.items():
-            own = settings_of(name, arguments.teacher_set)
-            how = settings((*TEACHER, f"train.precision={arguments.precision}"))
-            giant = ("--arch", "giant", "--base-model", path, "--seed", arguments.base_seed, *how, *own)
-            teacher = f"teacher-{name}-{arguments.base_seed}{prepared.name.removeprefix('prepared')}"
-            flags += ["--teacher", train(runs, teacher, *common, *giant)]
+            learnt = prepare(data, work, own=own and name not in arguments.public)
+            chosen = settings((*TEACHER, f"train.precision={arguments.precision}"))
+            chosen += settings_of(name, arguments.teacher_set)
+            giant = ("--arch", "giant", "--base-model", path, "--seed", arguments.base_seed, *chosen)
+            teacher = f"teacher-{name}-{arguments.base_seed}{learnt.name.removeprefix('prepared')}"
+            flags += ["--teacher", train(runs, teacher, "--data", learnt, *threads, *giant)]
         flags += settings([f"distill.precision={arguments.precision}"])
         if "transfer" not in arguments.without:
             mixed = 0 if "mixtures" in arguments.without else arguments.mixtures
             flags += ["--transfer", transfer(data, work, mixed)]
-    run = train(runs, arguments.name, *common, "--seed", arguments.seed, *flags)
+    common = ("--data", prepare(data, work, own=own), *threads, "--seed", arguments.seed)
+    run = train(runs, arguments.name, *common, *flags)
     if not arguments.no_graphs:
         export(run)
 

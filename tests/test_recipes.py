@@ -130,6 +130,30 @@ def test_mixtures_follow_the_transfer_comments(recipe, corpora, tmp_path):
     assert texts[10:] == own
 
 
+def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path, monkeypatch):
+    module, runs = recipe("default"), tmp_path / "runs"
+    trained: dict[str, list[str]] = {}
+
+    def train(folder, name, *flags):
+        trained[name] = [str(flag) for flag in flags]
+        return folder / name
+
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "command", lambda *words: None)
+    where = ["--data", str(corpora), "--work", str(tmp_path), "--without", "transfer", "--no-graphs"]
+    teachers = ["--teacher", "a=A", "--teacher", "b=B", "--public", "b", "--teacher-set", "b:train.augment=0"]
+    monkeypatch.setattr(sys, "argv", ["default.py", *where, *teachers])
+    module.main()
+    names = ["teacher-a-0", "teacher-b-0-public", "default"]
+    assert list(trained) == names
+    data = [flags[flags.index("--data") + 1] for flags in trained.values()]
+    assert [Path(one).name for one in data] == ["prepared", "prepared-public", "prepared"]
+    assert [flags[-1] == "train.augment=0" for flags in trained.values()] == [False, True, False]
+    taught = trained["default"]
+    given = [taught[place + 1] for place, word in enumerate(taught) if word == "--teacher"]
+    assert given == [str(runs / name) for name in names[:2]]
+
+
 def test_a_training_is_begun_gone_on_with_or_left(recipe, tmp_path, monkeypatch):
     module, ran = recipe("commands"), []
     monkeypatch.setattr(
