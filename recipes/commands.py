@@ -52,11 +52,11 @@ def train(runs: Path, name: str, *flags: object) -> Path:
     return run
 
 
-def export(run: Path, *flags: object, may_end_with: int = 0) -> Path:
+def export(run: Path, *flags: object, int8: Sequence[object] = (), may_end_with: int = 0) -> Path:
     """Write what is missing of a run's fp32 and int8 graphs, both with the flags; return the run."""
-    for step, graph in (("export", "model.onnx"), ("quantize", "model.int8.onnx")):
+    for step, graph, more in (("export", "model.onnx", ()), ("quantize", "model.int8.onnx", int8)):
         if not (run / "model" / "onnx" / graph).is_file():
-            gkiller(step, run, *flags, may_end_with=may_end_with)
+            gkiller(step, run, *flags, *more, may_end_with=may_end_with)
     return run
 
 
