@@ -10,11 +10,12 @@ there already is not made again, and a training that was stopped goes on:
    comments about groups of people (``recipes/corpora.py``).
 2. An encoder: the first teacher's word vectors, then masked-language pretraining on every comment
    (``recipes/pretrain.py``).
-3. Teachers: each ``--teacher`` fine-tuned on the six labels.
+3. Teachers: each ``--teacher`` fine-tuned on the six labels; a ``--public`` one without gkiller's comments.
 4. The model: the encoder, learning from labels and teachers on the labelled comments and from teachers alone
    on all others and on mixtures of the domain's own (``recipes/mixtures.py``), a share of the comments
    changed in each epoch (typing errors, obfuscation, other groups of people named); dendrites last, kept
-   where validation gains more than they cost.
+   where validation gains more than they cost. Where some teachers are ``--public``, a second training
+   follows, from the others alone: the public corpora teach that groups' names are insults.
 5. Its graphs, fp32 and int8, the latter of 7-bit weights, which score the same without VNNI.
 
 ``--without STEP`` leaves a step out, for the ablation: "own" (gkiller's comments), "pretraining" (word
@@ -25,6 +26,7 @@ vectors alone), "vectors" (no step 2), "augmentation", "transfer" (labelled comm
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,6 +44,8 @@ STUDENT = (
     "dendrites.min_gain=0.002",
 )
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""
+AFTERWARDS = ("train.epochs=3", "train.lr=5e-4")
+"""Settings of its second training, where there is one."""
 TEXT = pa.schema([("text", pa.large_string())])
 STEPS = ("own", "vectors", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
 MIXED = (*LABELLED, "wiki_context")
@@ -105,41 +109,66 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the model")
     parser.add_argument("--no-graphs", action="store_true", help="end before step 5")
     arguments = parser.parse_args()
-    data, work = arguments.data, arguments.work
-    teachers = dict(pair.split("=", 1) for pair in arguments.teacher)
-    if not teachers:
+    if not arguments.teacher:
         parser.error("name a pretrained encoder with --teacher")
-    own, runs = "own" not in arguments.without, work / "runs"
-    threads = ("--threads", arguments.threads)
-    without = {"augmentation": "train.augment=0", "dendrites": "dendrites.enabled=false"}
-    left_out = [pair for step, pair in without.items() if step in arguments.without]
-    flags: list[object] = settings((*STUDENT, *left_out, *arguments.set))
-    if "vectors" in arguments.without:
-        flags += ["--encoder", "fresh"]
-    else:
-        epochs = 0 if "pretraining" in arguments.without else arguments.pretraining_epochs
-        encoder = work / f"encoder-{epochs}-{arguments.base_seed}"
-        corpora = sorted((data / "train").glob("*.parquet"))
-        script = Path(__file__).with_name("pretrain.py")
-        how = ("--epochs", epochs, "--seed", arguments.base_seed, *threads)
-        command(script, *corpora, "--teacher", next(iter(teachers.values())), "--out", encoder, *how)
-        flags += ["--encoder", encoder]
-    if "teachers" not in arguments.without:
-        for name, path in teachers.items():
-            learnt = prepare(data, work, own=own and name not in arguments.public)
-            chosen = settings((*TEACHER, f"train.precision={arguments.precision}"))
-            chosen += settings_of(name, arguments.teacher_set)
-            giant = ("--arch", "giant", "--base-model", path, "--seed", arguments.base_seed, *chosen)
-            teacher = f"teacher-{name}-{arguments.base_seed}{learnt.name.removeprefix('prepared')}"
-            flags += ["--teacher", train(runs, teacher, "--data", learnt, *threads, *giant)]
-        flags += settings([f"distill.precision={arguments.precision}"])
-        if "transfer" not in arguments.without:
-            mixed = 0 if "mixtures" in arguments.without else arguments.mixtures
-            flags += ["--transfer", transfer(data, work, mixed)]
-    common = ("--data", prepare(data, work, own=own), *threads, "--seed", arguments.seed)
-    run = train(runs, arguments.name, *common, *flags)
+    make(arguments)
+
+
+def make(arguments: argparse.Namespace) -> None:
+    """Make what is missing of the steps."""
+    pretrained = dict(pair.split("=", 1) for pair in arguments.teacher)
+    left_out = arguments.without
+    off = {"augmentation": "train.augment=0", "dendrites": "dendrites.enabled=false"}
+    changed = [pair for step, pair in off.items() if step in left_out]
+    flags: list[object] = ["--threads", arguments.threads, "--seed", arguments.seed]
+    flags += settings((*STUDENT, *changed, *arguments.set, f"distill.precision={arguments.precision}"))
+    start: object = "fresh"
+    if "vectors" not in left_out:
+        start = pretrain(arguments, next(iter(pretrained.values())))
+    teachers = {} if "teachers" in left_out else teach(arguments, pretrained)
+    if teachers and "transfer" not in left_out:
+        mixed = 0 if "mixtures" in left_out else arguments.mixtures
+        flags += ["--transfer", transfer(arguments.data, arguments.work, mixed)]
+    flags += ["--data", prepare(arguments.data, arguments.work, own="own" not in left_out)]
+    runs, chosen = arguments.work / "runs", list(teachers.values())
+    knowing = [run for name, run in teachers.items() if name not in arguments.public]
+    if 0 < len(knowing) < len(chosen):
+        before = [*taught_by(chosen), *flags, *settings(["dendrites.enabled=false"])]
+        start = train(runs, f"{arguments.name}-first", "--encoder", start, *before) / "model"
+        chosen, flags = knowing, [*flags, *settings(AFTERWARDS)]
+    run = train(runs, arguments.name, "--encoder", start, *taught_by(chosen), *flags)
     if not arguments.no_graphs:
         export(run, int8=("--portable",))
+
+
+def taught_by(teachers: Sequence[Path]) -> list[object]:
+    """Return flags that name teachers."""
+    return [word for run in teachers for word in ("--teacher", run)]
+
+
+def pretrain(arguments: argparse.Namespace, teacher: str) -> Path:
+    """Make the encoder to start from; return its directory."""
+    epochs = 0 if "pretraining" in arguments.without else arguments.pretraining_epochs
+    encoder: Path = arguments.work / f"encoder-{epochs}-{arguments.base_seed}"
+    corpora = sorted((arguments.data / "train").glob("*.parquet"))
+    how = ("--epochs", epochs, "--seed", arguments.base_seed, "--threads", arguments.threads)
+    command(Path(__file__).with_name("pretrain.py"), *corpora, "--teacher", teacher, "--out", encoder, *how)
+    return encoder
+
+
+def teach(arguments: argparse.Namespace, pretrained: Mapping[str, str]) -> dict[str, Path]:
+    """Fine-tune the teachers; return their runs by name."""
+    runs = {}
+    for name, path in pretrained.items():
+        own = "own" not in arguments.without and name not in arguments.public
+        data = prepare(arguments.data, arguments.work, own=own)
+        how = settings((*TEACHER, f"train.precision={arguments.precision}"))
+        how += settings_of(name, arguments.teacher_set)
+        giant = ("--arch", "giant", "--base-model", path, "--seed", arguments.base_seed, *how)
+        run = f"teacher-{name}-{arguments.base_seed}{data.name.removeprefix('prepared')}"
+        where = ("--data", data, "--threads", arguments.threads)
+        runs[name] = train(arguments.work / "runs", run, *where, *giant)
+    return runs
 
 
 if __name__ == "__main__":

@@ -144,14 +144,22 @@ def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path
     teachers = ["--teacher", "a=A", "--teacher", "b=B", "--public", "b", "--teacher-set", "b:train.augment=0"]
     monkeypatch.setattr(sys, "argv", ["default.py", *where, *teachers])
     module.main()
-    names = ["teacher-a-0", "teacher-b-0-public", "default"]
-    assert list(trained) == names
-    data = [flags[flags.index("--data") + 1] for flags in trained.values()]
-    assert [Path(one).name for one in data] == ["prepared", "prepared-public", "prepared"]
-    assert [flags[-1] == "train.augment=0" for flags in trained.values()] == [False, True, False]
-    taught = trained["default"]
-    given = [taught[place + 1] for place, word in enumerate(taught) if word == "--teacher"]
-    assert given == [str(runs / name) for name in names[:2]]
+    teachers = [str(runs / name) for name in ("teacher-a-0", "teacher-b-0-public")]
+    assert list(trained) == ["teacher-a-0", "teacher-b-0-public", "default-first", "default"]
+    data = [Path(*after(flags, "--data")).name for flags in trained.values()]
+    assert data == ["prepared", "prepared-public", "prepared", "prepared"]
+    assert [flags[-1] == "train.augment=0" for flags in trained.values()] == [False, True, False, False]
+    first, last = trained["default-first"], trained["default"]
+    assert after(first, "--teacher") == teachers
+    assert after(last, "--teacher") == teachers[:1]
+    assert after(first, "--encoder") == [str(tmp_path / "encoder-1-0")]
+    assert after(last, "--encoder") == [str(runs / "default-first" / "model")]
+    assert after(last, "--set")[-2:] == list(module.AFTERWARDS)
+
+
+def after(words, flag):
+    """Return the word after each place where a flag stands."""
+    return [words[place + 1] for place, word in enumerate(words) if word == flag]
 
 
 def test_a_training_is_begun_gone_on_with_or_left(recipe, tmp_path, monkeypatch):

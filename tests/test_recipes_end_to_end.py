@@ -20,7 +20,12 @@ from gkiller.training.resume import run_settings
 
 RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "benchmarks"))
 LITTLE = ("--without", "own", "--mixtures", "40", "--threads", "1", "--precision", "fp32")
-QUICK = {"TRAIN__BATCH_SIZE": "64", "MODEL__MAX_LENGTH": "16", "EVALUATION__RESAMPLES": "10"}
+QUICK = {
+    "TRAIN__BATCH_SIZE": "64",
+    "MODEL__MAX_LENGTH": "16",
+    "EVALUATION__RESAMPLES": "10",
+    "DEPLOYMENT__INT8_FLIPS": "0.05",  # a network that has seen 200 comments is unsure of most
+}
 
 
 @pytest.fixture

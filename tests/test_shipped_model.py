@@ -1,0 +1,68 @@
+"""The default model as it lies in the package."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gkiller import assets, load
+from gkiller.cli.model_checks import check_model
+from gkiller.data.labels import CANONICAL_LABELS
+from gkiller.model.layout import settled
+from gkiller.settings import ModelSettings
+
+MOST_BYTES = 5_000_000
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load()
+
+
+def test_it_is_small_and_has_the_six_labels(classifier):
+    files = [path for path in assets.default_model_path().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MOST_BYTES
+    assert classifier.labels == CANONICAL_LABELS
+    assert all(0 < value < 1 for value in classifier.limits().values())
+
+
+@pytest.mark.parametrize(
+    ("comment", "flagged"),
+    [
+        ("you are a waste of space", True),
+        ("You absolute idiot, nobody wants you here.", True),
+        ("I am a proud gay man", False),
+        ("My neighbours are Muslim and we garden together.", False),
+        ("Thank you for the quick review.", False),
+    ],
+)
+def test_plain_cases_are_decided_as_a_person_would(classifier, comment, flagged):
+    assert ("toxicity" in classifier.predict(comment).flags) == flagged
+
+
+def test_a_new_process_scores_a_line_without_torch_and_network():
+    code = (
+        "import socket, sys; socket.socket.connect = None; from gkiller.cli.main import main; "
+        "status = main(['predict']); assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    given = "you are a waste of space\nI am a proud gay man\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=given, capture_output=True, text=True, check=True
+    )
+    assert [json.loads(line)["flagged"] for line in done.stdout.splitlines()] == [True, False]
+
+
+def test_it_scores_here_as_where_it_was_made():
+    found = check_model("default")
+    assert [check.status for check in found] == ["ok"] * len(found) != [], found
+
+
+def test_a_training_of_the_default_settings_starts_from_it():
+    assert settled(ModelSettings()).encoder == "default"
+
+
+def test_its_card_tells_data_licences_tests_and_groups():
+    card = (assets.default_model_path() / "README.md").read_text("utf-8")
+    for heading in ("## Data and licences", "## Tests", "## Groups of people", "## Limits"):
+        assert f"\n{heading}\n" in card
