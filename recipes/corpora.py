@@ -1,12 +1,12 @@
 """Prepare the public corpora with six labels.
 
-    python recipes/corpora.py --data $DATA --out prepared [--with-own]
+    python recipes/corpora.py --data $DATA --out prepared [--with-own [--with-more]]
 
 ``$DATA`` holds ``train/jigsaw.parquet``, ``train/civil.parquet``, ``valid/jigsaw.parquet`` and
 ``test/jigsaw.parquet``. A label that a corpus does not have is unknown there. Other corpora mean other things
 by their labels (a tweet's "offensive" is not Wikipedia's "toxic"), so their labels are not read.
 ``--with-own`` adds comments that were written for gkiller: the train rows of its sample, and those about
-groups of people (``identity.toml``).
+groups of people (``identity.toml``); ``--with-more`` more of the latter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from commands import gkiller
-from identity import identity_comments
+from identity import Use, identity_comments
 
 LABELS = {
     "toxicity": "label",
@@ -44,14 +44,15 @@ def six_labels(source: Path, target: Path) -> Path:
     return target
 
 
-def own_comments(folder: Path) -> Path:
+def own_comments(folder: Path, *uses: Use) -> Path:
     """Write the comments that were written for gkiller; return the file."""
-    gkiller("data", "prepare", "sample", "--out", folder / "sample")
+    gkiller("data", "prepare", "sample", "--out", folder / "sample", "--force")
     columns = ["text", *LABELS]
     sample = pq.read_table(folder / "sample" / "train.parquet", columns=columns)
-    tables = [sample, identity_comments(list(LABELS)).select(columns)]
-    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), folder / "own.parquet")
-    return folder / "own.parquet"
+    tables = [sample, *(identity_comments(list(LABELS), use=use).select(columns) for use in uses)]
+    target = folder / ("own-more.parquet" if "more" in uses else "own.parquet")
+    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), target)
+    return target
 
 
 def main() -> None:
@@ -64,13 +65,14 @@ def main() -> None:
         "--out", type=Path, required=True, help="directory to write; the corpora's files go to six/ beside it"
     )
     parser.add_argument("--with-own", action="store_true", help="train on gkiller's own comments too")
+    parser.add_argument("--with-more", action="store_true", help="with --with-own: more about groups")
     arguments = parser.parse_args()
     data, out = arguments.data, arguments.out
     folder = out.parent / "six"
     folder.mkdir(parents=True, exist_ok=True)
     train = [six_labels(data / "train" / f"{name}.parquet", folder / f"{name}.parquet") for name in LABELLED]
     if arguments.with_own:
-        train.append(own_comments(folder))
+        train.append(own_comments(folder, "train", *(["more"] if arguments.with_more else [])))
     valid, test = (
         six_labels(data / name / "jigsaw.parquet", folder / f"{name}.parquet") for name in ("valid", "test")
     )

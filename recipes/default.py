@@ -15,7 +15,8 @@ there already is not made again, and a training that was stopped goes on:
    on all others and on mixtures of the domain's own (``recipes/mixtures.py``), a share of the comments
    changed in each epoch (typing errors, obfuscation, other groups of people named); dendrites last, kept
    where validation gains more than they cost. Where some teachers are ``--public``, a second training
-   follows, from the others alone: the public corpora teach that groups' names are insults.
+   follows, from the others alone and with more comments about groups: the public corpora teach that the
+   names of groups are insults.
 5. Its graphs, fp32 and int8, the latter of 7-bit weights, which score the same without VNNI.
 
 ``--without STEP`` leaves a step out, for the ablation: "own" (gkiller's comments), "pretraining" (word
@@ -44,7 +45,7 @@ STUDENT = (
     "dendrites.min_gain=0.002",
 )
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""
-AFTERWARDS = ("train.epochs=3", "train.lr=5e-4")
+AFTERWARDS = ("train.epochs=3", "train.lr=5e-4", "distill.transfer_rows=40000")
 """Settings of its second training, where there is one."""
 TEXT = pa.schema([("text", pa.large_string())])
 STEPS = ("own", "vectors", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
@@ -52,12 +53,13 @@ MIXED = (*LABELLED, "wiki_context")
 """Corpora of the domain, whose comments are mixed."""
 
 
-def prepare(data: Path, work: Path, *, own: bool = True) -> Path:
-    """Prepare the six labels, with gkiller's own comments or without; return the directory."""
-    out = work / ("prepared" if own else "prepared-public")
+def prepare(data: Path, work: Path, *, own: bool = True, more: bool = False) -> Path:
+    """Prepare the six labels, with gkiller's own comments, more of them, or none; return the directory."""
+    kind = ("-more" if more else "") if own else "-public"
+    out = work / f"prepared{kind}"
     if not (out / "manifest.json").is_file():
-        more = ["--with-own"] if own else []
-        command(Path(__file__).with_name("corpora.py"), "--data", data, "--out", out, *more)
+        flags = {"": ["--with-own"], "-more": ["--with-own", "--with-more"], "-public": []}[kind]
+        command(Path(__file__).with_name("corpora.py"), "--data", data, "--out", out, *flags)
     return out
 
 
@@ -129,14 +131,18 @@ def make(arguments: argparse.Namespace) -> None:
     if teachers and "transfer" not in left_out:
         mixed = 0 if "mixtures" in left_out else arguments.mixtures
         flags += ["--transfer", transfer(arguments.data, arguments.work, mixed)]
-    flags += ["--data", prepare(arguments.data, arguments.work, own="own" not in left_out)]
-    runs, chosen = arguments.work / "runs", list(teachers.values())
+    own, runs, chosen = "own" not in left_out, arguments.work / "runs", list(teachers.values())
     knowing = [run for name, run in teachers.items() if name not in arguments.public]
-    if 0 < len(knowing) < len(chosen):
-        before = [*taught_by(chosen), *flags, *settings(["dendrites.enabled=false"])]
-        start = train(runs, f"{arguments.name}-first", "--encoder", start, *before) / "model"
+    again = 0 < len(knowing) < len(chosen)
+    if again:
+        data = prepare(arguments.data, arguments.work, own=own)
+        how = ["--data", data, "--encoder", start, *taught_by(chosen), *flags]
+        first = train(runs, f"{arguments.name}-first", *how, *settings(["dendrites.enabled=false"]))
+        start = first / "model"
         chosen, flags = knowing, [*flags, *settings(AFTERWARDS)]
-    run = train(runs, arguments.name, "--encoder", start, *taught_by(chosen), *flags)
+    data = prepare(arguments.data, arguments.work, own=own, more=again)
+    how = ["--data", data, "--encoder", start, *taught_by(chosen), *flags]
+    run = train(runs, arguments.name, *how)
     if not arguments.no_graphs:
         export(run, int8=("--portable",))
 

@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from gkiller.data.augment.identity import CLASSES
 from gkiller.data.sample_grammar import Grammar, expand, load_grammar, pick, stable_random
 
-ROWS = 60
+Use = Literal["train", "more", "measure"]
+ROWS: dict[Use, int] = {"train": 60, "more": 150, "measure": 60}
 """Comments about each group."""
 HARMLESS = 0.6
 """Share of them without any label."""
@@ -35,9 +36,7 @@ AMID = 0.3
 """Share with a situation of the sample before or after."""
 
 
-def identity_comments(
-    labels: Sequence[str], seed: int = 0, use: Literal["train", "measure"] = "train"
-) -> pa.Table:
+def identity_comments(labels: Sequence[str], seed: int = 0, use: Use = "train") -> pa.Table:
     """Return comments: columns "text" and "term" and one of 0 and 1 for each label; no text twice."""
     written = _written()
     grammar = load_grammar()
@@ -48,7 +47,7 @@ def identity_comments(
         others = tuple(other for other in terms if other != term)
         words = replace(grammar, fillers={**grammar.fillers, **own, "adj": (term,), "other": others})
         rng = stable_random("identity", use, seed, term)
-        for _ in range(ROWS):
+        for _ in range(ROWS[use]):
             frame, true = _frame(written[use], rng)
             found.setdefault(_comment(frame, words, rng), (term.lower(), true))
     columns = {label: [int(label in true) for _, true in found.values()] for label in labels}

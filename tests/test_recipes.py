@@ -51,6 +51,19 @@ def test_corpora_become_six_labels_with_unknown_ones(recipe, corpora, tmp_path, 
     assert set(weights) == {0.5, 1.5}
 
 
+def test_more_own_comments_are_prepared_beside_the_others(recipe, corpora, tmp_path, monkeypatch):
+    module, work = recipe("corpora"), tmp_path / "work"
+    rows = {}
+    for name, flags in {"prepared": [], "prepared-more": ["--with-more"]}.items():
+        argv = ["corpora.py", "--data", str(corpora), "--out", str(work / name), "--with-own", *flags]
+        monkeypatch.setattr(sys, "argv", argv)
+        module.main()
+        rows[name] = set(pq.read_table(work / name / "train.parquet")["text"].to_pylist())
+    assert rows["prepared"] < rows["prepared-more"]
+    more = recipe("identity").identity_comments(["toxicity"], use="more")["text"].to_pylist()
+    assert len(rows["prepared-more"] - rows["prepared"]) > 0.95 * len(more)
+
+
 def test_comments_about_groups_name_each_alike(recipe):
     module = recipe("identity")
     labels = ("toxicity", "insult", "identity_attack", "threat")
@@ -79,7 +92,10 @@ def test_comments_to_measure_with_are_not_like_those_to_train_on(recipe, tmp_pat
     table = pq.read_table(tmp_path / "groups.parquet")
     assert table.column_names == ["text", "term", "toxicity"]
     trained = module.identity_comments(["toxicity"])
-    assert not set(table["text"].to_pylist()) & set(trained["text"].to_pylist())
+    more = module.identity_comments(["toxicity"], use="more")
+    assert set(more["term"].to_pylist()) == set(trained["term"].to_pylist())
+    for one in (trained, more):
+        assert not set(table["text"].to_pylist()) & set(one["text"].to_pylist())
     own = set(table["term"].to_pylist()) - set(trained["term"].to_pylist())
     assert own == module.unlisted()
     assert own
@@ -147,14 +163,14 @@ def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path
     teachers = [str(runs / name) for name in ("teacher-a-0", "teacher-b-0-public")]
     assert list(trained) == ["teacher-a-0", "teacher-b-0-public", "default-first", "default"]
     data = [Path(*after(flags, "--data")).name for flags in trained.values()]
-    assert data == ["prepared", "prepared-public", "prepared", "prepared"]
+    assert data == ["prepared", "prepared-public", "prepared", "prepared-more"]
     assert [flags[-1] == "train.augment=0" for flags in trained.values()] == [False, True, False, False]
     first, last = trained["default-first"], trained["default"]
     assert after(first, "--teacher") == teachers
     assert after(last, "--teacher") == teachers[:1]
     assert after(first, "--encoder") == [str(tmp_path / "encoder-1-0")]
     assert after(last, "--encoder") == [str(runs / "default-first" / "model")]
-    assert after(last, "--set")[-2:] == list(module.AFTERWARDS)
+    assert after(last, "--set")[-len(module.AFTERWARDS) :] == list(module.AFTERWARDS)
 
 
 def after(words, flag):
