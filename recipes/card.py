@@ -69,7 +69,8 @@ def identity(madlibs: dict[str, Any], own: dict[str, Any]) -> Iterator[str]:
         f"On {madlibs['rows']:,} template sentences that name a group, half of them toxic (Jigsaw's identity "
         "madlibs): AUC among the group's own sentences (subgroup), of its harmless ones against toxic ones "
         "of the others (BPSN), of its toxic ones against harmless ones of the others (BNSP), and the share "
-        "of its harmless ones that are called toxic (FPR). Far from the others' means bias."
+        "of its harmless ones that are called toxic (FPR). Far from the others' means bias. Longer sentences "
+        "that begin as these do, written for gkiller, were trained on."
     )
     yield ""
     yield from groups(madlibs)
