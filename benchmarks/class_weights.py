@@ -36,6 +36,7 @@ def run_one(lr: float, weights: str, seed: int, arguments: argparse.Namespace) -
     overrides = [
         f"data.source={arguments.data}",
         f"data.sample_size={arguments.rows}",
+        "model.encoder=fresh",
         "dendrites.enabled=false",
         f"train.lr={lr}",
         f"train.class_weights={weights}",
