@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--with-own", action="store_true", help="train on gkiller's own comments too")
     parser.add_argument("--with-more", action="store_true", help="with --with-own: more about groups")
     arguments = parser.parse_args()
+    if arguments.with_more and not arguments.with_own:
+        parser.error("--with-more needs --with-own")
     data, out = arguments.data, arguments.out
     folder = out.parent / "six"
     folder.mkdir(parents=True, exist_ok=True)

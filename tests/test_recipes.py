@@ -62,6 +62,9 @@ def test_more_own_comments_are_prepared_beside_the_others(recipe, corpora, tmp_p
     assert rows["prepared"] < rows["prepared-more"]
     more = recipe("identity").identity_comments(["toxicity"], use="more")["text"].to_pylist()
     assert len(rows["prepared-more"] - rows["prepared"]) > 0.95 * len(more)
+    argv.remove("--with-own")
+    with pytest.raises(SystemExit):
+        module.main()
 
 
 def test_comments_about_groups_name_each_alike(recipe):
