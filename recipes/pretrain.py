@@ -3,7 +3,7 @@
     python recipes/pretrain.py comments.parquet more.parquet --teacher path/to/all-MiniLM-L6-v2 --out encoder
 
 The directory that it writes is one for ``gkiller train --encoder encoder``: config.json, model.safetensors
-and tokenizer.json. Its steps:
+and tokenizer.json, gkiller's own that also reads look-alikes (``recipes/lookalikes.py``). Its steps:
 
 1. **Word vectors.** A token of gkiller's vocabulary gets the mean of the vectors that the teacher has for the
    token's text; all are projected on their first principal components and scaled. ``--teacher`` may be left
@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
+from lookalikes import reading_lookalikes
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertForMaskedLM
@@ -37,8 +38,7 @@ from transformers import AutoModel, BertConfig, BertForMaskedLM
 from gkiller.assets import tokenizer_path
 from gkiller.data.batches import Tokens, tokenize, training_batches
 from gkiller.files import atomic_directory
-from gkiller.model.tokenizer import read_tokenizer
-from gkiller.model.wordpiece import special_ids
+from gkiller.model.wordpiece import parse_tokenizer, special_ids
 from gkiller.settings import ModelSettings
 from gkiller.training.checkpoint import load_weights, save_weights
 from gkiller.training.optim import build_optimizer
@@ -232,7 +232,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
     shape = ModelSettings()
-    tokenizer = read_tokenizer(tokenizer_path(), shape.max_length)
+    own = reading_lookalikes(Tokenizer.from_file(str(tokenizer_path())))
+    tokenizer = parse_tokenizer(own.to_str(), str(tokenizer_path()), shape.max_length)
     model = new_model(shape, tokenizer.get_vocab_size(), arguments.seed)
     if arguments.teacher is not None:
         vectors = word_vectors(tokenizer, arguments.teacher, shape.hidden)
@@ -256,7 +257,7 @@ def main() -> None:
         ).run(folder)
     with atomic_directory(arguments.out) as temporary:
         model.bert.save_pretrained(temporary)
-        shutil.copyfile(tokenizer_path(), temporary / "tokenizer.json")
+        own.save(str(temporary / "tokenizer.json"))
     shutil.rmtree(folder, ignore_errors=True)
     say(f"written: {arguments.out}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 
 # Before torch is imported: its networks are tiny here, and the tests' own processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,6 +18,16 @@ from toy import SIX, TINY, record_path, tiny_settings, toy_tokenizer, write_six_
 from gkiller.cli.main import main
 from gkiller.data.prepare import prepare
 from gkiller.settings import DataSettings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scratch(tmp_path_factory):
+    """Let processes that a test kills leave their temporary files where pytest clears up."""
+    folder = str(tmp_path_factory.mktemp("scratch"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -175,6 +175,8 @@ def test_the_tables_show_every_part(call, place):
     assert code == 0
     for words in ("Size and speed", "times as fast", "Quality on test", "Paired on test", "Scorecard"):
         assert words in out
+    head = out[out.index("Paired on test") :].splitlines()[2]
+    assert head.split()[:3] == ["system", "against", "label"]
 
 
 # -- files and exit codes -----------------------------------------------------------------------

@@ -13,16 +13,35 @@ from gkiller.inference import encoding
 from gkiller.inference.batches import BATCH_ROWS, BATCH_TOKENS, batches, make_windows, pad, window_starts
 from gkiller.inference.encoding import Encoder
 
+
+def folding():
+    """Return a tokenizer that changes characters before BERT's normaliser."""
+    tokenizer = toy_tokenizer()
+    first = [normalizers.NFKC(), normalizers.Replace("а", "a"), normalizers.Replace("é", "!")]
+    tokenizer.normalizer = normalizers.Sequence([*first, tokenizer.normalizer])
+    return tokenizer
+
+
 SHIPPED = tokenizer_path().read_text("utf-8")
-ENCODERS = {"toy": Encoder(toy_tokenizer().to_str(), "toy", 16), "shipped": Encoder(SHIPPED, "shipped", 128)}
-REFERENCE = {"toy": toy_tokenizer(), "shipped": Tokenizer.from_str(SHIPPED)}
+REFERENCE = {"toy": toy_tokenizer(), "folding": folding(), "shipped": Tokenizer.from_str(SHIPPED)}
+ENCODERS = {name: Encoder(tokenizer.to_str(), name, 128) for name, tokenizer in REFERENCE.items()}
 for tokenizer in REFERENCE.values():
     tokenizer.encode_special_tokens = True
 
 ANY = st.text(st.characters(), max_size=60)  # surrogates, NULs and all
 TRICKY = st.text(
     st.sampled_from(
-        [*"aB1é́ß！😀中 \t\n\r.,!'[]#", "\0", "\x1c", "\x7f", "\x85", "\u00a0", "\u2028", "\ud800", "\u200d"]
+        [
+            *"aаB1é́ß！½…😀中 \t\n\r.,!'[]#",
+            "\0",
+            "\x1c",
+            "\x7f",
+            "\x85",
+            "\u00a0",
+            "\u2028",
+            "\ud800",
+            "\u200d",
+        ]
     ),
     max_size=30,
 )
@@ -45,6 +64,14 @@ def test_words_hold_all_ids_and_know_their_place(text):
     places = [place for word in words for place in (word.start, word.end)]
     assert all(0 <= place <= len(text) for place in places)
     assert [word.start for word in words] == sorted(word.start for word in words)
+
+
+def test_what_is_kept_by_the_word():
+    assert all(encoder.by_word for encoder in ENCODERS.values())
+    for part in (normalizers.Replace("b", "a"), normalizers.Strip(), normalizers.NFKD()):
+        tokenizer = toy_tokenizer()
+        tokenizer.normalizer = normalizers.Sequence([part, tokenizer.normalizer])
+        assert not Encoder(tokenizer.to_str(), "other", 16).by_word
 
 
 def test_words_of_a_sentence():

@@ -32,7 +32,14 @@ def template(content, single=("[CLS]", None, "[SEP]"), ids=None, defined=("[CLS]
 SPLIT = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False}
 CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
 CUT = {"direction": "Left", "max_length": 1, "strategy": "OnlyFirst", "stride": 9}
-GROW = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+
+
+def replaces(pattern="а", content="a", times=1):
+    one = {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+    return {"type": "Sequence", "normalizers": [one] * times}
+
+
+ANYTHING = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
 
 
 @pytest.mark.parametrize(
@@ -57,8 +64,15 @@ GROW = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
         (lambda t: t.pop("model"), "model is not an object"),
         (lambda t: t.update(pre_tokenizer=SPLIT), "'Split'"),
         (lambda t: t.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [SPLIT]}), "'Split'"),
-        (lambda t: t.update(normalizer=GROW), "'Replace'"),
-        (lambda t: t.update(normalizer={"type": "Sequence", "normalizers": [GROW]}), "'Replace'"),
+        (lambda t: t.update(normalizer=ANYTHING), "replaces something else"),
+        (lambda t: t.update(normalizer=replaces(content="a" * 1000)), "replaces something else"),
+        (lambda t: t.update(normalizer=replaces(content="")), "replaces something else"),
+        (lambda t: t.update(normalizer=replaces(content=5)), "replaces something else"),
+        (lambda t: t.update(normalizer=replaces("ab")), "replaces something else"),
+        (lambda t: t.update(normalizer=replaces(5)), "replaces something else"),
+        (lambda t: t.update(normalizer=replaces(times=1001)), "1,001 characters"),
+        (lambda t: t.update(normalizer={"type": "Replace", "content": "a"}), "not a tokenizer"),
+        (lambda t: t.update(normalizer={"type": "Replace", "pattern": "a"}), "not a tokenizer"),
         (lambda t: t.update(normalizer={"type": "Sequence", "normalizers": 5}), "not a tokenizer"),
         (lambda t: t.update(normalizer={"type": "Sequence"}), "not a tokenizer"),
         (lambda t: t.update(normalizer={"type": ["Lowercase"]}), "not a tokenizer"),
@@ -79,7 +93,7 @@ GROW = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
         (lambda t: template(t, single=("[CLS]", "[SEP]")), "0 times"),
         (lambda t: template(t, single=("[CLS]", None, None, "[SEP]")), "2 times"),
     ],
-    ids=range(37),
+    ids=range(44),
 )
 def test_a_tokenizer_that_is_hostile(saved, change, said):
     replace(saved, "tokenizer.json", tokenizer(change))
@@ -97,6 +111,7 @@ def test_a_tokenizer_that_is_hostile(saved, change, said):
         lambda t: t.update(
             normalizer={"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}
         ),
+        lambda t: t.update(normalizer=replaces()),
     ],
 )
 def test_tokenizers_that_are_not_hostile(saved, change):

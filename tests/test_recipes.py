@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from toy_corpora import write_corpora
+
+from gkiller.assets import tokenizer_path
+from gkiller.data.augment.letters import HOMOGLYPHS, homoglyph
+from gkiller.inference.encoding import Encoder
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -21,7 +27,7 @@ def recipe(monkeypatch):
     """Import a module of the recipes."""
     monkeypatch.syspath_prepend(str(RECIPES))
     yield importlib.import_module
-    for name in ("commands", "corpora", "default", "identity", "mixtures"):
+    for name in ("commands", "corpora", "default", "identity", "lookalikes", "mixtures"):
         sys.modules.pop(name, None)
 
 
@@ -132,6 +138,31 @@ def test_mixtures_of_any_comments_are_not_blank(texts):
         sys.path.remove(str(RECIPES))
     assert all(one.strip() for one in found)
     assert not {one.casefold() for one in found} & {text.casefold() for text in texts}
+
+
+def test_lookalikes_are_single_letters_that_nothing_else_changes(recipe):
+    known = recipe("lookalikes").LOOKALIKES
+    assert known.keys() >= set(HOMOGLYPHS.values())
+    for alike, latin in known.items():
+        assert not alike.isascii()
+        assert unicodedata.normalize("NFKC", alike) == alike
+        assert latin.isascii()
+        assert latin.isalpha()
+        assert len(latin) == 1
+
+
+def test_a_tokenizer_that_reads_lookalikes_reads_what_was_meant(recipe):
+    plain = Tokenizer.from_file(str(tokenizer_path()))
+    before = plain.to_str()
+    made = recipe("lookalikes").reading_lookalikes(plain)
+    assert plain.to_str() == before
+    meant = "What an IDIOT, such a clown: Stop it!"
+    disguised = homoglyph(meant, np.random.default_rng(0), 1.0)
+    assert disguised != meant
+    for text in (meant, disguised, "".join(chr(ord(c) + 0xFEE0) if c.isalnum() else c for c in meant)):
+        assert made.encode(text).tokens == plain.encode(meant).tokens
+    assert plain.encode(disguised).tokens != plain.encode(meant).tokens
+    assert Encoder(made.to_str(), "made", 128).by_word
 
 
 def test_transfer_comments_are_those_of_the_other_corpora(recipe, corpora, tmp_path):

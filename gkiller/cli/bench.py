@@ -272,8 +272,8 @@ def _duels(one: SetQuality) -> Table:
         change = f"{f1.relative - 1:+.1%} ({f1.relative_low - 1:+.1%} to {f1.relative_high - 1:+.1%})"
         delta = f"{f1.delta:+.3f} ({f1.low:+.3f} to {f1.high:+.3f})"
         needed = f", about {duel.verdict.needed_n:,} rows needed" if duel.verdict.needed_n else ""
-        rows.append((duel.model, duel.rival, delta, change, duel.verdict.kind + needed))
-    header = ("system", "against", "ΔF1", "relative", "within the margin?")
+        rows.append((duel.model, duel.rival, duel.label, delta, change, duel.verdict.kind + needed))
+    header = ("system", "against", "label", "ΔF1", "relative", "within the margin?")
     return results_table(f"Paired on {one.name}", header, rows)
 
 

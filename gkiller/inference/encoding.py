@@ -7,6 +7,7 @@ reach the tokenizer. A tokenizer that works in another way is asked for every co
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from gkiller.model.wordpiece import check_padding, check_vocabulary, parse_tokenizer, special_ids
+from gkiller.model.wordpiece import (
+    check_padding,
+    check_vocabulary,
+    normalizers_in,
+    parse_tokenizer,
+    special_ids,
+)
 
 Ids = npt.NDArray[np.int64]
 
@@ -67,7 +76,7 @@ class Encoder:
         self.mask = special.unknown if special.mask is None else special.mask
         self._words = _Words(self._tokenizer)
         self.by_word = _reads_word_by_word(self._tokenizer)
-        self._lowercase = self.by_word and bool(self._tokenizer.normalizer.lowercase)
+        self._lowercase = self.by_word and _normalizers(self._tokenizer)[-1]["lowercase"]
 
     def check_fits(self, config: Mapping[str, Any]) -> None:
         """Compare the tokenizer with the network, by its config.json.
@@ -145,12 +154,30 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _reads_word_by_word(tokenizer: Tokenizer) -> bool:
-    """Return whether the tokenizer is BERT's, whose words do not depend on their neighbours."""
-    parts: tuple[Any, ...] = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.model)
-    kinds = tuple(type(part).__name__ for part in parts)
+    """Return whether the tokenizer is BERT's, whose words do not depend on their neighbours.
+
+    What its normalizer does before BERT's part may not change ASCII.
+    """
+    if (type(tokenizer.pre_tokenizer), type(tokenizer.model)) != (BertPreTokenizer, WordPiece):
+        return False
+    *before, last = _normalizers(tokenizer) or [{"type": None}]
     added = tokenizer.get_added_tokens_decoder().values()
     return (
-        kinds == ("BertNormalizer", "BertPreTokenizer", "WordPiece")
-        and bool(parts[0].clean_text)
+        last["type"] == "BertNormalizer"
+        and last["clean_text"]
+        and all(_leaves_ascii(one) for one in before)
         and all(token.special for token in added)
     )
+
+
+def _normalizers(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Return the parts of a tokenizer's normalizer."""
+    if tokenizer.normalizer is None:
+        return []
+    return normalizers_in(json.loads(tokenizer.normalizer.__getstate__()))
+
+
+def _leaves_ascii(normalizer: dict[str, Any]) -> bool:
+    if normalizer["type"] == "Replace":
+        return not normalizer["pattern"]["String"].isascii()
+    return normalizer["type"] in ("NFC", "NFKC")

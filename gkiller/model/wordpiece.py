@@ -59,14 +59,25 @@ BERT: Final = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA: Final = SpecialTokens("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 
 _PARTS = {
-    "normalizer": {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Strip", "StripAccents"},
+    "normalizer": {
+        "BertNormalizer",
+        "Lowercase",
+        "NFC",
+        "NFD",
+        "NFKC",
+        "NFKD",
+        "Replace",
+        "Strip",
+        "StripAccents",
+    },
     "pre_tokenizer": {"BertPreTokenizer", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"},
     "model": {"WordPiece", "WordLevel"},
     "post_processor": {"BertProcessing", "RobertaProcessing", "TemplateProcessing"},
     "decoder": {"WordPiece"},
 }
 """What a tokenizer of word pieces is made of. Others can hold regular expressions that take for ever on some
-comment, or texts that grow with each character, or they crash on some inputs."""
+comment, or texts that grow with each character, or they crash on some inputs. A Replace must be of one
+character by one character, such as a letter of another script that looks like a Latin one."""
 _BYTE_LEVEL_PARTS: dict[str, set[str]] = {
     "normalizer": set(),
     "pre_tokenizer": {"ByteLevel"},
@@ -82,6 +93,8 @@ _BYTE_LEVEL_MODEL: dict[str, tuple[Any, ...]] = {
 }
 """What the BPE of a byte-level tokenizer must say, or leave out: anything else makes its pieces random, or
 another kind of BPE."""
+_MAX_REPLACED = 1000
+"""Characters that a normalizer may replace: it goes through a comment once for each."""
 _MAX_WORD = 1000
 """Characters of a word that WordPiece looks at: its time grows with their square."""
 REMEDY = "name a tokenizer.json that was saved for a BERT model, or use the one gkiller ships"
@@ -200,6 +213,7 @@ def _check_parts(content: dict[str, Any]) -> None:
             if kind not in types:
                 known = f"one of {', '.join(sorted(types))}" if types else "none"
                 raise ValueError(f"its {part} is {str(kind)[:80]!r}, and {whose} is {known}")
+    _check_replaced(content.get("normalizer"))
     model = content["model"]
     if not isinstance(model.get("vocab"), dict):
         raise ValueError("its vocabulary is not an object")
@@ -214,6 +228,27 @@ def _check_parts(content: dict[str, Any]) -> None:
             raise ValueError("its post_processor uses a special token that it does not define")
         if (times := sum("Sequence" in piece for piece in post["single"])) != 1:
             raise ValueError(f"its post_processor has the comment {times} times, not once")
+
+
+def _check_replaced(normalizer: dict[str, Any] | None) -> None:
+    replaced = [one for one in normalizers_in(normalizer) if one["type"] == "Replace"]
+    for one in replaced:
+        characters = one["pattern"].get("String"), one["content"]
+        if not all(isinstance(text, str) and len(text) == 1 for text in characters):
+            raise ValueError("its normalizer replaces something else than one character by one character")
+    if len(replaced) > _MAX_REPLACED:
+        raise ValueError(
+            f"its normalizer replaces {len(replaced):,} characters, not {_MAX_REPLACED:,} at most"
+        )
+
+
+def normalizers_in(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the parts of a checked normalizer, as a tokenizer.json has them, in their order."""
+    if normalizer is None:
+        return []
+    if normalizer["type"] == "Sequence":
+        return list(normalizer["normalizers"])
+    return [normalizer]
 
 
 def _check_word_pieces(model: dict[str, Any]) -> None:
