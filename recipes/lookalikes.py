@@ -1,0 +1,82 @@
+"""A tokenizer that reads letters of other scripts as the Latin ones that they look like.
+
+A comment can be disguised with letters that a reader takes for Latin ones; a vocabulary of English has no
+words of them. `reading_lookalikes` undoes that in the tokenizer itself, so that every program that reads its
+tokenizer.json does the same: first Unicode's compatibility forms (NFKC: full width, mathematical and circled
+letters), then, letter by letter, `LOOKALIKES`. Words that are meant in these letters are changed too: this is
+for models of English.
+"""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer, normalizers
+
+from gkiller.data.augment.letters import HOMOGLYPHS
+
+_ALIKE = {
+    "a": "αᴀɑ",
+    "b": "вʙ",
+    "c": "ςᴄ",
+    "d": "ԁᴅɗ",
+    "e": "εᴇɛ",
+    "f": "ꜰƒ",
+    "g": "ԍɢɡɠ",
+    "h": "һʜհ",
+    "i": "ιɪıɩ",
+    "j": "ϳᴊ",
+    "k": "кκᴋ",
+    "l": "ӏʟł",
+    "m": "мᴍ",
+    "n": "пηɴո",
+    "o": "οᴏøօ",
+    "p": "ρᴘ",
+    "q": "ԛզ",
+    "r": "гʀ",
+    "s": "ꜱ",
+    "t": "тτᴛŧ",
+    "u": "υᴜսʉ",
+    "v": "ѵνᴠʋ",
+    "w": "ԝωѡᴡ",
+    "x": "χ",
+    "y": "үγʏ",
+    "z": "ζᴢ",
+    "A": "Α",
+    "B": "Β",
+    "D": "Ꭰ",
+    "E": "ΕЁ",
+    "G": "Ԍ",
+    "H": "ΗҺ",
+    "I": "ΙӀ",
+    "J": "Ϳ",
+    "K": "Κ",
+    "L": "ᏞŁ",
+    "M": "Μ",
+    "N": "Ν",
+    "O": "ΟՕØ",
+    "P": "Ρ",
+    "Q": "Ԛ",
+    "R": "Ꭱ",
+    "S": "ՏᏚ",
+    "T": "ΤŦ",
+    "U": "ՍᑌɄ",
+    "V": "ѴᏙ",
+    "W": "ԜᎳ",
+    "X": "Χ",
+    "Y": "ΥҮ",
+    "Z": "ΖᏃ",
+}
+"""Latin letters, and letters of Cyrillic, Greek, Armenian, Cherokee and rare Latin that look like them."""
+
+LOOKALIKES: dict[str, str] = {
+    **{alike: latin for latin, several in _ALIKE.items() for alike in several},
+    **{alike: latin for latin, alike in HOMOGLYPHS.items()},
+}
+"""Characters, and the Latin letter that each is read as. Those of the augmentation are among them."""
+
+
+def reading_lookalikes(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a copy of a tokenizer of BERT's kind that reads look-alikes as Latin letters."""
+    made = Tokenizer.from_str(tokenizer.to_str())
+    replaced = [normalizers.Replace(alike, latin) for alike, latin in LOOKALIKES.items()]
+    made.normalizer = normalizers.Sequence([normalizers.NFKC(), *replaced, made.normalizer])
+    return made
