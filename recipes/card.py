@@ -50,14 +50,18 @@ def tests(found: dict[str, dict[str, Any]]) -> Iterator[str]:
 def robustness(found: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of what disguise costs."""
     model = found["models"][0]
-    yield "## When toxic comments are disguised"
+    yield "## When comments are disguised"
     yield ""
-    yield f"Recall on {found['positives']:,} toxic comments of validation: {figure(model['recall'])}."
+    yield (
+        f"Recall on {found['positives']:,} toxic comments of validation: {figure(model['recall'])}; share of "
+        f"{found['negatives']:,} harmless ones that are called toxic (FPR): {figure(model['fpr'])}."
+    )
     yield ""
-    yield "| change | recall | lost |"
-    yield "|---|---|---|"
+    yield "| change | recall | lost | FPR | added |"
+    yield "|---|---|---|---|---|"
     for kind, one in model["kinds"].items():
-        yield f"| {kind} | {figure(one['recall'])} | {figure(one['lost'])} |"
+        cells = (figure(one[name]) for name in ("recall", "lost", "fpr", "added"))
+        yield f"| {kind} | {' | '.join(cells)} |"
     yield ""
 
 

@@ -135,24 +135,21 @@ def test_robustness_of_a_model_beside_a_classifier_of_transformers(
         "robustness", *arguments, "--kinds", "leet,zero_width,casing", "--threshold", f"{rival}=0.4"
     )
     assert (found["suite"], found["rows"], found["positives"]) == ("robustness", 160, 40)
+    assert found["negatives"] == 40
     assert found["changed"] == {"leet": 40, "zero_width": 40, "casing": 40}
     assert (found["rate"], found["intensity"], found["seed"]) == (1.0, 0.2, 0)
     for one in found["models"]:
         assert list(one["kinds"]) == ["leet", "zero_width", "casing", "mean"]
         for kind in ("zero_width", "casing"):  # the tokenizer takes both away
-            assert one["kinds"][kind]["lost"] == {
-                "value": 0.0,
-                "low": 0.0,
-                "high": 0.0,
-                "defined": 20,
-                "note": "",
-            }
+            none = {"value": 0.0, "low": 0.0, "high": 0.0, "defined": 20, "note": ""}
+            assert one["kinds"][kind]["lost"] == one["kinds"][kind]["added"] == none
+        assert one["kinds"]["leet"]["fpr"]["value"] >= 0
     assert found["models"][1]["threshold"] == 0.4
     assert found["models"][0]["threshold"] == 0.25
     code, out, err = call("suite", "robustness", *arguments, *QUICK, "--out", "r")
     assert code == 0, err
     text = (tmp_path / "r" / "robustness.txt").read_text()
-    for words in ("homoglyph", "lost: mean", "share", "F1 of all comments as they are"):
+    for words in ("homoglyph", "lost: mean", "added: mean", "share", "F1 of all comments as they are"):
         assert words in out
         assert words in text
     written = json.loads((tmp_path / "r" / "robustness.json").read_text())

@@ -110,11 +110,48 @@ def test_the_comments_scored_are_those_of_the_operators():
 
     model = Contestant(Scorer("m", ("toxicity",), score), "toxicity", 0.5, "a test")
     measure([model], augmenting("swap", rate=0.5, seed=3, intensity=0.4), found)
-    positives = found.rows.texts[1::2]
-    made = augment(positives, ["swap"], 0.5, 3, intensity=0.4)
-    changed = [new for new, old in zip(made, positives, strict=True) if new != old]
-    assert 0 < len(changed) < 20
+    drawn = [*found.rows.texts[1::2], *found.rows.texts[::2]]
+    made = augment(drawn, ["swap"], 0.5, 3, intensity=0.4)
+    changed = [new for new, old in zip(made, drawn, strict=True) if new != old]
+    assert 0 < len(changed) < 40
     assert asked == [[*found.rows.texts, *changed]]
+
+
+def test_taking_any_disguise_for_toxic_adds_false_alarms():
+    """The rule flags whatever has a 3 among its words."""
+
+    def wary(text):
+        return "idiot" in text or "3" in text.rsplit(" ", 1)[0]
+
+    result = measure([contestant(wary), contestant(naive)])
+    first = result.models[0]
+    assert (first.fpr.value, first.f1.value) == (0.0, 1.0)
+    assert first.added["leet"].value == first.alarms["leet"].value
+    calm = toy().rows.texts[::2]
+    flagged = [wary(text) for text in augment(calm, ["leet"], 1.0, 0, intensity=1.0)]
+    assert first.added["leet"].value == pytest.approx(np.mean(flagged))
+    assert first.added[MEAN].value == first.added["leet"].value > 0
+    one = result.differences[0]
+    assert (one.fpr.delta, one.added["leet"].delta) == (0.0, -first.added["leet"].value)
+    assert (one.added["leet"].a, one.lost["leet"].a) == (0.0, 1.0)
+
+
+def test_as_many_negatives_as_positives_are_drawn():
+    found = comments([1] * 5 + [0] * 40)
+    asked = []
+
+    def score(texts, progress):
+        asked.extend(texts)
+        return np.full((len(texts), 1), 0.25)
+
+    model = Contestant(Scorer("m", ("toxicity",), score), "toxicity", 0.5, "a test")
+    first, again = (measure([model], augmenting("leet", seed=seed), found) for seed in (1, 1))
+    assert (first.rows, first.positives, first.negatives) == (45, 5, 5)
+    assert first.as_dict() == again.as_dict()
+    assert asked[:55] == asked[55:]
+    measure([model], augmenting("leet", seed=2), found)
+    assert asked[110 + 50 :] != asked[50:55]  # others are drawn
+    assert measure([model], found=comments([1] * 5 + [0] * 2)).negatives == 2
 
 
 def test_a_comment_that_is_not_drawn_keeps_its_score():
@@ -165,7 +202,10 @@ def test_a_model_that_flags_nothing_is_named():
 
 def test_only_positives_are_enough_and_none_are_refused():
     found = comments([1] * 6)
-    assert measure([contestant(lambda text: 1.0)], found=found).models[0].f1.value == 1.0
+    own = measure([contestant(lambda text: 1.0)], found=found).models[0]
+    assert own.f1.value == 1.0
+    assert (own.fpr.value, own.added[MEAN].value) == (None, None)
+    assert own.fpr.note == "undefined: a class is missing"
     with pytest.raises(SingleClassError, match="no comment is positive"):
         measure([contestant(naive)], found=comments([0] * 6))
     with pytest.raises(SettingsError, match="no kind of augmentation"):

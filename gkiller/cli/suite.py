@@ -214,12 +214,13 @@ def robustness(
     out: OutOption = None,
     json: JsonFlag = False,
 ) -> None:
-    """Measure how much recall models lose when toxic comments are disguised.
+    """Measure how much recall models lose, and what they flag falsely, when comments are disguised.
 
-    The positive comments are changed by the seeded operators of 'gkiller data augment', each kind alone.
-    Recall at each model's threshold as they are and disguised, what is lost, and F1 of the comments as they
-    are, with bootstrap intervals; of each further model paired differences from the first, and the share of
-    the first one's loss that it loses.
+    The positive comments, and as many negative ones, are changed by the seeded operators of 'gkiller data
+    augment', each kind alone. Recall at each model's threshold as they are and disguised, and what is lost;
+    the false-positive rate likewise, and what is added; and F1 of the comments as they are, with bootstrap
+    intervals; of each further model paired differences from the first, and the share of the first one's loss
+    that it loses.
     """
     from gkiller.evaluation.suites.robustness import measure_robustness
 

@@ -110,16 +110,18 @@ def _identity_differences(result: IdentityBias, way: Intervals) -> Table:
 
 
 def _lost(result: Robustness, model: ModelRobustness, title: str, way: Intervals) -> Table:
-    rows: list[tuple[object, ...]] = [("(as they are)", None, _figure(model.recall, way), "")]
-    for kind, figure in model.hidden.items():
-        changed = result.changed.get(kind)
-        rows.append((kind, changed, _figure(figure, way), _figure(model.lost[kind], way)))
+    shown = _figure(model.recall, way), "", _figure(model.fpr, way), ""
+    rows: list[tuple[object, ...]] = [("(as they are)", None, *shown)]
+    for kind in model.hidden:
+        columns = model.hidden, model.lost, model.alarms, model.added
+        rows.append((kind, result.changed.get(kind), *(_figure(figures[kind], way) for figures in columns)))
     caption = (
         f"F1 of all comments as they are {figure_text(model.f1)}\n"
-        f"n = {result.rows:,}, {result.positives:,} positive, {result.rate:.0%} of them drawn; "
-        f"intensity {result.intensity:g}, seed {result.seed}\n{_told(result, way)}"
+        f"n = {result.rows:,}, of them {result.positives:,} positive and {result.negatives:,} negative ones "
+        f"disguised, {result.rate:.0%} of these drawn; intensity {result.intensity:g}, seed {result.seed}\n"
+        f"changed: of the positives; FPR: of the negatives\n{_told(result, way)}"
     )
-    header = ("positives", "changed", "recall", "lost")
+    header = ("comments", "changed", "recall", "lost", "FPR", "added")
     return results_table(f"{model.model.name}: {title}", header, rows, caption=caption)
 
 
@@ -130,6 +132,8 @@ def _robustness_differences(result: Robustness, way: Intervals) -> Table:
         rows.append((one.name, "recall", _delta(one.recall, way), ""))
         for kind, figure in one.lost.items():
             rows.append((one.name, f"lost: {kind}", _delta(figure, way), _share(figure, way)))
+        rows.append((one.name, "FPR", _delta(one.fpr, way), ""))
+        rows += [(one.name, f"added: {kind}", _delta(figure, way), "") for kind, figure in one.added.items()]
     title = f"Differences from {result.models[0].model.name}"
     caption = (
         f"share: of the first model's loss; -: the first one's may be none\npaired; {_told(result, way)}"

@@ -1,14 +1,15 @@
-"""Robustness to obfuscation: how much recall a model loses when toxic comments are disguised.
+"""Robustness to obfuscation: recall lost, and false alarms added, when comments are disguised.
 
-The positives are changed by the operators of `gkiller.data.augment`, each kind alone; what the changes leave
-is still toxic to a reader. Negatives stay as they are: whether a model takes any disguise for toxic is not
-measured here.
+The positives, and as many negatives, are changed by the operators of `gkiller.data.augment`, each kind alone;
+what the changes leave is to a reader what it was. A model that takes any disguise for toxic loses no recall:
+its false alarms show it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -27,7 +28,7 @@ from gkiller.evaluation.suites.figures import (
 
 if TYPE_CHECKING:
     from gkiller.data.labelled import Labelled
-    from gkiller.evaluation.checks import FloatArray
+    from gkiller.evaluation.checks import FloatArray, IntArray
     from gkiller.evaluation.results import Figure
     from gkiller.evaluation.significance import Difference
     from gkiller.evaluation.suites.scorers import Contestant
@@ -50,6 +51,9 @@ class ModelRobustness:
         recall: on the positives as they are.
         hidden: by kind, and for their mean, recall on the changed positives.
         lost: by kind, and for their mean, ``recall`` less that: what the change hides from the model.
+        fpr: false-positive rate on the drawn negatives as they are.
+        alarms: by kind, and for their mean, the same on these negatives changed.
+        added: by kind, and for their mean, that less ``fpr``: what only the change has flagged.
     """
 
     model: Contestant
@@ -57,6 +61,9 @@ class ModelRobustness:
     recall: Figure
     hidden: Mapping[str, Figure]
     lost: Mapping[str, Figure]
+    fpr: Figure
+    alarms: Mapping[str, Figure]
+    added: Mapping[str, Figure]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -64,8 +71,14 @@ class ModelRobustness:
             **self.model.described(),
             "f1": asdict(self.f1),
             "recall": asdict(self.recall),
+            "fpr": asdict(self.fpr),
             "kinds": {
-                kind: {"recall": asdict(self.hidden[kind]), "lost": asdict(self.lost[kind])}
+                kind: {
+                    "recall": asdict(self.hidden[kind]),
+                    "lost": asdict(self.lost[kind]),
+                    "fpr": asdict(self.alarms[kind]),
+                    "added": asdict(self.added[kind]),
+                }
                 for kind in self.hidden
             },
         }
@@ -81,12 +94,16 @@ class RobustnessDifference:
         recall: on the positives as they are.
         lost: by kind, and for their mean; ``relative`` is the share of the first model's loss that this model
             loses, given where the interval of the first one's loss lies above 0.
+        fpr: on the drawn negatives as they are.
+        added: by kind, and for their mean.
     """
 
     name: str
     f1: Difference
     recall: Difference
     lost: Mapping[str, Difference]
+    fpr: Difference
+    added: Mapping[str, Difference]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, None where undefined."""
@@ -95,6 +112,8 @@ class RobustnessDifference:
             "f1": self.f1.as_dict(),
             "recall": self.recall.as_dict(),
             "lost": {kind: one.as_dict() for kind, one in self.lost.items()},
+            "fpr": self.fpr.as_dict(),
+            "added": {kind: one.as_dict() for kind, one in self.added.items()},
         }
 
 
@@ -106,8 +125,9 @@ class Robustness:
         label: the label.
         rows: comments measured.
         positives: those of them that are positive, and were changed.
+        negatives: those of the others that were changed too: drawn with the seed, as many as positives.
         changed: by kind, the positives that differ from what they were.
-        rate: share of the positives that are drawn.
+        rate: share of both that is changed.
         intensity: share of the places in a comment that a change touches.
         seed: of the changes.
         models: in the order given.
@@ -120,6 +140,7 @@ class Robustness:
     label: str
     rows: int
     positives: int
+    negatives: int
     changed: Mapping[str, int]
     rate: float
     intensity: float
@@ -174,8 +195,10 @@ def measure_robustness(
     positive = np.flatnonzero(truth[used] == 1)
     if not len(positive):
         raise one_class(label, "positive")
+    negative = _drawn(np.flatnonzero(truth[used] == 0), len(positive), augmenting.seed)
     texts = [found.rows.texts[row] for row in used.tolist()]
-    plain = [texts[row] for row in positive.tolist()]
+    rows = [*positive.tolist(), *negative.tolist()]
+    plain = [texts[row] for row in rows]
     disguised = {}
     for place, kind in enumerate(kinds):
         disguised[kind] = augment(
@@ -183,8 +206,11 @@ def measure_robustness(
         )
         if progress is not None:
             progress("disguising", place + 1, len(kinds))
-    flags = [_flags(model, texts, positive.tolist(), disguised, progress) for model in models]
-    tables = [_Table(clean, hidden, truth[used] == 1, found.rows.weights[used]) for clean, hidden in flags]
+    flags = [_flags(model, texts, rows, disguised, progress) for model in models]
+    tables = [
+        _Table(clean, hidden, positive, negative, np.flatnonzero(truth[used] == 0), found.rows.weights[used])
+        for clean, hidden in flags
+    ]
     points = [table.figures(np.ones((1, len(used))))[0] for table in tables]
     parts: list[list[FloatArray]] = [[] for _ in models]
     done = 0
@@ -197,15 +223,16 @@ def measure_robustness(
     replicas = [np.concatenate(part) for part in parts]
     apart = differences_from_first(points, replicas, settings.confidence)
     measured = [
-        ModelRobustness(model, *_by_name(figures_of(point, drawn, settings.confidence), kinds))
+        ModelRobustness(model, **_by_name(figures_of(point, drawn, settings.confidence), kinds))
         for model, point, drawn in zip(models, points, replicas, strict=True)
     ]
     return Robustness(
         label=label,
         rows=len(used),
         positives=len(positive),
+        negatives=len(negative),
         changed={
-            kind: sum(new != old for new, old in zip(made, plain, strict=True))
+            kind: sum(new != old for new, old in zip(made[: len(positive)], plain, strict=False))
             for kind, made in disguised.items()
         },
         rate=augmenting.rate,
@@ -213,10 +240,8 @@ def measure_robustness(
         seed=augmenting.seed,
         models=tuple(measured),
         differences=tuple(
-            RobustnessDifference(model.name, f1, recall, _with_shares(lost, measured[0]))
-            for model, (f1, recall, _, lost) in zip(
-                models[1:], (_by_name(one, kinds) for one in apart), strict=True
-            )
+            _difference(model.name, _by_name(one, kinds), measured[0])
+            for model, one in zip(models[1:], apart, strict=True)
         ),
         resamples=settings.resamples,
         confidence=settings.confidence,
@@ -224,16 +249,23 @@ def measure_robustness(
     )
 
 
+def _drawn(rows: IntArray, most: int, seed: int) -> IntArray:
+    """Return some of the rows, drawn without replacement, in their order."""
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
 def _flags(
     model: Contestant,
     texts: Sequence[str],
-    positive: Sequence[int],
+    rows: Sequence[int],
     disguised: Mapping[str, Sequence[str]],
     progress: Progress | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return what a model calls positive, 0 or 1: of the comments (n,), of the changed positives (P, K)."""
+    """Return what a model calls positive, 0 or 1: of all comments (n,), of the rows' changed ones (D, K)."""
     changed = {
-        kind: [at for at, (new, row) in enumerate(zip(made, positive, strict=True)) if new != texts[row]]
+        kind: [at for at, (new, row) in enumerate(zip(made, rows, strict=True)) if new != texts[row]]
         for kind, made in disguised.items()
     }
     more = [disguised[kind][at] for kind, places in changed.items() for at in places]
@@ -245,7 +277,7 @@ def _flags(
     scores = model.scores([*texts, *more], advance)
     flags = (scores >= model.threshold).astype(np.float64)
     clean, rest = flags[: len(texts)], flags[len(texts) :]
-    hidden = np.repeat(clean[list(positive)][:, None], len(disguised), axis=1)
+    hidden = np.repeat(clean[list(rows)][:, None], len(disguised), axis=1)
     start = 0
     for column, places in enumerate(changed.values()):
         hidden[places, column] = rest[start : start + len(places)]
@@ -258,51 +290,87 @@ class _Table:
 
     Args:
         clean: (n,) 0 or 1.
-        hidden: (P, K) the same of the P positives, disguised in K ways.
-        positive: (n,) the truth.
+        hidden: (P + N, K) the same of the positives and the drawn negatives, disguised in K ways.
+        positive: (P,) places of the positives.
+        negative: (N,) places of the drawn negatives.
+        others: places of all negatives.
         weights: (n,) above 0.
     """
 
-    def __init__(self, clean: FloatArray, hidden: FloatArray, positive: Any, weights: FloatArray) -> None:
-        self._positive, self._negative = np.flatnonzero(positive), np.flatnonzero(~positive)
+    def __init__(
+        self,
+        clean: FloatArray,
+        hidden: FloatArray,
+        positive: IntArray,
+        negative: IntArray,
+        others: IntArray,
+        weights: FloatArray,
+    ) -> None:
+        self._positive, self._negative, self._others = positive, negative, others
         self._weights = weights
         # One product with the masses gives their sum, those flagged as they are, and those flagged disguised.
-        own = clean[self._positive]
-        self._own = np.column_stack([np.ones(len(own)), own, hidden])
-        self._false = clean[self._negative]
+        self._hits = _with_mass(clean[positive], hidden[: len(positive)])
+        self._alarms = _with_mass(clean[negative], hidden[len(positive) :])
+        self._false = clean[others]
 
     def figures(self, counts: FloatArray) -> FloatArray:
-        """Return F1, recall, then recall by kind and its mean, and what is lost by kind, and its mean.
+        """Return F1; recall, by kind and its mean, and what is lost; and so the false-positive rate.
 
         Args:
             counts: (R, n) how often each row counts in each resample.
 
         Returns:
-            (R, 2 + 2 (K + 1)); NaN where no positive was drawn.
+            (R, 3 + 4 (K + 1)), see `_by_name`; NaN where no row of a class was drawn.
         """
-        drawn = counts[:, self._positive] * self._weights[self._positive]
-        sums = drawn @ self._own
+        sums = self._sums(counts, self._positive, self._hits)
         mass, hits = sums[:, 0], sums[:, 1]
-        false = (counts[:, self._negative] * self._weights[self._negative]) @ self._false
+        false = (counts[:, self._others] * self._weights[self._others]) @ self._false
         f1 = np.where(mass > 0, ratio(2 * hits, mass + hits + false), np.nan)
-        shares = np.clip(ratio(sums[:, 1:], mass[:, None]), 0.0, 1.0)  # sums of weights may round beyond
-        recall = shares[:, :1]
-        hidden = np.column_stack([shares[:, 1:], shares[:, 1:].mean(axis=1)])
-        lost = recall - hidden
-        lost[np.abs(lost) < EQUAL] = 0.0
-        return np.column_stack([np.minimum(f1, 1.0), recall, hidden, lost])
+        recall, hidden, lost = _shares(sums)
+        fpr, alarms, spared = _shares(self._sums(counts, self._negative, self._alarms))
+        return np.column_stack([np.minimum(f1, 1.0), recall, hidden, lost, fpr, alarms, 0.0 - spared])
+
+    def _sums(self, counts: FloatArray, rows: IntArray, flags: FloatArray) -> FloatArray:
+        drawn: FloatArray = counts[:, rows] * self._weights[rows]
+        return drawn @ flags
 
 
-def _with_shares(lost: Mapping[str, Difference], first: ModelRobustness) -> dict[str, Difference]:
-    """Leave the shares of a loss out that may be none: they would be of chance."""
+def _with_mass(own: FloatArray, hidden: FloatArray) -> FloatArray:
+    """Return a column of ones, that of the flags as they are, and those of the flags disguised."""
+    return np.column_stack([np.ones(len(own)), own, hidden])
+
+
+def _shares(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the share flagged as it is (R, 1), disguised by kind and in the mean, and their differences.
+
+    Args:
+        sums: (R, 2 + K) mass, and what of it is flagged as it is and disguised.
+    """
+    shares = np.clip(ratio(sums[:, 1:], sums[:, :1]), 0.0, 1.0)  # sums of weights may round beyond
+    shares[sums[:, 0] == 0] = np.nan
+    own = shares[:, :1]
+    hidden = np.column_stack([shares[:, 1:], shares[:, 1:].mean(axis=1)])
+    lost = own - hidden
+    lost[np.abs(lost) < EQUAL] = 0.0
+    return own, hidden, lost
+
+
+def _difference(name: str, one: Mapping[str, Any], first: ModelRobustness) -> RobustnessDifference:
+    """Return a model's differences, without the shares of a loss that may be none: they are of chance."""
     none = {"relative": np.nan, "relative_low": np.nan, "relative_high": np.nan}
-    return {
-        kind: one if (first.lost[kind].low or 0.0) > 0 else replace(one, **none) for kind, one in lost.items()
+    lost = {
+        kind: loss if (first.lost[kind].low or 0.0) > 0 else replace(loss, **none)
+        for kind, loss in one["lost"].items()
     }
+    return RobustnessDifference(name, one["f1"], one["recall"], lost, one["fpr"], one["added"])
 
 
-def _by_name(values: Sequence[Any], kinds: Sequence[str]) -> tuple[Any, Any, dict[str, Any], dict[str, Any]]:
-    """Part figures into F1, recall, and by kind recall and what is lost of it."""
+def _by_name(values: Sequence[Any], kinds: Sequence[str]) -> dict[str, Any]:
+    """Name the figures of a `_Table`: single ones, and by kind those of several."""
     names = (*kinds, MEAN)
-    hidden, lost = values[2 : 2 + len(names)], values[2 + len(names) :]
-    return values[0], values[1], dict(zip(names, hidden, strict=True)), dict(zip(names, lost, strict=True))
+    left = iter(values)
+    found: dict[str, Any] = {"f1": next(left)}
+    for one, *several in (("recall", "hidden", "lost"), ("fpr", "alarms", "added")):
+        found[one] = next(left)
+        found |= {name: dict(zip(names, islice(left, len(names)), strict=True)) for name in several}
+    return found
