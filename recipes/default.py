@@ -11,6 +11,7 @@ there already is not made again, and a training that was stopped goes on:
 2. An encoder: the first teacher's word vectors, then masked-language pretraining on every comment
    (``recipes/pretrain.py``).
 3. Teachers: each ``--teacher`` fine-tuned on the six labels; a ``--public`` one without gkiller's comments.
+   One that is a finished run, such as a giant's of ``benchmarks/giant.py``, is taken as it is.
 4. The model: the encoder, learning from labels and teachers on the labelled comments and from teachers alone
    on all others and on mixtures of the domain's own (``recipes/mixtures.py``), a share of the comments
    changed in each epoch (typing errors, obfuscation, other groups of people named); dendrites last, kept
@@ -32,7 +33,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from commands import command, export, settings, settings_of, train
+from commands import command, export, finished, settings, settings_of, train
 from corpora import LABELLED
 
 TEACHER = ("train.epochs=1", "train.lr=1e-4", "train.class_weights=none", "train.augment=0.2")
@@ -113,6 +114,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.teacher:
         parser.error("name a pretrained encoder with --teacher")
+    first = Path(arguments.teacher[0].partition("=")[2])
+    if "vectors" not in arguments.without and finished(first):
+        parser.error("the first --teacher gives the word vectors: name a pretrained encoder, not a run")
     make(arguments)
 
 
@@ -166,6 +170,9 @@ def teach(arguments: argparse.Namespace, pretrained: Mapping[str, str]) -> dict[
     """Fine-tune the teachers; return their runs by name."""
     runs = {}
     for name, path in pretrained.items():
+        if finished(Path(path)):
+            runs[name] = Path(path)
+            continue
         own = "own" not in arguments.without and name not in arguments.public
         data = prepare(arguments.data, arguments.work, own=own)
         how = settings((*TEACHER, f"train.precision={arguments.precision}"))

@@ -207,6 +207,30 @@ def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path
     assert after(last, "--set")[-len(module.AFTERWARDS) :] == list(module.AFTERWARDS)
 
 
+def test_a_finished_run_is_a_teacher_as_it_is(recipe, corpora, tmp_path, monkeypatch, capsys):
+    module, trained = recipe("default"), {}
+    run = tmp_path / "giant"
+    run.mkdir()
+    for name in ("README.md", "manifest.json"):
+        (run / name).touch()
+
+    def train(folder, name, *flags):
+        trained[name] = [str(flag) for flag in flags]
+        return folder / name
+
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "command", lambda *words: None)
+    where = ["--data", str(corpora), "--work", str(tmp_path), "--without", "transfer", "--no-graphs"]
+    monkeypatch.setattr(sys, "argv", ["default.py", *where, "--teacher", "a=A", "--teacher", f"b={run}"])
+    module.main()
+    assert list(trained) == ["teacher-a-0", "default"]
+    assert after(trained["default"], "--teacher") == [str(tmp_path / "runs" / "teacher-a-0"), str(run)]
+    monkeypatch.setattr(sys, "argv", ["default.py", *where, "--teacher", f"b={run}", "--teacher", "a=A"])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert "name a pretrained encoder" in capsys.readouterr().err
+
+
 def after(words, flag):
     """Return the word after each place where a flag stands."""
     return [words[place + 1] for place, word in enumerate(words) if word == flag]
