@@ -70,11 +70,16 @@ def classifier(tmp_path_factory):
     return save_transformers(folder, BertForSequenceClassification(config))
 
 
-def told(reference, folder, labels=("toxicity",), texts=TEXTS, **changes):
+def told(reference, folder, labels=("toxicity",), texts=TEXTS, shown=None, **changes):
     """What one teacher says."""
     settings = tiny_settings(f"distill.teachers={reference}").distill.model_copy(update=changes)
     found = find_teachers([str(reference)], labels)
-    return lesson(found, texts, labels, settings, folder, CPU, Ranks(), lambda *given: None)
+
+    def progress(what, done, total):
+        if shown is not None:
+            shown.append((done, total))
+
+    return lesson(found, texts, labels, settings, folder, CPU, Ranks(), progress)
 
 
 # -- the loss -----------------------------------------------------------------------------------
@@ -197,6 +202,31 @@ def test_a_comment_is_scored_once(runs, tmp_path, monkeypatch):
     assert damaged.read_bytes() == kept[damaged]
 
 
+def test_scoring_that_breaks_off_goes_on_after_the_last_part(runs, tmp_path, monkeypatch):
+    """Eleven comments in parts of four: what is kept of the first two is not scored again."""
+    whole = told(runs / "one", tmp_path / "whole", hidden_weight=1.0)
+    monkeypatch.setattr(teaching, "_PART", 4)
+    compute, scored, shown = teaching._compute, [], []
+
+    def counting(teacher, opened, texts, part, *given):
+        scored.append(part)
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return compute(teacher, opened, texts, part, *given)
+
+    monkeypatch.setattr(teaching, "_compute", counting)
+    with pytest.raises(KeyboardInterrupt):
+        told(runs / "one", tmp_path / "parts", hidden_weight=1.0)
+    assert len(list((tmp_path / "parts").glob("*/scores.json"))) == 2
+    found = told(runs / "one", tmp_path / "parts", shown=shown, hidden_weight=1.0)
+    assert scored == [range(4), range(4, 8), range(8, 11), range(8, 11)]
+    assert shown[-1] == (11, 11)
+    np.testing.assert_allclose(found.logits, whole.logits, atol=1e-5)
+    np.testing.assert_allclose(found.hidden[0], whole.hidden[0], atol=2e-3)
+    [place] = [path for path in (tmp_path / "parts").iterdir() if path.name != ".lock"]
+    assert place.name == next((tmp_path / "whole").glob("*/scores.json")).parent.name
+
+
 def test_scoring_that_breaks_off_leaves_nothing_half_written(runs, tmp_path, monkeypatch):
     def broken(directory, name, content):
         raise KeyboardInterrupt
@@ -225,6 +255,7 @@ def test_a_teacher_that_overflows_is_refused(runs, tmp_path, monkeypatch):
         _, *rest = opened(teacher, device)
         return network, *rest
 
+    monkeypatch.setattr(teaching, "_PART", 4)
     monkeypatch.setattr(teaching, "_open", overflowing)
     with pytest.raises(ScoreRangeError, match="not a number") as caught:
         told(runs / "one", tmp_path)

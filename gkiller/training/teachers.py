@@ -1,7 +1,8 @@
 """Teachers: trained classifiers that a student learns from. Each scores every comment once.
 
 What a teacher says of a list of comments is kept in a sealed directory, under a fingerprint of the teacher
-and the comments, so that other runs, and this one when it goes on, read the same bytes.
+and the comments, so that other runs, and this one when it goes on, read the same bytes. Until all are scored,
+parts of the list are kept so.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,12 +62,17 @@ States = npt.NDArray[np.float16]
 Progress = Callable[[str, int, int | None], None]
 Network = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps ids and mask to one logit per label, (rows, L), and token vectors, (rows, tokens, hidden)."""
+Scores = tuple[Logits, States | None]
+Opened = tuple[Network, "Tokenizer", int, int]
+"""A network on its device, its own tokenizer, the padding id, and the hidden size."""
 
 _SEAL: Final = "scores.json"
 _LOGITS: Final = "logits.f32"
 _STATES: Final = "states.f16"
 _LOCK: Final = ".lock"
 _VERSION: Final = 1
+_PART: Final = 8192
+"""Comments after which scores are kept: a scoring that is killed loses no more."""
 _LONGEST: Final = 512
 """Tokens of a comment read by a teacher that states no limit of its own."""
 
@@ -204,7 +211,7 @@ def _scores(
     device: torch.device,
     ranks: Ranks,
     progress: Progress,
-) -> tuple[Logits, States | None]:
+) -> Scores:
     """Return a teacher's logits, (n, its labels), and its hidden states where they are learnt."""
     with_states = settings.hidden_weight > 0
     numbers = resolve_precision(settings.precision, device)
@@ -217,9 +224,21 @@ def _scores(
                 stack.enter_context(FileLock(cache / _LOCK))  # other runs share the cache
             remove_leftovers(cache, keep=(_LOCK,))
         if not ranks.from_first(ranks.first and _read(place) is not None):
-            logits, states = _compute(teacher, texts, settings, device, ranks, progress, with_states)
+            starts = range(0, len(texts), _PART)
+            parts = [cache / f"{place.name}-{start}" for start in starts]
+            opened: Opened | None = None
+            for start, part in zip(starts, parts, strict=True):
+                if ranks.from_first(ranks.first and _read(part) is not None):
+                    continue
+                opened = opened or _open(teacher, device)
+                scored = range(start, min(start + _PART, len(texts)))
+                logits, states = _compute(
+                    teacher, opened, texts, scored, settings, device, ranks, progress, with_states
+                )
+                if ranks.first:
+                    _keep(part, [(logits.numpy(), None if states is None else states.numpy())])
             if ranks.first:
-                _keep(place, logits, states)
+                _join(parts, place)
         ranks.from_first(None)  # nobody reads before it is written
     found = _read(place)
     assert found is not None, place
@@ -228,18 +247,20 @@ def _scores(
 
 def _compute(
     teacher: Teacher,
+    opened: Opened,
     texts: Sequence[str],
+    scored: range,
     settings: DistillSettings,
     device: torch.device,
     ranks: Ranks,
     progress: Progress,
     with_states: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Score comments, each rank some of the batches."""
-    network, tokenizer, pad, width = _open(teacher, device)
-    tokens = replace(tokenize(tokenizer, texts), pad=pad)
-    logits = torch.zeros(len(texts), len(teacher.labels))
-    states = torch.zeros(len(texts), width, dtype=torch.float16) if with_states else None
+    """Score a range of the comments, each rank some of the batches."""
+    network, tokenizer, pad, width = opened
+    tokens = replace(tokenize(tokenizer, texts[scored.start : scored.stop]), pad=pad)
+    logits = torch.zeros(len(scored), len(teacher.labels))
+    states = torch.zeros(len(scored), width, dtype=torch.float16) if with_states else None
     done = 0
     with torch.inference_mode(), mixed_precision(settings.precision, device):
         for number, rows in enumerate(scoring_batches(tokens.lengths, settings.batch_size)):
@@ -254,7 +275,8 @@ def _compute(
                 mean = (vectors.float() * kept).sum(1) / kept.sum(1).clamp(min=1)
                 states[places] = mean.half().cpu()
             done += len(rows)
-            progress(f"scoring with {teacher.name}", min(done * ranks.size, len(texts)), len(texts))
+            all_done = scored.start + min(done * ranks.size, len(scored))
+            progress(f"scoring with {teacher.name}", all_done, len(texts))
     logits = ranks.add(logits)
     states = None if states is None else ranks.add(states)
     whole = logits.isfinite().all(1)
@@ -263,14 +285,14 @@ def _compute(
     if not bool(whole.all()):
         raise ScoreRangeError(
             "the teacher's score of a comment is not a number",
-            where=f"{teacher.name}, comment {int((~whole).nonzero()[0, 0]) + 1}",
+            where=f"{teacher.name}, comment {scored[int((~whole).nonzero()[0, 0])] + 1}",
             remedy="its weights overflow: name another teacher",
         )
     return logits, states
 
 
-def _open(teacher: Teacher, device: torch.device) -> tuple[Network, Tokenizer, int, int]:
-    """Load a teacher: its network on the device, its own tokenizer, the padding id, and its hidden size."""
+def _open(teacher: Teacher, device: torch.device) -> Opened:
+    """Load a teacher."""
     from tokenizers import Tokenizer
 
     if teacher.own:
@@ -294,18 +316,32 @@ def _open(teacher: Teacher, device: torch.device) -> tuple[Network, Tokenizer, i
     return classifier.to(device).with_tokens, tokenizer, pad, int(network.config.hidden_size)
 
 
-def _keep(place: Path, logits: Tensor, states: Tensor | None) -> None:
-    """Write what `_read` reads, whole or not at all."""
-    files = {_LOGITS: logits} | ({} if states is None else {_STATES: states})
-    require_space(place.parent, sum(tensor.nbytes for tensor in files.values()))
-    shapes = {name: list(tensor.shape) for name, tensor in files.items()}
+def _keep(place: Path, parts: Sequence[Scores]) -> None:
+    """Write what `_read` reads, of parts that follow each other, whole or not at all."""
+    files: dict[str, list[npt.NDArray[Any]]] = {_LOGITS: [logits for logits, _ in parts]}
+    if states := [found for _, found in parts if found is not None]:
+        files[_STATES] = list(states)
+    require_space(place.parent, sum(array.nbytes for arrays in files.values() for array in arrays))
+    shapes = {name: [sum(map(len, arrays)), *arrays[0].shape[1:]] for name, arrays in files.items()}
     with atomic_directory(place) as temporary:
-        for name, tensor in files.items():
-            (temporary / name).write_bytes(tensor.numpy().tobytes())
+        for name, arrays in files.items():
+            with (temporary / name).open("wb") as file:
+                for array in arrays:
+                    file.write(array.tobytes())
         seal(temporary, _SEAL, {"format_version": _VERSION, "shapes": shapes})
 
 
-def _read(place: Path) -> tuple[Logits, States | None] | None:
+def _join(parts: Sequence[Path], place: Path) -> None:
+    """Keep parts as the one list that they are."""
+    found = [read for part in parts if (read := _read(part)) is not None]
+    assert len(found) == len(parts), place
+    _keep(place, found)
+    with writing(place.parent):
+        for part in parts:
+            shutil.rmtree(part)
+
+
+def _read(place: Path) -> Scores | None:
     """Map what is kept, after comparing its digests; None where it is not there, or not as it was written."""
     try:
         sealed = unseal(place, _SEAL, version=_VERSION, keep={}, exact=True)
