@@ -180,8 +180,8 @@ def test_mixtures_follow_the_transfer_comments(recipe, corpora, tmp_path):
     assert texts[10:] == own
 
 
-def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path, monkeypatch):
-    module, runs = recipe("default"), tmp_path / "runs"
+def recorded(module, monkeypatch):
+    """Let a recipe train nothing; return the flags of its trainings by name, as they come."""
     trained: dict[str, list[str]] = {}
 
     def train(folder, name, *flags):
@@ -190,6 +190,12 @@ def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path
 
     monkeypatch.setattr(module, "train", train)
     monkeypatch.setattr(module, "command", lambda *words: None)
+    return trained
+
+
+def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path, monkeypatch):
+    module, runs = recipe("default"), tmp_path / "runs"
+    trained = recorded(module, monkeypatch)
     where = ["--data", str(corpora), "--work", str(tmp_path), "--without", "transfer", "--no-graphs"]
     teachers = ["--teacher", "a=A", "--teacher", "b=B", "--public", "b", "--teacher-set", "b:train.augment=0"]
     monkeypatch.setattr(sys, "argv", ["default.py", *where, *teachers])
@@ -208,18 +214,11 @@ def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path
 
 
 def test_a_finished_run_is_a_teacher_as_it_is(recipe, corpora, tmp_path, monkeypatch, capsys):
-    module, trained = recipe("default"), {}
-    run = tmp_path / "giant"
+    module, run = recipe("default"), tmp_path / "giant"
+    trained = recorded(module, monkeypatch)
     run.mkdir()
     for name in ("README.md", "manifest.json"):
         (run / name).touch()
-
-    def train(folder, name, *flags):
-        trained[name] = [str(flag) for flag in flags]
-        return folder / name
-
-    monkeypatch.setattr(module, "train", train)
-    monkeypatch.setattr(module, "command", lambda *words: None)
     where = ["--data", str(corpora), "--work", str(tmp_path), "--without", "transfer", "--no-graphs"]
     monkeypatch.setattr(sys, "argv", ["default.py", *where, "--teacher", "a=A", "--teacher", f"b={run}"])
     module.main()

@@ -199,28 +199,14 @@ def measure_robustness(
     texts = [found.rows.texts[row] for row in used.tolist()]
     rows = [*positive.tolist(), *negative.tolist()]
     plain = [texts[row] for row in rows]
-    disguised = {}
-    for place, kind in enumerate(kinds):
-        disguised[kind] = augment(
-            plain, [kind], augmenting.rate, augmenting.seed, intensity=augmenting.intensity
-        )
-        if progress is not None:
-            progress("disguising", place + 1, len(kinds))
+    disguised = _disguised(plain, kinds, augmenting, progress)
     flags = [_flags(model, texts, rows, disguised, progress) for model in models]
     tables = [
         _Table(clean, hidden, positive, negative, np.flatnonzero(truth[used] == 0), found.rows.weights[used])
         for clean, hidden in flags
     ]
     points = [table.figures(np.ones((1, len(used))))[0] for table in tables]
-    parts: list[list[FloatArray]] = [[] for _ in models]
-    done = 0
-    for counts in draws(len(used), settings.resamples, settings.bootstrap_seed):
-        for place, table in enumerate(tables):
-            parts[place].append(table.figures(counts))
-        done += len(counts)
-        if progress is not None:
-            progress("resampling", done, settings.resamples)
-    replicas = [np.concatenate(part) for part in parts]
+    replicas = _resampled(tables, len(used), settings, progress)
     apart = differences_from_first(points, replicas, settings.confidence)
     measured = [
         ModelRobustness(model, **_by_name(figures_of(point, drawn, settings.confidence), kinds))
@@ -254,6 +240,33 @@ def _drawn(rows: IntArray, most: int, seed: int) -> IntArray:
     if len(rows) <= most:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def _disguised(
+    texts: Sequence[str], kinds: Sequence[str], how: AugmentSettings, progress: Progress | None
+) -> dict[str, list[str]]:
+    """Return by kind the texts as it changes them."""
+    made = {}
+    for place, kind in enumerate(kinds):
+        made[kind] = augment(texts, [kind], how.rate, how.seed, intensity=how.intensity)
+        if progress is not None:
+            progress("disguising", place + 1, len(kinds))
+    return made
+
+
+def _resampled(
+    tables: Sequence[_Table], rows: int, settings: EvaluationSettings, progress: Progress | None
+) -> list[FloatArray]:
+    """Return of each table its figures in each resample, all on the same draws."""
+    parts: list[list[FloatArray]] = [[] for _ in tables]
+    done = 0
+    for counts in draws(rows, settings.resamples, settings.bootstrap_seed):
+        for part, table in zip(parts, tables, strict=True):
+            part.append(table.figures(counts))
+        done += len(counts)
+        if progress is not None:
+            progress("resampling", done, settings.resamples)
+    return [np.concatenate(part) for part in parts]
 
 
 def _flags(
