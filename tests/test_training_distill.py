@@ -224,6 +224,9 @@ def test_scoring_that_breaks_off_goes_on_after_the_last_part(runs, tmp_path, mon
     np.testing.assert_allclose(found.logits, whole.logits, atol=1e-5)
     np.testing.assert_allclose(found.hidden[0], whole.hidden[0], atol=2e-3)
     [place] = [path for path in (tmp_path / "parts").iterdir() if path.name != ".lock"]
+    (left := place.with_name(f"{place.name}-4")).mkdir()  # by a kill between joining and clearing up
+    told(runs / "one", tmp_path / "parts", hidden_weight=1.0)
+    assert not left.exists()
     assert place.name == next((tmp_path / "whole").glob("*/scores.json")).parent.name
 
 

@@ -239,6 +239,9 @@ def _scores(
                     _keep(part, [(logits.numpy(), None if states is None else states.numpy())])
             if ranks.first:
                 _join(parts, place)
+        if ranks.first:
+            for part in cache.glob(f"{place.name}-*"):  # also those that a kill after joining has left
+                shutil.rmtree(part, ignore_errors=True)
         ranks.from_first(None)  # nobody reads before it is written
     found = _read(place)
     assert found is not None, place
@@ -336,9 +339,6 @@ def _join(parts: Sequence[Path], place: Path) -> None:
     found = [read for part in parts if (read := _read(part)) is not None]
     assert len(found) == len(parts), place
     _keep(place, found)
-    with writing(place.parent):
-        for part in parts:
-            shutil.rmtree(part)
 
 
 def _read(place: Path) -> Scores | None:
