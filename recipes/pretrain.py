@@ -3,7 +3,7 @@
     python recipes/pretrain.py comments.parquet more.parquet --teacher path/to/all-MiniLM-L6-v2 --out encoder
 
 The directory that it writes is one for ``gkiller train --encoder encoder``: config.json, model.safetensors
-and tokenizer.json, gkiller's own that also reads look-alikes (``recipes/lookalikes.py``). Its steps:
+and tokenizer.json, gkiller's own that also reads disguised words (``recipes/disguises.py``). Its steps:
 
 1. **Word vectors.** A token of gkiller's vocabulary gets the mean of the vectors that the teacher has for the
    token's text; all are projected on their first principal components and scaled. ``--teacher`` may be left
@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from lookalikes import reading_lookalikes
+from disguises import reading_disguises
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertForMaskedLM
@@ -232,7 +232,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
     shape = ModelSettings()
-    own = reading_lookalikes(Tokenizer.from_file(str(tokenizer_path())))
+    own = reading_disguises(Tokenizer.from_file(str(tokenizer_path())))
     tokenizer = parse_tokenizer(own.to_str(), str(tokenizer_path()), shape.max_length)
     model = new_model(shape, tokenizer.get_vocab_size(), arguments.seed)
     if arguments.teacher is not None:

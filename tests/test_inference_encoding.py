@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from toy import RUDE, toy_tokenizer
 
 from gkiller.assets import tokenizer_path
@@ -12,6 +12,7 @@ from gkiller.errors import ModelFormatError
 from gkiller.inference import encoding
 from gkiller.inference.batches import BATCH_ROWS, BATCH_TOKENS, batches, make_windows, pad, window_starts
 from gkiller.inference.encoding import Encoder
+from gkiller.model.disguises import READINGS
 
 
 def folding():
@@ -22,8 +23,23 @@ def folding():
     return tokenizer
 
 
+def reading():
+    """Return a tokenizer that reads disguised words, among what it changes before BERT's normaliser."""
+    tokenizer = toy_tokenizer()
+    alike = [normalizers.Replace("а", "a"), normalizers.Replace("ø", "o")]
+    undone = [normalizers.Replace(Regex(pattern), letters) for pattern, letters in READINGS]
+    first = [normalizers.NFKC(), *alike, *undone]
+    tokenizer.normalizer = normalizers.Sequence([*first, tokenizer.normalizer])
+    return tokenizer
+
+
 SHIPPED = tokenizer_path().read_text("utf-8")
-REFERENCE = {"toy": toy_tokenizer(), "folding": folding(), "shipped": Tokenizer.from_str(SHIPPED)}
+REFERENCE = {
+    "toy": toy_tokenizer(),
+    "folding": folding(),
+    "reading": reading(),
+    "shipped": Tokenizer.from_str(SHIPPED),
+}
 ENCODERS = {name: Encoder(tokenizer.to_str(), name, 128) for name, tokenizer in REFERENCE.items()}
 for tokenizer in REFERENCE.values():
     tokenizer.encode_special_tokens = True
@@ -45,12 +61,13 @@ TRICKY = st.text(
     ),
     max_size=30,
 )
+DISGUISED = st.text(st.sampled_from("abIø аｂ@$!01345７.-*_'’…\u00a0\u0301é³"), max_size=16)
 SENTENCES = st.lists(
     st.sampled_from([*RUDE, "[MASK]", "don't", "##s", "Ｆull", "x" * 120, "a" * 33]), max_size=8
 )
 
 
-@given(st.sampled_from(sorted(ENCODERS)), st.one_of(ANY, TRICKY, SENTENCES.map(" ".join)))
+@given(st.sampled_from(sorted(ENCODERS)), st.one_of(ANY, TRICKY, DISGUISED, SENTENCES.map(" ".join)))
 def test_ids_are_the_tokenizer_s(name, text):
     expected = REFERENCE[name].encode(encoding.clean(text), add_special_tokens=False).ids
     assert ENCODERS[name].ids(text) == expected
@@ -79,6 +96,13 @@ def test_words_of_a_sentence():
     assert [text[w.start : w.end] for w in ENCODERS["shipped"].words(text)] == ["You", "idiot", ",", "go"]
 
 
+def test_words_that_are_disguised_keep_their_places():
+    text = "You 1d1ot, i.d.i.o.t or i d i o t"
+    words = ENCODERS["reading"].words(text)
+    assert [text[w.start : w.end] for w in words] == ["You", "1d1ot", ",", "i.d.i.o.t", "or", "i d i o t"]
+    assert words[1].ids == words[3].ids == words[5].ids == ENCODERS["toy"].ids("idiot")
+
+
 def test_clean_keeps_the_length():
     assert encoding.clean("a\ud800b\udfff") == "a\ufffdb\ufffd"
 
@@ -89,6 +113,10 @@ def test_kept_words_are_bounded(monkeypatch):
     for number in range(100):
         encoder.ids(f"{number} {'y' * 40}")
         assert len(encoder._words) <= 10
+    seeing = Encoder(reading().to_str(), "reading", 16)
+    for number in range(100):
+        seeing.ids(chr(0x4E00 + number))
+        assert len(seeing._disguises._seen) <= 10
     assert all(len(word) <= 32 for word in encoder._words)
 
 

@@ -7,6 +7,7 @@ from forging import refused, replace
 from toy import toy_tokenizer
 
 from gkiller.model.directory import load_model
+from gkiller.model.disguises import READINGS
 
 
 def tokenizer(change):
@@ -65,6 +66,13 @@ ANYTHING = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
         (lambda t: t.update(pre_tokenizer=SPLIT), "'Split'"),
         (lambda t: t.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [SPLIT]}), "'Split'"),
         (lambda t: t.update(normalizer=ANYTHING), "replaces something else"),
+        (lambda t: t.update(normalizer=ANYTHING | {"content": ""}), "replaces something else"),
+        (
+            lambda t: t.update(
+                normalizer={"type": "Replace", "pattern": {"Regex": READINGS[0][0]}, "content": "b"}
+            ),
+            "replaces something else",
+        ),
         (lambda t: t.update(normalizer=replaces(content="a" * 1000)), "replaces something else"),
         (lambda t: t.update(normalizer=replaces(content="")), "replaces something else"),
         (lambda t: t.update(normalizer=replaces(content=5)), "replaces something else"),
@@ -93,7 +101,7 @@ ANYTHING = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
         (lambda t: template(t, single=("[CLS]", "[SEP]")), "0 times"),
         (lambda t: template(t, single=("[CLS]", None, None, "[SEP]")), "2 times"),
     ],
-    ids=range(44),
+    ids=range(46),
 )
 def test_a_tokenizer_that_is_hostile(saved, change, said):
     replace(saved, "tokenizer.json", tokenizer(change))

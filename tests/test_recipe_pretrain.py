@@ -25,7 +25,7 @@ def pretrain():
     sys.path.insert(0, str(SCRIPT.parent))
     yield importlib.import_module("pretrain")
     sys.path.remove(str(SCRIPT.parent))
-    del sys.modules["pretrain"], sys.modules["lookalikes"]
+    del sys.modules["pretrain"], sys.modules["disguises"]
 
 
 @pytest.fixture(scope="module")

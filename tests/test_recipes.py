@@ -27,7 +27,7 @@ def recipe(monkeypatch):
     """Import a module of the recipes."""
     monkeypatch.syspath_prepend(str(RECIPES))
     yield importlib.import_module
-    for name in ("commands", "corpora", "default", "identity", "lookalikes", "mixtures"):
+    for name in ("commands", "corpora", "default", "disguises", "identity", "mixtures"):
         sys.modules.pop(name, None)
 
 
@@ -141,7 +141,7 @@ def test_mixtures_of_any_comments_are_not_blank(texts):
 
 
 def test_lookalikes_are_single_letters_that_nothing_else_changes(recipe):
-    known = recipe("lookalikes").LOOKALIKES
+    known = recipe("disguises").LOOKALIKES
     assert known.keys() >= set(HOMOGLYPHS.values())
     for alike, latin in known.items():
         assert not alike.isascii()
@@ -151,10 +151,10 @@ def test_lookalikes_are_single_letters_that_nothing_else_changes(recipe):
         assert len(latin) == 1
 
 
-def test_a_tokenizer_that_reads_lookalikes_reads_what_was_meant(recipe):
+def test_a_tokenizer_that_reads_disguises_reads_what_was_meant(recipe):
     plain = Tokenizer.from_file(str(tokenizer_path()))
     before = plain.to_str()
-    made = recipe("lookalikes").reading_lookalikes(plain)
+    made = recipe("disguises").reading_disguises(plain)
     assert plain.to_str() == before
     meant = "What an IDIOT, such a clown: Stop it!"
     disguised = homoglyph(meant, np.random.default_rng(0), 1.0)
@@ -162,6 +162,8 @@ def test_a_tokenizer_that_reads_lookalikes_reads_what_was_meant(recipe):
     for text in (meant, disguised, "".join(chr(ord(c) + 0xFEE0) if c.isalnum() else c for c in meant)):
         assert made.encode(text).tokens == plain.encode(meant).tokens
     assert plain.encode(disguised).tokens != plain.encode(meant).tokens
+    for text in ("What an 1D10T, such a cl0wn: $top it!", "What an I.D.I.O.T, such a c-l-o-w-n: Stop it!"):
+        assert made.encode(text).tokens == plain.encode(meant).tokens
     assert Encoder(made.to_str(), "made", 128).by_word
 
 

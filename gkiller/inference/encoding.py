@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 from tokenizers.models import WordPiece
+from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from gkiller.model.disguises import may_be_disguised
 from gkiller.model.wordpiece import (
     check_padding,
     check_vocabulary,
+    is_reading,
     normalizers_in,
     parse_tokenizer,
     special_ids,
@@ -74,9 +77,10 @@ class Encoder:
         special = special_ids(self._tokenizer)
         self.pad, self.cls, self.sep = special.kept
         self.mask = special.unknown if special.mask is None else special.mask
-        self._words = _Words(self._tokenizer)
         self.by_word = _reads_word_by_word(self._tokenizer)
         self._lowercase = self.by_word and _normalizers(self._tokenizer)[-1]["lowercase"]
+        self._disguises = _Disguises.of(self._tokenizer) if self.by_word else None
+        self._words = _Words(self._disguises.without if self._disguises else self._tokenizer)
 
     def check_fits(self, config: Mapping[str, Any]) -> None:
         """Compare the tokenizer with the network, by its config.json.
@@ -91,6 +95,10 @@ class Encoder:
         """Return a comment's token ids; lone surrogates are read as U+FFFD, NULs and controls not at all."""
         if not self.by_word or _CONTROLS.search(text) is not None:
             return _ids(self._tokenizer, clean(text))
+        if self._disguises is not None and self._disguises.may_be_in(text):
+            if not text.isascii():
+                return _ids(self._tokenizer, clean(text))
+            text = self._disguises.undo(text)
         words = self._words
         ids: list[int] = []
         if text.isascii():
@@ -142,6 +150,56 @@ class _Words(dict[str, list[int]]):
         return ids
 
 
+class _Disguises:
+    """The readings of a tokenizer, which look beyond words: what they make of a comment is read word by word.
+
+    Attributes:
+        without: the tokenizer without them.
+        undo: what they alone make of an ASCII text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, parts: list[dict[str, Any]]) -> None:
+        readings = [one for one in parts if is_reading(one)]
+        others = [one for one in parts if not is_reading(one)]
+        self.without = Tokenizer.from_str(tokenizer.to_str())
+        self.without.encode_special_tokens = True
+        self.without.normalizer = _normalizer(others)
+        self.undo: Callable[[str], str] = _normalizer(readings).normalize_str
+        self._seen = _Seen(_normalizer(others[:-1]))
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> _Disguises | None:
+        """Return those of a tokenizer that reads word by word; None where it has none."""
+        parts = _normalizers(tokenizer)
+        return cls(tokenizer, parts) if any(map(is_reading, parts)) else None
+
+    def may_be_in(self, text: str) -> bool:
+        """Return whether a reading may match: False is certain, of the text and of each of its words."""
+        return may_be_disguised(text if text.isascii() else text.translate(self._seen))
+
+
+class _Seen(dict[int, str]):
+    """What a normalizer makes of single characters, with "~" for each that is not ASCII."""
+
+    def __init__(self, normalizer: Normalizer) -> None:
+        self._normalizer = normalizer
+        super().__init__()
+
+    def __missing__(self, number: int) -> str:
+        made = self._normalizer.normalize_str(clean(chr(number)))
+        if len(self) >= _KEPT_WORDS:
+            self.clear()
+        self[number] = "".join(one if one.isascii() else "~" for one in made)
+        return self[number]
+
+
+def _normalizer(parts: list[dict[str, Any]]) -> Normalizer:
+    """Return a normalizer of such parts as a tokenizer.json has."""
+    made = normalizers.Sequence([])
+    made.__setstate__(json.dumps({"type": "Sequence", "normalizers": parts}).encode())
+    return made
+
+
 def clean(text: str) -> str:
     """Return the text with U+FFFD for each lone surrogate; it keeps its length."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
@@ -156,7 +214,7 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 def _reads_word_by_word(tokenizer: Tokenizer) -> bool:
     """Return whether the tokenizer is BERT's, whose words do not depend on their neighbours.
 
-    What its normalizer does before BERT's part may not change ASCII.
+    What its normalizer does before BERT's part may not change ASCII, but for readings.
     """
     if (type(tokenizer.pre_tokenizer), type(tokenizer.model)) != (BertPreTokenizer, WordPiece):
         return False
@@ -165,7 +223,7 @@ def _reads_word_by_word(tokenizer: Tokenizer) -> bool:
     return (
         last["type"] == "BertNormalizer"
         and last["clean_text"]
-        and all(_leaves_ascii(one) for one in before)
+        and all(is_reading(one) or _leaves_ascii(one) for one in before)
         and all(token.special for token in added)
     )
 

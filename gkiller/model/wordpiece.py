@@ -19,6 +19,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer, pre_tokenizers
 
 from gkiller.errors import ModelFormatError, is_fault_of_input, one_line
+from gkiller.model.disguises import READINGS
 from gkiller.model.layout import COUNTED_FROM_PADDING, MAX_TOKENIZER_BYTES
 from gkiller.strict_json import parse_json
 
@@ -76,8 +77,9 @@ _PARTS = {
     "decoder": {"WordPiece"},
 }
 """What a tokenizer of word pieces is made of. Others can hold regular expressions that take for ever on some
-comment, or texts that grow with each character, or they crash on some inputs. A Replace must be of one
-character by one character, such as a letter of another script that looks like a Latin one."""
+comment, or texts that grow with each character, or they crash on some inputs. A Replace must be one of
+`READINGS`, or of one character by one character, such as a letter of another script that looks like a Latin
+one."""
 _BYTE_LEVEL_PARTS: dict[str, set[str]] = {
     "normalizer": set(),
     "pre_tokenizer": {"ByteLevel"},
@@ -234,7 +236,7 @@ def _check_replaced(normalizer: dict[str, Any] | None) -> None:
     replaced = [one for one in normalizers_in(normalizer) if one["type"] == "Replace"]
     for one in replaced:
         characters = one["pattern"].get("String"), one["content"]
-        if not all(isinstance(text, str) and len(text) == 1 for text in characters):
+        if not is_reading(one) and not all(isinstance(text, str) and len(text) == 1 for text in characters):
             raise ValueError("its normalizer replaces something else than one character by one character")
     if len(replaced) > _MAX_REPLACED:
         raise ValueError(
@@ -249,6 +251,13 @@ def normalizers_in(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
     if normalizer["type"] == "Sequence":
         return list(normalizer["normalizers"])
     return [normalizer]
+
+
+def is_reading(normalizer: Mapping[str, Any]) -> bool:
+    """Return whether a part of a normalizer, as a tokenizer.json has it, is one of `READINGS`."""
+    if normalizer["type"] != "Replace":
+        return False
+    return (normalizer["pattern"].get("Regex"), normalizer["content"]) in READINGS
 
 
 def _check_word_pieces(model: dict[str, Any]) -> None:

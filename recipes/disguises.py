@@ -1,17 +1,19 @@
-"""A tokenizer that reads letters of other scripts as the Latin ones that they look like.
+"""A tokenizer that reads disguised words: letters of other scripts, signs for letters, letters set apart.
 
 A comment can be disguised with letters that a reader takes for Latin ones; a vocabulary of English has no
-words of them. `reading_lookalikes` undoes that in the tokenizer itself, so that every program that reads its
+words of them. `reading_disguises` undoes that in the tokenizer itself, so that every program that reads its
 tokenizer.json does the same: first Unicode's compatibility forms (NFKC: full width, mathematical and circled
-letters), then, letter by letter, `LOOKALIKES`. Words that are meant in these letters are changed too: this is
-for models of English.
+letters), then, letter by letter, `LOOKALIKES`, then gkiller's own readings of leet and of words whose letters
+stand apart (`gkiller.model.disguises`). Words that are meant in other letters are changed too: this is for
+models of English.
 """
 
 from __future__ import annotations
 
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Regex, Tokenizer, normalizers
 
 from gkiller.data.augment.letters import HOMOGLYPHS
+from gkiller.model.disguises import READINGS
 
 _ALIKE = {
     "a": "αᴀɑ",
@@ -74,9 +76,10 @@ LOOKALIKES: dict[str, str] = {
 """Characters, and the Latin letter that each is read as. Those of the augmentation are among them."""
 
 
-def reading_lookalikes(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a copy of a tokenizer of BERT's kind that reads look-alikes as Latin letters."""
+def reading_disguises(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a copy of a tokenizer of BERT's kind that reads disguised words."""
     made = Tokenizer.from_str(tokenizer.to_str())
-    replaced = [normalizers.Replace(alike, latin) for alike, latin in LOOKALIKES.items()]
-    made.normalizer = normalizers.Sequence([normalizers.NFKC(), *replaced, made.normalizer])
+    alike = [normalizers.Replace(alike, latin) for alike, latin in LOOKALIKES.items()]
+    undone = [normalizers.Replace(Regex(pattern), letters) for pattern, letters in READINGS]
+    made.normalizer = normalizers.Sequence([normalizers.NFKC(), *alike, *undone, made.normalizer])
     return made
