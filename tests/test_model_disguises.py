@@ -76,14 +76,20 @@ def test_ordinary_words_are_left_alone(text):
     assert signs.normalize_str(text) == text
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_most_of_what_the_augmentation_hides_is_found(seed):
-    text = "They called somebody there most ridiculous clown, nothing besides"
-    spaced = letters.spacing(text, np.random.default_rng(seed), 0.1)
-    assert read(spaced) == text
-    hidden = letters.leet(text, np.random.default_rng(seed), 1.0)
-    words = [(made, meant) for made, meant in zip(read(hidden).split(), text.split(), strict=True)]
-    assert sum(made == meant for made, meant in words) >= len(words) - 3
+def test_most_of_what_the_augmentation_hides_is_found():
+    text = "they called somebody there most ridiculous clown, nothing besides"
+    found = words = 0
+    for seed in range(100):
+        assert read(letters.spacing(text, np.random.default_rng(seed), 0.1)) == text
+        hidden = letters.leet(text, np.random.default_rng(seed), 1.0)
+        pairs = [
+            (meant, read(hidden).split()[place])
+            for place, (meant, made) in enumerate(zip(text.split(), hidden.split(), strict=True))
+            if made != meant
+        ]
+        words += len(pairs)
+        found += sum(meant == made for meant, made in pairs)
+    assert found / words > 0.9
 
 
 def test_the_signs_of_the_augmentation_are_read():

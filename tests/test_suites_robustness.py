@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_suites_identity import comments
 
 from gkiller.data.augment import augment
@@ -11,6 +13,7 @@ from gkiller.data.dataset import Dataset, Split
 from gkiller.data.labelled import Labelled
 from gkiller.errors import ScoreRangeError, SettingsError, SingleClassError
 from gkiller.evaluation.metrics import label_figures
+from gkiller.evaluation.suites.equal_fpr import EqualFpr
 from gkiller.evaluation.suites.robustness import MEAN, measure_robustness
 from gkiller.evaluation.suites.scorers import Contestant, Scorer
 from gkiller.settings.definition import AugmentSettings, EvaluationSettings
@@ -134,6 +137,49 @@ def test_taking_any_disguise_for_toxic_adds_false_alarms():
     one = result.differences[0]
     assert (one.fpr.delta, one.added["leet"].delta) == (0.0, -first.added["leet"].value)
     assert (one.added["leet"].a, one.lost["leet"].a) == (0.0, 1.0)
+
+
+def test_recall_that_is_bought_with_false_alarms_is_lost_at_equal_fpr():
+    """Of the disguised comments the rule tells the calm ones from the rude ones in a half of the cases."""
+
+    def wary(text):
+        words, number = text.rsplit(" ", 1)
+        if words in (RUDE, CALM):
+            return 0.6 if words == RUDE else 0.1
+        return 0.8 if int(number) % 4 == 1 else 0.7
+
+    result = measure([contestant(wary), contestant(naive)])
+    first = result.models[0]
+    assert (first.hidden["leet"].value, first.alarms["leet"].value) == (1.0, 1.0)
+    assert (first.lost["leet"].value, first.added["leet"].value) == (0.0, 1.0)
+    assert (first.matched["leet"].value, first.price["leet"].value) == (0.5, 0.5)
+    assert result.models[1].price["leet"].value == result.models[1].lost["leet"].value == 1.0
+    one = result.differences[0].price["leet"]
+    assert (one.a, one.delta, one.relative) == (1.0, 0.5, 2.0)
+
+
+def recall_by_thresholds(positive, negative, flagged, masses):
+    """Try every threshold: the highest recall whose alarms are no more than those of the flagged."""
+    of_positive, of_negative = masses
+    allowed = of_negative @ flagged + 1e-9
+    cuts = [-np.inf, *np.concatenate([positive, negative]), np.inf]
+    recalls = [of_positive @ (positive >= cut) for cut in cuts if of_negative @ (negative >= cut) <= allowed]
+    return max(recalls) / of_positive.sum()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.booleans()), min_size=1, max_size=8),
+)
+def test_recall_at_equal_fpr_is_the_best_of_all_thresholds(positives, negatives):
+    positive, of_positive = np.array(positives, dtype=float).T
+    negative, of_negative, flagged = np.array(negatives, dtype=float).T
+    found = EqualFpr(positive, negative, flagged).recall(of_positive[None], of_negative[None])[0]
+    if of_positive.sum() and of_negative.sum():
+        masses = of_positive, of_negative
+        assert found == pytest.approx(recall_by_thresholds(positive, negative, flagged, masses))
+    else:
+        assert np.isnan(found)
 
 
 def test_as_many_negatives_as_positives_are_drawn():

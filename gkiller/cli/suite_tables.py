@@ -110,18 +110,19 @@ def _identity_differences(result: IdentityBias, way: Intervals) -> Table:
 
 
 def _lost(result: Robustness, model: ModelRobustness, title: str, way: Intervals) -> Table:
-    shown = _figure(model.recall, way), "", _figure(model.fpr, way), ""
+    shown = _figure(model.recall, way), "", _figure(model.fpr, way), "", ""
     rows: list[tuple[object, ...]] = [("(as they are)", None, *shown)]
     for kind in model.hidden:
-        columns = model.hidden, model.lost, model.alarms, model.added
+        columns = model.hidden, model.lost, model.alarms, model.added, model.price
         rows.append((kind, result.changed.get(kind), *(_figure(figures[kind], way) for figures in columns)))
     caption = (
         f"F1 of all comments as they are {figure_text(model.f1)}\n"
         f"n = {result.rows:,}, of them {result.positives:,} positive and {result.negatives:,} negative ones "
         f"disguised, {result.rate:.0%} of these drawn; intensity {result.intensity:g}, seed {result.seed}\n"
-        f"changed: of the positives; FPR: of the negatives\n{_told(result, way)}"
+        f"changed: of the positives; FPR: of the negatives; at equal FPR: lost where the threshold gives the "
+        f"changed ones the FPR of those as they are\n{_told(result, way)}"
     )
-    header = ("comments", "changed", "recall", "lost", "FPR", "added")
+    header = ("comments", "changed", "recall", "lost", "FPR", "added", "at equal FPR")
     return results_table(f"{model.model.name}: {title}", header, rows, caption=caption)
 
 
@@ -134,6 +135,8 @@ def _robustness_differences(result: Robustness, way: Intervals) -> Table:
             rows.append((one.name, f"lost: {kind}", _delta(figure, way), _share(figure, way)))
         rows.append((one.name, "FPR", _delta(one.fpr, way), ""))
         rows += [(one.name, f"added: {kind}", _delta(figure, way), "") for kind, figure in one.added.items()]
+        for kind, figure in one.price.items():
+            rows.append((one.name, f"at equal FPR: {kind}", _delta(figure, way), _share(figure, way)))
     title = f"Differences from {result.models[0].model.name}"
     caption = (
         f"share: of the first model's loss; -: the first one's may be none\npaired; {_told(result, way)}"

@@ -2,7 +2,7 @@
 
 The positives, and as many negatives, are changed by the operators of `gkiller.data.augment`, each kind alone;
 what the changes leave is to a reader what it was. A model that takes any disguise for toxic loses no recall:
-its false alarms show it.
+its false alarms show it, and so does its recall at a threshold at which these are no more than before.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gkiller.data.augment import augment, resolve_kinds
 from gkiller.evaluation.bootstrap import draws
 from gkiller.evaluation.metrics import ratio
 from gkiller.evaluation.significance import EQUAL
+from gkiller.evaluation.suites.equal_fpr import EqualFpr
 from gkiller.evaluation.suites.figures import (
     differences_from_first,
     figures_of,
@@ -54,6 +55,9 @@ class ModelRobustness:
         fpr: false-positive rate on the drawn negatives as they are.
         alarms: by kind, and for their mean, the same on these negatives changed.
         added: by kind, and for their mean, that less ``fpr``: what only the change has flagged.
+        matched: by kind, and for their mean, recall on the changed positives at the lowest threshold at which
+            the FPR on the changed negatives is not above ``fpr``; see `EqualFpr`.
+        price: by kind, and for their mean, ``recall`` less that: what is lost at equal FPR.
     """
 
     model: Contestant
@@ -64,6 +68,8 @@ class ModelRobustness:
     fpr: Figure
     alarms: Mapping[str, Figure]
     added: Mapping[str, Figure]
+    matched: Mapping[str, Figure]
+    price: Mapping[str, Figure]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -78,6 +84,8 @@ class ModelRobustness:
                     "lost": asdict(self.lost[kind]),
                     "fpr": asdict(self.alarms[kind]),
                     "added": asdict(self.added[kind]),
+                    "recall_at_equal_fpr": asdict(self.matched[kind]),
+                    "lost_at_equal_fpr": asdict(self.price[kind]),
                 }
                 for kind in self.hidden
             },
@@ -96,6 +104,7 @@ class RobustnessDifference:
             loses, given where the interval of the first one's loss lies above 0.
         fpr: on the drawn negatives as they are.
         added: by kind, and for their mean.
+        price: by kind, and for their mean, what is lost at equal FPR; with shares as in ``lost``.
     """
 
     name: str
@@ -104,6 +113,7 @@ class RobustnessDifference:
     lost: Mapping[str, Difference]
     fpr: Difference
     added: Mapping[str, Difference]
+    price: Mapping[str, Difference]
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, None where undefined."""
@@ -114,6 +124,7 @@ class RobustnessDifference:
             "lost": {kind: one.as_dict() for kind, one in self.lost.items()},
             "fpr": self.fpr.as_dict(),
             "added": {kind: one.as_dict() for kind, one in self.added.items()},
+            "lost_at_equal_fpr": {kind: one.as_dict() for kind, one in self.price.items()},
         }
 
 
@@ -200,10 +211,10 @@ def measure_robustness(
     rows = [*positive.tolist(), *negative.tolist()]
     plain = [texts[row] for row in rows]
     disguised = _disguised(plain, kinds, augmenting, progress)
-    flags = [_flags(model, texts, rows, disguised, progress) for model in models]
+    others, weights = np.flatnonzero(truth[used] == 0), found.rows.weights[used]
     tables = [
-        _Table(clean, hidden, positive, negative, np.flatnonzero(truth[used] == 0), found.rows.weights[used])
-        for clean, hidden in flags
+        _Table(model.threshold, *scores, positive, negative, others, weights)
+        for model, scores in ((one, _scores(one, texts, rows, disguised, progress)) for one in models)
     ]
     points = [table.figures(np.ones((1, len(used))))[0] for table in tables]
     replicas = _resampled(tables, len(used), settings, progress)
@@ -269,14 +280,14 @@ def _resampled(
     return [np.concatenate(part) for part in parts]
 
 
-def _flags(
+def _scores(
     model: Contestant,
     texts: Sequence[str],
     rows: Sequence[int],
     disguised: Mapping[str, Sequence[str]],
     progress: Progress | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return what a model calls positive, 0 or 1: of all comments (n,), of the rows' changed ones (D, K)."""
+    """Return a model's scores: of all comments (n,), and of the rows' changed ones (D, K)."""
     changed = {
         kind: [at for at, (new, row) in enumerate(zip(made, rows, strict=True)) if new != texts[row]]
         for kind, made in disguised.items()
@@ -287,9 +298,8 @@ def _flags(
         if progress is not None:
             progress(f"scoring with {model.name}", done, total)
 
-    scores = model.scores([*texts, *more], advance)
-    flags = (scores >= model.threshold).astype(np.float64)
-    clean, rest = flags[: len(texts)], flags[len(texts) :]
+    scores = model.scores([*texts, *more], advance).astype(np.float64)
+    clean, rest = scores[: len(texts)], scores[len(texts) :]
     hidden = np.repeat(clean[list(rows)][:, None], len(disguised), axis=1)
     start = 0
     for column, places in enumerate(changed.values()):
@@ -302,7 +312,8 @@ class _Table:
     """One model's decisions.
 
     Args:
-        clean: (n,) 0 or 1.
+        threshold: of the model.
+        clean: (n,) scores.
         hidden: (P + N, K) the same of the positives and the drawn negatives, disguised in K ways.
         positive: (P,) places of the positives.
         negative: (N,) places of the drawn negatives.
@@ -312,6 +323,7 @@ class _Table:
 
     def __init__(
         self,
+        threshold: float,
         clean: FloatArray,
         hidden: FloatArray,
         positive: IntArray,
@@ -321,31 +333,43 @@ class _Table:
     ) -> None:
         self._positive, self._negative, self._others = positive, negative, others
         self._weights = weights
+        flags, hits, alarms = (
+            (scores >= threshold).astype(np.float64)
+            for scores in (clean, hidden[: len(positive)], hidden[len(positive) :])
+        )
         # One product with the masses gives their sum, those flagged as they are, and those flagged disguised.
-        self._hits = _with_mass(clean[positive], hidden[: len(positive)])
-        self._alarms = _with_mass(clean[negative], hidden[len(positive) :])
-        self._false = clean[others]
+        self._hits = _with_mass(flags[positive], hits)
+        self._alarms = _with_mass(flags[negative], alarms)
+        self._false = flags[others]
+        self._equal = [
+            EqualFpr(column[: len(positive)], column[len(positive) :], flags[negative]) for column in hidden.T
+        ]
 
     def figures(self, counts: FloatArray) -> FloatArray:
-        """Return F1; recall, by kind and its mean, and what is lost; and so the false-positive rate.
+        """Return F1; recall, by kind and its mean, and what is lost; so the false-positive rate; equal FPR.
 
         Args:
             counts: (R, n) how often each row counts in each resample.
 
         Returns:
-            (R, 3 + 4 (K + 1)), see `_by_name`; NaN where no row of a class was drawn.
+            (R, 3 + 6 (K + 1)), see `_by_name`; NaN where no row of a class was drawn.
         """
-        sums = self._sums(counts, self._positive, self._hits)
+        positive, negative = (self._masses(counts, rows) for rows in (self._positive, self._negative))
+        sums = positive @ self._hits
         mass, hits = sums[:, 0], sums[:, 1]
-        false = (counts[:, self._others] * self._weights[self._others]) @ self._false
+        false = self._masses(counts, self._others) @ self._false
         f1 = np.where(mass > 0, ratio(2 * hits, mass + hits + false), np.nan)
         recall, hidden, lost = _shares(sums)
-        fpr, alarms, spared = _shares(self._sums(counts, self._negative, self._alarms))
-        return np.column_stack([np.minimum(f1, 1.0), recall, hidden, lost, fpr, alarms, 0.0 - spared])
+        fpr, alarms, spared = _shares(negative @ self._alarms)
+        matched = _with_mean(np.column_stack([one.recall(positive, negative) for one in self._equal]))
+        price = _less(recall, matched)
+        return np.column_stack(
+            [np.minimum(f1, 1.0), recall, hidden, lost, fpr, alarms, 0.0 - spared, matched, price]
+        )
 
-    def _sums(self, counts: FloatArray, rows: IntArray, flags: FloatArray) -> FloatArray:
+    def _masses(self, counts: FloatArray, rows: IntArray) -> FloatArray:
         drawn: FloatArray = counts[:, rows] * self._weights[rows]
-        return drawn @ flags
+        return drawn
 
 
 def _with_mass(own: FloatArray, hidden: FloatArray) -> FloatArray:
@@ -362,20 +386,33 @@ def _shares(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     shares = np.clip(ratio(sums[:, 1:], sums[:, :1]), 0.0, 1.0)  # sums of weights may round beyond
     shares[sums[:, 0] == 0] = np.nan
     own = shares[:, :1]
-    hidden = np.column_stack([shares[:, 1:], shares[:, 1:].mean(axis=1)])
-    lost = own - hidden
+    hidden = _with_mean(shares[:, 1:])
+    return own, hidden, _less(own, hidden)
+
+
+def _with_mean(shares: FloatArray) -> FloatArray:
+    """Return the columns, one for each kind, and their mean as the last."""
+    return np.column_stack([shares, shares.mean(axis=1)])
+
+
+def _less(own: FloatArray, changed: FloatArray) -> FloatArray:
+    """Return what is lost of a share; a difference of rounding alone is none."""
+    lost: FloatArray = own - changed
     lost[np.abs(lost) < EQUAL] = 0.0
-    return own, hidden, lost
+    return lost
 
 
 def _difference(name: str, one: Mapping[str, Any], first: ModelRobustness) -> RobustnessDifference:
     """Return a model's differences, without the shares of a loss that may be none: they are of chance."""
+    lost, price = _with_shares(one["lost"], first.lost), _with_shares(one["price"], first.price)
+    return RobustnessDifference(name, one["f1"], one["recall"], lost, one["fpr"], one["added"], price)
+
+
+def _with_shares(lost: Mapping[str, Difference], first: Mapping[str, Figure]) -> dict[str, Difference]:
     none = {"relative": np.nan, "relative_low": np.nan, "relative_high": np.nan}
-    lost = {
-        kind: loss if (first.lost[kind].low or 0.0) > 0 else replace(loss, **none)
-        for kind, loss in one["lost"].items()
+    return {
+        kind: loss if (first[kind].low or 0.0) > 0 else replace(loss, **none) for kind, loss in lost.items()
     }
-    return RobustnessDifference(name, one["f1"], one["recall"], lost, one["fpr"], one["added"])
 
 
 def _by_name(values: Sequence[Any], kinds: Sequence[str]) -> dict[str, Any]:
@@ -386,4 +423,5 @@ def _by_name(values: Sequence[Any], kinds: Sequence[str]) -> dict[str, Any]:
     for one, *several in (("recall", "hidden", "lost"), ("fpr", "alarms", "added")):
         found[one] = next(left)
         found |= {name: dict(zip(names, islice(left, len(names)), strict=True)) for name in several}
+    found |= {name: dict(zip(names, islice(left, len(names)), strict=True)) for name in ("matched", "price")}
     return found
