@@ -19,7 +19,7 @@ from commands import answer
 from identity import identity_comments, unlisted
 
 from gkiller.deployment.deploy import copy_deployed
-from gkiller.model.directory import load_model
+from gkiller.evaluation.deployed import load_any
 from gkiller.model.layout import GRAPHS
 
 LICENCES = Path(__file__).with_name("licences.md")
@@ -57,10 +57,15 @@ def robustness(found: dict[str, Any]) -> Iterator[str]:
         f"{found['negatives']:,} harmless ones that are called toxic (FPR): {figure(model['fpr'])}."
     )
     yield ""
-    yield "| change | recall | lost | FPR | added |"
-    yield "|---|---|---|---|---|"
+    yield (
+        "At equal FPR: the recall lost at a threshold that calls no greater share of the changed harmless "
+        "comments toxic than of these as they are."
+    )
+    yield ""
+    yield "| change | recall | lost | FPR | added | lost at equal FPR |"
+    yield "|---|---|---|---|---|---|"
     for kind, one in model["kinds"].items():
-        cells = (figure(one[name]) for name in ("recall", "lost", "fpr", "added"))
+        cells = (figure(one[name]) for name in ("recall", "lost", "fpr", "added", "lost_at_equal_fpr"))
         yield f"| {kind} | {' | '.join(cells)} |"
     yield ""
 
@@ -111,7 +116,7 @@ def measure(run: str, data: Path) -> str:
     columns = ("--label-columns", "label")
     with tempfile.TemporaryDirectory(prefix="gkiller-card-") as folder:
         copy = Path(folder) / "model"
-        copy_deployed(load_model(run), GRAPHS["int8"], copy)
+        copy_deployed(load_any(run), GRAPHS["int8"], copy)
         found = {name: answer("evaluate", copy, "--data", *where, *columns) for name, where in sets.items()}
         bias = answer("suite", "identity", copy, "--data", data / "suites/identity_madlibs.parquet")
         pq.write_table(identity_comments(["toxicity"], use="measure"), Path(folder) / "groups.parquet")

@@ -97,6 +97,10 @@ def test_sections_go_into_the_card_before_its_limits(nothing_shipped, tool, trai
     assert expected != own
     assert (nothing_shipped / "README.md").read_text("utf-8") == expected
     assert load_any("default").labels == ("toxicity",)  # sealed with it
+    (tmp_path / "card.md").write_text("## Groups\n\nsome\n", "utf-8")
+    again = [str(nothing_shipped), "--labels", "toxicity", "--sections", str(tmp_path / "card.md")]
+    assert tool.main(again) == 0  # the shipped copy itself, with newer sections
+    assert (nothing_shipped / "README.md").read_text("utf-8") == expected.replace("\nnone\n", "\nsome\n")
 
 
 def test_shipping_again_replaces_it(shipped, tool, trained):
@@ -245,6 +249,30 @@ def test_suites_measure_its_graph_beside_the_run(call, shipped, trained, prepare
     np.testing.assert_array_equal(own.score(texts, None), load().predict_proba(texts))
 
 
+def test_thresholds_are_tuned_on_a_copy(call, shipped, prepared, tmp_path):
+    before = {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()}
+    code, out, _ = call("threshold", "default", "--data", prepared, "--json")
+    answer = json.loads(out)
+    assert (code, answer["error"], answer["where"]) == (19, "OutputError", "default")
+    assert "--out" in answer["remedy"]
+    flags = ("--data", prepared, "--min-recall", "1", "--json")
+    code, out, err = call("threshold", "default", *flags, "--out", tmp_path / "mine")
+    assert code == 0, err
+    assert json.loads(out)["model"] == str(tmp_path / "mine")
+    assert {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()} == before
+    mine = load(tmp_path / "mine")
+    assert mine.thresholds["toxicity"] == json.loads(out)["thresholds"]["toxicity"]["value"]
+    assert "(recall >= 1), tuned on the valid split" in (tmp_path / "mine" / "README.md").read_text("utf-8")
+    np.testing.assert_array_equal(mine.predict_proba(["you fool"]), load().predict_proba(["you fool"]))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "notes.txt").write_text("dear to somebody")
+    code, out, _ = call("threshold", "default", *flags, "--out", tmp_path / "theirs")
+    assert (code, "something else than a copy" in json.loads(out)["what"]) == (19, True)
+    code, out, err = call("threshold", tmp_path / "mine", "--data", prepared, "--json")
+    assert code == 0, err
+    assert load_any(tmp_path / "mine").metadata["thresholds"]["toxicity"]["target"] == "max f1"
+
+
 def test_bench_times_its_graph(call, shipped, trained, prepared):
     code, out, _ = call(
         *("bench", "default", "--data", prepared, "--against", trained, "--speed-only", "--json"),
@@ -271,7 +299,7 @@ def test_doctor_scores_its_probes(shipped):
 
 @pytest.mark.parametrize(
     "command",
-    [("threshold", "default"), ("export", "default"), ("quantize", "default"), TAUGHT],
+    [("export", "default"), ("quantize", "default"), TAUGHT],
     ids=" ".join,
 )
 def test_what_needs_weights_refuses_it(call, shipped, command):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -18,6 +19,7 @@ from toy_corpora import write_corpora
 from gkiller.assets import tokenizer_path
 from gkiller.data.augment.letters import HOMOGLYPHS, homoglyph
 from gkiller.inference.encoding import Encoder
+from gkiller.model.directory import load_model
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -165,6 +167,23 @@ def test_a_tokenizer_that_reads_disguises_reads_what_was_meant(recipe):
     for text in ("What an 1D10T, such a cl0wn: $top it!", "What an I.D.I.O.T, such a c-l-o-w-n: Stop it!"):
         assert made.encode(text).tokens == plain.encode(meant).tokens
     assert Encoder(made.to_str(), "made", 128).by_word
+
+
+def test_a_copy_of_a_model_reads_disguises(recipe, saved_once, tmp_path, monkeypatch):
+    module, out = recipe("disguises"), tmp_path / "reading"
+    monkeypatch.setattr(sys, "argv", ["disguises.py", str(saved_once), "--out", str(out)])
+    module.main()
+    old, new = load_model(saved_once), load_model(out)
+    assert new.tokenizer.encode("i.d.i.o.t").ids == old.tokenizer.encode("idiot").ids
+    assert new.thresholds == old.thresholds
+    for name, value in old.model.state_dict().items():
+        assert torch.equal(value, new.model.state_dict()[name])
+    monkeypatch.setattr(sys, "argv", ["disguises.py", str(out), "--out", str(tmp_path / "again")])
+    with pytest.raises(SystemExit, match="reads disguised words already"):
+        module.main()
+    card = "| reads | the first 128 tokens of a comment |\n| seed | 0 |\n"
+    assert module.with_row(card) == card.replace("| seed", f"{module.ROW}\n| seed")
+    assert module.with_row("a card of somebody's own") == "a card of somebody's own"
 
 
 def test_transfer_comments_are_those_of_the_other_corpora(recipe, corpora, tmp_path):

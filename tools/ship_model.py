@@ -4,14 +4,15 @@ Usage: python tools/ship_model.py RUN [--labels LABEL,LABEL,...] [--sections FIL
 
 RUN is a run or a model directory with an int8 graph (``gkiller quantize``). What ships is that graph and what
 it needs beside it, its parity report and the model card, with the sections of FILE before its limits (see
-``recipes/card.py``): no weights, no other graphs. Nothing is written when
-the model is damaged, lacks labels or the report, cannot be trained on from, or is too large. What was shipped
-before is replaced.
+``recipes/card.py``), in the place of older ones of the same headings: no weights, no other graphs. Nothing is
+written when the model is damaged, lacks labels or the report, cannot be trained on from, or is too large.
+What was shipped before is replaced.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -22,13 +23,16 @@ from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.deployment.deploy import copy_deployed
 from gkiller.deployment.restore import read_deployed
 from gkiller.errors import ExportError, GkillerError, LabelMismatchError
-from gkiller.model.directory import LoadedModel, load_model, stored_files
+from gkiller.evaluation.deployed import AnyModel, load_any
+from gkiller.model.directory import stored_files
 from gkiller.model.layout import CARD, GRAPHS, PROBES
 
 MOST_BYTES = 5_000_000
 """Of all the files together, the tokenizer included."""
 GRAPH = GRAPHS["int8"]
 LIMITS = "## Limits\n"
+HEADING = re.compile("^## .*$", re.MULTILINE)
+SECTION = re.compile("^(?=## )", re.MULTILINE)
 
 
 def ship(run: str, labels: Sequence[str], sections: str = "") -> dict[str, int]:
@@ -47,7 +51,7 @@ def ship(run: str, labels: Sequence[str], sections: str = "") -> dict[str, int]:
         LabelMismatchError: it lacks a label.
         ExportError: it has no int8 graph, no report of the graph's parity, or is too large.
     """
-    loaded = load_model(run)  # compares every digest
+    loaded = load_any(run)
     _check_labels(loaded, labels)
     _check_parity(loaded)
     card = stored_files(loaded, (CARD,))[CARD].decode("utf-8")
@@ -68,12 +72,16 @@ def ship(run: str, labels: Sequence[str], sections: str = "") -> dict[str, int]:
 
 
 def with_sections(card: str, sections: str) -> str:
-    """Return a model card with sections before its limits, which are its last."""
+    """Return a model card with sections before its limits, which are its last; older ones of theirs go."""
+    if not sections.strip():
+        return card
     before, heading, limits = card.rpartition(LIMITS)
-    return f"{before}{sections.strip()}\n\n{heading}{limits}" if sections.strip() else card
+    named = set(HEADING.findall(sections))
+    kept = [part for part in SECTION.split(before) if not named & set(HEADING.findall(part))]
+    return f"{''.join(kept)}{sections.strip()}\n\n{heading}{limits}"
 
 
-def _check_labels(loaded: LoadedModel, labels: Sequence[str]) -> None:
+def _check_labels(loaded: AnyModel, labels: Sequence[str]) -> None:
     lacking = [label for label in labels if label not in loaded.labels]
     if lacking:
         raise LabelMismatchError(
@@ -83,7 +91,7 @@ def _check_labels(loaded: LoadedModel, labels: Sequence[str]) -> None:
         )
 
 
-def _check_parity(loaded: LoadedModel) -> None:
+def _check_parity(loaded: AnyModel) -> None:
     assert loaded.path is not None  # it was just read from there
     there = {name: (loaded.path / name).is_file() for name in (GRAPH, PROBES)}
     report = loaded.metadata.get("exports", {}).get(GRAPH, {}).get("gate", {}).get("found")

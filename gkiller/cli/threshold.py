@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gkiller.cli.console import emit_json, next_command, progress, results_table, show, stages, warn
-from gkiller.cli.evaluate import DATA_HELP, ModelArgument, split_help
+from gkiller.cli.evaluate import DATA_HELP, AnyModelArgument, split_help
 from gkiller.cli.options import JsonFlag, with_settings
 
 if TYPE_CHECKING:
     from gkiller.settings import Resolved
 
 SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("valid"))]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Write a copy of the model there, and leave it as it is."),
+]
 
 
 @with_settings(
@@ -25,8 +30,9 @@ SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", hel
 def threshold(
     resolved: Resolved,
     asked: frozenset[str],
-    model: ModelArgument,
+    model: AnyModelArgument,
     split: SplitOption = None,
+    out: OutOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Tune a model's thresholds again, on other comments.
@@ -36,13 +42,21 @@ def threshold(
     stores the thresholds in the model, with what they were tuned on. Without --data it reads the data of the
     model's own run, and refuses them when they have changed since.
     """
+    from gkiller.deployment.deploy import target_for
+    from gkiller.errors import OutputError
+    from gkiller.evaluation.deployed import load_any
     from gkiller.evaluation.models import measure, tune_measured
     from gkiller.evaluation.source import choose_data, load_chosen, run_of, tuned_on, tuning_warnings
-    from gkiller.model.directory import load_model, rewrite_model
+    from gkiller.model.directory import rewrite_model, stored_files
+    from gkiller.model.layout import CARD, is_default
     from gkiller.report.card import update_card, with_thresholds
 
-    loaded = load_model(model)
+    loaded = load_any(model)
+    if out is None and is_default(model):
+        what = "the shipped model is not written to"
+        raise OutputError(what, where=model, remedy="name a directory for its copy with --out")
     assert loaded.path is not None  # it was just read from there
+    target = target_for(loaded, out)
     settings = resolved.settings
     choice = choose_data(loaded.path, settings.data, asked)
     with stages() as on_data:
@@ -54,9 +68,9 @@ def threshold(
     record = tuned_on(found)
     new = {label: {**threshold.as_dict(), "tuned_on": record} for label, threshold in tuned.items()}
     thresholds = {**before, **new}
-    card = with_thresholds((loaded.path / "README.md").read_text("utf-8"), thresholds)
-    rewrite_model(loaded.path, loaded, thresholds=thresholds, card=card)
-    run = run_of(loaded.path)
+    card = with_thresholds(stored_files(loaded, (CARD,))[CARD].decode("utf-8"), thresholds)
+    rewrite_model(target, loaded, thresholds=thresholds, card=card)
+    run = run_of(target)
     if run is not None:
         update_card(run / "README.md", thresholds)
     warnings = tuning_warnings(choice, found)
@@ -65,7 +79,7 @@ def threshold(
     if measured.missing:
         warn(f"left as they were, as the data lack them: {', '.join(measured.missing)}")
     if json:
-        facts = {"model": str(loaded.path), "split": found.name, "rows": len(found.rows)}
+        facts = {"model": str(target), "split": found.name, "rows": len(found.rows)}
         emit_json({**facts, "thresholds": thresholds, "warnings": warnings})
         return
     rows = [
@@ -76,4 +90,4 @@ def threshold(
     notes = "\n".join(f"{label}: {t.note}" for label, t in tuned.items() if t.note)
     title = f"Thresholds tuned on {found.name} ({len(found.rows):,} rows)"
     show(results_table(title, header, rows, caption=notes or None))
-    next_command(f"gkiller evaluate {model}")
+    next_command(f"gkiller evaluate {out or model}")

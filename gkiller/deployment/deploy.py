@@ -49,7 +49,7 @@ from gkiller.report.environment import CPU_FLAGS, read_cpu
 from gkiller.sealed import SealBrokenError, unseal
 
 if TYPE_CHECKING:
-    from gkiller.model.directory import LoadedModel
+    from gkiller.model.directory import LoadedModel, Stored
     from gkiller.settings.definition import DeploymentSettings
 
 PLAIN_FILES: Final = (CARD, CONFIG, WEIGHTS, TOKENIZER)
@@ -114,7 +114,7 @@ def export_onnx(
         ExportError: no graph can be built of this network.
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
-    target = _target(loaded, out)
+    target = target_for(loaded, out)
     tell = progress or silent
     tell("building the graph", 0, None)
     plain = plain or not leanable(loaded.model)
@@ -163,7 +163,7 @@ def quantise(
         ExportError: no graph can be built of this network.
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
-    target = _target(loaded, out)
+    target = target_for(loaded, out)
     limits = limits_of(settings, "int8")
     lean = leanable(loaded.model)
     every = CANDIDATES if lean else PLAIN_CANDIDATES
@@ -231,7 +231,7 @@ def quantise_trimmed(
         ExportError: the tokenizer cannot be trimmed, or not so.
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
-    target = _target(loaded, out)
+    target = target_for(loaded, out)
     with TemporaryDirectory(prefix="gkiller-trimmed-") as folder:
         smaller = save_trimmed(loaded, reference, pieces, Path(folder) / "model")
         again = replace(rows, tokens=tokenize(smaller.tokenizer, rows.texts))
@@ -247,7 +247,7 @@ def copy_plain(loaded: LoadedModel, out: Path) -> int:
     Raises:
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
-    target = _target(loaded, out)
+    target = target_for(loaded, out)
     if loaded.path is not None and target.exists() and target.samefile(loaded.path):
         what = "the model would lose its graphs"
         raise OutputError(what, where=str(target), remedy="choose another --out")
@@ -257,7 +257,7 @@ def copy_plain(loaded: LoadedModel, out: Path) -> int:
 
 
 def copy_deployed(
-    loaded: LoadedModel,
+    loaded: Stored,
     graph: str,
     target: Path,
     *,
@@ -287,8 +287,16 @@ def bytes_to_predict(directory: Path, file: str) -> int:
     return sum((directory / name).stat().st_size for name in (file, *BESIDE))
 
 
-def _target(loaded: LoadedModel, out: Path | None) -> Path:
-    """Return where to write; only a copy of the model, an empty folder or nothing may be there."""
+def target_for(loaded: Stored, out: Path | None) -> Path:
+    """Return where to write a copy of a model; only another one, an empty folder or nothing may be there.
+
+    Args:
+        loaded: the model.
+        out: the directory; the model's own by default.
+
+    Raises:
+        OutputError: there is something else, or no place to write to.
+    """
     target = out if out is not None else loaded.path
     if target is None:
         raise OutputError("the model was not read from a directory", remedy="name one with --out")
@@ -299,7 +307,7 @@ def _target(loaded: LoadedModel, out: Path | None) -> Path:
     return target
 
 
-def _may_be_replaced(target: Path, loaded: LoadedModel) -> bool:
+def _may_be_replaced(target: Path, loaded: Stored) -> bool:
     if not (target / META).is_file():
         return target.is_dir() and not any(target.iterdir())
     try:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors.torch import save
@@ -82,6 +82,18 @@ class LoadedModel:
         return parameter_count(self.model)
 
 
+class Stored(Protocol):
+    """A model that was read from a directory: whole, or what it scores with alone."""
+
+    @property
+    def path(self) -> Path | None:
+        """Where it was loaded from."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """gkiller.json, without its list of files and its digest."""
+
+
 def save_model(
     directory: Path,
     model: ToxicityClassifier,
@@ -123,13 +135,13 @@ def save_model(
 
 
 def rewrite_model(
-    directory: Path, loaded: LoadedModel, *, thresholds: Mapping[str, Mapping[str, Any]], card: str
+    directory: Path, loaded: Stored, *, thresholds: Mapping[str, Mapping[str, Any]], card: str
 ) -> None:
-    """Replace a loaded model's thresholds and card, whole or not at all.
+    """Write a loaded model with other thresholds and another card, whole or not at all.
 
     Args:
-        directory: the model directory to replace.
-        loaded: what `load_model` gave for it.
+        directory: where; what is there is replaced.
+        loaded: the model.
         thresholds: as in `save_model`.
         card: the new model card.
 
@@ -140,14 +152,14 @@ def rewrite_model(
     source = loaded.path or directory
     with atomic_directory(directory) as temporary:
         with unbroken():
-            _unseal(source).copy_to(temporary)
+            _sealed(source).copy_to(temporary)
         (temporary / CARD).write_text(card, "utf-8")
         seal(temporary, META, {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}})
 
 
 def add_files(
     directory: Path,
-    loaded: LoadedModel,
+    loaded: Stored,
     files: Mapping[str, bytes],
     *,
     keep: Callable[[str], bool] | None = None,
@@ -157,7 +169,7 @@ def add_files(
 
     Args:
         directory: where.
-        loaded: what `load_model` gave.
+        loaded: the model.
         files: what is added or replaced, by its name in the directory, such as "onnx/model.onnx".
         keep: says of each of the model's own files whether to take it over; all by default.
         changes: to what gkiller.json says.
@@ -169,7 +181,7 @@ def add_files(
     source = loaded.path or directory
     with atomic_directory(directory) as temporary:
         with unbroken():
-            _unseal(source).copy_to(temporary, lambda name: name not in files and (not keep or keep(name)))
+            _sealed(source).copy_to(temporary, lambda name: name not in files and (not keep or keep(name)))
         for name, content in files.items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +189,7 @@ def add_files(
         seal(temporary, META, {**loaded.metadata, **(changes or {})})
 
 
-def stored_files(loaded: LoadedModel, names: Iterable[str]) -> dict[str, bytes]:
+def stored_files(loaded: Stored, names: Iterable[str]) -> dict[str, bytes]:
     """Return files of a loaded model, such as its graphs, compared with their SHA-256 as they are read.
 
     Raises:
@@ -235,6 +247,10 @@ def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, 
 
 def _unseal(directory: Path) -> Sealed:
     return unseal(directory, META, version=FORMAT_VERSION, keep=_LIMITS)
+
+
+def _sealed(directory: Path) -> Sealed:
+    return unseal(directory, META, version=FORMAT_VERSION, keep={}, check="kept")
 
 
 def _read(sealed: Sealed) -> LoadedModel:
