@@ -49,9 +49,8 @@ ARMS = (
     Arm("vectors", "word vectors", "labels", ("pretraining", "teachers", "augmentation", "dendrites")),
     Arm("masked", "masked-language pretraining", "vectors", ("teachers", "augmentation", "dendrites")),
     Arm("taught", "a teacher's logits", "masked", ("transfer", "augmentation", "dendrites")),
-    Arm("transfer", "transfer comments", "taught", ("mixtures", "augmentation", "dendrites")),
-    Arm("mixed", "mixtures among them", "transfer", ("augmentation", "dendrites")),
-    Arm("augmented", "augmentation", "mixed", ("dendrites",)),
+    Arm("transfer", "transfer comments and mixtures", "taught", ("augmentation", "dendrites")),
+    Arm("augmented", "augmentation", "transfer", ("dendrites",)),
     Arm("dendrites", "dendrites, kept whatever they gain", "augmented", ()),
 )
 INT8 = Arm("int8", "int8 weights", "augmented", ())
@@ -72,10 +71,10 @@ def measured(arguments: argparse.Namespace, more: list[str]) -> Reports:
     short = settings([f"train.epochs={arguments.epochs}", "dendrites.min_gain=-1"])
     short += settings([f"distill.transfer_rows={arguments.transfer_rows}"])
     found: Reports = {}
-    for arm in ARMS:
-        how = [word for step in arm.without for word in ("--without", step)]
-        how += [] if arm.name == INT8.than else ["--no-graphs"]
-        for seed in arguments.seeds:
+    for seed in arguments.seeds:
+        for arm in ARMS:
+            how = [word for step in arm.without for word in ("--without", step)]
+            how += [] if arm.name == INT8.than else ["--no-graphs"]
             run = arguments.work / "runs" / f"ablation-{arm.name}-{seed}"
             command(recipe, *where, "--name", run.name, "--seed", seed, *how, *short, *more)
             found.setdefault(arm.name, []).append(json.loads((run / "validation.json").read_text("utf-8")))

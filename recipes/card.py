@@ -58,8 +58,8 @@ def robustness(found: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield (
-        "At equal FPR: the recall lost at a threshold that calls no greater share of the changed harmless "
-        "comments toxic than of these as they are."
+        "Lost at equal FPR: recall at the lowest threshold that calls no more of the harmless comments toxic "
+        "than the model's own does of them as they are; as they are, less changed."
     )
     yield ""
     yield "| change | recall | lost | FPR | added | lost at equal FPR |"

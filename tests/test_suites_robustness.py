@@ -158,6 +158,17 @@ def test_recall_that_is_bought_with_false_alarms_is_lost_at_equal_fpr():
     assert (one.a, one.delta, one.relative) == (1.0, 0.5, 2.0)
 
 
+def test_what_changes_nothing_costs_nothing_at_equal_fpr():
+    """There is room below the threshold for more recall without alarms: as they are, and changed."""
+
+    def rule(text):
+        return 0.1 if "thank" in text.lower() else 0.4 + 0.2 * (int(text.rsplit(" ", 1)[1]) % 4 == 1)
+
+    own = measure([contestant(rule)], augmenting("casing")).models[0]
+    assert (own.recall.value, own.matched["casing"].value) == (0.5, 1.0)
+    assert (own.lost["casing"].value, own.price["casing"].value) == (0.0, 0.0)
+
+
 def recall_by_thresholds(positive, negative, flagged, masses):
     """Try every threshold: the highest recall whose alarms are no more than those of the flagged."""
     of_positive, of_negative = masses

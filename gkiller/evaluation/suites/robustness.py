@@ -57,7 +57,8 @@ class ModelRobustness:
         added: by kind, and for their mean, that less ``fpr``: what only the change has flagged.
         matched: by kind, and for their mean, recall on the changed positives at the lowest threshold at which
             the FPR on the changed negatives is not above ``fpr``; see `EqualFpr`.
-        price: by kind, and for their mean, ``recall`` less that: what is lost at equal FPR.
+        price: by kind, and for their mean, what is lost at equal FPR: the same recall on the positives as
+            they are, less ``matched``.
     """
 
     model: Contestant
@@ -341,8 +342,10 @@ class _Table:
         self._hits = _with_mass(flags[positive], hits)
         self._alarms = _with_mass(flags[negative], alarms)
         self._false = flags[others]
+        drawn = clean[[*positive, *negative]]
         self._equal = [
-            EqualFpr(column[: len(positive)], column[len(positive) :], flags[negative]) for column in hidden.T
+            EqualFpr(scores[: len(positive)], scores[len(positive) :], flags[negative])
+            for scores in (drawn, *hidden.T)
         ]
 
     def figures(self, counts: FloatArray) -> FloatArray:
@@ -361,8 +364,9 @@ class _Table:
         f1 = np.where(mass > 0, ratio(2 * hits, mass + hits + false), np.nan)
         recall, hidden, lost = _shares(sums)
         fpr, alarms, spared = _shares(negative @ self._alarms)
-        matched = _with_mean(np.column_stack([one.recall(positive, negative) for one in self._equal]))
-        price = _less(recall, matched)
+        equal = np.column_stack([one.recall(positive, negative) for one in self._equal])
+        matched = _with_mean(equal[:, 1:])
+        price = _less(equal[:, :1], matched)
         return np.column_stack(
             [np.minimum(f1, 1.0), recall, hidden, lost, fpr, alarms, 0.0 - spared, matched, price]
         )
