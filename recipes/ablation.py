@@ -108,9 +108,9 @@ def table(found: Reports, arguments: argparse.Namespace) -> str:
     """Return the table in Markdown."""
     seeds = ", ".join(map(str, arguments.seeds))
     lines = [
-        f"Mean over the seeds {seeds}; {arguments.epochs} epochs of the neuron phase, "
-        f"{arguments.transfer_rows:,} transfer comments. In brackets the gain: {GAINS}. Recall lost to disguise: "
-        "the mean over ten kinds of change, at equal false-positive rate; less is better.",
+        f"Mean over the seeds {seeds}; epochs of the neuron phase: {arguments.epochs}, transfer comments: "
+        f"{arguments.transfer_rows:,}. In brackets the gain: {GAINS}. Recall lost to disguise: the mean over "
+        "ten kinds of change, at equal false-positive rate; less is better.",
         "",
         f"| more | than | {' | '.join(FIGURES)} |",
         f"|---|---|{'---|' * len(FIGURES)}",
