@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def measured(arguments: argparse.Namespace, more: list[str]) -> Reports:
     short += settings([f"distill.transfer_rows={arguments.transfer_rows}"])
     found: Reports = {}
     for seed in arguments.seeds:
-        for arm in ARMS:
+        for arm in chosen(arguments.arms):
             how = [word for step in arm.without for word in ("--without", step)]
             how += [] if arm.name == INT8.than else ["--no-graphs"]
             run = arguments.work / "runs" / f"ablation-{arm.name}-{seed}"
@@ -83,6 +84,11 @@ def measured(arguments: argparse.Namespace, more: list[str]) -> Reports:
             if arm.name == INT8.than:
                 found.setdefault(INT8.name, []).append(of_int8(run, arguments.data))
     return found
+
+
+def chosen(names: Sequence[str]) -> list[Arm]:
+    """Return the arms of these names, in their order; each needs the one that it is more than."""
+    return [arm for arm in ARMS if arm.name in names]
 
 
 def disguised(model: Path, data: Path, out: Path) -> dict[str, Any]:
@@ -116,7 +122,9 @@ def table(found: Reports, arguments: argparse.Namespace) -> str:
         f"|---|---|{'---|' * len(FIGURES)}",
     ]
     names = {arm.name: arm.more for arm in ARMS}
-    for arm in (*ARMS, INT8):
+    arms = chosen(arguments.arms)
+    arms += [INT8] if INT8.name in found else []
+    for arm in arms:
         cells = []
         for path in FIGURES.values():
             values = [figure(report, path) for report in found[arm.name]]
@@ -135,6 +143,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
     parser.add_argument("--teacher", required=True, metavar="NAME=DIR")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    names = [arm.name for arm in ARMS]
+    parser.add_argument("--arms", nargs="+", choices=names, default=names, help="by default all")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--transfer-rows", type=int, default=30_000)
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table into FILE")

@@ -119,8 +119,8 @@ def _lost(result: Robustness, model: ModelRobustness, title: str, way: Intervals
         f"F1 of all comments as they are {figure_text(model.f1)}\n"
         f"n = {result.rows:,}, of them {result.positives:,} positive and {result.negatives:,} negative ones "
         f"disguised, {result.rate:.0%} of these drawn; intensity {result.intensity:g}, seed {result.seed}\n"
-        f"changed: of the positives; FPR: of the negatives; at equal FPR: lost where the "
-        f"threshold goes as low as it may without more false alarms than as they are\n{_told(result, way)}"
+        "changed: of the positives; FPR: of the negatives; "
+        f"at equal FPR: lost without more false alarms than as they are\n{_told(result, way)}"
     )
     header = ("comments", "changed", "recall", "lost", "FPR", "added", "at equal FPR")
     return results_table(f"{model.model.name}: {title}", header, rows, caption=caption)
