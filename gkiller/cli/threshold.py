@@ -41,6 +41,9 @@ def threshold(
     reads the validation split (all rows of a single file), never the test split unless --split names it, and
     stores the thresholds in the model, with what they were tuned on. Without --data it reads the data of the
     model's own run, and refuses them when they have changed since.
+
+    A model without weights, such as the shipped one, is scored with its graph. The shipped one itself is not
+    written to: --out says where its copy with the new thresholds goes.
     """
     from gkiller.deployment.deploy import target_for
     from gkiller.errors import OutputError
