@@ -79,7 +79,7 @@ def told(reference, folder, labels=("toxicity",), texts=TEXTS, shown=None, **cha
         if shown is not None:
             shown.append((done, total))
 
-    return lesson(found, texts, labels, settings, folder, CPU, Ranks(), progress)
+    return lesson(found, texts, [], labels, settings, folder, CPU, Ranks(), progress)
 
 
 # -- the loss -----------------------------------------------------------------------------------

@@ -335,8 +335,9 @@ class DistillSettings(_Section):
 
     teachers: tuple[str, ...] = setting(
         (),
-        "Trained classifiers to learn from, comma-separated or one by one: gkiller runs or models, or "
-        "sequence classifiers of transformers (directories or hub ids); of several, their logits' mean.",
+        "Trained classifiers to learn from, comma-separated or one by one: gkiller runs or models, "
+        "sequence classifiers of transformers (directories or hub ids), or files of their scores; of "
+        "several, the mean of the logits.",
         flag="--teacher",
     )
     label_weight: float = setting(

@@ -34,6 +34,8 @@ def taught(
 ) -> tuple[Taught, ...]:
     """Measure each teacher, and of several also their mean, which the student has learnt.
 
+    A file of scores that lacks validation comments is left out.
+
     Args:
         teachers: at least one.
         lesson: what they say of the validation split.
@@ -48,7 +50,16 @@ def taught(
     sides = [(teacher.name, each) for teacher, each in zip(teachers, lesson.each, strict=True)]
     if len(teachers) > 1:
         sides.append((f"the mean of {counted(len(teachers), 'teacher')}", lesson.logits))
-    return tuple(_beside(name, each, dataset, (logits, scores), cuts, settings) for name, each in sides)
+    return tuple(
+        _beside(name, each, dataset, (logits, scores), cuts, settings)
+        for name, each in sides
+        if _known(each).size
+    )
+
+
+def _known(found: Logits) -> npt.NDArray[np.intp]:
+    """Return the columns of the labels that a teacher has of all comments: what it can be measured on."""
+    return np.flatnonzero(~np.isnan(found).any(0))
 
 
 def _beside(
@@ -61,7 +72,7 @@ def _beside(
 ) -> Taught:
     """Return one teacher beside the student, whose logits and scores are given."""
     valid = dataset.split("valid")
-    columns = np.flatnonzero(~np.isnan(found).any(0))
+    columns = _known(found)
     labels = tuple(dataset.labels[column] for column in columns)
     truth, teacher = valid.labels[:, columns], found[:, columns].astype(np.float64)
     scores = torch.from_numpy(teacher).sigmoid().numpy()

@@ -1,8 +1,8 @@
-"""Teachers: trained classifiers that a student learns from. Each scores every comment once.
+"""Teachers: trained classifiers, or files of their scores, that a student learns from.
 
-What a teacher says of a list of comments is kept in a sealed directory, under a fingerprint of the teacher
-and the comments, so that other runs, and this one when it goes on, read the same bytes. Until all are scored,
-parts of the list are kept so.
+A classifier scores every comment once. What it says of a list of comments is kept in a sealed directory,
+under a fingerprint of the teacher and the comments, so that other runs, and this one when it goes on, read
+the same bytes. Until all are scored, parts of the list are kept so.
 """
 
 from __future__ import annotations
@@ -24,8 +24,16 @@ from torch import Tensor
 
 from gkiller.data.batches import scoring_batches, tokenize
 from gkiller.data.load import texts_digest
-from gkiller.errors import ScoreRangeError, counted
-from gkiller.files import atomic_directory, make_directory, remove_leftovers, require_space, writing
+from gkiller.errors import ScoreRangeError, SettingsError, counted
+from gkiller.evaluation.scorefiles import is_score_file
+from gkiller.files import (
+    atomic_directory,
+    make_directory,
+    remove_leftovers,
+    require_space,
+    sha256_file,
+    writing,
+)
 from gkiller.model.directory import load_model
 from gkiller.model.layout import (
     FORMAT_VERSION,
@@ -50,10 +58,12 @@ from gkiller.model.sequence import (
 from gkiller.model.wordpiece import special_ids
 from gkiller.sealed import SealBrokenError, seal, unseal
 from gkiller.training.runtime import mixed_precision, resolve_precision
+from gkiller.training.scored import logits_of, read_teacher
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from gkiller.evaluation.scorefiles import ScoreFile
     from gkiller.settings.definition import DistillSettings
     from gkiller.training.ranks import Ranks
 
@@ -79,14 +89,15 @@ _LONGEST: Final = 512
 
 @dataclass(frozen=True)
 class Teacher:
-    """A classifier to learn from.
+    """A classifier to learn from, or what one has said.
 
     Attributes:
-        name: what reports call it: its run's or directory's name, or its hub id.
-        folder: where it is.
+        name: what reports call it: its run's, directory's or file's name, or its hub id.
+        folder: where it is; of scores, their file.
         own: whether it is a gkiller model rather than one of transformers.
         labels: those of the data that it scores, in the data's order.
         digest: of its files.
+        scores: where it is a file of scores, what is in it.
     """
 
     name: str
@@ -94,6 +105,7 @@ class Teacher:
     own: bool
     labels: tuple[str, ...]
     digest: str
+    scores: ScoreFile | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a manifest records of it."""
@@ -105,10 +117,10 @@ class Lesson:
     """What teachers say of n comments.
 
     Attributes:
-        logits: (n, L), the mean over the teachers that have a label; NaN where none has.
+        logits: (n, L), the mean over the teachers that have a comment's label; NaN where none has.
         hidden: for each teacher (n, its width), the mean of a comment's token vectors in the last layer;
             empty where they are not learnt.
-        each: for each teacher (n, L), NaN where it lacks a label.
+        each: for each teacher (n, L), NaN where it lacks a label or the comment.
     """
 
     logits: Logits
@@ -120,10 +132,13 @@ def find_teachers(references: Sequence[str], labels: Sequence[str]) -> tuple[Tea
     """Find teachers, without reading their weights.
 
     Args:
-        references: gkiller runs or models, or classifiers of transformers: directories or hub ids.
+        references: gkiller runs or models, or classifiers of transformers: directories or hub ids; or files
+            of scores.
         labels: of the data.
 
     Raises:
+        DataError: a file of scores cannot be read, or a row is broken.
+        ScoreRangeError: a score is missing or is no number in 0..1.
         ModelNotFoundError, HubUnavailableError: one is not there.
         ModelFormatError, ModelTamperedError: one is no classifier, or cannot be read.
         LabelMismatchError: one has none of the labels.
@@ -132,6 +147,9 @@ def find_teachers(references: Sequence[str], labels: Sequence[str]) -> tuple[Tea
 
 
 def _find(reference: str, labels: Sequence[str]) -> Teacher:
+    if is_score_file(reference):
+        path, file = Path(reference).expanduser(), read_teacher(reference, labels)
+        return Teacher(path.name, path, False, file.labels, sha256_file(path), file)
     own = is_gkiller(reference)
     if own:
         folder = find_model(reference)
@@ -160,6 +178,7 @@ def _find(reference: str, labels: Sequence[str]) -> Teacher:
 def lesson(
     teachers: Sequence[Teacher],
     texts: Sequence[str],
+    ids: Sequence[str],
     labels: Sequence[str],
     settings: DistillSettings,
     cache: Path,
@@ -172,6 +191,7 @@ def lesson(
     Args:
         teachers: at least one.
         texts: n comments.
+        ids: n ids, by which a file of scores without texts is joined.
         labels: L, of the data.
         settings: whether hidden states are learnt, and how many comments are scored at once.
         cache: holds a directory for each fingerprint of teacher and comments.
@@ -182,12 +202,23 @@ def lesson(
     Raises:
         OutputError: there is no room for it on the disk, or it cannot be written.
         ScoreRangeError: a logit is not a number.
+        SettingsError: hidden states are to be learnt from a file of scores.
         ModelError: a teacher cannot be read.
     """
     each: list[Logits] = []
     hidden: list[States] = []
     for teacher in teachers:
-        logits, states = _scores(teacher, texts, settings, cache, device, ranks, progress)
+        states: States | None = None
+        if teacher.scores is not None:
+            if settings.hidden_weight:
+                raise SettingsError(
+                    "a file of scores has no hidden states to learn from",
+                    where=str(teacher.folder),
+                    remedy="leave distill.hidden_weight at 0, or name the classifier itself",
+                )
+            logits = logits_of(teacher.scores, texts, ids)
+        else:
+            logits, states = _scores(teacher, texts, settings, cache, device, ranks, progress)
         full = np.full((len(texts), len(labels)), np.nan, np.float32)
         full[:, [labels.index(label) for label in teacher.labels]] = logits
         each.append(full)

@@ -10,11 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gkiller.data.augment import resolve_kinds
 from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset, texts_digest
-from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
+from gkiller.errors import (
+    InterruptedRunError,
+    ResumeError,
+    RowError,
+    SettingsError,
+    TerminatedRunError,
+    counted,
+)
 from gkiller.evaluation.source import located
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
 from gkiller.model.layout import settled
@@ -191,10 +200,10 @@ class _Work:
         model = new_network(settings.model, labels, self.tokenizer.get_vocab_size())
         frozen_parameters(model, settings.train.freeze_layers)  # refused before anything is written
         manifest |= network_facts(settings, model)
-        lessons = self._lessons(on_event, on_data)
+        taken = with_transfer(self.dataset, self.transfer)
+        lessons = self._lessons(taken, on_event, on_data)
         store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
         with growing(settings, model.to(self.device)) as growth:
-            taken = with_transfer(self.dataset, self.transfer)
             learner = new_learner(settings, taken, self.tokenizer, growth, ranks)
             learner.train = replace(learner.train, lesson=lessons.get("train"))
             trainer = Trainer(
@@ -244,20 +253,24 @@ class _Work:
             facts["transfer"] = {"rows": len(self.transfer), "sha256": texts_digest(self.transfer)}
         return {"distill": facts}
 
-    def _lessons(self, on_event: EventCallback, on_data: DataProgress | None) -> dict[str, Lesson]:
+    def _lessons(
+        self, taken: Dataset, on_event: EventCallback, on_data: DataProgress | None
+    ) -> dict[str, Lesson]:
         """Return what the teachers say of the training and the validation split; empty without a teacher."""
         if not self.teachers:
             return {}
-        train, valid = self.dataset.split("train").texts, self.dataset.split("valid").texts
-        count = len(train) + len(self.transfer) + len(valid)
+        splits = {name: taken.split(name) for name in ("train", "valid")}
         cache = self.run.path.parent / _TEACHERS
-        message = f"teacher {taught_by(self.teachers)}: {counted(count, 'comment')}, scored once, in {cache}"
-        on_event(TrainingEvent("note", message=message))
+        if scoring := [teacher for teacher in self.teachers if teacher.scores is None]:
+            count = counted(sum(map(len, splits.values())), "comment")
+            message = f"teacher {taught_by(scoring)}: {count}, scored once, in {cache}"
+            on_event(TrainingEvent("note", message=message))
         found = {}
-        for name, texts in (("train", [*train, *self.transfer]), ("valid", valid)):
+        for name, split in splits.items():
             found[name] = lesson(
                 self.teachers,
-                texts,
+                split.texts,
+                split.ids,
                 self.dataset.labels,
                 self.settings.distill,
                 cache,
@@ -265,6 +278,18 @@ class _Work:
                 self.ranks,
                 on_data or (lambda stage, done, total: None),
             )
+        for teacher, each in zip(self.teachers, found["train"].each, strict=True):
+            if teacher.scores is None:
+                continue
+            known = int((~np.isnan(each)).any(1).sum())
+            if not known:
+                raise RowError(
+                    "it has the scores of none of the training comments",
+                    where=str(teacher.folder),
+                    remedy="score those: texts, or ids where there are none, have to be the data's",
+                )
+            message = f"teacher {teacher.name}: has {known:,} of {counted(len(each), 'training comment')}"
+            on_event(TrainingEvent("note", message=message))
         return found
 
 
