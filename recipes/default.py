@@ -11,7 +11,8 @@ there already is not made again, and a training that was stopped goes on:
 2. An encoder: the first teacher's word vectors, then masked-language pretraining on every comment
    (``recipes/pretrain.py``).
 3. Teachers: each ``--teacher`` fine-tuned on the six labels; a ``--public`` one without gkiller's comments.
-   One that is a finished run, such as a giant's of ``benchmarks/giant.py``, is taken as it is.
+   One that is a finished run, such as a giant's of ``benchmarks/giant.py``, or a file of scores is taken as
+   it is.
 4. The model: the encoder, learning from labels and teachers on the labelled comments and from teachers alone
    on all others and on mixtures of the domain's own (``recipes/mixtures.py``), a share of the comments
    changed in each epoch (typing errors, obfuscation, other groups of people named); dendrites last, kept
@@ -114,9 +115,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.teacher:
         parser.error("name a pretrained encoder with --teacher")
-    first = Path(arguments.teacher[0].partition("=")[2])
-    if "vectors" not in arguments.without and finished(first):
-        parser.error("the first --teacher gives the word vectors: name a pretrained encoder, not a run")
+    first = arguments.teacher[0].partition("=")[2]
+    if "vectors" not in arguments.without and trained(first):
+        parser.error("the first --teacher gives the word vectors: name a pretrained encoder")
     make(arguments)
 
 
@@ -156,6 +157,11 @@ def taught_by(teachers: Sequence[Path]) -> list[object]:
     return [word for run in teachers for word in ("--teacher", run)]
 
 
+def trained(teacher: str) -> bool:
+    """Whether a teacher needs no training: a finished run, or a file of scores."""
+    return finished(Path(teacher)) or Path(teacher).is_file()
+
+
 def pretrain(arguments: argparse.Namespace, teacher: str) -> Path:
     """Make the encoder to start from; return its directory."""
     epochs = 0 if "pretraining" in arguments.without else arguments.pretraining_epochs
@@ -170,7 +176,7 @@ def teach(arguments: argparse.Namespace, pretrained: Mapping[str, str]) -> dict[
     """Fine-tune the teachers; return their runs by name."""
     runs = {}
     for name, path in pretrained.items():
-        if finished(Path(path)):
+        if trained(path):
             runs[name] = Path(path)
             continue
         own = "own" not in arguments.without and name not in arguments.public

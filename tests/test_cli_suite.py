@@ -84,6 +84,32 @@ def test_a_model_against_itself_differs_by_nothing(suite, rows, saved_once):
         assert {figure["delta"] for figure in one.values()} <= {0.0, None}
 
 
+@pytest.mark.parametrize("flags", [True, False])
+def test_a_file_of_scores_stands_for_the_model_that_gave_them(suite, rows, saved_once, tmp_path, flags):
+    loaded = load_model(saved_once)
+    with rows.open(encoding="utf-8") as stream:
+        comments = list(csv.DictReader(stream))
+    scores = score_texts(loaded, [row["text"] for row in comments])[:, loaded.labels.index("toxicity")]
+    lines = []
+    for row, score in reversed(list(zip(comments, scores.tolist(), strict=True))):  # ids tell which is which
+        line = {"id": row["id"], "scores": {"toxicity": score}}
+        lines.append(line | ({"flags": ["toxicity"] if score >= 0.25 else []} if flags else {}))
+    file = tmp_path / "scores.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = suite("identity", saved_once, file, "--data", rows, "--label-columns", "toxicity")
+    model, other = found["models"]
+    for name in ("auc", "bpsn", "bnsp"):
+        assert other["headline"][name] == model["headline"][name]
+    if flags:
+        assert other["terms"] == model["terms"]
+        assert other["threshold"] == pytest.approx(0.25, abs=0.1)
+        assert other["threshold_origin"] == "where the file's flags part its scores"
+    else:
+        assert (other["threshold"], other["threshold_origin"]) == (0.5, "none is stored in it")
+    assert found["notes"][0] == f"{file}: joined by id"
+    assert "does not tell" in found["notes"][1]
+
+
 def test_a_column_and_terms_of_the_command_line_name_the_groups(suite, rows, saved_once):
     named = (saved_once, "--data", rows, "--label-columns", "toxicity")
     column = suite("identity", *named, "--term-column", "who")
@@ -244,6 +270,14 @@ def test_models_that_are_none_are_refused(call, rows, saved_once, tmp_path):
     assert code == 2
     assert "--data" in err
     assert call("suite")[0] == 2
+
+
+def test_a_file_of_scores_has_none_of_changed_comments(call, rows, saved_once):
+    code, _, err = call(
+        "suite", "robustness", saved_once, rows, "--data", rows, "--label-columns", "toxicity"
+    )
+    assert code == 2
+    assert "no scores of changed ones" in err
 
 
 def test_a_misspelt_run_is_no_hub_id(call, place):

@@ -44,6 +44,14 @@ ModelsArgument = Annotated[
         "on the same comments; differences are from the first.",
     ),
 ]
+SidesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Runs or models of gkiller, sequence classifiers of transformers (directories or hub ids), or "
+        "files of scores as 'gkiller predict' writes them; differences are from the first.",
+    ),
+]
 LabelOption = Annotated[
     str | None,
     typer.Option(
@@ -142,7 +150,7 @@ class _Frame:
 def identity(
     resolved: Resolved,
     asked: frozenset[str],
-    models: ModelsArgument,
+    models: SidesArgument,
     label: LabelOption = None,
     term: TermOption = None,
     term_column: TermColumnOption = None,
@@ -168,8 +176,9 @@ def identity(
             remedy="leave one of them out",
         )
     settings = resolved.settings
-    frame = _frame(models, settings, asked, split, label, threshold)
-    members, joined = _members(frame, settings.data, term or [], term_column)
+    frame = _frame(models, settings, asked, split, label, threshold, files=True)
+    members, notes = _members(frame, settings.data, term or [], term_column)
+    notes += [line for model in frame.models for line in model.scorer.notes]
     scores = []
     for model in frame.models:
         with progress(f"scoring with {model.name}") as advance:
@@ -187,8 +196,8 @@ def identity(
         )
     if result.left_out:
         names = ", ".join(f"{name} ({rows})" for name, rows in result.left_out.items())
-        joined.append(f"left out, with fewer than {least} positive or negative comments: {names}")
-    report = {**frame.facts("identity"), **result.as_dict(), "notes": joined, "warnings": frame.warnings}
+        notes.append(f"left out, with fewer than {least} positive or negative comments: {names}")
+    report = {**frame.facts("identity"), **result.as_dict(), "notes": notes, "warnings": frame.warnings}
     _finish(report, lambda width: identity_blocks(result, frame.title, width=width), out, as_json=json)
 
 
@@ -242,16 +251,30 @@ def _frame(
     split: str | None,
     label: str | None,
     thresholds: list[str] | None,
+    *,
+    files: bool = False,
 ) -> _Frame:
-    """Read the comments, open the models, and settle label and thresholds."""
+    """Read the comments, open the models (and ``files`` of scores), and settle label and thresholds."""
+    from gkiller.evaluation.scorefiles import is_score_file
     from gkiller.evaluation.source import load_chosen
-    from gkiller.evaluation.suites.scorers import choose_label, contestants, open_scorer
+    from gkiller.evaluation.suites.scorers import choose_label, contestants, open_scorer, scorer_of_file
 
+    scored = [name for name in names if is_score_file(name)]
+    if scored and not files:
+        raise SettingsError(
+            "the comments are changed, and a file has no scores of changed ones",
+            where=scored[0],
+            remedy="name the model itself",
+        )
     overall, single = labelled_numbers(thresholds or [], "--threshold")
-    choice = _choice(names, settings.data, asked)
+    models_alone = [name for name in names if name not in scored]
+    choice = _choice(models_alone, settings.data, asked)
     with stages() as on_data:
         found = load_chosen(choice, split, on_data, default="test")
-    scorers = [open_scorer(name, found.dataset.labels, settings) for name in names]
+    scorers = [
+        scorer_of_file(name, found) if name in scored else open_scorer(name, found.dataset.labels, settings)
+        for name in names
+    ]
     chosen = choose_label(label, found.dataset.labels, scorers)
     models = contestants(scorers, chosen, overall, single)
     return _Frame(choice, found, chosen, models, _warnings(choice, found, scorers))

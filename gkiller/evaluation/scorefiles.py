@@ -78,6 +78,16 @@ class ScoreFile:
     scores: FloatArray
     flags: NDArray[np.bool_] | None
 
+    def threshold(self, column: int) -> float:
+        """Return where the flags part the scores of the label in a column.
+
+        Raises:
+            ScoreRangeError: no threshold does, but for rounding.
+        """
+        assert self.flags is not None, self.records.name
+        where = f"{self.records.name}, label {self.labels[column]!r}"
+        return flag_threshold(self.scores[:, column], self.flags[:, column], where)
+
 
 def is_score_file(name: str) -> bool:
     """Whether a name is that of a file of scores, there or not, rather than of a model."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from gkiller.errors import ScoreRangeError, SettingsError, did_you_mean
-from gkiller.evaluation.scorefiles import flag_threshold, join, read_scores
+from gkiller.evaluation.scorefiles import join, read_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,8 +111,7 @@ def side_of_file(name: str, found: Labelled, given: GivenThresholds) -> ScoredSi
                 where=name,
                 remedy=f"name it, tuned on other rows: {given.flag} {label}=0.5",
             )
-        where = f"{name}, label {label!r}"
-        thresholds[label] = flag_threshold(file.scores[:, column], file.flags[:, column], where)
+        thresholds[label] = file.threshold(column)
         origins[label] = BY_FLAGS
     return ScoredSide(name, "scores", file.labels, file.scores[places], thresholds, origins, (how, UNKNOWN))
 

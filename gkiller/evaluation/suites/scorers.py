@@ -1,4 +1,4 @@
-"""Models side by side: gkiller's own, and sequence classifiers of transformers, on the same comments."""
+"""Models side by side on the same comments: gkiller's own, classifiers of transformers, files of scores."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 from gkiller.errors import LabelMismatchError, ScoreRangeError, SettingsError, did_you_mean
 from gkiller.evaluation.checks import FloatArray
 from gkiller.evaluation.metrics import HALF
-from gkiller.evaluation.sides import STORED
+from gkiller.evaluation.scorefiles import join, read_scores
+from gkiller.evaluation.sides import BY_FLAGS, STORED, UNKNOWN
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
+    from gkiller.data.labelled import Labelled
     from gkiller.settings.definition import Settings
 
 Progress = Callable[[int, int], None]
@@ -35,9 +37,12 @@ class Scorer:
         name: as it was given.
         labels: L labels that it scores, in the order of its scores' columns.
         score: gives the scores.
-        thresholds: stored in it, by label; empty for a classifier of transformers.
+        thresholds: stored in it, by label; empty for a classifier of transformers, and for a file of scores
+            without flags.
         path: a gkiller model's directory, else None.
         tuned: what a gkiller model records of its thresholds, as gkiller.json holds it.
+        origin: where the thresholds are from.
+        notes: what else to know.
     """
 
     name: str
@@ -46,6 +51,8 @@ class Scorer:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     path: Path | None = None
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origin: str = STORED
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,28 @@ def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Sc
         remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}",
     )
     return _of_transformers(reference, folder, labels, settings.model.max_length, size)
+
+
+def scorer_of_file(name: str, found: Labelled) -> Scorer:
+    """Return a file of scores as the model that gave them, of the comments to measure on and no others.
+
+    Args:
+        name: of the file.
+        found: the n comments.
+
+    Raises:
+        DataError, EvaluationError: see ``read_scores`` and ``join``.
+    """
+    file = read_scores(name, found.dataset.labels)
+    places, how = join(file.records, found.rows)
+    columns = range(len(file.labels) if file.flags is not None else 0)
+    thresholds = {file.labels[column]: file.threshold(column) for column in columns}
+
+    def score(texts: Sequence[str], progress: Progress | None) -> FloatArray:
+        assert texts is found.rows.texts, name
+        return file.scores[places]
+
+    return Scorer(name, file.labels, score, thresholds, origin=BY_FLAGS, notes=(how, f"{name}: {UNKNOWN}"))
 
 
 def _names_nothing(reference: str) -> bool:
@@ -240,7 +269,7 @@ def contestants(
         if given is not None:
             found.append(Contestant(scorer, label, given, "--threshold"))
         elif label in scorer.thresholds:
-            found.append(Contestant(scorer, label, scorer.thresholds[label], STORED))
+            found.append(Contestant(scorer, label, scorer.thresholds[label], scorer.origin))
         else:
             found.append(Contestant(scorer, label, HALF, NO_THRESHOLD))
     return found
