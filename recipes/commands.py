@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,9 +16,21 @@ def command(*words: object, may_end_with: int = 0) -> None:
     """Run a program of this Python; another end than 0 or ``may_end_with`` is this program's too."""
     line = [str(word) for word in words]
     sys.stderr.write(f"$ python {shlex.join(line)}\n")
-    status = subprocess.run([sys.executable, *line], check=False).returncode
+    status, _ = _ended(line)
     if status not in (0, may_end_with):
         sys.exit(status)
+
+
+def _ended(line: Sequence[str], stdout: int | None = None) -> tuple[int, bytes]:
+    """Run a program of this Python to its end, also where this one is to end; return status and output."""
+    with subprocess.Popen([sys.executable, *line], stdout=stdout) as child:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
+        try:
+            output, _ = child.communicate()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    status = child.returncode
+    return status if status >= 0 else 128 - status, output or b""
 
 
 def gkiller(*words: object, may_end_with: int = 0) -> None:
@@ -29,10 +42,10 @@ def answer(*words: object) -> dict[str, Any]:
     """Run a command of gkiller with ``--json``, and return what it prints; its failure is this program's."""
     line = ["-m", "gkiller", *(str(word) for word in words), "--json"]
     sys.stderr.write(f"$ python {shlex.join(line)}\n")
-    done = subprocess.run([sys.executable, *line], check=False, stdout=subprocess.PIPE)
-    if done.returncode:
-        sys.exit(done.returncode)
-    found: dict[str, Any] = json.loads(done.stdout)
+    status, output = _ended(line, subprocess.PIPE)
+    if status:
+        sys.exit(status)
+    found: dict[str, Any] = json.loads(output)
     return found
 
 

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import os
 import re
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -284,6 +286,31 @@ def test_a_command_that_fails_ends_the_recipe(recipe, capfd):
     assert caught.value.code == 20
     assert "$ python -m gkiller predict" in capfd.readouterr().err
     module.gkiller("predict", "--model", "/nowhere", "x", may_end_with=20)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that can be caught")
+def test_a_recipe_that_is_ended_ends_its_command_first(tmp_path):
+    """What the command does on SIGTERM, such as keeping a checkpoint, is waited for."""
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import signal, sys, time\n"
+        "def end(number, frame):\n"
+        "    time.sleep(0.3)\n"
+        "    open('kept', 'w').close()\n"
+        "    sys.exit(143)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('up', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    script = "from commands import command; command('child.py'); print('went on')"
+    environment = os.environ | {"PYTHONPATH": str(RECIPES)}
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as recipe:
+        assert recipe.stdout.readline() == b"up\n"
+        recipe.terminate()
+        rest, _ = recipe.communicate(timeout=30)
+    assert (recipe.returncode, rest) == (143, b"")
+    assert (tmp_path / "kept").is_file()
 
 
 def test_settings_of_one_of_several(recipe):
