@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from transformers import BertModel
 from gkiller.benchmark.plan import Measurement
 from gkiller.benchmark.processes import cold_of
 from gkiller.benchmark.scorecard import NAMES
+from gkiller.cli.bench import _duels
 from gkiller.model.directory import load_model
 from gkiller.settings import resolve
 from gkiller.training.train import train
@@ -177,6 +179,18 @@ def test_the_tables_show_every_part(call, place):
         assert words in out
     head = out[out.index("Paired on test") :].splitlines()[2]
     assert head.split()[:3] == ["system", "against", "label"]
+
+
+def test_labels_that_a_set_does_not_know_have_no_difference():
+    def duel(label, delta):
+        figures = ("delta", "low", "high", "relative", "relative_low", "relative_high")
+        paired = SimpleNamespace(differences={"f1": SimpleNamespace(**dict.fromkeys(figures, delta))})
+        verdict = SimpleNamespace(needed_n=None, kind="not shown")
+        return SimpleNamespace(model="a", rival="b", label=label, paired=paired, verdict=verdict)
+
+    duels = [duel("toxicity", 0.5), duel("threat", float("nan"))]
+    table = _duels(SimpleNamespace(name="test", duels=duels))
+    assert list(table.columns[2].cells) == ["toxicity"]
 
 
 # -- files and exit codes -----------------------------------------------------------------------

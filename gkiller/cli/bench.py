@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -265,10 +266,12 @@ def _told(advance: Callable[[str, int, int | None], None]) -> Callable[[Training
 
 
 def _duels(one: SetQuality) -> Table:
-    """Return the paired differences of F1 on a set; the report has those of the other figures."""
+    """Return the paired differences of F1 on a set, of the labels that it knows; the report has all."""
     rows = []
     for duel in one.duels:
         f1 = duel.paired.differences["f1"]
+        if math.isnan(f1.delta):
+            continue
         change = f"{f1.relative - 1:+.1%} ({f1.relative_low - 1:+.1%} to {f1.relative_high - 1:+.1%})"
         delta = f"{f1.delta:+.3f} ({f1.low:+.3f} to {f1.high:+.3f})"
         needed = f", about {duel.verdict.needed_n:,} rows needed" if duel.verdict.needed_n else ""
