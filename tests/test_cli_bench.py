@@ -190,7 +190,7 @@ def test_labels_that_a_set_does_not_know_have_no_difference():
 
     duels = [duel("toxicity", 0.5), duel("threat", float("nan"))]
     table = _duels(SimpleNamespace(name="test", duels=duels))
-    assert list(table.columns[2].cells) == ["toxicity"]
+    assert [str(cell) for cell in table.columns[2].cells] == ["toxicity"]
 
 
 # -- files and exit codes -----------------------------------------------------------------------
