@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from gkiller.data.clean import folded_hash
-from gkiller.errors import EmptyDataError, RowError
+from gkiller.errors import EmptyDataError, RowError, counted
 from gkiller.evaluation.scorefiles import read_scores
 
 if TYPE_CHECKING:
@@ -72,3 +72,24 @@ def logits_of(file: ScoreFile, texts: Sequence[str], ids: Sequence[str]) -> npt.
     logits = np.log(scores / (1 - scores)).astype(np.float32)[places]
     logits[places < 0] = np.nan
     return logits
+
+
+def coverage(name: str, logits: npt.NDArray[np.float32], where: str) -> str:
+    """Return how many of n training comments a file of scores has, for a reader.
+
+    Args:
+        name: of the teacher.
+        logits: (n, L), as of `logits_of`.
+        where: the file, for messages.
+
+    Raises:
+        RowError: it has none of them.
+    """
+    known = int((~np.isnan(logits)).any(1).sum())
+    if not known:
+        raise RowError(
+            "it has the scores of none of the training comments",
+            where=where,
+            remedy="score those: texts, or ids where there are none, have to be the data's",
+        )
+    return f"teacher {name}: has {known:,} of {counted(len(logits), 'training comment')}"

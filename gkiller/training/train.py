@@ -10,20 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gkiller.data.augment import resolve_kinds
 from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset, texts_digest
-from gkiller.errors import (
-    InterruptedRunError,
-    ResumeError,
-    RowError,
-    SettingsError,
-    TerminatedRunError,
-    counted,
-)
+from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
 from gkiller.evaluation.source import located
 from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
 from gkiller.model.layout import settled
@@ -48,6 +39,7 @@ from gkiller.training.resume import (
     run_settings,
 )
 from gkiller.training.runtime import resolve_device, runtime
+from gkiller.training.scored import coverage
 from gkiller.training.stopping import Stopped, StopRequest, stop_signals
 from gkiller.training.store import CheckpointStore
 from gkiller.training.teachers import Lesson, Teacher, find_teachers, lesson, taught_by
@@ -279,17 +271,8 @@ class _Work:
                 on_data or (lambda stage, done, total: None),
             )
         for teacher, each in zip(self.teachers, found["train"].each, strict=True):
-            if teacher.scores is None:
-                continue
-            known = int((~np.isnan(each)).any(1).sum())
-            if not known:
-                raise RowError(
-                    "it has the scores of none of the training comments",
-                    where=str(teacher.folder),
-                    remedy="score those: texts, or ids where there are none, have to be the data's",
-                )
-            message = f"teacher {teacher.name}: has {known:,} of {counted(len(each), 'training comment')}"
-            on_event(TrainingEvent("note", message=message))
+            if teacher.scores is not None:
+                on_event(TrainingEvent("note", message=coverage(teacher.name, each, str(teacher.folder))))
         return found
 
 
