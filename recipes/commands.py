@@ -16,12 +16,12 @@ def command(*words: object, may_end_with: int = 0) -> None:
     """Run a program of this Python; another end than 0 or ``may_end_with`` is this program's too."""
     line = [str(word) for word in words]
     sys.stderr.write(f"$ python {shlex.join(line)}\n")
-    status, _ = _ended(line)
+    status, _ = ended(line)
     if status not in (0, may_end_with):
         sys.exit(status)
 
 
-def _ended(line: Sequence[str], stdout: int | None = None) -> tuple[int, bytes]:
+def ended(line: Sequence[str], stdout: int | None = None) -> tuple[int, bytes]:
     """Run a program of this Python to its end, also where this one is to end; return status and output."""
     with subprocess.Popen([sys.executable, *line], stdout=stdout) as child:
         before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(number))
@@ -42,7 +42,7 @@ def answer(*words: object) -> dict[str, Any]:
     """Run a command of gkiller with ``--json``, and return what it prints; its failure is this program's."""
     line = ["-m", "gkiller", *(str(word) for word in words), "--json"]
     sys.stderr.write(f"$ python {shlex.join(line)}\n")
-    status, output = _ended(line, subprocess.PIPE)
+    status, output = ended(line, subprocess.PIPE)
     if status:
         sys.exit(status)
     found: dict[str, Any] = json.loads(output)

@@ -4,10 +4,8 @@ import contextlib
 import importlib
 import io
 import runpy
-import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -50,8 +48,7 @@ def recipe(monkeypatch):
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     path, before = list(sys.path), set(sys.modules)
     sys.path.insert(0, str(RECIPES))
-    here = SimpleNamespace(run=run_here, PIPE=subprocess.PIPE)
-    monkeypatch.setattr(importlib.import_module("commands"), "subprocess", here)
+    monkeypatch.setattr(importlib.import_module("commands"), "ended", ended_here)
     yield importlib.import_module
     sys.path[:] = path
     for name in set(sys.modules) - before:
@@ -61,13 +58,13 @@ def recipe(monkeypatch):
     torch.use_deterministic_algorithms(deterministic)
 
 
-def run_here(line, *, check, stdout=None):
-    """Do what ``subprocess.run`` does with a Python program."""
-    _, first, *words = line
+def ended_here(line, stdout=None):
+    """Run a program of Python in this process; return its status and what it prints."""
+    first, *words = line
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         status = main(words[1:]) if first == "-m" else run_script(first, words)
-    return subprocess.CompletedProcess(line, status, stdout=printed.getvalue())
+    return status, printed.getvalue().encode()
 
 
 def run_script(path, words):
