@@ -8,8 +8,10 @@ import torch
 from training_helpers import toy_trainer, untimed
 
 from gkiller.data.batches import Tokens
-from gkiller.errors import DivergedError, SingleClassError
-from gkiller.training.learner import Encoded, Learner, Validation
+from gkiller.errors import DivergedError, SettingsError, SingleClassError
+from gkiller.model.classifier import build_classifier
+from gkiller.model.growth import PlainGrowth
+from gkiller.training.learner import Encoded, Learner, Validation, watched_labels
 from gkiller.training.ranks import Ranks
 from gkiller.training.trainer import Trainer
 
@@ -359,6 +361,40 @@ def test_one_class_only_is_refused_before_an_epoch_is_spent(tiny, tmp_path, spli
             )
     assert caught.value.where == split
     assert "toxicity" in caught.value.what
+
+
+def test_the_validation_metric_is_of_the_labels_that_are_watched(tiny, tmp_path):
+    """A second label that is the first turned round: no score can be right about both."""
+    with toy_trainer(tiny(SMALL), tmp_path) as (trainer, _):
+        settings, split = trainer.settings, trainer.valid_split
+        size = trainer.growth.model.bert.embeddings.word_embeddings.num_embeddings
+        network = build_classifier(settings.model, ("first", "second"), size)
+        split = replace(split, labels=np.hstack([split.labels, 1 - split.labels]))
+        found = {}
+        for watched in ((), ("first",), ("second",)):
+            train = settings.train.model_copy(update={"metric_labels": watched})
+            learner = Learner(
+                settings.model_copy(update={"train": train}),
+                ("first", "second"),
+                PlainGrowth(network),
+                split,
+                ranks=Ranks(),
+                mask_token=4,
+                special_tokens=[0, 2, 3],
+            )
+            found[watched] = learner.validate(split)
+    assert found[()].loss == found["first",].loss == found["second",].loss
+    assert found["first",].ap != found["second",].ap
+    assert found[()].ap == pytest.approx((found["first",].ap + found["second",].ap) / 2)
+
+
+def test_a_label_to_watch_that_is_not_there_answers_with_the_nearest():
+    assert watched_labels(("toxicity", "threat"), ()) == [0, 1]
+    assert watched_labels(("toxicity", "threat"), ("threat",)) == [1]
+    with pytest.raises(SettingsError, match="toxicty") as caught:
+        watched_labels(("toxicity", "threat"), ("toxicty",))
+    assert caught.value.where == "train.metric_labels"
+    assert "'toxicity'" in caught.value.remedy
 
 
 def test_training_learns_the_toy_corpus(tiny, tmp_path):

@@ -298,6 +298,11 @@ class TrainSettings(_Section):
     metric: Literal["ap", "f1"] = setting(
         "ap", "Validation metric for early stopping and the best model (macro over labels).", flag="--metric"
     )
+    metric_labels: tuple[str, ...] = setting(
+        (),
+        "Labels whose mean is the validation metric, comma-separated; every label when empty. A label of a "
+        "handful of positives moves the mean by chance.",
+    )
     class_weights: Literal["balanced", "none"] = setting(
         "balanced",
         "Weight classes by inverse frequency (scikit-learn's 'balanced'), or not.",

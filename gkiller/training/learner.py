@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gkiller.data.batches import Tokens, scoring_batches
-from gkiller.errors import DivergedError
+from gkiller.errors import DivergedError, SettingsError, did_you_mean
 from gkiller.evaluation.metrics import macro_score
 from gkiller.training.correlation import capture, correlation_loss
 from gkiller.training.losses import class_weights, logit_loss, loss_mass, similarity_loss, task_loss
@@ -54,7 +54,13 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation split after an epoch: mean task loss, macro AP and macro F1 at 0.5."""
+    """The validation split after an epoch.
+
+    Attributes:
+        loss: mean task loss.
+        ap: macro AP over the labels that are watched.
+        f1: macro F1 of theirs at 0.5.
+    """
 
     loss: float
     ap: float
@@ -79,6 +85,7 @@ class Learner:
         augmented: changes some of the training comments in each epoch; None for none.
 
     Raises:
+        SettingsError: the data have no such label to watch.
         SingleClassError: no label has both classes in the training split.
     """
 
@@ -95,6 +102,7 @@ class Learner:
         augmented: Augmented | None = None,
     ) -> None:
         self.settings = settings
+        self.watched = watched_labels(names, settings.train.metric_labels)
         self.growth = growth
         self.train = train
         self.ranks = ranks
@@ -261,10 +269,27 @@ class Learner:
                 raise diverged("the validation scores became NaN")
             loss = float(task_loss(logits, torch.from_numpy(split.labels), self.weights.cpu()))
             scores = model.probabilities(logits).double().numpy()
-        truth, mass = split.labels, split.weights
+        truth, mass = split.labels[:, self.watched], split.weights
+        scores = scores[:, self.watched]
         return Validation(
             loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass)
         )
+
+
+def watched_labels(names: Sequence[str], watched: Sequence[str]) -> list[int]:
+    """Return the places of the labels whose mean is the validation metric: all of them when none is named.
+
+    Raises:
+        SettingsError: there is no such label.
+    """
+    for label in watched:
+        if label not in names:
+            raise SettingsError(
+                f"the data have no label '{label}'",
+                where="train.metric_labels",
+                remedy=did_you_mean(label, names),
+            )
+    return [place for place, name in enumerate(names) if not watched or name in watched]
 
 
 def _sum(losses: list[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,8 @@ class Trainer:
         on_metrics: MetricsCallback,
         stop: StopRequest | None = None,
     ) -> None:
-        _require_both_classes(valid.labels, names)
+        watched = learner.watched
+        _require_both_classes(valid.labels[:, watched], [names[place] for place in watched])
         self.settings = settings
         self.valid_split = valid
         self.learner = learner
@@ -369,7 +370,7 @@ class Trainer:
         )
 
 
-def _require_both_classes(labels: Labels, names: tuple[str, ...]) -> None:
+def _require_both_classes(labels: Labels, names: Sequence[str]) -> None:
     """Refuse, before an epoch is spent on it, a validation split that could measure nothing."""
     if not any((column == 0).any() and (column == 1).any() for column in labels.T):
         raise SingleClassError(
