@@ -302,6 +302,18 @@ def test_new_thresholds_are_stored_and_the_rest_stays(call, run):
     assert call("evaluate", run, "--resamples", 10)[0] == 0
 
 
+def test_the_threshold_of_the_best_expected_f1_is_asked_for_by_a_flag(call, run, tmp_path):
+    code, out, err = call(
+        "threshold", run, "--out", tmp_path / "copy", "--threshold-rule", "expected", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(out)["thresholds"]["toxicity"]["target"] == "max expected f1"
+    assert "(max expected f1)" in (tmp_path / "copy" / "README.md").read_text()
+    code, _, err = call("threshold", run, "--threshold-rule", "expectd")
+    assert code == 2
+    assert "expected" in err
+
+
 def test_a_target_out_of_reach_is_50_and_changes_nothing(call, run, tmp_path):
     (tmp_path / "new.csv").write_text(
         "text,toxicity\n" + "".join(f"same words,{int(i % 4 == 0)}\n" for i in range(40))

@@ -156,3 +156,49 @@ def test_labels_are_tuned_apart():
 def test_impossible_targets_are_refused(target):
     with pytest.raises(SettingsError):
         tune((np.array([0.0, 1.0]), np.array([0.1, 0.9]), None), **target)
+
+
+def calibrated(n, seed):
+    """Scores that are probabilities already, and labels drawn by them: few positives, as in the field."""
+    rng = np.random.default_rng(seed)
+    scores = 1 / (1 + np.exp(-rng.normal(-3.0, 1.5, n)))
+    return (rng.random(n) < scores).astype(float), scores, np.ones(n)
+
+
+def test_of_calibrated_scores_the_expected_threshold_is_half_the_best_f1():
+    """Lipton et al. 2014, theorem 1: the optimal threshold is F*/2."""
+    tuned = tune(calibrated(200_000, 0), expected=True)
+    assert tuned.target == "max expected f1"
+    assert tuned.value == pytest.approx(tuned.f1 / 2, abs=0.02)
+
+
+def test_the_expected_threshold_moves_less_from_one_sample_to_the_next():
+    def spread(expected):
+        return np.std([tune(calibrated(1_000, seed), expected=expected).value for seed in range(30)])
+
+    assert spread(expected=True) < spread(expected=False) / 2
+
+
+@QUICK
+@given(columns())
+def test_an_expected_threshold_is_a_cut_like_any_other(column):
+    tuned = tune(column, expected=True)
+    assert 0 < tuned.value < 1
+    assert tuned.target in {"max f1", "max expected f1", "none"}
+    if tuned.target != "none":
+        assert tuned.f1 <= tune(column).f1 + 1e-9
+
+
+def test_where_scores_fall_with_the_truth_the_observed_f1_decides():
+    truth, scores, weights = calibrated(500, 1)
+    turned = truth, 1 - scores, weights
+    assert tune(turned, expected=True) == tune(turned)
+
+
+def test_a_comment_counts_by_its_weight_in_the_expected_f1():
+    truth, scores, _ = calibrated(400, 2)
+    twice = np.where(np.arange(400) % 3 == 0, 2.0, 1.0)
+    again = np.repeat(np.arange(400), twice.astype(int))
+    weighed = tune((truth, scores, twice), expected=True)
+    written_twice = tune((truth[again], scores[again], np.ones(len(again))), expected=True)
+    assert weighed.value == pytest.approx(written_twice.value, abs=0.02)

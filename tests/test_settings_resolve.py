@@ -250,6 +250,8 @@ def test_rules_over_several_settings_name_their_givers(here):
     both = refusal(here, flags={"evaluation.min_precision": "0.5", "evaluation.min_recall": "0.5"})
     assert "not both" in both.what
     assert both.remedy == "change --min-precision or --min-recall"
+    ruled = refusal(here, flags={"evaluation.min_recall": "0.5", "evaluation.threshold_rule": "expected"})
+    assert "threshold_rule must be 'observed'" in ruled.what
 
 
 def test_rules_over_several_settings_name_the_flags_to_change(here):

@@ -45,7 +45,12 @@ OutOption = Annotated[
 @with_settings(
     "data",
     "evaluation",
-    without=("data.sample_size", "evaluation.min_precision", "evaluation.min_recall"),
+    without=(
+        "data.sample_size",
+        "evaluation.min_precision",
+        "evaluation.min_recall",
+        "evaluation.threshold_rule",
+    ),
     helps={"data.source": DATA_HELP},
 )
 def evaluate(

@@ -105,7 +105,12 @@ KINDS_HELP = (
     "Kinds of change, or families of them (noise, obfuscation, eda, style), comma-separated, each measured "
     "alone. [default: noise,obfuscation,casing]"
 )
-_UNUSED = ("data.sample_size", "evaluation.min_precision", "evaluation.min_recall")
+_UNUSED = (
+    "data.sample_size",
+    "evaluation.min_precision",
+    "evaluation.min_recall",
+    "evaluation.threshold_rule",
+)
 
 
 @dataclass(frozen=True)

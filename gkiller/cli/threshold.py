@@ -37,10 +37,10 @@ def threshold(
 ) -> None:
     """Tune a model's thresholds again, on other comments.
 
-    For the best F1, or with --min-precision or --min-recall for the best of the other at that target. It
-    reads the validation split (all rows of a single file), never the test split unless --split names it, and
-    stores the thresholds in the model, with what they were tuned on. Without --data it reads the data of the
-    model's own run, and refuses them when they have changed since.
+    For the best F1 (--threshold-rule says which), or with --min-precision or --min-recall for the best of the
+    other at that target. It reads the validation split (all rows of a single file), never the test split
+    unless --split names it, and stores the thresholds in the model, with what they were tuned on. Without
+    --data it reads the data of the model's own run, and refuses them when they have changed since.
 
     A model without weights, such as the shipped one, is scored with its graph. The shipped one itself is not
     written to: --out says where its copy with the new thresholds goes.

@@ -106,6 +106,5 @@ def tune_measured(measured: Measured, settings: EvaluationSettings) -> dict[str,
         measured.truth,
         measured.scores,
         measured.weights,
-        min_precision=settings.min_precision,
-        min_recall=settings.min_recall,
+        **settings.tuning(),
     )

@@ -14,12 +14,14 @@ import numpy as np
 from gkiller.errors import SettingsError, ThresholdTargetError
 from gkiller.evaluation.checks import FloatArray, checked_tables
 from gkiller.evaluation.metrics import HALF, confusion_figures, ratio
-from gkiller.evaluation.ranking import Ranking, cuts_of, rank
+from gkiller.evaluation.ranking import Ranking, cuts_of, rank, running
 from gkiller.evaluation.results import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+EXTREME = 1e-6
+"""Scores are taken no nearer to 0 and 1 than this: the logit of a rounded 0 would be without bounds."""
 SLACK = 1e-12  # a target of 0.9 is reached by 9 of 10, whatever the last bit of the sum
 
 
@@ -32,7 +34,8 @@ class Threshold:
         precision: None without positives, or where nothing is called positive.
         recall: None without positives.
         f1: None without positives.
-        target: what it was tuned for: "max f1", "precision >= 0.9", "recall >= 0.8", or "none".
+        target: what it was tuned for: "max f1", "max expected f1", "precision >= 0.9", "recall >= 0.8" or
+            "none".
         positives: known rows of positive weight that are positive.
         n: known rows of positive weight.
         note: why the label was not tuned, or empty.
@@ -70,12 +73,17 @@ def tune_thresholds(
     *,
     min_precision: float | None = None,
     min_recall: float | None = None,
+    expected: bool = False,
 ) -> dict[str, Threshold]:
     """Return the best threshold of each label.
 
     Without a target it is the one of greatest F1; with ``min_precision`` the one of greatest recall that
     reaches it, with ``min_recall`` the one of greatest precision. Ties go to the higher threshold. A label
     whose known rows are of one class keeps 0.5, and its note says so.
+
+    The greatest F1 that is observed depends on a few rows near the threshold. With ``expected`` it is the
+    greatest that is expected (Lipton et al. 2014, arXiv:1402.1892) of probabilities that Platt's logistic
+    calibration (1999) makes of the scores, or the observed one where scores fall with the truth.
 
     Args:
         labels: the L label names.
@@ -84,6 +92,7 @@ def tune_thresholds(
         weights: (n,) sample weights, or None for ones.
         min_precision: least weighted precision, in (0, 1].
         min_recall: least weighted recall, in (0, 1].
+        expected: tune for the expected F1 where no target is given.
 
     Raises:
         SettingsError: both targets are given, or one is outside (0, 1].
@@ -103,6 +112,8 @@ def tune_thresholds(
             tuned[label] = _kept(ranking, "all scores are the same extreme value")
             continue
         best, target = _choose(label, candidates, min_precision, min_recall)
+        if expected and min_precision is None and min_recall is None:
+            best, target = _expected(ranking, candidates) or (best, target)
         tuned[label] = Threshold(
             value=float(candidates.values[best]),
             precision=float(candidates.precision[best]),
@@ -158,6 +169,31 @@ def _choose(
         return _best(candidates.precision, candidates.recall, fits), f"recall >= {min_recall:g}"
     everywhere = np.ones(len(candidates.values), dtype=bool)
     return _best(candidates.f1, candidates.precision, everywhere), "max f1"
+
+
+def _expected(ranking: Ranking, candidates: _Candidates) -> tuple[int, str] | None:
+    """Return the place of the candidate of greatest expected F1; None where scores fall with the truth."""
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
+    pos, neg = ranking.positives, ranking.negatives
+    scores = np.concatenate([pos.scores, neg.scores])
+    weights = np.concatenate([pos.weights, neg.weights])
+    inner = scores.clip(EXTREME, 1 - EXTREME)
+    logits = np.log(inner / (1 - inner))[:, None]
+    # Platt's targets are a little inside of 0 and 1, so that classes that do not overlap have a fit too.
+    count, others = len(pos.rows), len(neg.rows)
+    truth = np.repeat([(count + 1) / (count + 2), 1 / (others + 2)], [count, others])
+    fit = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    ends = np.repeat([1, 0], len(truth))
+    fit.fit(np.tile(logits, (2, 1)), ends, np.concatenate([weights * truth, weights * (1 - truth)]))
+    if fit.coef_[0, 0] <= 0:
+        return None
+    order = np.argsort(-scores, kind="stable")
+    called = running(weights[None, order])[0]
+    right = running((weights * fit.predict_proba(logits)[:, 1])[None, order])[0]
+    cuts = np.searchsorted(-scores[order], -candidates.values, side="right")
+    f1 = 2 * right[cuts] / (called[cuts] + right[-1])
+    return _best(f1, candidates.precision, np.ones(len(f1), dtype=bool)), "max expected f1"
 
 
 def _best(first: FloatArray, second: FloatArray, fits: Any) -> int:

@@ -402,13 +402,33 @@ class EvaluationSettings(_Section):
     min_recall: float | None = setting(
         None, "Tune the threshold for the best precision at this recall.", flag="--min-recall", gt=0, le=1
     )
+    threshold_rule: Literal["observed", "expected"] = setting(
+        "observed",
+        "Tune the threshold for the best F1 that is observed, or for the best that is expected of the scores "
+        "after logistic calibration: single comments move it less.",
+        flag="--threshold-rule",
+    )
     ece_bins: int = setting(15, "Equal-width bins of the expected calibration error.", ge=2, le=1000)
 
     @model_validator(mode="after")
     def _one_target(self) -> EvaluationSettings:
         if self.min_precision is not None and self.min_recall is not None:
             raise ValueError("set evaluation.min_precision or evaluation.min_recall, not both")
+        asked = self.min_precision is not None or self.min_recall is not None
+        if asked and self.threshold_rule == "expected":
+            raise ValueError(
+                "evaluation.threshold_rule must be 'observed' with evaluation.min_precision or "
+                "evaluation.min_recall"
+            )
         return self
+
+    def tuning(self) -> dict[str, Any]:
+        """Return what `gkiller.evaluation.thresholds.tune_thresholds` is asked for."""
+        return {
+            "min_precision": self.min_precision,
+            "min_recall": self.min_recall,
+            "expected": self.threshold_rule == "expected",
+        }
 
 
 class DeploymentSettings(_Section):

@@ -106,8 +106,7 @@ def finish(
         valid.labels,
         scores,
         valid.weights,
-        min_precision=settings.evaluation.min_precision,
-        min_recall=settings.evaluation.min_recall,
+        **settings.evaluation.tuning(),
     )
     cuts = {label: threshold.value for label, threshold in thresholds.items()}
     evaluation = evaluate(dataset.labels, valid.labels, scores, valid.weights, cuts, settings.evaluation)

@@ -98,8 +98,7 @@ def _tuned(
     settings: EvaluationSettings,
 ) -> dict[str, Threshold]:
     """Tune a teacher's thresholds for the student's target; for F1 where the teacher does not reach it."""
-    target = {"min_precision": settings.min_precision, "min_recall": settings.min_recall}
     try:
-        return tune_thresholds(labels, truth, scores, weights, **target)
+        return tune_thresholds(labels, truth, scores, weights, **settings.tuning())
     except ThresholdTargetError:
         return tune_thresholds(labels, truth, scores, weights)
