@@ -5,9 +5,10 @@
 The directory that it writes is one for ``gkiller train --encoder encoder``: config.json, model.safetensors
 and tokenizer.json, gkiller's own that also reads disguised words (``recipes/disguises.py``). Its steps:
 
-1. **Word vectors.** A token of gkiller's vocabulary gets the mean of the vectors that the teacher has for the
-   token's text; all are projected on their first principal components and scaled. ``--teacher`` may be left
-   out: they are drawn at random then.
+1. **Word vectors.** A token of gkiller's vocabulary gets what the teacher makes of the token's text alone:
+   the mean of its last layer, of unit length (as in Tulkens and van Dongen 2024, Model2Vec); all are
+   projected on their first principal components and scaled. ``--teacher`` may be left out: they are drawn
+   at random then.
 2. **Masked-language pretraining** (Devlin et al. 2019, arXiv:1810.04805): of 15 % of the tokens, 80 % are
    masked, 10 % replaced and 10 % kept, drawn anew each epoch; the network says what they were. AdamW with
    warm-up and linear decay. ``--epochs 0`` leaves it out.
@@ -33,7 +34,7 @@ import torch
 from disguises import reading_disguises
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoModel, BertConfig, BertForMaskedLM
+from transformers import AutoModel, BertConfig, BertForMaskedLM, PreTrainedModel
 
 from gkiller.assets import tokenizer_path
 from gkiller.data.batches import Tokens, tokenize, training_batches
@@ -46,6 +47,8 @@ from gkiller.training.rng import seed_everything
 
 MASKED, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1
 EMBEDDING_STD = 0.05
+AT_ONCE = 256
+"""Tokens whose vectors are made at once."""
 WARM_UP = 0.05
 WEIGHT_DECAY = 0.01
 EPOCH_STRIDE = 100_003
@@ -163,7 +166,7 @@ def comments(paths: list[Path]) -> Iterator[str]:
 
 
 def word_vectors(tokenizer: Tokenizer, teacher: Path, width: int) -> npt.NDArray[np.float32]:
-    """Return vectors for a vocabulary, (tokens, width), from those of a pretrained model.
+    """Return vectors for a vocabulary, (tokens, width), from what a pretrained model makes of each token.
 
     Args:
         tokenizer: of the vocabulary.
@@ -172,20 +175,29 @@ def word_vectors(tokenizer: Tokenizer, teacher: Path, width: int) -> npt.NDArray
     """
     theirs = Tokenizer.from_file(str(teacher / "tokenizer.json"))
     theirs.no_truncation()
-    model = AutoModel.from_pretrained(teacher, trust_remote_code=False)
-    table = model.get_input_embeddings().weight.detach().numpy().astype(np.float64)
-    known = theirs.get_vocab()
-    rows = np.zeros((tokenizer.get_vocab_size(), table.shape[1]))
-    for token, place in tokenizer.get_vocab().items():
-        if token in known:
-            rows[place] = table[known[token]]
-            continue
-        pieces = theirs.encode(token.removeprefix("##"), add_special_tokens=False).ids
-        rows[place] = table[pieces or [known[theirs.model.unk_token]]].mean(axis=0)
+    theirs.enable_padding()
+    model = AutoModel.from_pretrained(teacher, trust_remote_code=False).eval()
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    words = [token.removeprefix("##") for token, _ in vocabulary]
+    rows = np.concatenate(
+        [sentence_vectors(words[at : at + AT_ONCE], theirs, model) for at in range(0, len(words), AT_ONCE)]
+    )
     rows -= rows.mean(axis=0)
     _, axes = np.linalg.eigh(rows.T @ rows)
     flat = rows @ axes[:, ::-1][:, :width]
     return (flat * (EMBEDDING_STD / flat.std())).astype(np.float32)
+
+
+@torch.inference_mode()
+def sentence_vectors(
+    texts: list[str], tokenizer: Tokenizer, model: PreTrainedModel
+) -> npt.NDArray[np.float64]:
+    """Return the mean of a model's last layer over each text's tokens, of unit length: (texts, width)."""
+    found = tokenizer.encode_batch(texts)
+    mask = torch.tensor([each.attention_mask for each in found])
+    layer = model(input_ids=torch.tensor([each.ids for each in found]), attention_mask=mask)[0]
+    mean = (layer * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return nn.functional.normalize(mean.double()).numpy()
 
 
 def new_model(shape: ModelSettings, vocab_size: int, seed: int) -> BertForMaskedLM:
