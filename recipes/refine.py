@@ -1,0 +1,128 @@
+r"""Refine a model: short trainings from its encoder that learn from a giant's scores, and their mean.
+
+    python recipes/refine.py --data $DATA --work default --encoder default/runs/default/model \
+        --teacher recipes/scores/mpnet-public.parquet
+
+``--encoder`` is what ``recipes/default.py`` made, or any other that ``gkiller train --encoder`` takes, such
+as ``default``, the model that is shipped. Everything is seeded, each command is printed before it runs, and
+what is there already is not made again:
+
+1. The public comments, and all of gkiller's own (``recipes/corpora.py``).
+2. For each of ``--seeds`` a training from the encoder, from the labels and what the teachers say of the
+   public comments, a share of the comments changed in each epoch. They are short: more epochs only learn
+   the public comments by heart.
+3. The mean of their weights (Wortsman et al. 2022, arXiv:2203.05482): trainings from one start end so near
+   to each other that it scores like their ensemble, for the price of one. Its thresholds are those of the
+   best expected F1 on validation.
+4. Its graphs, fp32 and int8, the latter of 7-bit weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from commands import export, settings, train
+from default import prepare, taught_by
+
+from gkiller.data.load import load_dataset
+from gkiller.evaluation.evaluate import evaluate
+from gkiller.evaluation.thresholds import tune_thresholds
+from gkiller.model.classifier import parameter_count
+from gkiller.model.directory import LoadedModel, load_model, save_model, stored_files
+from gkiller.model.layout import TOKENIZER
+from gkiller.model.scoring import score_texts
+from gkiller.report.card import CardFacts, model_card
+from gkiller.report.evaluation_text import evaluation_text
+from gkiller.training.resume import run_settings
+
+SHORT = (
+    "train.epochs=2",
+    "train.lr=5e-4",
+    "train.class_weights=none",
+    "train.augment=0.3",
+    "train.metric_labels=toxicity",
+    "model.dropout=0",
+    "dendrites.enabled=false",
+    "evaluation.threshold_rule=expected",
+)
+"""Settings of each training."""
+
+
+def averaged(runs: Sequence[Path]) -> LoadedModel:
+    """Return the first run's model with the mean of all runs' weights."""
+    models = [load_model(run) for run in runs]
+    each = [dict(one.model.named_parameters()) for one in models]
+    with torch.no_grad():
+        for name, mean in each[0].items():
+            mean.copy_(torch.stack([parameters[name] for parameters in each]).mean(dim=0))
+    return models[0]
+
+
+def save_average(runs: Sequence[Path], seeds: Sequence[int], out: Path) -> None:
+    """Write the mean of runs as a model directory, with thresholds and a card of its own."""
+    found, own = averaged(runs), run_settings(runs[0])
+    dataset = load_dataset(own.data, cache=out / "cache")
+    valid = dataset.split("valid")
+    scores = score_texts(found, valid.texts, own.evaluation.batch_size)
+    measured = (found.labels, valid.labels, scores, valid.weights)
+    thresholds = {
+        label: one.as_dict() for label, one in tune_thresholds(*measured, **own.evaluation.tuning()).items()
+    }
+    cuts = {label: one["value"] for label, one in thresholds.items()}
+    names = ", ".join(map(str, seeds))
+    manifest = json.loads((runs[0] / "manifest.json").read_text("utf-8"))
+    card = model_card(
+        CardFacts(
+            labels=found.labels,
+            parameters=parameter_count(found.model),
+            dendrites={},
+            max_length=found.max_length,
+            manifest={**manifest, "seed": f"{names}: the mean of the weights of a training with each"},
+            thresholds=thresholds,
+            evaluation=evaluation_text(evaluate(*measured, cuts, own.evaluation)),
+            confidence=own.evaluation.confidence,
+        )
+    )
+    save_model(
+        out / "model",
+        found.model,
+        stored_files(found, (TOKENIZER,))[TOKENIZER].decode("utf-8"),
+        labels=found.labels,
+        thresholds=thresholds,
+        max_length=found.max_length,
+        card=card,
+        training=found.metadata["training"],
+    )
+
+
+def main() -> None:
+    """Make what is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
+    parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
+    parser.add_argument("--encoder", required=True, help="to start from")
+    parser.add_argument("--teacher", type=Path, action="append", required=True, metavar="DIR|FILE")
+    parser.add_argument("--name", default="refined", help="of the model; of its runs with -SEED after it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the trainings")
+    arguments = parser.parse_args()
+    data = prepare(arguments.data, arguments.work, more=True)
+    how = ["--data", data, "--encoder", arguments.encoder, *taught_by(arguments.teacher)]
+    how += ["--threads", arguments.threads, *settings((*SHORT, *arguments.set))]
+    folder = arguments.work / "runs"
+    runs = [train(folder, f"{arguments.name}-{seed}", *how, "--seed", seed) for seed in arguments.seeds]
+    out: Path = arguments.work / arguments.name
+    if not (out / "model").is_dir():
+        save_average(runs, arguments.seeds, out)
+    export(out, "--data", data, int8=("--portable",))
+
+
+if __name__ == "__main__":
+    main()
