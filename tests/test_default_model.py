@@ -16,10 +16,11 @@ import gkiller
 from gkiller import assets, load
 from gkiller.deployment.deploy import quantise
 from gkiller.deployment.parity import parity_rows
+from gkiller.errors import ModelError
 from gkiller.evaluation.deployed import load_any
 from gkiller.inference.loading import available_threads
 from gkiller.model.directory import add_files, load_model
-from gkiller.model.layout import find_model, has_weights, is_default, settled
+from gkiller.model.layout import default_model, find_model, has_weights, is_default, settled
 from gkiller.settings import DeploymentSettings, resolve
 from gkiller.training.train import train
 
@@ -322,11 +323,26 @@ def test_training_starts_from_its_encoder(tiny, shipped, tmp_path, no_plots):
     again = load_model(result.run.path)
     assert again.tokenizer.get_vocab() == load_any("default").tokenizer.get_vocab()
     assert "from gkiller's default model; pretrained" in (result.run.model / "README.md").read_text("utf-8")
-    from gkiller.deployment.restore import default_encoder
+    from gkiller.deployment.restore import deployed_encoder
 
-    start = dict(default_encoder(settings.model, 100).named_parameters())
+    start = dict(deployed_encoder(default_model(), settings.model, 100).named_parameters())
     for name, parameter in again.model.bert.named_parameters():
         assert (parameter - start[name]).abs().max().item() < 1e-5, name
+
+
+def test_training_starts_from_the_graph_of_a_copy_of_it(tiny, shipped, tmp_path, no_plots):
+    """As from the shipped one, to the byte: what was shipped once can be gone on from."""
+    copy = tmp_path / "copy"
+    shutil.copytree(shipped, copy)
+    weights = []
+    for encoder in ("default", copy):
+        settings = tiny("dendrites.enabled=false", f"model.encoder={encoder}", "model.tokenizer=none")
+        run = train(settings, out=tmp_path / "runs").run
+        weights.append((run.model / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(ModelError):
+        train(settings, out=tmp_path / "runs")
 
 
 def test_fresh_training_does_not_look_at_it(tiny, shipped, tmp_path, no_plots):

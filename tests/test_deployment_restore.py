@@ -17,12 +17,12 @@ from gkiller.deployment.calibrate import find_ranges
 from gkiller.deployment.deploy import copy_deployed, export_onnx, quantise
 from gkiller.deployment.lean import build
 from gkiller.deployment.parity import parity_rows
-from gkiller.deployment.restore import default_encoder, encoder_state, read_deployed, read_network
+from gkiller.deployment.restore import deployed_encoder, encoder_state, read_deployed, read_network
 from gkiller.deployment.weights import LINEARS, NORMS, network_of
 from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
 from gkiller.model.description import read_description
 from gkiller.model.directory import load_model
-from gkiller.model.layout import CONFIG, GRAPHS
+from gkiller.model.layout import CONFIG, GRAPHS, default_model
 from gkiller.settings import DeploymentSettings
 from gkiller.strict_json import parse_json
 
@@ -209,7 +209,7 @@ def shipped(tmp_path, monkeypatch):
 def test_the_shipped_encoder_is_the_trained_one(shipped, tmp_path):
     trained = shipped("fp32", dendrites=0).model.bert
     settings = tiny_settings("model.encoder=default", "model.dropout=0.3", "model.max_length=12").model
-    encoder = default_encoder(settings, 150)
+    encoder = deployed_encoder(default_model(), settings, 150)
     assert encoder.config.hidden_dropout_prob == 0.3
     assert encoder.config.max_position_embeddings == LENGTH
     ids, mask = (torch.from_numpy(array) for array in tokens(4, 12))
@@ -221,7 +221,7 @@ def test_the_shipped_encoder_is_the_trained_one(shipped, tmp_path):
 def test_the_int8_graph_is_what_is_read_and_dendrites_stay_behind(shipped):
     trained = shipped(dendrites=1)
     read, _ = read_deployed(assets.default_model_path())
-    encoder = default_encoder(tiny_settings("model.encoder=default").model, 100)
+    encoder = deployed_encoder(default_model(), tiny_settings("model.encoder=default").model, 100)
     own = dict(trained.model.bert.named_parameters())
     for name, parameter in encoder.named_parameters():
         if "token_type" not in name and "position" not in name:
@@ -235,30 +235,30 @@ def test_a_pooler_that_was_not_shipped_is_random_and_one_too_many_is_left(shippe
     shipped(dendrites=0)
     settings = tiny_settings("model.encoder=default", "model.pooling=cls").model
     torch.manual_seed(3)
-    first = default_encoder(settings, 100).pooler.dense.weight
+    first = deployed_encoder(default_model(), settings, 100).pooler.dense.weight
     torch.manual_seed(3)
-    assert torch.equal(first, default_encoder(settings, 100).pooler.dense.weight)
+    assert torch.equal(first, deployed_encoder(default_model(), settings, 100).pooler.dense.weight)
     shipped(dendrites=0, pooling="cls")
     trained = load_model(assets.default_model_path().parents[1] / "run").model.bert.pooler.dense
-    kept = default_encoder(settings, 100).pooler.dense
+    kept = deployed_encoder(default_model(), settings, 100).pooler.dense
     torch.testing.assert_close(kept.bias, trained.bias, atol=0, rtol=0)
     plain = tiny_settings("model.encoder=default", "model.pooling=mean").model
-    assert default_encoder(plain, 100).pooler is None
+    assert deployed_encoder(default_model(), plain, 100).pooler is None
 
 
 def test_what_does_not_fit_is_refused(shipped):
     settings = tiny_settings("model.encoder=default").model
     with pytest.raises(ModelNotFoundError, match=r"this build has no default model .*gkiller train"):
-        default_encoder(settings, 100)
+        deployed_encoder(default_model(), settings, 100)
     shipped(dendrites=0)
     with pytest.raises(ModelFormatError, match=r"tokenizer has 9999 pieces"):
-        default_encoder(settings, 9999)
+        deployed_encoder(default_model(), settings, 9999)
     long = tiny_settings("model.encoder=default", "model.max_length=17").model
     with pytest.raises(ModelFormatError, match=r"17 is more than the encoder's 16 positions"):
-        default_encoder(long, 100)
+        deployed_encoder(default_model(), long, 100)
     (assets.default_model_path() / GRAPHS["int8"]).write_bytes(b"damaged")
     with pytest.raises(ModelTamperedError):
-        default_encoder(settings, 100)
+        deployed_encoder(default_model(), settings, 100)
     shipped("fp32", plain=True, dendrites=0)
     with pytest.raises(ModelFormatError, match="not the lean graph"):
-        default_encoder(settings, 100)
+        deployed_encoder(default_model(), settings, 100)

@@ -33,7 +33,6 @@ from gkiller.model.layout import (
     LIMITS,
     META,
     consistent,
-    default_model,
     unbroken,
 )
 from gkiller.model.pretrained import check_fits
@@ -115,22 +114,22 @@ def encoder_state(network: Network, types: int) -> dict[str, Array]:
     return state | (_dense_state("pooler.dense", network.pooler) if network.pooler is not None else {})
 
 
-def default_encoder(settings: ModelSettings, vocab_size: int) -> PreTrainedModel:
-    """Return the shipped model's encoder, to be trained on: its neurons, without dendrites.
+def deployed_encoder(directory: Path, settings: ModelSettings, vocab_size: int) -> PreTrainedModel:
+    """Return the encoder of a model's graph, to be trained on: its neurons, without dendrites.
 
-    A pooler that ``settings.pooling`` asks for and the shipped model lacks has random weights (torch's global
+    A pooler that ``settings.pooling`` asks for and the graph lacks has random weights (torch's global
     generator).
 
     Args:
+        directory: of the model, as of `gkiller.model.layout.deployed_directory`.
         settings: the dropouts, the pooling and the most tokens of a comment.
         vocab_size: of the tokenizer.
 
     Raises:
-        ModelNotFoundError: this build has no default model.
-        ModelTamperedError: one of its files is not what was shipped.
+        ModelNotFoundError: it has no graph.
+        ModelTamperedError: one of its files is not what was written.
         ModelFormatError: it cannot be read, or is too small for the tokenizer or for ``max_length``.
     """
-    directory = default_model()
     network, description = read_deployed(directory)
     with consistent(directory):
         content = {

@@ -94,6 +94,21 @@ def default_model() -> Path:
     )
 
 
+def deployed_directory(encoder: str) -> Path | None:
+    """Return the directory of the model whose graph an encoder is read from; None where it has weights.
+
+    That is the shipped model's, or one that was made to score with alone, such as a copy of it.
+
+    Raises:
+        ModelNotFoundError: "default" is asked for, and this build has none.
+    """
+    if is_default(encoder):
+        return default_model()
+    directory = Path(encoder).expanduser()
+    alone = (directory / META).is_file() and not (directory / WEIGHTS).is_file()
+    return directory if alone else None
+
+
 def settled(settings: ModelSettings) -> ModelSettings:
     """Return settings that name an encoder in the place of "auto".
 

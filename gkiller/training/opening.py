@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from gkiller.data.load import split_fingerprint
 from gkiller.data.sources import local_path
-from gkiller.deployment.restore import default_encoder
+from gkiller.deployment.restore import deployed_encoder
 from gkiller.errors import ResumeError
 from gkiller.model.classifier import ToxicityClassifier, build_classifier
-from gkiller.model.layout import is_default, settled
+from gkiller.model.layout import deployed_directory, is_default, settled
 from gkiller.report.environment import environment
 from gkiller.settings import settings_by_key
 from gkiller.training.resume import changed
@@ -70,7 +70,7 @@ def new_manifest(
 
 
 def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int) -> ToxicityClassifier:
-    """Return the network to train; around the shipped model's encoder, the others are `build_classifier`'s.
+    """Return the network to train; around the encoder of a graph, the others are `build_classifier`'s.
 
     Args:
         settings: which encoder, and its shape when it is a fresh one.
@@ -82,8 +82,9 @@ def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int)
         HubUnavailableError: the hub cannot be reached.
     """
     settings = settled(settings)
-    if is_default(settings.encoder):
-        return ToxicityClassifier(default_encoder(settings, vocab_size), len(labels), settings.pooling)
+    if (directory := deployed_directory(settings.encoder)) is not None:
+        encoder = deployed_encoder(directory, settings, vocab_size)
+        return ToxicityClassifier(encoder, len(labels), settings.pooling)
     return build_classifier(settings, labels, vocab_size)
 
 
