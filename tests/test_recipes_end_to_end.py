@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,6 +15,8 @@ from giants import write_encoder
 from toy_corpora import GROUPS, write_corpora
 
 from gkiller.cli.main import main
+from gkiller.evaluation.deployed import load_any
+from gkiller.model.directory import load_model
 from gkiller.training.resume import run_settings
 
 RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "benchmarks"))
@@ -111,6 +114,34 @@ def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monke
     text = card.read_text("utf-8")
     assert "| gab, another domain | 60 | " in text
     assert all(f"\n| {group} | " in text for group in GROUPS)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, monkeypatch):
+    work, teacher = tmp_path / "work", tmp_path / "giant.parquet"
+    refine = recipe("refine")
+    data = recipe("default").prepare(corpora, work, own=False)
+    monkeypatch.setattr(refine, "prepare", lambda *where, more: data)  # there are 18,000 own comments
+    train = pq.read_table(data / "train.parquet")
+    scores = pa.array([0.2 + 0.6 * label for label in train["toxicity"].to_pylist()], pa.float32())
+    pq.write_table(pa.table({"id": train["id"], "toxicity": scores}), teacher)
+    start = write_encoder(tmp_path / "start", "bert", hidden_size=128)
+    how = ("--data", corpora, "--work", work, "--encoder", start, "--teacher", teacher, "--seeds", 4, 5)
+    monkeypatch.setattr(sys, "argv", ["refine.py", *map(str, how), "--threads", "1"])
+    refine.main()
+
+    parts = [load_model(work / "runs" / f"refined-{seed}") for seed in (4, 5)]
+    mean = load_model(work / "refined")
+    each = [dict(one.model.named_parameters()) for one in (*parts, mean)]
+    for name, found in each[2].items():
+        torch.testing.assert_close(found, (each[0][name] + each[1][name]) / 2)
+    assert any(not torch.equal(each[0][name], each[1][name]) for name in each[0])
+    assert run_settings(work / "runs" / "refined-5").train.seed == 5
+    card = (work / "refined" / "model" / "README.md").read_text("utf-8")
+    assert "| seed | 4, 5: the mean of the weights of a training with each |" in card
+    assert "| learnt from | giant.parquet |" in card
+    assert load_any(work / "refined").metadata["exports"]["onnx/model.int8.onnx"]
+    refine.main()  # and nothing is made twice
 
 
 @pytest.mark.usefixtures("quick")

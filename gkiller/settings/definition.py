@@ -135,10 +135,10 @@ class ModelSettings(_Section):
     )
     encoder: str = setting(
         "auto",
-        "'default' (the shipped model's), 'fresh' (random weights), a local path (an encoder, or a model that "
-        "has its graph alone), or a hub id of a BERT encoder; a giant's may be DistilBERT, MPNet or RoBERTa "
-        "too. 'auto' is 'default' where a model is shipped that fits the tokenizer, the shape and the length "
-        "that are set, else 'fresh'.",
+        "'default' (the shipped model's), 'fresh' (random weights), a local path (an encoder, or a model "
+        "with a graph alone), or a hub id of a BERT encoder; a giant's may be DistilBERT, MPNet or "
+        "RoBERTa too. 'auto' is 'default' where a model is shipped that fits the tokenizer, the shape and "
+        "the length that are set, else 'fresh'.",
         flag="--encoder",
         alias="--base-model",
     )
