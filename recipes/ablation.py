@@ -54,13 +54,17 @@ ARMS = (
     Arm("augmented", "augmentation", "transfer", ("dendrites",)),
     Arm("dendrites", "dendrites, kept whatever they gain", "augmented", ()),
 )
+STEPS = {"masked": "pretraining", "transfer": "transfer", "augmented": "augmentation"}
+"""Steps of the recipe by the arm that brings them, of those that can be left out."""
 INT8 = Arm("int8", "int8 weights", "augmented", ())
+DISGUISE = "recall lost to disguise"
+LEGEND = " Recall lost to disguise: the mean over ten kinds of change, at equal FPR; less is better."
 FIGURES = {
     "AP": ("labels", "toxicity", "ap"),
     "F1": ("labels", "toxicity", "stored", "f1"),
     "ROC-AUC": ("labels", "toxicity", "roc_auc"),
     "AP, mean of the labels": ("macro", "ap"),
-    "recall lost to disguise": ("disguised", "lost_at_equal_fpr"),
+    DISGUISE: ("disguised", "lost_at_equal_fpr"),
 }
 Reports = dict[str, list[dict[str, Any]]]
 """By arm one validation report for each seed."""
@@ -75,20 +79,36 @@ def measured(arguments: argparse.Namespace, more: list[str]) -> Reports:
     found: Reports = {}
     for seed in arguments.seeds:
         for arm in chosen(arguments.arms):
-            how = [word for step in arm.without for word in ("--without", step)]
+            left_out = sorted({*arm.without, *unchosen(arguments.arms)})
+            how = [word for step in left_out for word in ("--without", step)]
             how += [] if arm.name == INT8.than else ["--no-graphs"]
             run = arguments.work / "runs" / f"ablation-{arm.name}-{seed}"
             command(recipe, *where, "--name", run.name, "--seed", seed, *how, *short, *more)
             report = json.loads((run / "validation.json").read_text("utf-8"))
-            found.setdefault(arm.name, []).append(report | disguised(run, arguments.data, run))
+            if arguments.robustness:
+                report |= disguised(run, arguments.data, run)
+            found.setdefault(arm.name, []).append(report)
             if arm.name == INT8.than:
-                found.setdefault(INT8.name, []).append(of_int8(run, arguments.data))
+                found.setdefault(INT8.name, []).append(of_int8(run, arguments))
     return found
 
 
 def chosen(names: Sequence[str]) -> list[Arm]:
-    """Return the arms of these names, in their order; each needs the one that it is more than."""
-    return [arm for arm in ARMS if arm.name in names]
+    """Return the arms of these names, in their order, each more than the one that is left before it."""
+    than = {arm.name: arm.than for arm in ARMS}
+    found = []
+    for arm in ARMS:
+        if arm.name in names:
+            before = arm.than
+            while before and before not in names:
+                before = than[before]
+            found.append(arm._replace(than=before))
+    return found
+
+
+def unchosen(names: Sequence[str]) -> set[str]:
+    """Return the steps of the recipe that no arm has, as the arm that brings them is not among these."""
+    return {STEPS[arm.name] for arm in ARMS if arm.name in STEPS and arm.name not in names}
 
 
 def disguised(model: Path, data: Path, out: Path) -> dict[str, Any]:
@@ -100,33 +120,34 @@ def disguised(model: Path, data: Path, out: Path) -> dict[str, Any]:
     return {"disguised": json.loads(report.read_text("utf-8"))["models"][0]["kinds"]["mean"]}
 
 
-def of_int8(run: Path, data: Path) -> dict[str, Any]:
+def of_int8(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what `gkiller evaluate` says of a run's int8 graph on its validation split, and `disguised`."""
     own = run_settings(run).data.source
     with tempfile.TemporaryDirectory(prefix="gkiller-ablation-") as folder:
         copy = Path(folder) / "model"
         copy_deployed(load_model(run), GRAPHS["int8"], copy)
         found = answer("evaluate", copy, "--data", own, "--split", "valid")
-        return found | disguised(copy, data, Path(folder))
+        return found | (disguised(copy, arguments.data, Path(folder)) if arguments.robustness else {})
 
 
 def table(found: Reports, arguments: argparse.Namespace) -> str:
     """Return the table in Markdown."""
     seeds = ", ".join(map(str, arguments.seeds))
+    transferred = f", transfer comments: {arguments.transfer_rows:,}" if "transfer" in arguments.arms else ""
+    figures = {name: path for name, path in FIGURES.items() if name != DISGUISE or arguments.robustness}
     lines = [
-        f"Mean over the seeds {seeds}; epochs of the neuron phase: {arguments.epochs}, transfer comments: "
-        f"{arguments.transfer_rows:,}. In brackets the gain: {GAINS}. Recall lost to disguise: the mean over "
-        "ten kinds of change, at equal false-positive rate; less is better.",
+        f"Mean over the seeds {seeds}; epochs of the neuron phase: {arguments.epochs}{transferred}. "
+        f"In brackets the gain: {GAINS}.{LEGEND if arguments.robustness else ''}",
         "",
-        f"| more | than | {' | '.join(FIGURES)} |",
-        f"|---|---|{'---|' * len(FIGURES)}",
+        f"| more | than | {' | '.join(figures)} |",
+        f"|---|---|{'---|' * len(figures)}",
     ]
     names = {arm.name: arm.more for arm in ARMS}
     arms = chosen(arguments.arms)
     arms += [INT8] if INT8.name in found else []
     for arm in arms:
         cells = []
-        for path in FIGURES.values():
+        for path in figures.values():
             values = [figure(report, path) for report in found[arm.name]]
             before = [figure(report, path) for report in found[arm.than]] if arm.than else None
             cells.append(gained(values, before))
@@ -147,6 +168,9 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=names, default=names, help="by default all")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--transfer-rows", type=int, default=30_000)
+    parser.add_argument(
+        "--no-robustness", dest="robustness", action="store_false", help="do not measure what disguise costs"
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table into FILE")
     words = sys.argv[1:]
     end = words.index("--") if "--" in words else len(words)

@@ -8,8 +8,8 @@ there already is not made again, and a training that was stopped goes on:
 
 1. The six labels, from the comments of Wikipedia and Civil Comments and from gkiller's own: its sample, and
    comments about groups of people (``recipes/corpora.py``).
-2. An encoder: the first teacher's word vectors, then masked-language pretraining on every comment
-   (``recipes/pretrain.py``).
+2. An encoder: word vectors of the first teacher or of ``--vectors``, then masked-language pretraining on
+   every comment (``recipes/pretrain.py``).
 3. Teachers: each ``--teacher`` fine-tuned on the six labels; a ``--public`` one without gkiller's comments.
    One that is a finished run, such as a giant's of ``benchmarks/giant.py``, or a file of scores is taken as
    it is.
@@ -88,6 +88,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
     parser.add_argument("--teacher", action="append", default=[], metavar="NAME=DIR", help="repeatable")
     parser.add_argument(
+        "--vectors",
+        metavar="DIR",
+        help="pretrained encoder of the word vectors, instead of the first teacher",
+    )
+    parser.add_argument(
         "--teacher-set", action="append", default=[], metavar="NAME:KEY=VALUE", help="of one teacher"
     )
     parser.add_argument(
@@ -115,9 +120,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.teacher:
         parser.error("name a pretrained encoder with --teacher")
-    first = arguments.teacher[0].partition("=")[2]
-    if "vectors" not in arguments.without and trained(first):
-        parser.error("the first --teacher gives the word vectors: name a pretrained encoder")
+    if arguments.vectors is None:
+        arguments.vectors = arguments.teacher[0].partition("=")[2]
+    if "vectors" not in arguments.without and trained(arguments.vectors):
+        parser.error("the first --teacher or --vectors gives word vectors: name a pretrained encoder")
     make(arguments)
 
 
@@ -131,7 +137,7 @@ def make(arguments: argparse.Namespace) -> None:
     flags += settings((*STUDENT, *changed, *arguments.set, f"distill.precision={arguments.precision}"))
     start: object = "fresh"
     if "vectors" not in left_out:
-        start = pretrain(arguments, next(iter(pretrained.values())))
+        start = pretrain(arguments, arguments.vectors)
     teachers = {} if "teachers" in left_out else teach(arguments, pretrained)
     if teachers and "transfer" not in left_out:
         mixed = 0 if "mixtures" in left_out else arguments.mixtures

@@ -39,6 +39,7 @@ from transformers import AutoModel, BertConfig, BertForMaskedLM, PreTrainedModel
 from gkiller.assets import tokenizer_path
 from gkiller.data.batches import Tokens, tokenize, training_batches
 from gkiller.files import atomic_directory
+from gkiller.model.layout import usable_positions
 from gkiller.model.wordpiece import parse_tokenizer, special_ids
 from gkiller.settings import ModelSettings
 from gkiller.training.checkpoint import load_weights, save_weights
@@ -174,9 +175,9 @@ def word_vectors(tokenizer: Tokenizer, teacher: Path, width: int) -> npt.NDArray
         width: of the vectors: the first principal components.
     """
     theirs = Tokenizer.from_file(str(teacher / "tokenizer.json"))
-    theirs.no_truncation()
     theirs.enable_padding()
     model = AutoModel.from_pretrained(teacher, trust_remote_code=False).eval()
+    theirs.enable_truncation(usable_positions(model.config.to_dict()))
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     words = [token.removeprefix("##") for token, _ in vocabulary]
     rows = np.concatenate(

@@ -63,7 +63,7 @@ def teacher(tmp_path_factory):
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=128,
+        max_position_embeddings=16,
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder

@@ -31,7 +31,7 @@ def recipe(monkeypatch):
     """Import a module of the recipes."""
     monkeypatch.syspath_prepend(str(RECIPES))
     yield importlib.import_module
-    for name in ("commands", "corpora", "default", "disguises", "identity", "mixtures"):
+    for name in ("ablation", "commands", "corpora", "default", "disguises", "gains", "identity", "mixtures"):
         sys.modules.pop(name, None)
 
 
@@ -251,6 +251,28 @@ def test_a_finished_run_is_a_teacher_as_it_is(recipe, corpora, tmp_path, monkeyp
     with pytest.raises(SystemExit):
         module.main()
     assert "name a pretrained encoder" in capsys.readouterr().err
+
+
+def test_word_vectors_may_come_from_an_encoder_that_does_not_teach(recipe, corpora, tmp_path, monkeypatch):
+    module, scores, made = recipe("default"), tmp_path / "giant.parquet", []
+    trained = recorded(module, monkeypatch)
+    monkeypatch.setattr(module, "pretrain", lambda arguments, encoder: made.append(encoder) or "start")
+    scores.touch()
+    where = ["--data", str(corpora), "--work", str(tmp_path), "--without", "transfer", "--no-graphs"]
+    how = ["--teacher", f"b={scores}", "--vectors", "A"]
+    monkeypatch.setattr(sys, "argv", ["default.py", *where, *how])
+    module.main()
+    assert made == ["A"]
+    assert list(trained) == ["default"]
+    assert after(trained["default"], "--teacher") == [str(scores)]
+
+
+def test_an_arm_that_is_left_out_leaves_its_step_out_of_the_others(recipe):
+    module = recipe("ablation")
+    arms = {arm.name: arm.than for arm in module.chosen(["labels", "taught", "augmented", "dendrites"])}
+    assert arms == {"labels": "", "taught": "labels", "augmented": "taught", "dendrites": "augmented"}
+    assert module.unchosen(["labels", "taught", "augmented"]) == {"pretraining", "transfer"}
+    assert not module.unchosen([arm.name for arm in module.ARMS])
 
 
 def after(words, flag):
