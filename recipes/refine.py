@@ -9,8 +9,8 @@ what is there already is not made again:
 
 1. The public comments, and all of gkiller's own (``recipes/corpora.py``).
 2. For each of ``--seeds`` a training from the encoder, from the labels and what the teachers say of the
-   public comments, a share of the comments changed in each epoch. They are short: more epochs only learn
-   the public comments by heart.
+   public comments, a share of the comments with typing errors, others in each epoch. They are short: more
+   epochs only learn the public comments by heart.
 3. The mean of their weights (Wortsman et al. 2022, arXiv:2203.05482): trainings from one start end so near
    to each other that it scores like their ensemble, for the price of one. Its thresholds are those of the
    best expected F1 on validation.
@@ -43,7 +43,8 @@ SHORT = (
     "train.epochs=2",
     "train.lr=5e-4",
     "train.class_weights=none",
-    "train.augment=0.3",
+    "train.augment=0.4",
+    "augment.kinds=noise",
     "train.metric_labels=toxicity",
     "model.dropout=0",
     "dendrites.enabled=false",
