@@ -1,20 +1,22 @@
 r"""Refine a model: short trainings from its encoder that learn from a giant's scores, and their mean.
 
-    python recipes/refine.py --data $DATA --work default --encoder default/runs/default/model \
+    python recipes/refine.py --data $DATA --work default --model default/runs/default/model \
         --teacher recipes/scores/mpnet-public.parquet
 
-``--encoder`` is what ``recipes/default.py`` made, or any other that ``gkiller train --encoder`` takes, such
-as ``default``, the model that is shipped. Everything is seeded, each command is printed before it runs, and
-what is there already is not made again:
+``--model`` is what ``recipes/default.py`` made, or another with a graph, such as ``default``, the one that is
+shipped. Everything is seeded, each command is printed before it runs, and what is there already is not made
+again:
 
 1. The public comments, and all of gkiller's own (``recipes/corpora.py``).
-2. For each of ``--seeds`` a training from the encoder, from the labels and what the teachers say of the
-   public comments, a share of the comments with typing errors, others in each epoch. They are short: more
-   epochs only learn the public comments by heart.
-3. The mean of their weights (Wortsman et al. 2022, arXiv:2203.05482): trainings from one start end so near
+2. What the model says of gkiller's own comments. The teachers have not scored these, and what it has learnt
+   of them must not be forgotten (Li and Hoiem 2016, arXiv:1606.09282).
+3. For each of ``--seeds`` a training from the model's encoder, which learns from the labels, the teachers and
+   itself; a share of the comments is changed. They are short: more epochs only learn the public comments
+   by heart.
+4. The mean of their weights (Wortsman et al. 2022, arXiv:2203.05482): trainings from one start end so near
    to each other that it scores like their ensemble, for the price of one. Its thresholds are those of the
    best expected F1 on validation.
-4. Its graphs, fp32 and int8, the latter of 7-bit weights.
+5. Its graphs, fp32 and int8, the latter of 7-bit weights.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
-from commands import export, settings, train
+from commands import export, gkiller, settings, train
 from default import prepare, taught_by
 
 from gkiller.data.load import load_dataset
@@ -40,17 +44,31 @@ from gkiller.report.evaluation_text import evaluation_text
 from gkiller.training.resume import run_settings
 
 SHORT = (
-    "train.epochs=2",
+    "train.epochs=1",
     "train.lr=5e-4",
     "train.class_weights=none",
-    "train.augment=0.4",
-    "augment.kinds=noise",
+    "train.augment=0.3",
     "train.metric_labels=toxicity",
     "model.dropout=0",
     "dendrites.enabled=false",
     "evaluation.threshold_rule=expected",
 )
 """Settings of each training."""
+
+
+OWN = "own-more:"
+"""What the ids of gkiller's own comments begin with."""
+
+
+def remembered(data: Path, model: str, work: Path) -> Path:
+    """Write what a model says of gkiller's own training comments; return the file."""
+    comments, out = work / "own-comments.parquet", work / "own-scores.parquet"
+    if not out.is_file():
+        table = pq.read_table(data / "train.parquet", columns=["id", "text"])
+        pq.write_table(table.filter(pc.starts_with(table["id"], OWN)), comments)
+        how = ("--id-column", "id", "--long-text", "truncate")
+        gkiller("predict", "--model", model, "--input", comments, "--output", out, *how)
+    return out
 
 
 def averaged(runs: Sequence[Path]) -> LoadedModel:
@@ -107,7 +125,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
-    parser.add_argument("--encoder", required=True, help="to start from")
+    parser.add_argument("--model", required=True, help="to start from, with a graph")
     parser.add_argument("--teacher", type=Path, action="append", required=True, metavar="DIR|FILE")
     parser.add_argument("--name", default="refined", help="of the model; of its runs with -SEED after it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
@@ -115,7 +133,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the trainings")
     arguments = parser.parse_args()
     data = prepare(arguments.data, arguments.work, more=True)
-    how = ["--data", data, "--encoder", arguments.encoder, *taught_by(arguments.teacher)]
+    teachers = [*arguments.teacher, remembered(data, arguments.model, arguments.work)]
+    how = ["--data", data, "--encoder", arguments.model, *taught_by(teachers)]
     how += ["--threads", arguments.threads, *settings((*SHORT, *arguments.set))]
     folder = arguments.work / "runs"
     runs = [train(folder, f"{arguments.name}-{seed}", *how, "--seed", seed) for seed in arguments.seeds]

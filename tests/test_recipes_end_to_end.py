@@ -125,8 +125,13 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
     train = pq.read_table(data / "train.parquet")
     scores = pa.array([0.2 + 0.6 * label for label in train["toxicity"].to_pylist()], pa.float32())
     pq.write_table(pa.table({"id": train["id"], "toxicity": scores}), teacher)
-    start = write_encoder(tmp_path / "start", "bert", hidden_size=128)
-    how = ("--data", corpora, "--work", work, "--encoder", start, "--teacher", teacher, "--seeds", 4, 5)
+    monkeypatch.setattr(refine, "OWN", "civil:")
+    encoder = write_encoder(tmp_path / "encoder", "bert", hidden_size=128)
+    commands, once = recipe("commands"), ("--epochs", 1, "--no-dendrites", "--threads", 1)
+    run = commands.train(work / "runs", "start", "--data", data, "--encoder", encoder, *once)
+    commands.gkiller("export", run)
+    start = run / "model"
+    how = ("--data", corpora, "--work", work, "--model", start, "--teacher", teacher, "--seeds", 4, 5)
     monkeypatch.setattr(sys, "argv", ["refine.py", *map(str, how), "--threads", "1"])
     refine.main()
 
@@ -139,7 +144,9 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
     assert run_settings(work / "runs" / "refined-5").train.seed == 5
     card = (work / "refined" / "model" / "README.md").read_text("utf-8")
     assert "| seed | 4, 5: the mean of the weights of a training with each |" in card
-    assert "| learnt from | giant.parquet |" in card
+    assert "| learnt from | giant.parquet, own-scores.parquet |" in card
+    own = [one for one in train["id"].to_pylist() if one.startswith("civil:")]
+    assert pq.read_table(work / "own-scores.parquet")["id"].to_pylist() == own
     assert load_any(work / "refined").metadata["exports"]["onnx/model.int8.onnx"]
     refine.main()  # and nothing is made twice
 
