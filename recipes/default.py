@@ -43,7 +43,7 @@ STUDENT = (
     "train.class_weights=none",
     "train.augment=0.3",
     "train.token_dropout=0.05",
-    "model.dropout=0.1",
+    "model.dropout=0",
     "dendrites.min_gain=0.002",
 )
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""

@@ -126,6 +126,7 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
     scores = pa.array([0.2 + 0.6 * label for label in train["toxicity"].to_pylist()], pa.float32())
     pq.write_table(pa.table({"id": train["id"], "toxicity": scores}), teacher)
     monkeypatch.setattr(refine, "OWN", "civil:")
+    monkeypatch.setenv("GKILLER_DEPLOYMENT__INT8_SCORE_DIFFERENCE", "0.3")  # of a network this unsure
     encoder = write_encoder(tmp_path / "encoder", "bert", hidden_size=128)
     commands, once = recipe("commands"), ("--epochs", 1, "--no-dendrites", "--threads", 1)
     run = commands.train(work / "runs", "start", "--data", data, "--encoder", encoder, *once)
