@@ -334,12 +334,14 @@ def test_training_starts_from_the_graph_of_a_copy_of_it(tiny, shipped, tmp_path,
     """As from the shipped one, to the byte: what was shipped once can be gone on from."""
     copy = tmp_path / "copy"
     shutil.copytree(shipped, copy)
-    weights = []
+    weights, digests = [], []
     for encoder in ("default", copy):
         settings = tiny("dendrites.enabled=false", f"model.encoder={encoder}", "model.tokenizer=none")
-        run = train(settings, out=tmp_path / "runs").run
-        weights.append((run.model / "model.safetensors").read_bytes())
+        result = train(settings, out=tmp_path / "runs")
+        weights.append((result.run.model / "model.safetensors").read_bytes())
+        digests.append(result.manifest["network"]["encoder_sha256"])
     assert weights[0] == weights[1]
+    assert digests[0] == digests[1]
     (copy / "tokenizer.json").unlink()
     with pytest.raises(ModelError):
         train(settings, out=tmp_path / "runs")

@@ -89,13 +89,13 @@ def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int)
 
 
 def network_facts(settings: Settings, model: ToxicityClassifier) -> dict[str, Any]:
-    """Return what the training of a giant, or from the shipped model's encoder, begins from; else nothing.
+    """Return what the training of a giant, or from the encoder of a graph, begins from; else nothing.
 
     Args:
         settings: of the run.
         model: the classifier, with the pretrained encoder's weights.
     """
-    if settings.model.arch == "tiny" and not is_default(settings.model.encoder):
+    if settings.model.arch == "tiny" and deployed_directory(settings.model.encoder) is None:
         return {}
     digest = hashlib.sha256()
     for name, parameter in sorted(model.bert.named_parameters()):
