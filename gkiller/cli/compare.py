@@ -10,7 +10,7 @@ import typer
 
 from gkiller.cli.comparison_tables import comparison_blocks
 from gkiller.cli.console import PIPED_WIDTH, as_text, emit_json, note, plain, progress, show, stages, warn
-from gkiller.cli.evaluate import DATA_HELP, SplitOption
+from gkiller.cli.evaluate import DATA_HELP, NOT_TUNED, SplitOption
 from gkiller.cli.options import JsonFlag, labelled_numbers, with_settings
 from gkiller.errors import SettingsError
 from gkiller.evaluation.significance import MARGIN
@@ -85,12 +85,7 @@ OutOption = Annotated[
 @with_settings(
     "data",
     "evaluation",
-    without=(
-        "data.sample_size",
-        "evaluation.min_precision",
-        "evaluation.min_recall",
-        "evaluation.threshold_rule",
-    ),
+    without=NOT_TUNED,
     helps={"data.source": DATA_HELP},
 )
 def compare(

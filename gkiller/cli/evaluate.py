@@ -23,6 +23,13 @@ DATA_HELP = (
     "Labelled comments, instead of those of the model's own run: 'sample', a prepared directory, a file or "
     "folder, or a hub data set."
 )
+NOT_TUNED = (
+    "data.sample_size",
+    "evaluation.min_precision",
+    "evaluation.min_recall",
+    "evaluation.threshold_rule",
+)
+"""Settings that a command has no use for which measures and tunes no threshold."""
 
 
 def split_help(default: str) -> str:
@@ -45,12 +52,7 @@ OutOption = Annotated[
 @with_settings(
     "data",
     "evaluation",
-    without=(
-        "data.sample_size",
-        "evaluation.min_precision",
-        "evaluation.min_recall",
-        "evaluation.threshold_rule",
-    ),
+    without=NOT_TUNED,
     helps={"data.source": DATA_HELP},
 )
 def evaluate(

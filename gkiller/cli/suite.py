@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.console import PIPED_WIDTH, as_text, emit_json, note, plain, progress, show, stages, warn
-from gkiller.cli.evaluate import DATA_HELP, SplitOption
+from gkiller.cli.evaluate import DATA_HELP, NOT_TUNED, SplitOption
 from gkiller.cli.options import JsonFlag, labelled_numbers, with_settings
 from gkiller.cli.suite_tables import identity_blocks, robustness_blocks
 from gkiller.errors import SettingsError
@@ -105,12 +105,6 @@ KINDS_HELP = (
     "Kinds of change, or families of them (noise, obfuscation, eda, style), comma-separated, each measured "
     "alone. [default: noise,obfuscation,casing]"
 )
-_UNUSED = (
-    "data.sample_size",
-    "evaluation.min_precision",
-    "evaluation.min_recall",
-    "evaluation.threshold_rule",
-)
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,7 @@ class _Frame:
     "data",
     "evaluation",
     "model.max_length",
-    without=_UNUSED,
+    without=NOT_TUNED,
     helps={"data.source": DATA_HELP, "model.max_length": MAX_LENGTH_HELP},
 )
 def identity(
@@ -215,7 +209,7 @@ def identity(
     "augment.intensity",
     "augment.seed",
     "model.max_length",
-    without=_UNUSED,
+    without=NOT_TUNED,
     helps={"data.source": DATA_HELP, "augment.kinds": KINDS_HELP, "model.max_length": MAX_LENGTH_HELP},
 )
 def robustness(
