@@ -233,6 +233,13 @@ def main() -> None:
         "--teacher", type=Path, metavar="DIR", help="a pretrained encoder with tokenizer.json"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        default=tokenizer_path(),
+        metavar="FILE",
+        help="as tools/train_tokenizer.py writes it, such as one with more pieces",
+    )
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -245,8 +252,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
     shape = ModelSettings()
-    own = reading_disguises(Tokenizer.from_file(str(tokenizer_path())))
-    tokenizer = parse_tokenizer(own.to_str(), str(tokenizer_path()), shape.max_length)
+    own = reading_disguises(Tokenizer.from_file(str(arguments.tokenizer)))
+    tokenizer = parse_tokenizer(own.to_str(), str(arguments.tokenizer), shape.max_length)
     model = new_model(shape, tokenizer.get_vocab_size(), arguments.seed)
     if arguments.teacher is not None:
         vectors = word_vectors(tokenizer, arguments.teacher, shape.hidden)

@@ -8,8 +8,8 @@ shipped. Everything is seeded, each command is printed before it runs, and what 
 again:
 
 1. The public comments, and all of gkiller's own (``recipes/corpora.py``).
-2. What the model says of gkiller's own comments. The teachers have not scored these, and what it has learnt
-   of them must not be forgotten (Li and Hoiem 2016, arXiv:1606.09282).
+2. What the model, or the one of ``--remember``, says of gkiller's own comments. The teachers have not scored
+   these, and what it has learnt of them must not be forgotten (Li and Hoiem 2016, arXiv:1606.09282).
 3. For each of ``--seeds`` a training from the model's encoder, which learns from the labels, the teachers and
    itself; a share of the comments is changed. They are short: more epochs only learn the public comments
    by heart.
@@ -60,10 +60,11 @@ OWN = "own-more:"
 """What the ids of gkiller's own comments begin with."""
 
 
-def remembered(data: Path, model: str, work: Path) -> Path:
-    """Write what a model says of gkiller's own training comments; return the file."""
-    comments, out = work / "own-comments.parquet", work / "own-scores.parquet"
+def remembered(data: Path, model: str, folder: Path) -> Path:
+    """Write what a model says of gkiller's own training comments into a folder; return the file."""
+    comments, out = folder / "own-comments.parquet", folder / "own-scores.parquet"
     if not out.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
         table = pq.read_table(data / "train.parquet", columns=["id", "text"])
         pq.write_table(table.filter(pc.starts_with(table["id"], OWN)), comments)
         how = ("--id-column", "id", "--long-text", "truncate")
@@ -127,18 +128,23 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
     parser.add_argument("--model", required=True, help="to start from, with a graph")
     parser.add_argument("--teacher", type=Path, action="append", required=True, metavar="DIR|FILE")
+    parser.add_argument(
+        "--remember",
+        metavar="MODEL",
+        help="whose scores of the own comments are learnt; the model's if not set",
+    )
     parser.add_argument("--name", default="refined", help="of the model; of its runs with -SEED after it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the trainings")
     arguments = parser.parse_args()
     data = prepare(arguments.data, arguments.work, more=True)
-    teachers = [*arguments.teacher, remembered(data, arguments.model, arguments.work)]
+    out: Path = arguments.work / arguments.name
+    teachers = [*arguments.teacher, remembered(data, arguments.remember or arguments.model, out)]
     how = ["--data", data, "--encoder", arguments.model, *taught_by(teachers)]
     how += ["--threads", arguments.threads, *settings((*SHORT, *arguments.set))]
     folder = arguments.work / "runs"
     runs = [train(folder, f"{arguments.name}-{seed}", *how, "--seed", seed) for seed in arguments.seeds]
-    out: Path = arguments.work / arguments.name
     if not (out / "model").is_dir():
         save_average(runs, arguments.seeds, out)
     export(out, "--data", data, int8=("--portable",))

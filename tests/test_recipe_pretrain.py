@@ -140,3 +140,15 @@ def test_a_training_starts_from_it(pretrain, teacher, corpus, tiny, tmp_path, mo
     assert np.array_equal(found[1:], expected[1:])
     assert tokenizer.get_vocab() == Tokenizer.from_file(str(tokenizer_path())).get_vocab()
     assert tokenizer.encode("аn іdіоt").tokens == tokenizer.encode("an idiot").tokens
+
+
+def test_the_vocabulary_may_be_another(pretrain, teacher, corpus, tmp_path, monkeypatch):
+    content = json.loads(Path(tokenizer_path()).read_text("utf-8"))
+    fewer = {token: place for token, place in content["model"]["vocab"].items() if place < 3000}
+    content["model"]["vocab"] = fewer
+    (tmp_path / "fewer.json").write_text(json.dumps(content))
+    how = ("--teacher", teacher, "--epochs", 0, "--tokenizer", tmp_path / "fewer.json")
+    run(pretrain, monkeypatch, corpus, *how, "--out", tmp_path / "encoder")
+    model = BertModel.from_pretrained(tmp_path / "encoder")
+    assert model.get_input_embeddings().weight.shape == (3000, 128)
+    assert Tokenizer.from_file(str(tmp_path / "encoder" / "tokenizer.json")).get_vocab() == fewer

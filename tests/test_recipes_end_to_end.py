@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +16,10 @@ from giants import write_encoder
 from toy_corpora import GROUPS, write_corpora
 
 from gkiller.cli.main import main
+from gkiller.data.load import load_dataset
 from gkiller.evaluation.deployed import load_any
 from gkiller.model.directory import load_model
+from gkiller.model.scoring import score_texts
 from gkiller.training.resume import run_settings
 
 RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "benchmarks"))
@@ -25,7 +28,8 @@ QUICK = {
     "TRAIN__BATCH_SIZE": "64",
     "MODEL__MAX_LENGTH": "16",
     "EVALUATION__RESAMPLES": "10",
-    "DEPLOYMENT__INT8_FLIPS": "0.05",  # a network that has seen 200 comments is unsure of most
+    "DEPLOYMENT__FP32_AP_LOSS": "0.01",  # a network that has seen 200 comments gives many near the same score
+    "DEPLOYMENT__INT8_FLIPS": "0.05",  # and is unsure of most
 }
 
 
@@ -108,6 +112,18 @@ def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monke
     assert [Path(one).name for one in settings.distill.teachers] == ["teacher-minilm-0-public"]
     assert len(pq.read_table(work / "transfer-40.parquet")) == 40 + 40
 
+    kept = tmp_path / "scores" / "kept.parquet"
+    monkeypatch.setattr(sys, "argv", ["keep_scores.py", str(run), "--out", str(kept)])
+    recipe("keep_scores").main()
+    table, valid = pq.read_table(kept), load_dataset(settings.data, cache=tmp_path).split("valid")
+    assert len(set(table["id"].to_pylist())) == len(table) == 160 + 60 + 50 + 120
+    teacher = load_model(work / "runs" / "teacher-minilm-0-public")
+    expected = score_texts(teacher, valid.texts, 32)
+    found = np.stack([table[label].to_numpy() for label in teacher.labels], axis=1)
+    assert table["id"].to_pylist()[-120:] == valid.ids
+    assert np.abs(found[-120:] - expected).max() < 1e-4
+    assert np.abs(found[-120:] - expected[::-1]).max() > 1e-3  # a row's scores are no other's
+
     argv = ["card.py", str(run), "--data", str(corpora), "--out", str(card)]
     monkeypatch.setattr(sys, "argv", argv)
     recipe("card").main()
@@ -147,9 +163,21 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
     assert "| seed | 4, 5: the mean of the weights of a training with each |" in card
     assert "| learnt from | giant.parquet, own-scores.parquet |" in card
     own = [one for one in train["id"].to_pylist() if one.startswith("civil:")]
-    assert pq.read_table(work / "own-scores.parquet")["id"].to_pylist() == own
+    assert pq.read_table(work / "refined" / "own-scores.parquet")["id"].to_pylist() == own
     assert load_any(work / "refined").metadata["exports"]["onnx/model.int8.onnx"]
     refine.main()  # and nothing is made twice
+
+    def reached(folder, name, *flags):
+        raise InterruptedError(name)
+
+    monkeypatch.setattr(refine, "train", reached)
+    again = ("--remember", work / "refined", "--name", "other")
+    monkeypatch.setattr(sys, "argv", ["refine.py", *map(str, (*how, *again))])
+    with pytest.raises(InterruptedError, match="other-4"):
+        refine.main()
+    scores = [pq.read_table(work / name / "own-scores.parquet") for name in ("refined", "other")]
+    assert scores[0]["id"] == scores[1]["id"]
+    assert scores[0]["toxicity"] != scores[1]["toxicity"]
 
 
 @pytest.mark.usefixtures("quick")

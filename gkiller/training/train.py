@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _CACHE = "cache"
 """The directory of a run for what is computed once; it goes when the run ends."""
-_TEACHERS = ".teachers"
+TEACHERS = ".teachers"
 """The directory, beside the runs, of what teachers say."""
 
 
@@ -252,7 +252,7 @@ class _Work:
         if not self.teachers:
             return {}
         splits = {name: taken.split(name) for name in ("train", "valid")}
-        cache = self.run.path.parent / _TEACHERS
+        cache = self.run.path.parent / TEACHERS
         if scoring := [teacher for teacher in self.teachers if teacher.scores is None]:
             count = counted(sum(map(len, splits.values())), "comment")
             message = f"teacher {taught_by(scoring)}: {count}, scored once, in {cache}"

@@ -1,0 +1,64 @@
+"""Keep what a run's teachers said of its comments, so that others can learn it without them.
+
+    python recipes/keep_scores.py default/runs/default-first --out recipes/scores/minilm.parquet
+
+The file has the ids of the training comments, the transfer comments among them, and of the validation
+comments, and for each label the mean of the teachers, as a score; no texts. ``gkiller train --teacher`` and
+``recipes/default.py --teacher NAME=FILE`` take it. It is joined by the ids, so it is for the same data, the
+same transfer file and the same order of both. What the run has scored is read from beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gkiller.data.load import load_dataset
+from gkiller.training.ranks import Ranks
+from gkiller.training.resume import run_settings
+from gkiller.training.runtime import resolve_device
+from gkiller.training.teachers import find_teachers, lesson
+from gkiller.training.train import TEACHERS
+from gkiller.training.transfer import transfer_texts, with_transfer
+
+DIGITS = 4
+"""Digits of a score: logits of fine-tuned teachers end near 6, whose score is 0.9975."""
+
+
+def kept(run: Path) -> pa.Table:
+    """Return ids and mean scores."""
+    settings = run_settings(run)
+    dataset = load_dataset(settings.data, cache=run.parent / ".data")
+    teachers = find_teachers(settings.distill.teachers, dataset.labels)
+    taken = with_transfer(dataset, transfer_texts(settings, dataset))
+    where = (run.parent / TEACHERS, resolve_device(settings.train.device), Ranks(), lambda *done: None)
+    ids: list[str] = []
+    logits = []
+    for name in ("train", "valid"):
+        split = taken.split(name)
+        found = lesson(teachers, split.texts, split.ids, dataset.labels, settings.distill, *where)
+        ids += split.ids
+        logits.append(found.logits)
+    scores = 1 / (1 + np.exp(-np.concatenate(logits).astype(np.float64)))
+    columns = dict(zip(dataset.labels, scores.round(DIGITS).astype(np.float32).T, strict=True))
+    return pa.table({"id": ids, **columns})
+
+
+def main() -> None:
+    """Write the file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="that learnt from teachers")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(kept(arguments.run), arguments.out, compression="zstd", compression_level=19)
+
+
+if __name__ == "__main__":
+    main()
