@@ -147,6 +147,38 @@ def test_torchrun(prepared, tokenizer_file, tmp_path):
     assert [path.name for path in (tmp_path / "runs").iterdir() if path.name[0] != "."] == ["x"]
 
 
+ENDS = """
+import os
+import pathlib
+
+import torch
+
+from gkiller.training.ranks import joined
+
+with joined(torch.device("cpu")) as ranks:
+    model = ranks.wrap(torch.nn.Linear(3, 3))
+    model.itself = model  # as a training has cycles
+    model(torch.ones(2, 3)).sum().backward()
+    del model
+tasks = pathlib.Path("/proc/self/task").iterdir()
+names = {(task / "comm").read_text().strip() for task in tasks}
+assert "python" in str(names)
+assert not any("gloo" in name for name in names), names
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_thread_of_the_group_is_left_when_python_shuts_down(tmp_path):
+    """One that is can abort the process there: pytorch/pytorch#179291."""
+    script = tmp_path / "ends.py"
+    script.write_text(ENDS)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script)], capture_output=True, text=True, check=False, timeout=LONGEST
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("labels", [1, 6])
 def test_the_parts_losses_make_up_the_whole_batch_s(labels):
     generator = torch.Generator().manual_seed(labels)

@@ -8,6 +8,8 @@ what ranks tell each other are tensors and JSON text.
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import inspect
 import json
 import os
@@ -148,12 +150,16 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     import torch.distributed as dist
 
+    # DistributedDataParallel imports it, and its functions keep the group that is up then as a default: the
+    # group would never end, and a worker thread of it could abort the process while Python shuts down.
+    importlib.import_module("torch.distributed.nn.functional")
     with _lost_ranks():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         try:
             yield Group(device)
         finally:
             dist.destroy_process_group()
+            gc.collect()  # of a network in DistributedDataParallel, which has the group too
 
 
 @contextlib.contextmanager
