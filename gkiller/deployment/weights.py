@@ -181,7 +181,7 @@ def network_of(model: ToxicityClassifier, max_length: int) -> Network:
         act=ACTIVATIONS[config.hidden_act],
         pooling=model.pooling,
         pooler=_dense(bert.pooler.dense) if model.pooling == "cls" else None,
-        head=_head(model),
+        head=head_of(model),
     )
 
 
@@ -254,7 +254,7 @@ def _layer(layer: Any) -> Layer:
     return layer_of(linears, norms)
 
 
-def _head(model: ToxicityClassifier) -> Dense:
+def head_of(model: ToxicityClassifier) -> Dense:
     """Return the head with one logit per label.
 
     A softmax over two logits is a sigmoid of their difference, so the two-class head folds into one column.

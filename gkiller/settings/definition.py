@@ -142,6 +142,11 @@ class ModelSettings(_Section):
         flag="--encoder",
         alias="--base-model",
     )
+    head: Literal["fresh", "kept"] = setting(
+        "fresh",
+        "What scores the labels at first: 'fresh' (random weights), or 'kept', what the gkiller model of "
+        "model.encoder has for labels of the same names.",
+    )
     revision: str | None = setting(None, "Revision of a hub encoder: branch, tag or commit.")
     tokenizer: str | None = setting(
         None, "A tokenizer.json to use; else the encoder's own, or the one gkiller ships.", flag="--tokenizer"

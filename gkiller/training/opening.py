@@ -15,6 +15,7 @@ from gkiller.model.classifier import ToxicityClassifier, build_classifier
 from gkiller.model.layout import deployed_directory, is_default, settled
 from gkiller.report.environment import environment
 from gkiller.settings import settings_by_key
+from gkiller.training.heads import keep_head
 from gkiller.training.resume import changed
 from gkiller.training.runtime import thread_count
 
@@ -70,7 +71,7 @@ def new_manifest(
 
 
 def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int) -> ToxicityClassifier:
-    """Return the network to train; around the encoder of a graph, the others are `build_classifier`'s.
+    """Return the network to train: encoder and head that the settings name.
 
     Args:
         settings: which encoder, and its shape when it is a fresh one.
@@ -78,14 +79,18 @@ def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int)
         vocab_size: of the tokenizer.
 
     Raises:
-        ModelError: the encoder cannot be had, or does not fit.
+        ModelError: the encoder or the head cannot be had, or does not fit.
         HubUnavailableError: the hub cannot be reached.
     """
     settings = settled(settings)
     if (directory := deployed_directory(settings.encoder)) is not None:
         encoder = deployed_encoder(directory, settings, vocab_size)
-        return ToxicityClassifier(encoder, len(labels), settings.pooling)
-    return build_classifier(settings, labels, vocab_size)
+        model = ToxicityClassifier(encoder, len(labels), settings.pooling)
+    else:
+        model = build_classifier(settings, labels, vocab_size)
+    if settings.head == "kept":
+        keep_head(model, labels, settings.encoder)
+    return model
 
 
 def network_facts(settings: Settings, model: ToxicityClassifier) -> dict[str, Any]:
