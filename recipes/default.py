@@ -9,7 +9,7 @@ there already is not made again, and a training that was stopped goes on:
 1. The six labels, from the comments of Wikipedia and Civil Comments and from gkiller's own: its sample, and
    comments about groups of people (``recipes/corpora.py``).
 2. An encoder: word vectors of the first teacher or of ``--vectors``, then masked-language pretraining on
-   every comment (``recipes/pretrain.py``).
+   every comment (``recipes/pretrain.py``); with ``--vocab-size`` of a vocabulary of its own.
 3. Teachers: each ``--teacher`` fine-tuned on the six labels; a ``--public`` one without gkiller's comments.
    One that is a finished run, such as a giant's of ``benchmarks/giant.py``, or a file of scores is taken as
    it is.
@@ -51,6 +51,7 @@ AFTERWARDS = ("train.epochs=3", "train.lr=5e-4", "distill.transfer_rows=40000")
 """Settings of its second training, where there is one."""
 TEXT = pa.schema([("text", pa.large_string())])
 STEPS = ("own", "vectors", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
+TOKENIZERS = Path(__file__).parents[1] / "tools" / "train_tokenizer.py"
 MIXED = (*LABELLED, "wiki_context")
 """Corpora of the domain, whose comments are mixed."""
 
@@ -109,6 +110,9 @@ def main() -> None:
         help="of the teachers; bf16 is some times faster where the CPU has AVX512-BF16 or AMX",
     )
     parser.add_argument("--pretraining-epochs", type=int, default=1)
+    parser.add_argument(
+        "--vocab-size", type=int, metavar="N", help="train a tokenizer of N pieces, instead of gkiller's own"
+    )
     parser.add_argument("--mixtures", type=int, default=100_000, help="mixtures to learn from")
     parser.add_argument("--without", action="append", default=[], choices=STEPS, help="repeatable")
     parser.add_argument("--name", default="default", help="of the model's run")
@@ -172,8 +176,16 @@ def pretrain(arguments: argparse.Namespace, teacher: str) -> Path:
     """Make the encoder to start from; return its directory."""
     epochs = 0 if "pretraining" in arguments.without else arguments.pretraining_epochs
     encoder: Path = arguments.work / f"encoder-{epochs}-{arguments.base_seed}"
-    corpora = sorted((arguments.data / "train").glob("*.parquet"))
-    how = ("--epochs", epochs, "--seed", arguments.base_seed, "--threads", arguments.threads)
+    comments = arguments.data / "train"
+    corpora = sorted(comments.glob("*.parquet"))
+    how = ["--epochs", epochs, "--seed", arguments.base_seed, "--threads", arguments.threads]
+    if (size := arguments.vocab_size) is not None:
+        encoder = encoder.with_name(f"{encoder.name}-{size}")
+        tokenizer = arguments.work / f"tokenizer-{size}.json"
+        if not tokenizer.is_file():
+            tokenizer.parent.mkdir(parents=True, exist_ok=True)
+            command(TOKENIZERS, comments, "--vocab-size", size, "--out", tokenizer)
+        how += ["--tokenizer", tokenizer]
     command(Path(__file__).with_name("pretrain.py"), *corpora, "--teacher", teacher, "--out", encoder, *how)
     return encoder
 

@@ -9,7 +9,9 @@ again:
 
 1. The public comments, and all of gkiller's own (``recipes/corpora.py``).
 2. What the model, or the one of ``--remember``, says of gkiller's own comments. The teachers have not scored
-   these, and what it has learnt of them must not be forgotten (Li and Hoiem 2016, arXiv:1606.09282).
+   these, and what it has learnt of them must not be forgotten (Li and Hoiem 2016, arXiv:1606.09282). With
+   ``--remember labels`` their labels are learnt as a teacher's scores too, for a model that takes the names
+   of groups for insults.
 3. For each of ``--seeds`` a training from the model's encoder, which learns from the labels, the teachers and
    itself; a share of the comments is changed. They are short: more epochs only learn the public comments
    by heart.
@@ -26,6 +28,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
@@ -58,15 +61,26 @@ SHORT = (
 
 OWN = "own-more:"
 """What the ids of gkiller's own comments begin with."""
+LABELS = "labels"
+"""The word for the comments' own labels, in the place of a model."""
+SURE = (0.01, 0.95)
+"""Scores that stand for a label's 0 and 1: about the medians of the first recipe's teachers."""
 
 
 def remembered(data: Path, model: str, folder: Path) -> Path:
-    """Write what a model says of gkiller's own training comments into a folder; return the file."""
+    """Write what a model, or ``LABELS``, says of gkiller's own training comments; return the file."""
     comments, out = folder / "own-comments.parquet", folder / "own-scores.parquet"
-    if not out.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        table = pq.read_table(data / "train.parquet", columns=["id", "text"])
-        pq.write_table(table.filter(pc.starts_with(table["id"], OWN)), comments)
+    if out.is_file():
+        return out
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pq.read_table(data / "train.parquet")
+    own = table.filter(pc.starts_with(table["id"], OWN))
+    if model == LABELS:
+        labels = json.loads((data / "manifest.json").read_text("utf-8"))["labels"]
+        columns = [pc.if_else(pc.equal(own[label], 1), SURE[1], SURE[0]) for label in labels]
+        pq.write_table(pa.table([own["id"], *columns], ["id", *labels]), out)
+    else:
+        pq.write_table(own.select(["id", "text"]), comments)
         how = ("--id-column", "id", "--long-text", "truncate")
         gkiller("predict", "--model", model, "--input", comments, "--output", out, *how)
     return out
@@ -131,7 +145,7 @@ def main() -> None:
     parser.add_argument(
         "--remember",
         metavar="MODEL",
-        help="whose scores of the own comments are learnt; the model's if not set",
+        help="whose scores of the own comments are learnt, or 'labels'; the model's if not set",
     )
     parser.add_argument("--name", default="refined", help="of the model; of its runs with -SEED after it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])

@@ -1,5 +1,6 @@
 """The recipes' own steps: corpora with six labels, and commands that are not run twice."""
 
+import argparse
 import importlib
 import json
 import os
@@ -265,6 +266,33 @@ def test_word_vectors_may_come_from_an_encoder_that_does_not_teach(recipe, corpo
     assert made == ["A"]
     assert list(trained) == ["default"]
     assert after(trained["default"], "--teacher") == [str(scores)]
+
+
+def test_a_vocabulary_of_its_own_is_trained_once_and_pretrained(recipe, tmp_path, monkeypatch):
+    module, lines = recipe("default"), []
+
+    def ran(script, *words):
+        lines.append([Path(script).name, *map(str, words)])
+        if lines[-1][0] == "train_tokenizer.py":
+            Path(after(lines[-1], "--out")[0]).touch()
+
+    monkeypatch.setattr(module, "command", ran)
+    where = {
+        "data": tmp_path / "data",
+        "work": tmp_path / "work",
+        "without": [],
+        "base_seed": 3,
+        "threads": 1,
+    }
+    asked = argparse.Namespace(**where, pretraining_epochs=1, vocab_size=900)
+    encoders = {module.pretrain(asked, "MINILM").name for _ in range(2)}
+    assert encoders == {"encoder-1-3-900"}
+    assert [line[0] for line in lines] == ["train_tokenizer.py", "pretrain.py", "pretrain.py"]
+    assert lines[0][1:4] == [str(tmp_path / "data" / "train"), "--vocab-size", "900"]
+    assert after(lines[1], "--tokenizer") == after(lines[0], "--out")
+    asked.vocab_size = None
+    assert module.pretrain(asked, "MINILM").name == "encoder-1-3"
+    assert not after(lines[-1], "--tokenizer")
 
 
 def test_an_arm_that_is_left_out_leaves_its_step_out_of_the_others(recipe):

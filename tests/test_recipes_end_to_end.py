@@ -171,13 +171,18 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
         raise InterruptedError(name)
 
     monkeypatch.setattr(refine, "train", reached)
-    again = ("--remember", work / "refined", "--name", "other")
-    monkeypatch.setattr(sys, "argv", ["refine.py", *map(str, (*how, *again))])
-    with pytest.raises(InterruptedError, match="other-4"):
-        refine.main()
-    scores = [pq.read_table(work / name / "own-scores.parquet") for name in ("refined", "other")]
-    assert scores[0]["id"] == scores[1]["id"]
+    for name, remember in (("other", work / "refined"), ("told", "labels")):
+        again = ("--remember", remember, "--name", name)
+        monkeypatch.setattr(sys, "argv", ["refine.py", *map(str, (*how, *again))])
+        with pytest.raises(InterruptedError, match=f"{name}-4"):
+            refine.main()
+    scores = [pq.read_table(work / name / "own-scores.parquet") for name in ("refined", "other", "told")]
+    assert scores[0]["id"] == scores[1]["id"] == scores[2]["id"]
     assert scores[0]["toxicity"] != scores[1]["toxicity"]
+    labels = [row["toxicity"] for row in train.to_pylist() if row["id"].startswith("civil:")]
+    assert scores[2]["toxicity"].to_pylist() == [refine.SURE[label] for label in labels]
+    known = [row["threat"] is not None for row in train.to_pylist() if row["id"].startswith("civil:")]
+    assert scores[2]["threat"].is_valid().to_pylist() == known
 
 
 @pytest.mark.usefixtures("quick")
