@@ -318,16 +318,19 @@ def read(path, *overrides):
 def test_transfer_comments_are_new_ones_each_once(tmp_path):
     path = tmp_path / "more.txt"
     path.write_text("seen already\n\nnew one\nOf the  TEST\nNEW one\nnew two\n  \nnew three\n")
-    assert read(path) == ["new one", "new two", "new three"]
+    rows = {3: "new one", 6: "new two", 8: "new three"}
+    assert read(path) == rows
     drawn = [read(path, "distill.transfer_rows=2", f"data.split_seed={seed}") for seed in (0, 0, 1, 2, 3)]
     assert drawn[0] == drawn[1]
     assert len({tuple(texts) for texts in drawn}) > 1
-    assert all(len(texts) == 2 and texts == sorted(texts, key=read(path).index) for texts in drawn)
+    assert all(len(texts) == 2 and list(texts) == sorted(texts) for texts in drawn)
+    assert all(rows[row] == text for texts in drawn for row, text in texts.items())
     joined = with_transfer(data(), read(path)).split("train")
     assert joined.texts == ["Seen  Already", "new one", "new two", "new three"]
+    assert joined.ids == ["a", "transfer-3", "transfer-6", "transfer-8"]
     assert np.isnan(joined.labels[:, 0]).tolist() == [False, True, True, True]
-    assert with_transfer(data(), []).split("train").texts == ["Seen  Already"]
-    assert transfer_texts(tiny_settings(), data()) == []
+    assert with_transfer(data(), {}).split("train").texts == ["Seen  Already"]
+    assert transfer_texts(tiny_settings(), data()) == {}
 
 
 def test_transfer_files_that_cannot_be_read_are_refused(tmp_path):
@@ -336,7 +339,7 @@ def test_transfer_files_that_cannot_be_read_are_refused(tmp_path):
     with pytest.raises(ColumnError) as caught:
         read(table)
     assert "distill.transfer_column" in caught.value.remedy
-    assert read(table, "distill.transfer_column=words") == ["x"]
+    assert read(table, "distill.transfer_column=words") == {1: "x"}
     with pytest.raises(ColumnError, match=r"no column 'nope' \(name the"):
         read(table, "distill.transfer_column=nope")
     (tmp_path / "more.doc").write_text("x")
@@ -350,7 +353,7 @@ def test_transfer_files_that_cannot_be_read_are_refused(tmp_path):
     holes.write_text('{"text": null}\n{"text": "fine"}\n')
     with pytest.raises(RowError):
         read(holes)
-    assert read(holes, "data.on_error=skip") == ["fine"]
+    assert read(holes, "data.on_error=skip") == {2: "fine"}
 
 
 # -- agreement ----------------------------------------------------------------------------------

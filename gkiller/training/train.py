@@ -166,7 +166,7 @@ class _Work:
         device: where to train.
         ranks: the processes that train together.
         teachers: to learn from; none for labels alone.
-        transfer: comments without labels.
+        transfer: comments without labels, by their row.
     """
 
     settings: Settings
@@ -178,7 +178,7 @@ class _Work:
     device: torch.device
     ranks: Ranks
     teachers: tuple[Teacher, ...]
-    transfer: list[str]
+    transfer: dict[int, str]
 
     def do(
         self, argv: Sequence[str], on_event: EventCallback, on_data: DataProgress | None, *, signals: bool
@@ -242,7 +242,10 @@ class _Work:
             return {}
         facts: dict[str, Any] = {"teachers": [teacher.as_dict() for teacher in self.teachers]}
         if self.transfer:
-            facts["transfer"] = {"rows": len(self.transfer), "sha256": texts_digest(self.transfer)}
+            facts["transfer"] = {
+                "rows": len(self.transfer),
+                "sha256": texts_digest(list(self.transfer.values())),
+            }
         return {"distill": facts}
 
     def _lessons(

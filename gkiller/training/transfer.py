@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
 
 
-def transfer_texts(settings: Settings, dataset: Dataset) -> list[str]:
-    """Return the comments of the transfer file that are new, each once; none where no file is named.
+def transfer_texts(settings: Settings, dataset: Dataset) -> dict[int, str]:
+    """Return the comments of the transfer file that are new, by their row, counted from 1; {} without a file.
 
     Blank comments are left out, and those of any split of the data set, in whatever case and spacing: a
     validation or test comment must not be learnt, not even from a teacher.
@@ -33,7 +34,7 @@ def transfer_texts(settings: Settings, dataset: Dataset) -> list[str]:
     """
     own = settings.distill
     if own.transfer is None:
-        return []
+        return {}
     try:
         source = from_file(Path(own.transfer).expanduser(), own.transfer, text_column=own.transfer_column)
     except ColumnError as error:
@@ -45,7 +46,7 @@ def transfer_texts(settings: Settings, dataset: Dataset) -> list[str]:
         remedy = error.remedy.replace("; else name the format with --input-format", "")
         raise FormatError(error.what, where=error.where, remedy=remedy) from error
     seen = {fold_text(text) for split in dataset.splits.values() for text in split.texts} | {""}
-    found = []
+    found: dict[int, str] = {}
     for row in source.rows():
         if row.fault is not None:
             if settings.data.on_error == "refuse":
@@ -55,7 +56,7 @@ def transfer_texts(settings: Settings, dataset: Dataset) -> list[str]:
         folded = fold_text(text)
         if folded not in seen:
             seen.add(folded)
-            found.append(text)
+            found[row.number] = text
     if not found:
         raise EmptyDataError(
             "no comment there that the data do not have",
@@ -65,18 +66,25 @@ def transfer_texts(settings: Settings, dataset: Dataset) -> list[str]:
     if own.transfer_rows is None or own.transfer_rows >= len(found):
         return found
     chosen = np.random.default_rng(settings.data.split_seed).permutation(len(found))[: own.transfer_rows]
-    return [found[row] for row in np.sort(chosen)]
+    rows = list(found)
+    return {rows[place]: found[rows[place]] for place in np.sort(chosen)}
 
 
-def with_transfer(dataset: Dataset, texts: list[str]) -> Dataset:
-    """Return the data set with more training comments, whose labels are unknown."""
+def with_transfer(dataset: Dataset, texts: Mapping[int, str]) -> Dataset:
+    """Return the data set with more training comments, whose labels are unknown.
+
+    Args:
+        dataset: with a train split.
+        texts: the comments by their row, counted from 1: row 7 has the id "transfer-7", whatever else is
+            taken, so that a file of scores can name it.
+    """
     train, count = dataset.split("train"), len(texts)
     if not count:
         return dataset
     unknown = np.full((count, len(dataset.labels)), np.nan, np.float32)
     joined = Split(
-        ids=[*train.ids, *(f"transfer-{number}" for number in range(1, count + 1))],
-        texts=[*train.texts, *texts],
+        ids=[*train.ids, *(f"transfer-{row}" for row in texts)],
+        texts=[*train.texts, *texts.values()],
         labels=np.concatenate([train.labels, unknown]),
         weights=np.concatenate([train.weights, np.ones(count)]),
     )
