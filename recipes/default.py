@@ -51,6 +51,7 @@ AFTERWARDS = ("train.epochs=3", "train.lr=5e-4", "distill.transfer_rows=40000")
 """Settings of its second training, where there is one."""
 TEXT = pa.schema([("text", pa.large_string())])
 STEPS = ("own", "vectors", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
+MIXTURES = 100_000
 TOKENIZERS = Path(__file__).parents[1] / "tools" / "train_tokenizer.py"
 MIXED = (*LABELLED, "wiki_context")
 """Corpora of the domain, whose comments are mixed."""
@@ -113,7 +114,7 @@ def main() -> None:
     parser.add_argument(
         "--vocab-size", type=int, metavar="N", help="train a tokenizer of N pieces, instead of gkiller's own"
     )
-    parser.add_argument("--mixtures", type=int, default=100_000, help="mixtures to learn from")
+    parser.add_argument("--mixtures", type=int, default=MIXTURES, help="mixtures to learn from")
     parser.add_argument("--without", action="append", default=[], choices=STEPS, help="repeatable")
     parser.add_argument("--name", default="default", help="of the model's run")
     parser.add_argument("--seed", type=int, default=0, help="of the model")

@@ -13,8 +13,9 @@ again:
    ``--remember labels`` their labels are learnt as a teacher's scores too, for a model that takes the names
    of groups for insults.
 3. For each of ``--seeds`` a training from the model's encoder, which learns from the labels, the teachers and
-   itself; a share of the comments is changed. They are short: more epochs only learn the public comments
-   by heart.
+   itself, with ``--transfer-rows`` also on the comments of the other corpora and on mixtures; a share of the
+   comments is changed. They are short: more epochs only learn the public comments by heart. ``--set
+   model.head=kept`` goes on from the whole model.
 4. The mean of their weights (Wortsman et al. 2022, arXiv:2203.05482): trainings from one start end so near
    to each other that it scores like their ensemble, for the price of one. Its thresholds are those of the
    best expected F1 on validation.
@@ -33,7 +34,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from commands import export, gkiller, settings, train
-from default import prepare, taught_by
+from default import MIXTURES, prepare, taught_by, transfer
 
 from gkiller.data.load import load_dataset
 from gkiller.evaluation.evaluate import evaluate
@@ -147,6 +148,14 @@ def main() -> None:
         metavar="MODEL",
         help="whose scores of the own comments are learnt, or 'labels'; the model's if not set",
     )
+    parser.add_argument(
+        "--transfer-rows",
+        type=int,
+        default=0,
+        metavar="N",
+        help="learn from N of the transfer comments too; a --teacher must have scored them",
+    )
+    parser.add_argument("--mixtures", type=int, default=MIXTURES, help="among the transfer comments")
     parser.add_argument("--name", default="refined", help="of the model; of its runs with -SEED after it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--threads", type=int, default=2)
@@ -157,6 +166,9 @@ def main() -> None:
     teachers = [*arguments.teacher, remembered(data, arguments.remember or arguments.model, out)]
     how = ["--data", data, "--encoder", arguments.model, *taught_by(teachers)]
     how += ["--threads", arguments.threads, *settings((*SHORT, *arguments.set))]
+    if arguments.transfer_rows:
+        comments = transfer(arguments.data, arguments.work, arguments.mixtures)
+        how += ["--transfer", comments, *settings([f"distill.transfer_rows={arguments.transfer_rows}"])]
     folder = arguments.work / "runs"
     runs = [train(folder, f"{arguments.name}-{seed}", *how, "--seed", seed) for seed in arguments.seeds]
     if not (out / "model").is_dir():

@@ -168,9 +168,14 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
     refine.main()  # and nothing is made twice
 
     def reached(folder, name, *flags):
-        raise InterruptedError(name)
+        raise InterruptedError(" ".join(map(str, (name, *flags))))
 
     monkeypatch.setattr(refine, "train", reached)
+    more = ("--transfer-rows", "30", "--mixtures", "20", "--name", "more", "--remember", "labels")
+    monkeypatch.setattr(sys, "argv", ["refine.py", *map(str, (*how, *more))])
+    with pytest.raises(InterruptedError, match=r"transfer-20\.parquet --set distill\.transfer_rows=30"):
+        refine.main()
+    assert len(pq.read_table(work / "transfer-20.parquet")) == 40 + 20
     for name, remember in (("other", work / "refined"), ("told", "labels")):
         again = ("--remember", remember, "--name", name)
         monkeypatch.setattr(sys, "argv", ["refine.py", *map(str, (*how, *again))])
