@@ -74,14 +74,19 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--work", type=Path, default=Path("sources"), help="where everything is made")
+    parser.add_argument(
+        "--corpora", nargs="+", metavar="NAME", help="only these, and not all together; else every other one"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table into FILE")
     arguments = parser.parse_args()
     data, work = arguments.data, arguments.work
     others = [one.stem for one in sorted((data / "train").glob("*.parquet")) if one.stem not in LABELLED]
-    arms = {" + ".join(LABELLED): ()} | {f"the same + {name}": (name,) for name in others}
-    arms["all"] = tuple(others)
+    arms = {" + ".join(LABELLED): ()}
+    arms |= {f"the same + {name}": (name,) for name in arguments.corpora or others}
+    if not arguments.corpora:
+        arms["all"] = tuple(others)
     found, rows = {}, {}
     for name, more in arms.items():
         key = "-".join(("base", *more)) if name != "all" else name

@@ -205,3 +205,7 @@ def test_the_labels_of_other_corpora_are_compared(recipe, corpora, tmp_path, mon
     assert not any("(" in cell for cell in figures[0])
     assert all("(" in cell for cell in figures[1])
     assert figures[1] == figures[2]  # the same rows and seed
+    monkeypatch.setattr(sys, "argv", ["sources.py", *where, "--corpora", "tweets"])
+    recipe("sources").main()
+    again = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert again == lines[:3]
