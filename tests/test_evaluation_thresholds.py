@@ -195,6 +195,44 @@ def test_where_scores_fall_with_the_truth_the_observed_f1_decides():
     assert tune(turned, expected=True) == tune(turned)
 
 
+@pytest.mark.parametrize("expected", [False, True])
+def test_slack_gives_the_lowest_threshold_of_nearly_the_best_f1(expected):
+    column = calibrated(5_000, 3)
+    strict, slack = (tune(column, expected=expected, f1_slack=one) for one in (0.0, 0.02))
+    name = "max expected f1" if expected else "max f1"
+    assert (strict.target, slack.target) == (name, f"{name} less 0.02")
+    assert slack.value < strict.value - 0.02
+    assert slack.recall > strict.recall
+    assert slack.f1 > strict.f1 - (0.05 if expected else 0.02 + 1e-9)
+
+
+def naive_f1(truth, flags, weights):
+    mass = np.where(np.isnan(truth), 0.0, np.ones(len(truth)) if weights is None else weights)
+    hits = (mass * flags * (truth == 1)).sum()
+    return 2 * hits / ((mass * flags).sum() + mass[truth == 1].sum())
+
+
+@QUICK
+@given(columns(), st.floats(0.001, 0.5))
+def test_slack_keeps_its_word(column, slack):
+    best, found = tune(column), tune(column, f1_slack=slack)
+    if found.target == "none":
+        return
+    assert found.f1 >= best.f1 - slack - 1e-9
+    assert found.value <= best.value
+    assert found.recall >= best.recall - 1e-9
+    truth, scores, weights = column
+    known = ~np.isnan(truth)
+    for lower in np.unique(scores[known & (scores > 0) & (scores < found.value)]):  # each lets more in
+        assert naive_f1(truth, scores >= lower, weights) < best.f1 - slack + 1e-9
+
+
+@pytest.mark.parametrize("slack", [-0.1, 1.0, np.nan])
+def test_impossible_slack_is_refused(slack):
+    with pytest.raises(SettingsError, match="is out of range"):
+        tune((np.array([0.0, 1.0]), np.array([0.1, 0.9]), None), f1_slack=slack)
+
+
 def test_a_comment_counts_by_its_weight_in_the_expected_f1():
     truth, scores, _ = calibrated(400, 2)
     twice = np.where(np.arange(400) % 3 == 0, 2.0, 1.0)

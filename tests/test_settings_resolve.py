@@ -252,6 +252,8 @@ def test_rules_over_several_settings_name_their_givers(here):
     assert both.remedy == "change --min-precision or --min-recall"
     ruled = refusal(here, flags={"evaluation.min_recall": "0.5", "evaluation.threshold_rule": "expected"})
     assert "threshold_rule must be 'observed'" in ruled.what
+    slack = refusal(here, flags={"evaluation.min_recall": "0.5", "evaluation.f1_slack": "0.01"})
+    assert "f1_slack must be 0" in slack.what
 
 
 def test_rules_over_several_settings_name_the_flags_to_change(here):

@@ -28,6 +28,7 @@ NOT_TUNED = (
     "evaluation.min_precision",
     "evaluation.min_recall",
     "evaluation.threshold_rule",
+    "evaluation.f1_slack",
 )
 """Settings that a command has no use for which measures and tunes no threshold."""
 

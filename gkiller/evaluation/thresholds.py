@@ -34,8 +34,8 @@ class Threshold:
         precision: None without positives, or where nothing is called positive.
         recall: None without positives.
         f1: None without positives.
-        target: what it was tuned for: "max f1", "max expected f1", "precision >= 0.9", "recall >= 0.8" or
-            "none".
+        target: what it was tuned for: "max f1" or "max expected f1", also with " less 0.01" after it,
+            "precision >= 0.9", "recall >= 0.8" or "none".
         positives: known rows of positive weight that are positive.
         n: known rows of positive weight.
         note: why the label was not tuned, or empty.
@@ -74,6 +74,7 @@ def tune_thresholds(
     min_precision: float | None = None,
     min_recall: float | None = None,
     expected: bool = False,
+    f1_slack: float = 0.0,
 ) -> dict[str, Threshold]:
     """Return the best threshold of each label.
 
@@ -85,6 +86,10 @@ def tune_thresholds(
     greatest that is expected (Lipton et al. 2014, arXiv:1402.1892) of probabilities that Platt's logistic
     calibration (1999) makes of the scores, or the observed one where scores fall with the truth.
 
+    F1 is often nearly the same over a range of thresholds. With ``f1_slack`` it is the lowest one whose F1
+    is at most that much less than the greatest: it finds more of the positives, and is nearer to the best
+    where they are a larger share than here.
+
     Args:
         labels: the L label names.
         truth: (n, L) 0, 1, or NaN where unknown.
@@ -93,13 +98,18 @@ def tune_thresholds(
         min_precision: least weighted precision, in (0, 1].
         min_recall: least weighted recall, in (0, 1].
         expected: tune for the expected F1 where no target is given.
+        f1_slack: how much less than the greatest F1 may be, in [0, 1), where no target is given.
 
     Raises:
-        SettingsError: both targets are given, or one is outside (0, 1].
+        SettingsError: both targets are given, or one or the slack is out of its range.
         ThresholdTargetError: no threshold of a label reaches the target; the best reachable one is named.
         DataError, EvaluationError: see ``checked_tables``.
     """
     _check_targets(min_precision, min_recall)
+    if not 0 <= f1_slack < 1:
+        raise SettingsError(
+            f"{f1_slack:g} is out of range", where="evaluation.f1_slack", remedy="give a number in [0, 1)"
+        )
     table, probabilities, mass = checked_tables(labels, truth, scores, weights)
     tuned = {}
     for i, label in enumerate(labels):
@@ -111,9 +121,15 @@ def tune_thresholds(
         if not len(candidates.values):
             tuned[label] = _kept(ranking, "all scores are the same extreme value")
             continue
-        best, target = _choose(label, candidates, min_precision, min_recall)
-        if expected and min_precision is None and min_recall is None:
-            best, target = _expected(ranking, candidates) or (best, target)
+        if min_precision is not None:
+            best, target = _reaching(label, "precision", min_precision, candidates)
+        elif min_recall is not None:
+            best, target = _reaching(label, "recall", min_recall, candidates)
+        else:
+            f1 = _expected_f1(ranking, candidates) if expected else None
+            target = "max f1" if f1 is None else "max expected f1"
+            best = _best_f1(candidates.f1 if f1 is None else f1, candidates.precision, f1_slack)
+            target += f" less {f1_slack:g}" if f1_slack else ""
         tuned[label] = Threshold(
             value=float(candidates.values[best]),
             precision=float(candidates.precision[best]),
@@ -155,24 +171,23 @@ def _candidates(ranking: Ranking) -> _Candidates:
     return _Candidates(values=values[inside], precision=precision, recall=recall, f1=f1)
 
 
-def _choose(
-    label: str, candidates: _Candidates, min_precision: float | None, min_recall: float | None
-) -> tuple[int, str]:
-    """Return the place of the best candidate and the name of the target."""
-    if min_precision is not None:
-        _require(label, "precision", candidates.precision, candidates.recall, min_precision)
-        fits = candidates.precision >= min_precision - SLACK
-        return _best(candidates.recall, candidates.precision, fits), f"precision >= {min_precision:g}"
-    if min_recall is not None:
-        _require(label, "recall", candidates.recall, candidates.precision, min_recall)
-        fits = candidates.recall >= min_recall - SLACK
-        return _best(candidates.precision, candidates.recall, fits), f"recall >= {min_recall:g}"
-    everywhere = np.ones(len(candidates.values), dtype=bool)
-    return _best(candidates.f1, candidates.precision, everywhere), "max f1"
+def _reaching(label: str, name: str, least: float, candidates: _Candidates) -> tuple[int, str]:
+    """Return the place of the best candidate that reaches a precision or recall, and the target's name."""
+    pair = (candidates.precision, candidates.recall)
+    reached, other = pair if name == "precision" else pair[::-1]
+    _require(label, name, reached, other, least)
+    return _best(other, reached, reached >= least - SLACK), f"{name} >= {least:g}"
 
 
-def _expected(ranking: Ranking, candidates: _Candidates) -> tuple[int, str] | None:
-    """Return the place of the candidate of greatest expected F1; None where scores fall with the truth."""
+def _best_f1(f1: FloatArray, precision: FloatArray, slack: float) -> int:
+    """Return the place of the greatest F1, or of the lowest threshold that has at most ``slack`` less."""
+    if slack:
+        return int(np.flatnonzero(f1 >= np.max(f1) - slack)[-1])
+    return _best(f1, precision, np.ones(len(f1), dtype=bool))
+
+
+def _expected_f1(ranking: Ranking, candidates: _Candidates) -> FloatArray | None:
+    """Return the expected F1 of each candidate; None where scores fall with the truth."""
     from sklearn.linear_model import LogisticRegression  # slow to import
 
     pos, neg = ranking.positives, ranking.negatives
@@ -192,8 +207,8 @@ def _expected(ranking: Ranking, candidates: _Candidates) -> tuple[int, str] | No
     called = running(weights[None, order])[0]
     right = running((weights * fit.predict_proba(logits)[:, 1])[None, order])[0]
     cuts = np.searchsorted(-scores[order], -candidates.values, side="right")
-    f1 = 2 * right[cuts] / (called[cuts] + right[-1])
-    return _best(f1, candidates.precision, np.ones(len(f1), dtype=bool)), "max expected f1"
+    f1: FloatArray = 2 * right[cuts] / (called[cuts] + right[-1])
+    return f1
 
 
 def _best(first: FloatArray, second: FloatArray, fits: Any) -> int:

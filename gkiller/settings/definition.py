@@ -414,6 +414,14 @@ class EvaluationSettings(_Section):
         "after logistic calibration: single comments move it less.",
         flag="--threshold-rule",
     )
+    f1_slack: float = setting(
+        0.0,
+        "Tune for the lowest threshold whose F1 is at most this much less than the best: more recall, and "
+        "nearer to the best where more comments are positive than in validation.",
+        flag="--f1-slack",
+        ge=0,
+        lt=1,
+    )
     ece_bins: int = setting(15, "Equal-width bins of the expected calibration error.", ge=2, le=1000)
 
     @model_validator(mode="after")
@@ -426,6 +434,10 @@ class EvaluationSettings(_Section):
                 "evaluation.threshold_rule must be 'observed' with evaluation.min_precision or "
                 "evaluation.min_recall"
             )
+        if asked and self.f1_slack:
+            raise ValueError(
+                "evaluation.f1_slack must be 0 with evaluation.min_precision or evaluation.min_recall"
+            )
         return self
 
     def tuning(self) -> dict[str, Any]:
@@ -434,6 +446,7 @@ class EvaluationSettings(_Section):
             "min_precision": self.min_precision,
             "min_recall": self.min_recall,
             "expected": self.threshold_rule == "expected",
+            "f1_slack": self.f1_slack,
         }
 
 
