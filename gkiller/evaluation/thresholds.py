@@ -105,11 +105,7 @@ def tune_thresholds(
         ThresholdTargetError: no threshold of a label reaches the target; the best reachable one is named.
         DataError, EvaluationError: see ``checked_tables``.
     """
-    _check_targets(min_precision, min_recall)
-    if not 0 <= f1_slack < 1:
-        raise SettingsError(
-            f"{f1_slack:g} is out of range", where="evaluation.f1_slack", remedy="give a number in [0, 1)"
-        )
+    _check_targets(min_precision, min_recall, f1_slack)
     table, probabilities, mass = checked_tables(labels, truth, scores, weights)
     tuned = {}
     for i, label in enumerate(labels):
@@ -142,7 +138,11 @@ def tune_thresholds(
     return tuned
 
 
-def _check_targets(min_precision: float | None, min_recall: float | None) -> None:
+def _check_targets(min_precision: float | None, min_recall: float | None, f1_slack: float) -> None:
+    if not 0 <= f1_slack < 1:
+        raise SettingsError(
+            f"{f1_slack:g} is out of range", where="evaluation.f1_slack", remedy="give a number in [0, 1)"
+        )
     if min_precision is not None and min_recall is not None:
         raise SettingsError(
             "a least precision and a least recall cannot both be asked for",
