@@ -123,6 +123,9 @@ def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monke
     assert table["id"].to_pylist()[-120:] == valid.ids
     assert np.abs(found[-120:] - expected).max() < 1e-4
     assert np.abs(found[-120:] - expected[::-1]).max() > 1e-3  # a row's scores are no other's
+    assert recipe("keep_scores").kept(run, "teacher-minilm-0-public").equals(table)
+    with pytest.raises(SystemExit, match=r"no teacher of .* is called giant: teacher-minilm-0-public"):
+        recipe("keep_scores").kept(run, "giant")
 
     argv = ["card.py", str(run), "--data", str(corpora), "--out", str(card)]
     monkeypatch.setattr(sys, "argv", argv)
