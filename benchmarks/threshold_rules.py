@@ -7,7 +7,8 @@ For each file of scores the comments are split in halves at random, many times: 
 half by each rule (``evaluation.threshold_rule``, and ``evaluation.f1_slack`` for "less .01"), and F1 is taken
 on the other, as it is and weighted so that half of it is positive, as where comments are looked at because
 somebody complained. Means over the splits, how far the thresholds spread, and in how many splits F1 is
-greater than by the observed rule. No figure is of comments that its threshold was tuned on.
+greater than by the observed rule. No F1 is of comments that its threshold was tuned on. The threshold that is
+printed is the one of all comments, as ``gkiller compare --threshold-a`` takes it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ class Rule:
         name = "expected" if self.expected else "observed"
         return f"{name} less {self.slack:g}" if self.slack else name
 
+    def threshold(self, truth: Floats, scores: Floats) -> float:
+        """Return the threshold of comments."""
+        how = {"expected": self.expected, "f1_slack": self.slack}
+        return tune_thresholds(("label",), truth[:, None], scores[:, None], **how)["label"].value
+
 
 def halves(
     truth: Floats, scores: Floats, rules: Sequence[Rule], splits: int, seed: int
@@ -51,8 +57,7 @@ def halves(
         there = truth[~here]
         even = np.where(there == 1, 1 / there.sum(), 1 / (len(there) - there.sum()))
         for place, rule in enumerate(rules):
-            how = {"expected": rule.expected, "f1_slack": rule.slack}
-            cut = tune_thresholds(("label",), truth[here, None], scores[here, None], **how)["label"].value
+            cut = rule.threshold(truth[here], scores[here])
             for row, weights in enumerate((None, even)):
                 found = label_figures(there, scores[~here], weights, threshold=cut)
                 figures[row, split, place] = found["f1"]
@@ -72,8 +77,8 @@ def table(
         for place, rule in enumerate(rules):
             wins = f"{(figures[:, place] > figures[:, 0]).mean():.0%}" if place else ""
             cells = [f"{one[:, place].mean():.4f}" for one in (figures, even)]
-            cuts = thresholds[:, place]
-            line = (file.stem, rule, cells[0], wins, cells[1], f"{cuts.mean():.3f}", f"{cuts.std():.3f}")
+            cuts = (rule.threshold(truth, scores), thresholds[:, place].std())
+            line = (file.stem, rule, cells[0], wins, cells[1], *(f"{one:.3f}" for one in cuts))
             yield f"| {' | '.join(map(str, line))} |"
 
 
