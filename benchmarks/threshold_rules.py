@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,7 @@ from gkiller.evaluation.thresholds import tune_thresholds
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """How a threshold is tuned."""
 
     expected: bool

@@ -28,11 +28,32 @@ def drawn(rows):
 
 
 def test_of_calibrated_scores_the_expected_rule_spreads_less(rules):
-    figures, thresholds = rules.halves(*drawn(1_000), splits=12, seed=0)
-    assert figures.shape == thresholds.shape == (12, 2)
+    tried = (rules.Rule(expected=False), rules.Rule(expected=True))
+    figures, even, thresholds = rules.halves(*drawn(1_000), tried, splits=12, seed=0)
+    assert figures.shape == even.shape == thresholds.shape == (12, 2)
     assert thresholds[:, 1].std() < thresholds[:, 0].std() / 2
-    again, _ = rules.halves(*drawn(1_000), splits=12, seed=0)
+    again, _, _ = rules.halves(*drawn(1_000), tried, splits=12, seed=0)
     assert np.array_equal(figures, again)
+
+
+def test_slack_lowers_the_threshold_and_gains_where_half_is_positive(rules):
+    tried = (rules.Rule(expected=True), rules.Rule(expected=True, slack=0.02))
+    figures, even, thresholds = rules.halves(*drawn(2_000), tried, splits=12, seed=0)
+    assert (thresholds[:, 1] < thresholds[:, 0]).all()
+    assert even[:, 1].mean() > even[:, 0].mean()
+    assert (even > figures).all()  # of a fifth positive, precision is less than of a half
+    assert str(tried[1]) == "expected less 0.02"
+
+
+def test_half_of_the_weight_is_positive(rules):
+    truth, scores = drawn(400)
+    doubled = np.where(truth == 1, 0.9, np.where(scores > np.median(scores), 0.9, 0.1))
+    rng = np.random.default_rng(0)
+    here = rng.permutation(len(truth)) < len(truth) // 2
+    flagged = doubled[~here] > 0.5
+    share = flagged[truth[~here] == 0].mean()
+    _, even, _ = rules.halves(truth, doubled, (rules.Rule(expected=False),), splits=1, seed=0)
+    assert even[0, 0] == pytest.approx(2 / (2 + share))  # recall 1: F1 = 2 TP / (2 TP + FP), each half of 1
 
 
 def test_the_table_has_a_row_for_each_file(rules, tmp_path, monkeypatch, capsys):
@@ -45,5 +66,7 @@ def test_the_table_has_a_row_for_each_file(rules, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(sys, "argv", argv)
     rules.main()
     rows = capsys.readouterr().out.splitlines()
-    assert [row.split(" | ")[0] for row in rows[2:]] == ["| first", "| second"]
-    assert rows[2].split(" | ")[1:] == rows[3].split(" | ")[1:]
+    names = ["observed", "expected", *(f"expected less {slack}" for slack in ("0.005", "0.01", "0.02"))]
+    cells = [row.strip("| ").split(" | ") for row in rows[2:]]
+    assert [one[:2] for one in cells] == [[file, name] for file in ("first", "second") for name in names]
+    assert [one[1:] for one in cells[:5]] == [one[1:] for one in cells[5:]]
