@@ -1,4 +1,4 @@
-"""Make an encoder to start from: word vectors of a large model, then masked-language pretraining.
+"""Make an encoder to start from: word vectors of a large model, what it makes of comments, masked words.
 
     python recipes/pretrain.py comments.parquet more.parquet --teacher path/to/all-MiniLM-L6-v2 --out encoder
 
@@ -9,9 +9,11 @@ and tokenizer.json, gkiller's own that also reads disguised words (``recipes/dis
    the mean of its last layer, of unit length (as in Tulkens and van Dongen 2024, Model2Vec); all are
    projected on their first principal components and scaled. ``--teacher`` may be left out: they are drawn
    at random then.
-2. **Masked-language pretraining** (Devlin et al. 2019, arXiv:1810.04805): of 15 % of the tokens, 80 % are
+2. **Words in context**: with ``--contextual-epochs`` the network learns what the teacher makes of every word
+   in its comment, and of the comment (``recipes/contextual.py``).
+3. **Masked-language pretraining** (Devlin et al. 2019, arXiv:1810.04805): of 15 % of the tokens, 80 % are
    masked, 10 % replaced and 10 % kept, drawn anew each epoch; the network says what they were. AdamW with
-   warm-up and linear decay. ``--epochs 0`` leaves it out.
+   warm-up and linear decay, as in the step before. ``--epochs 0`` leaves it out.
 
 The comments' labels are not read. Every epoch ends with a checkpoint beside the output; the same command goes
 on after it. The same seed and threads give the same bytes.
@@ -26,11 +28,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
+from contextual import Contextual, in_words
 from disguises import reading_disguises
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -56,25 +60,92 @@ EPOCH_STRIDE = 100_003
 """The seeds of an epoch follow each other at this distance from one ``--seed`` to the next."""
 
 
-@dataclass(frozen=True)
-class Pretraining:
-    """What is trained on what.
+class Objective(Protocol):
+    """What a network learns of comments.
 
     Attributes:
-        model: the network with its masked-language head.
+        network: what is trained.
+    """
+
+    network: nn.Module
+
+    @property
+    def tokens(self) -> Tokens:
+        """The comments, as the network reads them."""
+
+    def loss(self, rows: npt.NDArray[np.int64]) -> Tensor | None:
+        """Return the loss of some comments, or nothing where there is nothing to learn."""
+
+    def told(self) -> str:
+        """Return what an epoch came to, and forget it."""
+
+
+@dataclass
+class Masked:
+    """To say what hidden tokens were.
+
+    Attributes:
+        network: with its masked-language head.
         tokens: of the comments.
         mask: id of the token that hides another.
         special: ids that are never hidden.
-        batch_size: comments per step.
-        lr: peak learning rate.
-        epochs: passes over the comments.
-        seed: of the order of comments and of what is hidden.
+        losses: their sum, over hidden tokens.
+        found: hidden tokens that were found.
+        hidden: hidden tokens.
     """
 
-    model: BertForMaskedLM
+    network: BertForMaskedLM
     tokens: Tokens
     mask: int
     special: tuple[int, ...]
+    losses: float = 0.0
+    found: int = 0
+    hidden: int = 0
+
+    def loss(self, rows: npt.NDArray[np.int64]) -> Tensor | None:
+        """Hide tokens of some comments, and return the loss of saying what they were."""
+        ids, attention = map(torch.from_numpy, self.tokens.pad_batch(rows))
+        read, chosen = self._hide(ids, attention)
+        if not chosen.any():
+            return None
+        vectors = self.network.bert(input_ids=read, attention_mask=attention)[0][chosen]
+        logits, truth = self.network.cls(vectors), ids[chosen]
+        loss = nn.functional.cross_entropy(logits, truth)
+        self.losses += float(loss.detach()) * len(truth)
+        self.found += int((logits.detach().argmax(-1) == truth).sum())
+        self.hidden += len(truth)
+        return loss
+
+    def told(self) -> str:
+        """Return what an epoch came to, and forget it."""
+        loss, right = self.losses / self.hidden, self.found / self.hidden
+        self.losses, self.found, self.hidden = 0.0, 0, 0
+        return f"loss {loss:.4f}, {right:.1%} of the hidden tokens found"
+
+    def _hide(self, ids: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the ids that the network reads, and which tokens it must find."""
+        real = (attention == 1) & ~torch.isin(ids, torch.tensor(self.special))
+        chosen = (torch.rand(ids.shape) < MASKED) & real
+        how = torch.rand(ids.shape)
+        drawn = torch.randint(self.network.config.vocab_size, ids.shape)
+        read = torch.where(chosen & (how < AS_MASK), self.mask, ids)
+        replaced = chosen & (how >= AS_MASK) & (how < AS_MASK + AS_RANDOM)
+        return torch.where(replaced, drawn, read), chosen
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How something is learnt.
+
+    Attributes:
+        objective: what, and from which comments.
+        batch_size: comments per step.
+        lr: peak learning rate.
+        epochs: passes over the comments.
+        seed: of the order of comments, and of what the objective draws.
+    """
+
+    objective: Objective
     batch_size: int
     lr: float
     epochs: int
@@ -82,53 +153,34 @@ class Pretraining:
 
     def run(self, folder: Path) -> None:
         """Train what is left of the epochs, with a checkpoint in a folder after each."""
-        named = dict(self.model.named_parameters())
+        named = dict(self.objective.network.named_parameters())
         optimizer = build_optimizer(named, lr=self.lr, weight_decay=WEIGHT_DECAY)
         done = self._resume(folder, optimizer, named)
         for epoch in range(done, self.epochs):
             began = time.monotonic()
-            loss, right = self._epoch(optimizer, epoch)
+            self._epoch(optimizer, epoch)
             self._save(folder, optimizer, named, epoch + 1)
-            speed = len(self.tokens) / (time.monotonic() - began)
-            found = f"loss {loss:.4f}, {right:.1%} of the hidden tokens found"
-            say(f"epoch {epoch + 1} of {self.epochs}: {found}, {speed:,.0f} rows/s")
+            speed = len(self.objective.tokens) / (time.monotonic() - began)
+            say(f"epoch {epoch + 1} of {self.epochs}: {self.objective.told()}, {speed:,.0f} rows/s")
 
-    def _epoch(self, optimizer: torch.optim.Optimizer, epoch: int) -> tuple[float, float]:
-        """Train an epoch; return the mean loss, and the share of hidden tokens that were found."""
-        batches = training_batches(self.tokens.lengths, self.batch_size, self.seed, epoch)
+    def _epoch(self, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+        """Train an epoch."""
+        network = self.objective.network
+        batches = training_batches(self.objective.tokens.lengths, self.batch_size, self.seed, epoch)
         seed_everything(self.seed * EPOCH_STRIDE + epoch)
         total = self.epochs * len(batches)
-        self.model.train()
-        losses, found, hidden = 0.0, 0, 0
+        network.train()
         for place, rows in enumerate(batches):
             step = epoch * len(batches) + place
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * min((step + 1) / (WARM_UP * total), (total - step) / total, 1.0)
-            ids, attention = map(torch.from_numpy, self.tokens.pad_batch(rows))
-            read, chosen = self._hide(ids, attention)
-            if not chosen.any():
+            loss = self.objective.loss(rows)
+            if loss is None:
                 continue
-            vectors = self.model.bert(input_ids=read, attention_mask=attention)[0][chosen]
-            logits, truth = self.model.cls(vectors), ids[chosen]
-            loss = nn.functional.cross_entropy(logits, truth)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-            losses += float(loss.detach()) * len(truth)
-            found += int((logits.detach().argmax(-1) == truth).sum())
-            hidden += len(truth)
-        return losses / hidden, found / hidden
-
-    def _hide(self, ids: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the ids that the network reads, and which tokens it must find."""
-        real = (attention == 1) & ~torch.isin(ids, torch.tensor(self.special))
-        chosen = (torch.rand(ids.shape) < MASKED) & real
-        how = torch.rand(ids.shape)
-        drawn = torch.randint(self.model.config.vocab_size, ids.shape)
-        read = torch.where(chosen & (how < AS_MASK), self.mask, ids)
-        replaced = chosen & (how >= AS_MASK) & (how < AS_MASK + AS_RANDOM)
-        return torch.where(replaced, drawn, read), chosen
 
     def _save(
         self, folder: Path, optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter], epochs: int
@@ -174,10 +226,8 @@ def word_vectors(tokenizer: Tokenizer, teacher: Path, width: int) -> npt.NDArray
         teacher: directory of the model, with its tokenizer.json.
         width: of the vectors: the first principal components.
     """
-    theirs = Tokenizer.from_file(str(teacher / "tokenizer.json"))
+    theirs, model = pretrained(teacher)
     theirs.enable_padding()
-    model = AutoModel.from_pretrained(teacher, trust_remote_code=False).eval()
-    theirs.enable_truncation(usable_positions(model.config.to_dict()))
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     words = [token.removeprefix("##") for token, _ in vocabulary]
     rows = np.concatenate(
@@ -187,6 +237,16 @@ def word_vectors(tokenizer: Tokenizer, teacher: Path, width: int) -> npt.NDArray
     _, axes = np.linalg.eigh(rows.T @ rows)
     flat = rows @ axes[:, ::-1][:, :width]
     return (flat * (EMBEDDING_STD / flat.std())).astype(np.float32)
+
+
+def pretrained(folder: Path, most: int | None = None) -> tuple[Tokenizer, PreTrainedModel]:
+    """Return a pretrained model and its tokenizer, of so many tokens or as many as the model can read."""
+    model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    usable = usable_positions(model.config.to_dict())
+    tokenizer.enable_truncation(usable if most is None else min(usable, most))
+    return tokenizer, model
 
 
 @torch.inference_mode()
@@ -240,12 +300,21 @@ def main() -> None:
         metavar="FILE",
         help="as tools/train_tokenizer.py writes it, such as one with more pieces",
     )
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--contextual-epochs", type=int, default=0, help="of the second step")
+    parser.add_argument("--epochs", type=int, default=10, help="of the third step")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="of the teacher in the second step; bf16 is some times faster with AVX512-BF16 or AMX",
+    )
     arguments = parser.parse_args()
+    if arguments.contextual_epochs and arguments.teacher is None:
+        parser.error("--contextual-epochs needs a --teacher")
     if (arguments.out / "config.json").is_file():
         say(f"{arguments.out} is there already")
         return
@@ -259,22 +328,21 @@ def main() -> None:
         vectors = word_vectors(tokenizer, arguments.teacher, shape.hidden)
         model.bert.embeddings.word_embeddings.weight.data.copy_(torch.from_numpy(vectors))
     folder = arguments.out.with_name(f"{arguments.out.name}.checkpoints")
-    if arguments.epochs:
+    how = (arguments.batch_size, arguments.lr)
+    if arguments.contextual_epochs or arguments.epochs:
         texts = list(comments(arguments.comments))
         say(f"{len(texts):,} comments")
+    if arguments.contextual_epochs:
+        theirs, teacher = pretrained(arguments.teacher, most=shape.max_length)
+        words = in_words(tokenizer, texts), in_words(theirs, texts)
+        objective = Contextual.of(model.bert, *words, teacher, arguments.precision)
+        Pretraining(objective, *how, arguments.contextual_epochs, arguments.seed).run(folder / "contextual")
+    if arguments.epochs:
         special = special_ids(tokenizer)
         if special.mask is None:
             sys.exit("the tokenizer has no token that masks another")
-        Pretraining(
-            model,
-            tokenize(tokenizer, texts),
-            special.mask,
-            tuple(special.kept),
-            arguments.batch_size,
-            arguments.lr,
-            arguments.epochs,
-            arguments.seed,
-        ).run(folder)
+        objective = Masked(model, tokenize(tokenizer, texts), special.mask, tuple(special.kept))
+        Pretraining(objective, *how, arguments.epochs, arguments.seed).run(folder / "masked")
     with atomic_directory(arguments.out) as temporary:
         model.bert.save_pretrained(temporary)
         own.save(str(temporary / "tokenizer.json"))

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from toy import comment
 from transformers import BertConfig, BertModel
@@ -25,7 +27,7 @@ def pretrain():
     sys.path.insert(0, str(SCRIPT.parent))
     yield importlib.import_module("pretrain")
     sys.path.remove(str(SCRIPT.parent))
-    del sys.modules["pretrain"], sys.modules["disguises"]
+    del sys.modules["pretrain"], sys.modules["disguises"], sys.modules["contextual"]
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +82,15 @@ def run(module, monkeypatch, *arguments):
         torch.set_num_threads(threads)
 
 
-def test_a_killed_pretraining_goes_on_to_the_same_bytes(pretrain, corpus, tmp_path, monkeypatch):
-    common = (corpus, "--epochs", 2, "--batch-size", 16, "--threads", 1)
+@pytest.mark.parametrize("kind", ["masked", "contextual"])
+def test_a_killed_pretraining_goes_on_to_the_same_bytes(
+    pretrain, corpus, teacher, tmp_path, monkeypatch, kind
+):
+    epochs = {
+        "masked": ("--epochs", 2),
+        "contextual": ("--epochs", 0, "--contextual-epochs", 2, "--teacher", teacher),
+    }
+    common = (corpus, *epochs[kind], "--batch-size", 16, "--threads", 1)
     run(pretrain, monkeypatch, *common, "--out", tmp_path / "whole")
     epoch = pretrain.Pretraining._epoch
 
@@ -93,7 +102,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_bytes(pretrain, corpus, tmp_pa
     monkeypatch.setattr(pretrain.Pretraining, "_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
         run(pretrain, monkeypatch, *common, "--out", tmp_path / "broken")
-    assert [path.name for path in (tmp_path / "broken.checkpoints").iterdir()] == ["epoch-001"]
+    assert [path.name for path in (tmp_path / "broken.checkpoints").glob("*")] == [kind]
     monkeypatch.setattr(pretrain.Pretraining, "_epoch", epoch)
     run(pretrain, monkeypatch, *common, "--out", tmp_path / "broken")
     whole, broken = (tmp_path / name / "model.safetensors" for name in ("whole", "broken"))
@@ -152,3 +161,67 @@ def test_the_vocabulary_may_be_another(pretrain, teacher, corpus, tmp_path, monk
     model = BertModel.from_pretrained(tmp_path / "encoder")
     assert model.get_input_embeddings().weight.shape == (3000, 128)
     assert Tokenizer.from_file(str(tmp_path / "encoder" / "tokenizer.json")).get_vocab() == fewer
+
+
+@settings(max_examples=50)
+@given(st.text(alphabet="abz \n\u00a0é!#'", max_size=60))
+def test_two_vocabularies_agree_on_words(pretrain, teacher, text):
+    from contextual import NO_WORD, blanks_before, in_words
+
+    ours, theirs = Tokenizer.from_file(str(tokenizer_path())), pretrain.pretrained(teacher)[0]
+    ours.no_truncation()
+    theirs.no_truncation()
+    found = [in_words(tokenizer, [text]) for tokenizer in (ours, theirs)]
+    words = {
+        int(place) for place, letter in zip(blanks_before(text), text, strict=True) if not letter.isspace()
+    }
+    for each in found:
+        ids, mask, places = each.batch(np.arange(1))
+        assert ids.shape == places.shape
+        assert mask.all()
+        assert set(places[0].tolist()) == {NO_WORD, *words}
+
+
+def test_a_words_vector_is_the_mean_of_its_tokens(pretrain):
+    from contextual import NO_WORD, word_means
+
+    states = torch.arange(24.0).reshape(2, 4, 3)
+    places = torch.tensor([[NO_WORD, 0, 2, 2], [NO_WORD, 1, 1, NO_WORD]])
+    found, there = word_means(states, places, 3)
+    assert there.tolist() == [True, False, True, False, True, False]
+    expected = torch.stack([states[0, 1], states[0, 2:].mean(0), states[1, 1:3].mean(0)])
+    assert torch.allclose(found[there], expected)
+
+
+def test_words_in_context_are_learnt_from_the_teacher(pretrain, teacher, corpus):
+    from contextual import Contextual, in_words
+
+    from gkiller.settings import ModelSettings
+
+    texts = list(pretrain.comments([corpus]))
+    theirs, large = pretrain.pretrained(teacher, most=8)
+    assert max(in_words(theirs, texts).tokens.lengths) == 8
+    own = Tokenizer.from_file(str(tokenizer_path()))
+    small = pretrain.new_model(ModelSettings(), own.get_vocab_size(), 0).bert
+    before = [parameter.clone() for parameter in large.parameters()]
+    objective = Contextual.of(small, in_words(own, texts), in_words(theirs, texts), large)
+    rows = np.arange(len(texts))
+    optimizer = torch.optim.Adam(objective.network.parameters(), 1e-3)
+    losses = []
+    for _ in range(30):
+        loss = objective.loss(rows)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    words, comments = (float(part.split()[-1]) for part in objective.told().split(", "))
+    assert words + 1 - comments == pytest.approx(np.mean(losses), abs=2e-4)
+    assert objective.sums == [0, 0, 0]
+    assert all(torch.equal(*pair) for pair in zip(before, large.parameters(), strict=True))
+
+
+def test_words_in_context_need_a_teacher(pretrain, corpus, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(pretrain, monkeypatch, corpus, "--contextual-epochs", 1, "--out", tmp_path / "encoder")
+    assert "--contextual-epochs needs a --teacher" in capsys.readouterr().err
