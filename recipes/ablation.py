@@ -47,14 +47,30 @@ ARMS = (
         "",
         ("vectors", "teachers", "augmentation", "dendrites"),
     ),
-    Arm("vectors", "word vectors", "labels", ("pretraining", "teachers", "augmentation", "dendrites")),
-    Arm("masked", "masked-language pretraining", "vectors", ("teachers", "augmentation", "dendrites")),
+    Arm(
+        "vectors",
+        "word vectors",
+        "labels",
+        ("contextual", "pretraining", "teachers", "augmentation", "dendrites"),
+    ),
+    Arm(
+        "contextual",
+        "words in context, with --contextual-epochs",
+        "vectors",
+        ("pretraining", "teachers", "augmentation", "dendrites"),
+    ),
+    Arm("masked", "masked-language pretraining", "contextual", ("teachers", "augmentation", "dendrites")),
     Arm("taught", "a teacher's logits", "masked", ("transfer", "augmentation", "dendrites")),
     Arm("transfer", "transfer comments and mixtures", "taught", ("augmentation", "dendrites")),
     Arm("augmented", "augmentation", "transfer", ("dendrites",)),
     Arm("dendrites", "dendrites, kept whatever they gain", "augmented", ()),
 )
-STEPS = {"masked": "pretraining", "transfer": "transfer", "augmented": "augmentation"}
+STEPS = {
+    "contextual": "contextual",
+    "masked": "pretraining",
+    "transfer": "transfer",
+    "augmented": "augmentation",
+}
 """Steps of the recipe by the arm that brings them, of those that can be left out."""
 INT8 = Arm("int8", "int8 weights", "augmented", ())
 DISGUISE = "recall lost to disguise"

@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 
 from gkiller.data.batches import Tokens, end_to_end
 from gkiller.model.wordpiece import special_ids
-from gkiller.training.runtime import mixed_precision
 
 AT_ONCE = 4096
 """Comments that are tokenized at once."""
@@ -101,8 +100,7 @@ class Contextual:
         network: what is trained: the encoder, and the projections of its words and comments.
         own: the comments in the network's tokens.
         theirs: the same comments in the teacher's.
-        teacher: the pretrained model.
-        precision: of the teacher's products, "fp32" or "bf16".
+        teacher: the pretrained model, in fp32 or bf16.
         sums: of both losses, and the steps.
     """
 
@@ -110,7 +108,6 @@ class Contextual:
     own: Words
     theirs: Words
     teacher: PreTrainedModel
-    precision: str = "fp32"
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
 
     @classmethod
@@ -120,12 +117,11 @@ class Contextual:
         own: Words,
         theirs: Words,
         teacher: PreTrainedModel,
-        precision: str = "fp32",
     ) -> Contextual:
         """Return it for an encoder, with projections drawn at random."""
         width, target = encoder.config.hidden_size, teacher.config.hidden_size
         ways = {name: nn.Linear(width, target) for name in ("words", "comments")}
-        return cls(nn.ModuleDict({"encoder": encoder, **ways}), own, theirs, teacher.eval(), precision)
+        return cls(nn.ModuleDict({"encoder": encoder, **ways}), own, theirs, teacher)
 
     @property
     def tokens(self) -> Tokens:
@@ -136,9 +132,8 @@ class Contextual:
         """Return the loss of some comments, or nothing where no word was read by both."""
         ids, mask, places = self.own.batch(rows)
         their_ids, their_mask, their_places = self.theirs.batch(rows)
-        with torch.no_grad(), mixed_precision(self.precision, torch.device("cpu")):
-            target = self.teacher(input_ids=their_ids, attention_mask=their_mask)[0]
-        target = target.float()
+        with torch.no_grad():
+            target = self.teacher(input_ids=their_ids, attention_mask=their_mask)[0].float()
         most = int(max(places.max(), their_places.max())) + 1
         states = self.network["encoder"](input_ids=ids, attention_mask=mask)[0]
         (own, read), (wanted, known) = (

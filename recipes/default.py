@@ -8,8 +8,9 @@ there already is not made again, and a training that was stopped goes on:
 
 1. The six labels, from the comments of Wikipedia and Civil Comments and from gkiller's own: its sample, and
    comments about groups of people (``recipes/corpora.py``).
-2. An encoder: word vectors of the first teacher or of ``--vectors``, then masked-language pretraining on
-   every comment (``recipes/pretrain.py``); with ``--vocab-size`` of a vocabulary of its own.
+2. An encoder: word vectors of the first teacher or of ``--vectors``, with ``--contextual-epochs`` what that
+   makes of words in every comment, then masked-language pretraining on them (``recipes/pretrain.py``); with
+   ``--vocab-size`` of a vocabulary of its own.
 3. Teachers: each ``--teacher`` fine-tuned on the six labels; a ``--public`` one without gkiller's comments.
    One that is a finished run, such as a giant's of ``benchmarks/giant.py``, or a file of scores is taken as
    it is.
@@ -21,9 +22,9 @@ there already is not made again, and a training that was stopped goes on:
    names of groups are insults.
 5. Its graphs, fp32 and int8, the latter of 7-bit weights, which score the same without VNNI.
 
-``--without STEP`` leaves a step out, for the ablation: "own" (gkiller's comments), "pretraining" (word
-vectors alone), "vectors" (no step 2), "augmentation", "transfer" (labelled comments alone), "mixtures",
-"teachers" (labels alone) or "dendrites".
+``--without STEP`` leaves a step out, for the ablation: "own" (gkiller's comments), "contextual" and
+"pretraining" (of step 2), "vectors" (no step 2), "augmentation", "transfer" (labelled comments alone),
+"mixtures", "teachers" (labels alone) or "dendrites".
 """
 
 from __future__ import annotations
@@ -50,7 +51,17 @@ STUDENT = (
 AFTERWARDS = ("train.epochs=3", "train.lr=5e-4", "distill.transfer_rows=40000")
 """Settings of its second training, where there is one."""
 TEXT = pa.schema([("text", pa.large_string())])
-STEPS = ("own", "vectors", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
+STEPS = (
+    "own",
+    "vectors",
+    "contextual",
+    "pretraining",
+    "augmentation",
+    "teachers",
+    "transfer",
+    "mixtures",
+    "dendrites",
+)
 MIXTURES = 100_000
 TOKENIZERS = Path(__file__).parents[1] / "tools" / "train_tokenizer.py"
 MIXED = (*LABELLED, "wiki_context")
@@ -110,7 +121,10 @@ def main() -> None:
         default="auto",
         help="of the teachers; bf16 is some times faster where the CPU has AVX512-BF16 or AMX",
     )
-    parser.add_argument("--pretraining-epochs", type=int, default=1)
+    parser.add_argument(
+        "--contextual-epochs", type=int, default=0, help="to learn what the pretrained encoder makes of words"
+    )
+    parser.add_argument("--pretraining-epochs", type=int, default=1, help="with masked words")
     parser.add_argument(
         "--vocab-size", type=int, metavar="N", help="train a tokenizer of N pieces, instead of gkiller's own"
     )
@@ -176,10 +190,15 @@ def trained(teacher: str) -> bool:
 def pretrain(arguments: argparse.Namespace, teacher: str) -> Path:
     """Make the encoder to start from; return its directory."""
     epochs = 0 if "pretraining" in arguments.without else arguments.pretraining_epochs
+    contextual = 0 if "contextual" in arguments.without else arguments.contextual_epochs
     encoder: Path = arguments.work / f"encoder-{epochs}-{arguments.base_seed}"
     comments = arguments.data / "train"
     corpora = sorted(comments.glob("*.parquet"))
-    how = ["--epochs", epochs, "--seed", arguments.base_seed, "--threads", arguments.threads]
+    how: list[object] = ["--epochs", epochs, "--seed", arguments.base_seed, "--threads", arguments.threads]
+    if contextual:
+        encoder = encoder.with_name(f"{encoder.name}-contextual-{contextual}")
+        how += ["--contextual-epochs", contextual]
+        how += ["--precision", "bf16" if arguments.precision == "bf16" else "fp32"]
     if (size := arguments.vocab_size) is not None:
         encoder = encoder.with_name(f"{encoder.name}-{size}")
         tokenizer = arguments.work / f"tokenizer-{size}.json"

@@ -54,6 +54,7 @@ MASKED, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1
 EMBEDDING_STD = 0.05
 AT_ONCE = 256
 """Tokens whose vectors are made at once."""
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WARM_UP = 0.05
 WEIGHT_DECAY = 0.01
 EPOCH_STRIDE = 100_003
@@ -61,13 +62,11 @@ EPOCH_STRIDE = 100_003
 
 
 class Objective(Protocol):
-    """What a network learns of comments.
+    """What a network learns of comments."""
 
-    Attributes:
-        network: what is trained.
-    """
-
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
 
     @property
     def tokens(self) -> Tokens:
@@ -239,9 +238,12 @@ def word_vectors(tokenizer: Tokenizer, teacher: Path, width: int) -> npt.NDArray
     return (flat * (EMBEDDING_STD / flat.std())).astype(np.float32)
 
 
-def pretrained(folder: Path, most: int | None = None) -> tuple[Tokenizer, PreTrainedModel]:
+def pretrained(
+    folder: Path, most: int | None = None, precision: str = "fp32"
+) -> tuple[Tokenizer, PreTrainedModel]:
     """Return a pretrained model and its tokenizer, of so many tokens or as many as the model can read."""
-    model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
+    dtype = PRECISIONS[precision]
+    model = AutoModel.from_pretrained(folder, trust_remote_code=False, dtype=dtype).eval()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     usable = usable_positions(model.config.to_dict())
@@ -308,7 +310,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--precision",
-        choices=("fp32", "bf16"),
+        choices=tuple(PRECISIONS),
         default="fp32",
         help="of the teacher in the second step; bf16 is some times faster with AVX512-BF16 or AMX",
     )
@@ -333,9 +335,9 @@ def main() -> None:
         texts = list(comments(arguments.comments))
         say(f"{len(texts):,} comments")
     if arguments.contextual_epochs:
-        theirs, teacher = pretrained(arguments.teacher, most=shape.max_length)
+        theirs, teacher = pretrained(arguments.teacher, shape.max_length, arguments.precision)
         words = in_words(tokenizer, texts), in_words(theirs, texts)
-        objective = Contextual.of(model.bert, *words, teacher, arguments.precision)
+        objective: Objective = Contextual.of(model.bert, *words, teacher)
         Pretraining(objective, *how, arguments.contextual_epochs, arguments.seed).run(folder / "contextual")
     if arguments.epochs:
         special = special_ids(tokenizer)

@@ -88,7 +88,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_bytes(
 ):
     epochs = {
         "masked": ("--epochs", 2),
-        "contextual": ("--epochs", 0, "--contextual-epochs", 2, "--teacher", teacher),
+        "contextual": ("--epochs", 0, "--contextual-epochs", 2, "--teacher", teacher, "--precision", "bf16"),
     }
     common = (corpus, *epochs[kind], "--batch-size", 16, "--threads", 1)
     run(pretrain, monkeypatch, *common, "--out", tmp_path / "whole")

@@ -284,7 +284,9 @@ def test_a_vocabulary_of_its_own_is_trained_once_and_pretrained(recipe, tmp_path
         "base_seed": 3,
         "threads": 1,
     }
-    asked = argparse.Namespace(**where, pretraining_epochs=1, vocab_size=900)
+    asked = argparse.Namespace(
+        **where, pretraining_epochs=1, contextual_epochs=0, precision="auto", vocab_size=900
+    )
     encoders = {module.pretrain(asked, "MINILM").name for _ in range(2)}
     assert encoders == {"encoder-1-3-900"}
     assert [line[0] for line in lines] == ["train_tokenizer.py", "pretrain.py", "pretrain.py"]
@@ -293,13 +295,29 @@ def test_a_vocabulary_of_its_own_is_trained_once_and_pretrained(recipe, tmp_path
     asked.vocab_size = None
     assert module.pretrain(asked, "MINILM").name == "encoder-1-3"
     assert not after(lines[-1], "--tokenizer")
+    assert not after(lines[-1], "--contextual-epochs")
+
+
+@pytest.mark.parametrize(("asked", "given"), [("auto", "fp32"), ("bf16", "bf16")])
+def test_an_encoder_that_learns_words_in_context_is_another(recipe, tmp_path, monkeypatch, asked, given):
+    module, lines = recipe("default"), []
+    monkeypatch.setattr(module, "command", lambda *words: lines.append([str(word) for word in words]))
+    where = {"data": tmp_path / "data", "work": tmp_path / "work", "base_seed": 3, "threads": 1}
+    epochs = {"pretraining_epochs": 0, "contextual_epochs": 5, "vocab_size": None, "precision": asked}
+    made = module.pretrain(argparse.Namespace(**where, **epochs, without=[]), "MINILM")
+    assert made.name == "encoder-0-3-contextual-5"
+    assert after(lines[0], "--contextual-epochs") == ["5"]
+    assert after(lines[0], "--precision") == [given]
+    made = module.pretrain(argparse.Namespace(**where, **epochs, without=["contextual"]), "MINILM")
+    assert made.name == "encoder-0-3"
+    assert not after(lines[1], "--contextual-epochs")
 
 
 def test_an_arm_that_is_left_out_leaves_its_step_out_of_the_others(recipe):
     module = recipe("ablation")
     arms = {arm.name: arm.than for arm in module.chosen(["labels", "taught", "augmented", "dendrites"])}
     assert arms == {"labels": "", "taught": "labels", "augmented": "taught", "dendrites": "augmented"}
-    assert module.unchosen(["labels", "taught", "augmented"]) == {"pretraining", "transfer"}
+    assert module.unchosen(["labels", "taught", "augmented"]) == {"contextual", "pretraining", "transfer"}
     assert not module.unchosen([arm.name for arm in module.ARMS])
 
 
