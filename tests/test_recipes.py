@@ -11,6 +11,7 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -311,6 +312,25 @@ def test_an_encoder_that_learns_words_in_context_is_another(recipe, tmp_path, mo
     made = module.pretrain(argparse.Namespace(**where, **epochs, without=["contextual"]), "MINILM")
     assert made.name == "encoder-0-3"
     assert not after(lines[1], "--contextual-epochs")
+
+
+def test_transfer_comments_are_found_by_the_ids_of_scores(recipe, tmp_path, monkeypatch):
+    module, (transfer, scores, out) = recipe("transfer_comments"), (tmp_path / name for name in "tso")
+    pq.write_table(pa.table({"text": [f"comment {row}" for row in range(1, 6)]}), transfer)
+    pq.write_table(pa.table({"id": ["jigsaw:1", "transfer-5", "transfer-2"], "toxicity": [0.1] * 3}), scores)
+    words = ["transfer_comments.py", transfer, "--of", scores, "--out", out]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    module.main()
+    assert pq.read_table(out).to_pydict() == {
+        "id": ["transfer-5", "transfer-2"],
+        "text": ["comment 5", "comment 2"],
+    }
+    pq.write_table(pa.table({"id": ["transfer-6"]}), scores)
+    with pytest.raises(SystemExit, match="of other transfer comments than the 5 of"):
+        module.main()
+    pq.write_table(pa.table({"id": ["jigsaw:1"]}), scores)
+    with pytest.raises(SystemExit, match="has scores of no, or"):
+        module.main()
 
 
 def test_an_arm_that_is_left_out_leaves_its_step_out_of_the_others(recipe):
