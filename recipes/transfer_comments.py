@@ -1,6 +1,6 @@
 """Write the transfer comments that a file of scores knows, with their ids, for another model to score.
 
-    python recipes/transfer_comments.py default/transfer-100000.parquet --of recipes/scores/mpnet-own.parquet \
+    python recipes/transfer_comments.py default/transfer-100000.parquet --of scores/mpnet-own.parquet \
         --out comments.parquet
     gkiller predict --model giant/runs/mpnet --input comments.parquet --id-column id --output scores.parquet \
         --long-text truncate
