@@ -17,9 +17,10 @@ there already is not made again, and a training that was stopped goes on:
 4. The model: the encoder, learning from labels and teachers on the labelled comments and from teachers alone
    on all others and on mixtures of the domain's own (``recipes/mixtures.py``), a share of the comments
    changed in each epoch (typing errors, obfuscation, other groups of people named); dendrites last, kept
-   where validation gains more than they cost. Where some teachers are ``--public``, a second training
-   follows, from the others alone and with more comments about groups: the public corpora teach that the
-   names of groups are insults.
+   where validation gains more than they cost. With ``--more`` it learns more of gkiller's comments about
+   groups at once, and their labels as a teacher's scores too. Without it, where some teachers are
+   ``--public``, a second training follows, from the others alone and with more comments about groups: the
+   public corpora teach that the names of groups are insults.
 5. Its graphs, fp32 and int8, the latter of 7-bit weights, which score the same without VNNI.
 
 ``--without STEP`` leaves a step out, for the ablation: "own" (gkiller's comments), "contextual" and
@@ -30,10 +31,12 @@ there already is not made again, and a training that was stopped goes on:
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from commands import command, export, finished, settings, settings_of, train
 from corpora import LABELLED
@@ -50,6 +53,10 @@ STUDENT = (
 """Settings of the model. A dendrite on each Linear doubles the products: it has to earn more than noise."""
 AFTERWARDS = ("train.epochs=3", "train.lr=5e-4", "distill.transfer_rows=40000")
 """Settings of its second training, where there is one."""
+OWN = "own-more:"
+"""What the ids of gkiller's own comments begin with, where there are more of them."""
+SURE = (0.01, 0.95)
+"""Scores that stand for a label's 0 and 1: about the medians of the first recipe's teachers."""
 TEXT = pa.schema([("text", pa.large_string())])
 STEPS = (
     "own",
@@ -76,6 +83,20 @@ def prepare(data: Path, work: Path, *, own: bool = True, more: bool = False) -> 
         flags = {"": ["--with-own"], "-more": ["--with-own", "--with-more"], "-public": []}[kind]
         command(Path(__file__).with_name("corpora.py"), "--data", data, "--out", out, *flags)
     return out
+
+
+def own_comments(data: Path) -> pa.Table:
+    """Return gkiller's own comments among the training comments of data with more of them."""
+    table = pq.read_table(data / "train.parquet")
+    return table.filter(pc.starts_with(table["id"], OWN))
+
+
+def write_labels(data: Path, out: Path) -> None:
+    """Write the labels of gkiller's own training comments as a teacher's scores."""
+    own = own_comments(data)
+    labels = json.loads((data / "manifest.json").read_text("utf-8"))["labels"]
+    columns = [pc.if_else(pc.equal(own[label], 1), SURE[1], SURE[0]) for label in labels]
+    pq.write_table(pa.table([own["id"], *columns], ["id", *labels]), out)
 
 
 def transfer(data: Path, work: Path, mixed: int = 0) -> Path:
@@ -128,6 +149,9 @@ def main() -> None:
     parser.add_argument(
         "--vocab-size", type=int, metavar="N", help="train a tokenizer of N pieces, instead of gkiller's own"
     )
+    parser.add_argument(
+        "--more", action="store_true", help="learn more of gkiller's comments at once, and their labels twice"
+    )
     parser.add_argument("--mixtures", type=int, default=MIXTURES, help="mixtures to learn from")
     parser.add_argument("--without", action="append", default=[], choices=STEPS, help="repeatable")
     parser.add_argument("--name", default="default", help="of the model's run")
@@ -163,14 +187,17 @@ def make(arguments: argparse.Namespace) -> None:
         flags += ["--transfer", transfer(arguments.data, arguments.work, mixed)]
     own, runs, chosen = "own" not in left_out, arguments.work / "runs", list(teachers.values())
     knowing = [run for name, run in teachers.items() if name not in arguments.public]
-    again = 0 < len(knowing) < len(chosen)
+    again = not arguments.more and 0 < len(knowing) < len(chosen)
     if again:
         data = prepare(arguments.data, arguments.work, own=own)
         how = ["--data", data, "--encoder", start, *taught_by(chosen), *flags]
         first = train(runs, f"{arguments.name}-first", *how, *settings(["dendrites.enabled=false"]))
         start = first / "model"
         chosen, flags = knowing, [*flags, *settings(AFTERWARDS)]
-    data = prepare(arguments.data, arguments.work, own=own, more=again)
+    data = prepare(arguments.data, arguments.work, own=own, more=again or arguments.more)
+    if own and arguments.more:
+        chosen.append(arguments.work / "own-labels.parquet")
+        write_labels(data, chosen[-1])
     how = ["--data", data, "--encoder", start, *taught_by(chosen), *flags]
     run = train(runs, arguments.name, *how)
     if not arguments.no_graphs:

@@ -29,12 +29,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from commands import export, gkiller, settings, train
-from default import MIXTURES, prepare, taught_by, transfer
+from default import MIXTURES, own_comments, prepare, taught_by, transfer, write_labels
 
 from gkiller.data.load import load_dataset
 from gkiller.evaluation.evaluate import evaluate
@@ -58,14 +56,8 @@ SHORT = (
     "evaluation.threshold_rule=expected",
 )
 """Settings of each training."""
-
-
-OWN = "own-more:"
-"""What the ids of gkiller's own comments begin with."""
 LABELS = "labels"
 """The word for the comments' own labels, in the place of a model."""
-SURE = (0.01, 0.95)
-"""Scores that stand for a label's 0 and 1: about the medians of the first recipe's teachers."""
 
 
 def remembered(data: Path, model: str, folder: Path) -> Path:
@@ -74,14 +66,10 @@ def remembered(data: Path, model: str, folder: Path) -> Path:
     if out.is_file():
         return out
     folder.mkdir(parents=True, exist_ok=True)
-    table = pq.read_table(data / "train.parquet")
-    own = table.filter(pc.starts_with(table["id"], OWN))
     if model == LABELS:
-        labels = json.loads((data / "manifest.json").read_text("utf-8"))["labels"]
-        columns = [pc.if_else(pc.equal(own[label], 1), SURE[1], SURE[0]) for label in labels]
-        pq.write_table(pa.table([own["id"], *columns], ["id", *labels]), out)
+        write_labels(data, out)
     else:
-        pq.write_table(own.select(["id", "text"]), comments)
+        pq.write_table(own_comments(data).select(["id", "text"]), comments)
         how = ("--id-column", "id", "--long-text", "truncate")
         gkiller("predict", "--model", model, "--input", comments, "--output", out, *how)
     return out

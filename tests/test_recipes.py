@@ -269,6 +269,26 @@ def test_word_vectors_may_come_from_an_encoder_that_does_not_teach(recipe, corpo
     assert after(trained["default"], "--teacher") == [str(scores)]
 
 
+def test_one_training_may_learn_more_own_comments_and_their_labels(recipe, corpora, tmp_path, monkeypatch):
+    module, scores, written = recipe("default"), tmp_path / "giant.parquet", []
+    trained = recorded(module, monkeypatch)
+    monkeypatch.setattr(module, "write_labels", lambda *where: written.append(where))
+    scores.touch()
+    where = ["--data", str(corpora), "--work", str(tmp_path), "--without", "transfer", "--without", "vectors"]
+    how = ["--more", "--no-graphs", "--teacher", f"b={scores}", "--vectors", "A", "--public", "b"]
+    monkeypatch.setattr(sys, "argv", ["default.py", *where, *how])
+    module.main()
+    assert list(trained) == ["default"]
+    data, labels = tmp_path / "prepared-more", tmp_path / "own-labels.parquet"
+    assert after(trained["default"], "--data") == [str(data)]
+    assert after(trained["default"], "--teacher") == [str(scores), str(labels)]
+    assert written == [(data, labels)]
+    monkeypatch.setattr(sys, "argv", ["default.py", *where, *how, "--without", "own"])
+    module.main()
+    assert after(trained["default"], "--teacher") == [str(scores)]
+    assert after(trained["default"], "--data") == [str(tmp_path / "prepared-public")]
+
+
 def test_a_vocabulary_of_its_own_is_trained_once_and_pretrained(recipe, tmp_path, monkeypatch):
     module, lines = recipe("default"), []
 

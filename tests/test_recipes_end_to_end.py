@@ -138,13 +138,13 @@ def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monke
 @pytest.mark.usefixtures("quick")
 def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, monkeypatch):
     work, teacher = tmp_path / "work", tmp_path / "giant.parquet"
-    refine = recipe("refine")
-    data = recipe("default").prepare(corpora, work, own=False)
+    refine, default = recipe("refine"), recipe("default")
+    data = default.prepare(corpora, work, own=False)
     monkeypatch.setattr(refine, "prepare", lambda *where, more: data)  # there are 18,000 own comments
     train = pq.read_table(data / "train.parquet")
     scores = pa.array([0.2 + 0.6 * label for label in train["toxicity"].to_pylist()], pa.float32())
     pq.write_table(pa.table({"id": train["id"], "toxicity": scores}), teacher)
-    monkeypatch.setattr(refine, "OWN", "civil:")
+    monkeypatch.setattr(default, "OWN", "civil:")
     monkeypatch.setenv("GKILLER_DEPLOYMENT__INT8_SCORE_DIFFERENCE", "0.3")  # of a network this unsure
     encoder = write_encoder(tmp_path / "encoder", "bert", hidden_size=128)
     commands, once = recipe("commands"), ("--epochs", 1, "--no-dendrites", "--threads", 1)
@@ -188,7 +188,7 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
     assert scores[0]["id"] == scores[1]["id"] == scores[2]["id"]
     assert scores[0]["toxicity"] != scores[1]["toxicity"]
     labels = [row["toxicity"] for row in train.to_pylist() if row["id"].startswith("civil:")]
-    assert scores[2]["toxicity"].to_pylist() == [refine.SURE[label] for label in labels]
+    assert scores[2]["toxicity"].to_pylist() == [default.SURE[label] for label in labels]
     known = [row["threat"] is not None for row in train.to_pylist() if row["id"].startswith("civil:")]
     assert scores[2]["threat"].is_valid().to_pylist() == known
 
