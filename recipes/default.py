@@ -152,6 +152,8 @@ def main() -> None:
     parser.add_argument(
         "--more", action="store_true", help="learn more of gkiller's comments at once, and their labels twice"
     )
+    parser.add_argument("--layers", type=int, metavar="N", help="of the encoder, instead of gkiller's 2")
+    parser.add_argument("--hidden", type=int, metavar="N", help="its width, instead of 128")
     parser.add_argument("--mixtures", type=int, default=MIXTURES, help="mixtures to learn from")
     parser.add_argument("--without", action="append", default=[], choices=STEPS, help="repeatable")
     parser.add_argument("--name", default="default", help="of the model's run")
@@ -222,6 +224,10 @@ def pretrain(arguments: argparse.Namespace, teacher: str) -> Path:
     comments = arguments.data / "train"
     corpora = sorted(comments.glob("*.parquet"))
     how: list[object] = ["--epochs", epochs, "--seed", arguments.base_seed, "--threads", arguments.threads]
+    for name in ("layers", "hidden"):
+        if (number := getattr(arguments, name)) is not None:
+            encoder = encoder.with_name(f"{encoder.name}-{name}-{number}")
+            how += [f"--{name}", number]
     if contextual:
         encoder = encoder.with_name(f"{encoder.name}-contextual-{contextual}")
         how += ["--contextual-epochs", contextual]

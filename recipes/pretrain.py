@@ -50,6 +50,9 @@ from gkiller.training.checkpoint import load_weights, save_weights
 from gkiller.training.optim import build_optimizer
 from gkiller.training.rng import seed_everything
 
+SHAPE = ModelSettings()
+HEAD_WIDTH, FFN_TIMES = SHAPE.hidden // SHAPE.heads, SHAPE.ffn // SHAPE.hidden
+"""Of BERT's sizes: the width of a head, and how many times as wide as the network its inner layers are."""
 MASKED, AS_MASK, AS_RANDOM = 0.15, 0.8, 0.1
 EMBEDDING_STD = 0.05
 AT_ONCE = 256
@@ -302,6 +305,8 @@ def main() -> None:
         metavar="FILE",
         help="as tools/train_tokenizer.py writes it, such as one with more pieces",
     )
+    parser.add_argument("--layers", type=int, default=SHAPE.layers)
+    parser.add_argument("--hidden", type=int, default=SHAPE.hidden, help=f"width, {HEAD_WIDTH} for each head")
     parser.add_argument("--contextual-epochs", type=int, default=0, help="of the second step")
     parser.add_argument("--epochs", type=int, default=10, help="of the third step")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -315,6 +320,8 @@ def main() -> None:
         help="of the teacher in the second step; bf16 is some times faster with AVX512-BF16 or AMX",
     )
     arguments = parser.parse_args()
+    if arguments.hidden < HEAD_WIDTH or arguments.hidden % HEAD_WIDTH:
+        parser.error(f"--hidden must be a multiple of {HEAD_WIDTH}")
     if arguments.contextual_epochs and arguments.teacher is None:
         parser.error("--contextual-epochs needs a --teacher")
     if (arguments.out / "config.json").is_file():
@@ -322,7 +329,8 @@ def main() -> None:
         return
     torch.set_num_threads(arguments.threads)
     torch.use_deterministic_algorithms(True)
-    shape = ModelSettings()
+    heads, ffn = arguments.hidden // HEAD_WIDTH, FFN_TIMES * arguments.hidden
+    shape = ModelSettings(layers=arguments.layers, hidden=arguments.hidden, heads=heads, ffn=ffn)
     own = reading_disguises(Tokenizer.from_file(str(arguments.tokenizer)))
     tokenizer = parse_tokenizer(own.to_str(), str(arguments.tokenizer), shape.max_length)
     model = new_model(shape, tokenizer.get_vocab_size(), arguments.seed)

@@ -221,6 +221,17 @@ def test_words_in_context_are_learnt_from_the_teacher(pretrain, teacher, corpus)
     assert all(torch.equal(*pair) for pair in zip(before, large.parameters(), strict=True))
 
 
+def test_its_shape_may_be_another(pretrain, teacher, corpus, tmp_path, monkeypatch, capsys):
+    how = ("--teacher", teacher, "--epochs", 0, "--contextual-epochs", 1, "--layers", 1)
+    run(pretrain, monkeypatch, corpus, *how, "--hidden", 64, "--out", tmp_path / "encoder")
+    config = BertModel.from_pretrained(tmp_path / "encoder").config
+    assert (config.num_hidden_layers, config.hidden_size) == (1, 64)
+    assert (config.num_attention_heads, config.intermediate_size) == (1, 256)
+    with pytest.raises(SystemExit):
+        run(pretrain, monkeypatch, corpus, *how, "--hidden", 100, "--out", tmp_path / "other")
+    assert "--hidden must be a multiple of 64" in capsys.readouterr().err
+
+
 def test_words_in_context_need_a_teacher(pretrain, corpus, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(pretrain, monkeypatch, corpus, "--contextual-epochs", 1, "--out", tmp_path / "encoder")

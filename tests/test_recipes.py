@@ -306,7 +306,13 @@ def test_a_vocabulary_of_its_own_is_trained_once_and_pretrained(recipe, tmp_path
         "threads": 1,
     }
     asked = argparse.Namespace(
-        **where, pretraining_epochs=1, contextual_epochs=0, precision="auto", vocab_size=900
+        **where,
+        pretraining_epochs=1,
+        contextual_epochs=0,
+        precision="auto",
+        vocab_size=900,
+        layers=None,
+        hidden=None,
     )
     encoders = {module.pretrain(asked, "MINILM").name for _ in range(2)}
     assert encoders == {"encoder-1-3-900"}
@@ -325,6 +331,7 @@ def test_an_encoder_that_learns_words_in_context_is_another(recipe, tmp_path, mo
     monkeypatch.setattr(module, "command", lambda *words: lines.append([str(word) for word in words]))
     where = {"data": tmp_path / "data", "work": tmp_path / "work", "base_seed": 3, "threads": 1}
     epochs = {"pretraining_epochs": 0, "contextual_epochs": 5, "vocab_size": None, "precision": asked}
+    epochs |= {"layers": None, "hidden": None}
     made = module.pretrain(argparse.Namespace(**where, **epochs, without=[]), "MINILM")
     assert made.name == "encoder-0-3-contextual-5"
     assert after(lines[0], "--contextual-epochs") == ["5"]
@@ -332,6 +339,11 @@ def test_an_encoder_that_learns_words_in_context_is_another(recipe, tmp_path, mo
     made = module.pretrain(argparse.Namespace(**where, **epochs, without=["contextual"]), "MINILM")
     assert made.name == "encoder-0-3"
     assert not after(lines[1], "--contextual-epochs")
+    epochs |= {"layers": 3, "hidden": 192}
+    made = module.pretrain(argparse.Namespace(**where, **epochs, without=[]), "MINILM")
+    assert made.name == "encoder-0-3-layers-3-hidden-192-contextual-5"
+    assert after(lines[2], "--layers") == ["3"]
+    assert after(lines[2], "--hidden") == ["192"]
 
 
 def test_transfer_comments_are_found_by_the_ids_of_scores(recipe, tmp_path, monkeypatch):
