@@ -55,17 +55,18 @@ def in_words(tokenizer: Tokenizer, texts: Sequence[str]) -> Words:
         some = list(texts[start : start + AT_ONCE])
         for text, found in zip(some, tokenizer.encode_batch(some), strict=True):
             starts = [begin for begin, _ in found.offsets]
-            of_token = np.append(blanks_before(text), 0)[starts]  # a special token of no text begins at 0
+            of_token = np.append(word_numbers(text), 0)[starts]  # a special token of no text begins at 0
             special = np.array(found.special_tokens_mask, bool)
             ids.append(found.ids)
             places.append(np.where(special, NO_WORD, of_token).tolist())
     return Words(end_to_end(ids, max(0, special_ids(tokenizer).pad)), end_to_end(places, NO_WORD))
 
 
-def blanks_before(text: str) -> npt.NDArray[np.int64]:
-    """Return the number of blanks up to each character, (characters,): the same within a word alone."""
+def word_numbers(text: str) -> npt.NDArray[np.int64]:
+    """Return for each character the number of the word that it is in, from 1; a blank's is the last."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return np.cumsum((codes <= LAST_BLANK) | (codes == NO_BREAK_SPACE), dtype=np.int64)
+    blank = (codes <= LAST_BLANK) | (codes == NO_BREAK_SPACE)
+    return np.cumsum(~blank & np.append(True, blank)[:-1], dtype=np.int64)
 
 
 def word_means(states: Tensor, places: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -136,10 +137,8 @@ class Contextual:
             target = self.teacher(input_ids=their_ids, attention_mask=their_mask)[0].float()
         most = int(max(places.max(), their_places.max())) + 1
         states = self.network["encoder"](input_ids=ids, attention_mask=mask)[0]
-        (own, read), (wanted, known) = (
-            word_means(states, places, most),
-            word_means(target, their_places, most),
-        )
+        own, read = word_means(states, places, most)
+        wanted, known = word_means(target, their_places, most)
         both = read & known
         if not both.any():
             return None

@@ -166,14 +166,14 @@ def test_the_vocabulary_may_be_another(pretrain, teacher, corpus, tmp_path, monk
 @settings(max_examples=50)
 @given(st.text(alphabet="abz \n\u00a0é!#'", max_size=60))
 def test_two_vocabularies_agree_on_words(pretrain, teacher, text):
-    from contextual import NO_WORD, blanks_before, in_words
+    from contextual import NO_WORD, in_words, word_numbers
 
     ours, theirs = Tokenizer.from_file(str(tokenizer_path())), pretrain.pretrained(teacher)[0]
     ours.no_truncation()
     theirs.no_truncation()
     found = [in_words(tokenizer, [text]) for tokenizer in (ours, theirs)]
     words = {
-        int(place) for place, letter in zip(blanks_before(text), text, strict=True) if not letter.isspace()
+        int(place) for place, letter in zip(word_numbers(text), text, strict=True) if not letter.isspace()
     }
     for each in found:
         ids, mask, places = each.batch(np.arange(1))
