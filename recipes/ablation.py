@@ -181,7 +181,14 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, metavar="NAME=DIR")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     names = [arm.name for arm in ARMS]
-    parser.add_argument("--arms", nargs="+", choices=names, default=names, help="by default all")
+    usual = [name for name in names if name != "contextual"]
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        choices=names,
+        default=usual,
+        help="by default all but contextual",
+    )
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--transfer-rows", type=int, default=30_000)
     parser.add_argument(

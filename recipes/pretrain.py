@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from contextual import Contextual, in_words
+from contextual import Contextual, in_words, means
 from disguises import reading_disguises
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -262,8 +262,7 @@ def sentence_vectors(
     found = tokenizer.encode_batch(texts)
     mask = torch.tensor([each.attention_mask for each in found])
     layer = model(input_ids=torch.tensor([each.ids for each in found]), attention_mask=mask)[0]
-    mean = (layer * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-    return nn.functional.normalize(mean.double()).numpy()
+    return nn.functional.normalize(means(layer, mask).double()).numpy()
 
 
 def new_model(shape: ModelSettings, vocab_size: int, seed: int) -> BertForMaskedLM:

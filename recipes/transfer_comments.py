@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-PREFIX = "transfer-"
+from gkiller.training.transfer import PREFIX
 
 
 def known(transfer: Path, scores: Path) -> pa.Table:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
 
 
+PREFIX = "transfer-"
+"""What the id of a transfer comment begins with; its row follows."""
+
+
 def transfer_texts(settings: Settings, dataset: Dataset) -> dict[int, str]:
     """Return the comments of the transfer file that are new, by their row, counted from 1; {} without a file.
 
@@ -83,7 +87,7 @@ def with_transfer(dataset: Dataset, texts: Mapping[int, str]) -> Dataset:
         return dataset
     unknown = np.full((count, len(dataset.labels)), np.nan, np.float32)
     joined = Split(
-        ids=[*train.ids, *(f"transfer-{row}" for row in texts)],
+        ids=[*train.ids, *(f"{PREFIX}{row}" for row in texts)],
         texts=[*train.texts, *texts.values()],
         labels=np.concatenate([train.labels, unknown]),
         weights=np.concatenate([train.weights, np.ones(count)]),
