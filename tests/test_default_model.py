@@ -175,6 +175,24 @@ def test_what_the_user_calls_default_goes_first(shipped, trained, monkeypatch, t
     assert load().path == shipped
 
 
+@pytest.mark.parametrize("name", ["gkiller.json", "model/gkiller.json", "config.json", "settings.toml"])
+def test_a_directory_without_a_model_does_not_hide_it(shipped, monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    mine = Path("default", name)
+    mine.parent.mkdir(parents=True)
+    Path("default", "notes.txt").touch()
+    assert is_default("default")
+    assert find_model("default") == shipped
+    mine.touch()
+    assert not is_default("default")
+
+
+def test_a_file_hides_it(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("default").touch()
+    assert not is_default("default")
+
+
 TAUGHT = ("train", "--teacher", "default")
 COMMANDS = (
     ("predict", "you are kind"),

@@ -73,8 +73,14 @@ _RUN = "settings.toml"
 
 
 def is_default(name: str | Path) -> bool:
-    """Whether a name means the shipped model: "default", unless there is a file or directory of that name."""
-    return str(name) == DEFAULT and not Path(name).exists()
+    """Whether a name means the shipped model: "default", unless a model, run or file of that name is there.
+
+    A directory of that name without these does not count, such as the one that `recipes/default.py` works in.
+    """
+    there = Path(name)
+    if str(name) != DEFAULT or there.is_file():
+        return False
+    return not any((there / one).is_file() for one in (META, f"model/{META}", CONFIG, _RUN))
 
 
 def default_model() -> Path:
