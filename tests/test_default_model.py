@@ -390,9 +390,12 @@ def test_auto_is_fresh_where_nothing_is_shipped_or_the_name_is_taken(shipped, tm
     model = resolve(overrides=["model.max_length=16"], environ={}).settings.model
     monkeypatch.chdir(tmp_path)
     assert settled(model).encoder == "default"
-    (tmp_path / "default").mkdir()
+    mine = tmp_path / "default" / "config.json"
+    mine.parent.mkdir()
+    assert settled(model).encoder == "default"
+    mine.touch()
     assert settled(model).encoder == "fresh"
-    (tmp_path / "default").rmdir()
+    mine.unlink()
     (shipped / "config.json").write_bytes(b"{")
     assert settled(model).encoder == "default"  # and refused, as damaged, when it is read
     shutil.rmtree(shipped)
