@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -49,9 +51,20 @@ def kept(run: Path, name: str | None = None) -> pa.Table:
         found = lesson(teachers, split.texts, split.ids, dataset.labels, settings.distill, *where)
         ids += split.ids
         logits.append(found.logits)
-    scores = 1 / (1 + np.exp(-np.concatenate(logits).astype(np.float64)))
-    columns = dict(zip(dataset.labels, scores.round(DIGITS).astype(np.float32).T, strict=True))
-    return pa.table({"id": ids, **columns})
+    return scores_of(ids, dataset.labels, np.concatenate(logits))
+
+
+def scores_of(ids: Sequence[str], labels: Sequence[str], logits: npt.NDArray[np.float32]) -> pa.Table:
+    """Return ids and, of their logits of shape (n, L), the scores."""
+    scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    columns = dict(zip(labels, scores.round(DIGITS).astype(np.float32).T, strict=True))
+    return pa.table({"id": list(ids), **columns})
+
+
+def write(table: pa.Table, out: Path) -> None:
+    """Write scores, in few bytes."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, out, compression="zstd", compression_level=19)
 
 
 def main() -> None:
@@ -63,9 +76,7 @@ def main() -> None:
     parser.add_argument("--teacher", metavar="NAME", help="the only one whose scores are kept")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     arguments = parser.parse_args()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    table = kept(arguments.run, arguments.teacher)
-    pq.write_table(table, arguments.out, compression="zstd", compression_level=19)
+    write(kept(arguments.run, arguments.teacher), arguments.out)
 
 
 if __name__ == "__main__":

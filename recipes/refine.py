@@ -19,28 +19,34 @@ again:
 4. The mean of their weights (Wortsman et al. 2022, arXiv:2203.05482): trainings from one start end so near
    to each other that it scores like their ensemble, for the price of one. Its thresholds are those of the
    best expected F1 on validation.
-5. Its graphs, fp32 and int8, the latter of 7-bit weights.
+5. Pieces for ``--misspellings`` of toxic words, which are read as the words (`misspellings`).
+6. Its graphs, fp32 and int8, the latter of 7-bit weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
 from commands import export, gkiller, settings, train
 from default import MIXTURES, own_comments, prepare, taught_by, transfer, write_labels
+from misspellings import misspellings
 
 from gkiller.data.load import load_dataset
+from gkiller.deployment.vocabulary import with_pieces
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.thresholds import tune_thresholds
 from gkiller.model.classifier import parameter_count
-from gkiller.model.directory import LoadedModel, load_model, save_model, stored_files
+from gkiller.model.directory import LoadedModel, load_model, save_model
 from gkiller.model.layout import TOKENIZER
 from gkiller.model.scoring import score_texts
+from gkiller.model.wordpiece import parse_tokenizer
 from gkiller.report.card import CardFacts, model_card
 from gkiller.report.evaluation_text import evaluation_text
 from gkiller.training.resume import run_settings
@@ -85,10 +91,19 @@ def averaged(runs: Sequence[Path]) -> LoadedModel:
     return models[0]
 
 
-def save_average(runs: Sequence[Path], seeds: Sequence[int], out: Path) -> None:
-    """Write the mean of runs as a model directory, with thresholds and a card of its own."""
-    found, own = averaged(runs), run_settings(runs[0])
+def spelt(loaded: LoadedModel, comments: Sequence[str], most: int) -> tuple[LoadedModel, str]:
+    """Return a model that reads misspellings as their words, and its tokenizer's text."""
+    alike = misspellings(loaded, comments, most)
+    network, text = with_pieces(loaded, alike)
+    sys.stderr.write(f"{len(alike):,} misspellings are read as {len(set(alike.values())):,} words\n")
+    return replace(loaded, model=network, tokenizer=parse_tokenizer(text, TOKENIZER, loaded.max_length)), text
+
+
+def save_average(runs: Sequence[Path], seeds: Sequence[int], out: Path, most: int) -> None:
+    """Write the mean of runs, with ``most`` misspellings, as a model directory with thresholds and a card."""
+    own = run_settings(runs[0])
     dataset = load_dataset(own.data, cache=out / "cache")
+    found, tokenizer = spelt(averaged(runs), dataset.split("train").texts, most)
     valid = dataset.split("valid")
     scores = score_texts(found, valid.texts, own.evaluation.batch_size)
     measured = (found.labels, valid.labels, scores, valid.weights)
@@ -113,7 +128,7 @@ def save_average(runs: Sequence[Path], seeds: Sequence[int], out: Path) -> None:
     save_model(
         out / "model",
         found.model,
-        stored_files(found, (TOKENIZER,))[TOKENIZER].decode("utf-8"),
+        tokenizer,
         labels=found.labels,
         thresholds=thresholds,
         max_length=found.max_length,
@@ -146,6 +161,7 @@ def main() -> None:
     parser.add_argument("--mixtures", type=int, default=MIXTURES, help="among the transfer comments")
     parser.add_argument("--name", default="refined", help="of the model; of its runs with -SEED after it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--misspellings", type=int, default=2000, metavar="N", help="that are read as words")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the trainings")
     arguments = parser.parse_args()
@@ -160,7 +176,7 @@ def main() -> None:
     folder = arguments.work / "runs"
     runs = [train(folder, f"{arguments.name}-{seed}", *how, "--seed", seed) for seed in arguments.seeds]
     if not (out / "model").is_dir():
-        save_average(runs, arguments.seeds, out)
+        save_average(runs, arguments.seeds, out, arguments.misspellings)
     export(out, "--data", data, int8=("--portable",))
 
 

@@ -1,6 +1,7 @@
 """A smaller vocabulary: what is kept scores as before, the rest is spelt out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from toy import FRIENDLY, RUDE
 
 from gkiller.deployment.deploy import quantise_trimmed
 from gkiller.deployment.parity import parity_rows
-from gkiller.deployment.vocabulary import save_trimmed
+from gkiller.deployment.vocabulary import save_trimmed, with_pieces
 from gkiller.errors import ExportError, ParityError
 from gkiller.model.directory import load_model
 from gkiller.model.scoring import score_texts
+from gkiller.model.wordpiece import parse_tokenizer
 from gkiller.settings import DeploymentSettings
 
 REFERENCE = ["thank you for the careful edit of this page", "you idiot"]
@@ -60,6 +62,33 @@ def test_nothing_to_trim_and_other_tokenizers_are_refused(tmp_path):
     loaded.tokenizer.__setstate__(json.dumps(text).encode())
     with pytest.raises(ExportError, match="WordLevel"):
         save_trimmed(loaded, REFERENCE, 10, tmp_path / "other")
+
+
+@pytest.mark.parametrize("labels", [ONE, SIX])
+def test_new_pieces_are_read_as_those_they_are_like(tmp_path, labels):
+    loaded = save(tmp_path / "model", network(labels, dendrites=2, pooling="cls"), labels)
+    before = loaded.tokenizer.get_vocab_size()
+    larger, text = with_pieces(loaded, {"idoit": "idiot", "briidge": "bridge"})
+    assert larger.bert.config.vocab_size == before + 2
+    tokenizer = parse_tokenizer(text, "tokenizer.json", loaded.max_length)
+    assert tokenizer.get_vocab() == {**loaded.tokenizer.get_vocab(), "idoit": before, "briidge": before + 1}
+    other = replace(loaded, model=larger, tokenizer=tokenizer)
+    texts = ["you idiot", "thank you for the bridge", "a b c", ""]
+    misspelt = [text.replace("idiot", "idoit").replace("bridge", "briidge") for text in texts]
+    np.testing.assert_array_equal(score_texts(other, texts), score_texts(loaded, texts))
+    np.testing.assert_array_equal(score_texts(other, misspelt), score_texts(loaded, texts))
+    assert not np.array_equal(score_texts(loaded, misspelt), score_texts(loaded, texts))
+
+
+def test_new_pieces_must_be_new_and_like_one_that_is_known(tmp_path):
+    loaded = save(tmp_path / "model")
+    with pytest.raises(ValueError, match="'idiot' is in the vocabulary"):
+        with_pieces(loaded, {"idiot": "bridge"})
+    with pytest.raises(ValueError, match="'idoit' is not in the vocabulary"):
+        with_pieces(loaded, {"idooit": "idoit"})
+    loaded.model.bert.config.model_type = "mpnet"
+    with pytest.raises(ExportError, match="a mpnet encoder cannot be enlarged"):
+        with_pieces(loaded, {"idoit": "idiot"})
 
 
 def test_the_gate_compares_with_the_whole_vocabulary(tmp_path):

@@ -24,6 +24,7 @@ from gkiller.assets import tokenizer_path
 from gkiller.data.augment.letters import HOMOGLYPHS, homoglyph
 from gkiller.inference.encoding import Encoder
 from gkiller.model.directory import load_model
+from gkiller.model.scoring import score_texts
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -188,6 +189,58 @@ def test_a_copy_of_a_model_reads_disguises(recipe, saved_once, tmp_path, monkeyp
     card = "| reads | the first 128 tokens of a comment |\n| seed | 0 |\n"
     assert module.with_row(card) == card.replace("| seed", f"{module.ROW}\n| seed")
     assert module.with_row("a card of somebody's own") == "a card of somebody's own"
+
+
+def test_misspellings_can_only_be_misspellings(recipe):
+    meanings = recipe("misspellings").meanings
+    known = ["stupid", "liar", "form", "from", "trail", "trial", "bird", "##stupid", "st\u00fcpid", "art"]
+    counts = {"stupid": 30, "stpuid": 1, "sutpid": 2, "lira": 9}
+    found = meanings(known, counts)
+    assert {error for error, word in found.items() if word == "stupid"} == {
+        "stpuid",
+        "stuipd",
+    }  # "sutpid": twice
+    assert not found.keys() & {"from", "form", "trial", "trail", "lair"}
+    assert meanings(known, {})["sutpid"] == "stupid"
+    two = meanings(["fool", "salty", "slaty", "saltly"], {"salty": 5})
+    assert not two.keys() & {"salty", "slaty", "saltly"}
+    either = ["abdce", "acbde"]  # "abcde" may be each of them
+    assert "abcde" not in meanings(either, {"abdce": 9, "acbde": 1})
+    assert meanings(either, {"abdce": 10, "acbde": 1})["abcde"] == "abdce"
+
+
+def test_misspellings_of_toxic_words_come_first_and_change_no_other_word(recipe, saved_once):
+    module = recipe("misspellings")
+    loaded = load_model(saved_once)
+    comments = ["an idiot and a clown", "you idoit", "cwolns", "the idiot and the clown"] * 30
+    found = module.misspellings(loaded, comments, 1000)
+    assert found["clwon"] == "clown"
+    assert "cwoln" not in found  # "cwolns" begins with it
+    assert "idoit" not in found  # as frequent as half of its word
+    first = module.misspellings(loaded, comments, 3)
+    assert len(first) == 3
+    words = sorted(set(found.values()))
+    scores = dict(zip(words, score_texts(loaded, words)[:, 0], strict=True))
+    least = min(scores[word] for word in first.values())
+    assert all(scores[word] <= least for error, word in found.items() if error not in first)
+    assert module.misspellings(loaded, [], 0) == {}
+
+
+def test_the_mean_of_scores_is_that_of_logits(recipe, tmp_path, monkeypatch):
+    one, two, other = (tmp_path / f"{name}.parquet" for name in ("one", "two", "other"))
+    pq.write_table(pa.table({"id": ["a", "b"], "flagged": [True, False], "toxicity": [0.9, 0.0]}), one)
+    pq.write_table(pa.table({"id": ["b", "a"], "toxicity": [0.0, 0.5]}), two)
+    pq.write_table(pa.table({"id": ["a", "c"], "toxicity": [0.5, 0.5]}), other)
+    out = tmp_path / "new" / "mean.parquet"
+    monkeypatch.setattr(sys, "argv", ["mean_scores.py", str(one), str(two), "--out", str(out)])
+    module = recipe("mean_scores")
+    module.main()
+    assert pq.read_table(out).to_pydict() == {"id": ["a", "b"], "toxicity": pytest.approx([0.75, 0.0001])}
+    with pytest.raises(SystemExit, match="the same ids"):
+        module.mean_scores([one, other], ["toxicity"])
+    pq.write_table(pa.table({"id": ["a", "b"], "insult": [0.5, 0.5]}), other)
+    with pytest.raises(SystemExit, match="the same labels"):
+        module.mean_scores([one, other], ["toxicity", "insult"])
 
 
 def test_transfer_comments_are_those_of_the_other_corpora(recipe, corpora, tmp_path):

@@ -16,6 +16,7 @@ from giants import write_encoder
 from toy_corpora import GROUPS, write_corpora
 
 from gkiller.cli.main import main
+from gkiller.data.augment.letters import swappable, swapped
 from gkiller.data.load import load_dataset
 from gkiller.evaluation.deployed import load_any
 from gkiller.model.directory import load_model
@@ -158,8 +159,17 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
     parts = [load_model(work / "runs" / f"refined-{seed}") for seed in (4, 5)]
     mean = load_model(work / "refined")
     each = [dict(one.model.named_parameters()) for one in (*parts, mean)]
+    known, more = (one.tokenizer.get_vocab_size() for one in (parts[0], mean))
     for name, found in each[2].items():
-        torch.testing.assert_close(found, (each[0][name] + each[1][name]) / 2)
+        expected = (each[0][name] + each[1][name]) / 2
+        torch.testing.assert_close(found[:known] if len(found) == more else found, expected)
+    added = sorted(mean.tokenizer.get_vocab().items(), key=lambda entry: entry[1])[known:]
+    assert 0 < len(added) <= 2000
+    there = parts[0].tokenizer.get_vocab()
+    for error, _ in added:
+        meant = {swapped(error, at) for at in swappable(error)} & there.keys()
+        (score,), *others = (score_texts(mean, [f"you {word}"]) for word in (error, *sorted(meant)))
+        assert any(np.array_equal(score, other[0]) for other in others)
     assert any(not torch.equal(each[0][name], each[1][name]) for name in each[0])
     assert run_settings(work / "runs" / "refined-5").train.seed == 5
     card = (work / "refined" / "model" / "README.md").read_text("utf-8")

@@ -1,10 +1,14 @@
-"""A smaller vocabulary: the pieces that a reference corpus uses, and single characters for the rest."""
+"""Other vocabularies for a trained network.
+
+A smaller one has the pieces that a reference corpus uses, and single characters for the rest. A larger one
+has more pieces, each of which is read as a piece that was there.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,20 +46,7 @@ def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: P
     Raises:
         ExportError: the encoder is not BERT, the tokenizer not WordPiece, or there is nothing to leave out.
     """
-    kind = loaded.model.bert.config.model_type
-    if kind != "bert":
-        raise ExportError(
-            f"the vocabulary of a {kind} encoder cannot be trimmed",
-            where=str(loaded.path),
-            remedy="leave out --vocabulary",
-        )
-    content: dict[str, Any] = json.loads(loaded.tokenizer.to_str())
-    if content["model"].get("type") != "WordPiece":
-        raise ExportError(
-            f"the vocabulary of a {content['model'].get('type')} tokenizer cannot be trimmed",
-            where=str(loaded.path),
-            remedy="leave out --vocabulary",
-        )
+    content = _word_pieces(loaded, "trimmed", "leave out --vocabulary")
     vocabulary: dict[str, int] = content["model"]["vocab"]
     kept = _kept(vocabulary, {token["content"] for token in content["added_tokens"]}, loaded, texts, most)
     if len(kept) >= len(vocabulary):
@@ -64,7 +55,7 @@ def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: P
             where=str(loaded.path),
             remedy="ask for fewer with --vocabulary",
         )
-    text = json.dumps(_renumbered(content, kept), ensure_ascii=False, separators=(",", ":"))
+    text = _as_text(_renumbered(content, kept))
     parse_tokenizer(text, str(loaded.path), loaded.max_length)
     metadata = loaded.metadata
     save_model(
@@ -78,6 +69,51 @@ def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: P
         training={**metadata["training"], TRIMMED: {"kept": len(kept), "of": len(vocabulary)}},
     )
     return load_model(folder)
+
+
+def with_pieces(loaded: LoadedModel, alike: Mapping[str, str]) -> tuple[ToxicityClassifier, str]:
+    """Return a network that knows more pieces, and its tokenizer.json.
+
+    WordPiece takes the longest piece that a word begins with, so a new piece also changes longer words that
+    begin with it, or go on with it where it begins with "##".
+
+    Args:
+        loaded: the model, which stays as it is.
+        alike: new pieces, each with the piece whose vector it has.
+
+    Returns:
+        The network, whose new rows of the word embedding come last, and the tokenizer's JSON.
+
+    Raises:
+        ExportError: the encoder is not BERT, or the tokenizer not WordPiece.
+        ValueError: a new piece is in the vocabulary, or the piece that it is like is not.
+    """
+    content = _word_pieces(loaded, "enlarged", "leave the vocabulary as it is")
+    vocabulary: dict[str, int] = content["model"]["vocab"]
+    if there := alike.keys() & vocabulary.keys():
+        raise ValueError(f"{min(there)!r} is in the vocabulary already")
+    if lacking := set(alike.values()) - vocabulary.keys():
+        raise ValueError(f"{min(lacking)!r} is not in the vocabulary")
+    rows = [*range(loaded.tokenizer.get_vocab_size()), *(vocabulary[piece] for piece in alike.values())]
+    numbers = dict(zip(alike, range(loaded.tokenizer.get_vocab_size(), len(rows)), strict=True))
+    larger = {**content, "model": {**content["model"], "vocab": {**vocabulary, **numbers}}}
+    return _with_rows(loaded.model, rows), _as_text(larger)
+
+
+def _word_pieces(loaded: LoadedModel, changed: str, remedy: str) -> dict[str, Any]:
+    """Return the JSON of the tokenizer, which is of word pieces, of a BERT."""
+    kind = loaded.model.bert.config.model_type
+    what = f"a {kind} encoder"
+    if kind == "bert":
+        content: dict[str, Any] = json.loads(loaded.tokenizer.to_str())
+        if content["model"].get("type") == "WordPiece":
+            return content
+        what = f"a {content['model'].get('type')} tokenizer"
+    raise ExportError(f"the vocabulary of {what} cannot be {changed}", where=str(loaded.path), remedy=remedy)
+
+
+def _as_text(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def _kept(
@@ -117,16 +153,16 @@ def _renumbered(content: dict[str, Any], kept: list[str]) -> dict[str, Any]:
 
 
 def _with_rows(model: ToxicityClassifier, rows: list[int]) -> ToxicityClassifier:
-    """Return the same network with these rows of the word embedding alone."""
+    """Return the same network with these rows of the word embedding, in their order."""
     config = type(model.bert.config).from_dict({**model.bert.config.to_dict(), "vocab_size": len(rows)})
     modules = dendritic_modules(model)
     with torch.random.fork_rng(devices=[]):
-        smaller = new_classifier(config, model.labels, model.pooling)
+        other = new_classifier(config, model.labels, model.pooling)
         add_dendrites(
-            smaller,
+            other,
             {name: len(module.dendrites) for name, module in modules.items()},
             next((module.activation for module in modules.values()), "sigmoid"),
         )
     state = dict(model.named_parameters())
-    smaller.load_state_dict({**state, _WORDS: state[_WORDS][rows]})
-    return smaller.eval()
+    other.load_state_dict({**state, _WORDS: state[_WORDS][rows]})
+    return other.eval()

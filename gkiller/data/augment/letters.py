@@ -43,14 +43,17 @@ def swap(text: str, rng: Generator, intensity: float) -> str:
 
     Why the label survives: the word is still read. Limit: the common one of this module.
     """
+    return _once_per_word(text, rng, intensity, swappable, swapped)
 
-    def places(word: str) -> list[int]:
-        return [at for at in _inner(word)[:-1] if word[at] != word[at + 1]]
 
-    def change(word: str, at: int) -> str:
-        return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+def swappable(word: str) -> list[int]:
+    """Return the places of a word's inner letters that differ from the inner letter behind them."""
+    return [at for at in _inner(word)[:-1] if word[at] != word[at + 1]]
 
-    return _once_per_word(text, rng, intensity, places, change)
+
+def swapped(word: str, at: int) -> str:
+    """Return a word with the letter at a place and the one behind it swapped."""
+    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
 
 
 def delete(text: str, rng: Generator, intensity: float) -> str:
