@@ -1,9 +1,12 @@
 """Misspelt words that a model reads as the words: two inner letters swapped, as in "stuipd".
 
+    python recipes/misspellings.py default/runs/default --out default/spelt
+
 WordPiece cuts "stuipd" into pieces that say nothing of "stupid", and short trainings with such errors among
 their comments did not mend that (recipes/README.md). Here the misspellings of some words become pieces of
 their own whose vectors are copies of the words', so that the network reads one as the other, in every program
-that reads the tokenizer.json. ``recipes/refine.py`` does so as its last step.
+that reads the tokenizer.json. What is written is a model directory with such a vocabulary, thresholds tuned
+as those of the run, a card of its own, and its graphs, fp32 and int8, the latter of 7-bit weights.
 
 Which misspellings: of the vocabulary's words of four Latin letters or more, those that the model itself finds
 most toxic, alone, first; two neighbouring letters that differ, neither the first nor the last, are swapped
@@ -17,18 +20,26 @@ most toxic, alone, first; two neighbouring letters that differ, neither the firs
 
 from __future__ import annotations
 
+import argparse
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
+from commands import export
+from refine import save_tuned
 from tokenizers import Tokenizer
 
 from gkiller.data.augment.letters import swappable, swapped
+from gkiller.data.load import load_dataset
 from gkiller.deployment.vocabulary import with_pieces
-from gkiller.model.directory import LoadedModel
+from gkiller.model.directory import LoadedModel, load_model
 from gkiller.model.scoring import score_texts
 from gkiller.model.wordpiece import parse_tokenizer
+from gkiller.training.resume import run_settings
 
 WORDS: Final = frozenset({"cruse", "lair", "lairs", "salve", "salves", "silt", "tarp", "untie"})
 """English words that the training comments lack and that a swap makes of words in them."""
@@ -94,3 +105,33 @@ def harmful(loaded: LoadedModel, alike: Mapping[str, str], words: Sequence[str])
     before, after = (one.encode_batch(words, add_special_tokens=False) for one in (loaded.tokenizer, other))
     changed = (new.tokens for old, new in zip(before, after, strict=True) if old.tokens != new.tokens)
     return {token for tokens in changed for token in tokens if token in alike}
+
+
+def save_spelt(run: Path, out: Path, most: int) -> None:
+    """Write a run's model with misspellings as a model directory."""
+    own, loaded = run_settings(run), load_model(run)
+    train = load_dataset(own.data, cache=out / "cache").split("train")
+    alike = misspellings(loaded, train.texts, most)
+    network, text = with_pieces(loaded, alike)
+    sys.stderr.write(f"{len(alike):,} misspellings are read as {len(set(alike.values())):,} words\n")
+    tokenizer = parse_tokenizer(text, str(run), loaded.max_length)
+    save_tuned(replace(loaded, model=network, tokenizer=tokenizer), text, run, out, own.train.seed)
+
+
+def main() -> None:
+    """Make what is missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a run with its data")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the model")
+    parser.add_argument("--most", type=int, default=2000, metavar="N", help="misspellings")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    if not (out / "model").is_dir():
+        save_spelt(arguments.run, out, arguments.most)
+    export(out, "--data", run_settings(arguments.run).data.source, int8=("--portable",))
+
+
+if __name__ == "__main__":
+    main()

@@ -19,34 +19,28 @@ again:
 4. The mean of their weights (Wortsman et al. 2022, arXiv:2203.05482): trainings from one start end so near
    to each other that it scores like their ensemble, for the price of one. Its thresholds are those of the
    best expected F1 on validation.
-5. Pieces for ``--misspellings`` of toxic words, which are read as the words (`misspellings`).
-6. Its graphs, fp32 and int8, the latter of 7-bit weights.
+5. Its graphs, fp32 and int8, the latter of 7-bit weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
 from commands import export, gkiller, settings, train
 from default import MIXTURES, own_comments, prepare, taught_by, transfer, write_labels
-from misspellings import misspellings
 
 from gkiller.data.load import load_dataset
-from gkiller.deployment.vocabulary import with_pieces
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.thresholds import tune_thresholds
 from gkiller.model.classifier import parameter_count
-from gkiller.model.directory import LoadedModel, load_model, save_model
+from gkiller.model.directory import LoadedModel, load_model, save_model, stored_files
 from gkiller.model.layout import TOKENIZER
 from gkiller.model.scoring import score_texts
-from gkiller.model.wordpiece import parse_tokenizer
 from gkiller.report.card import CardFacts, model_card
 from gkiller.report.evaluation_text import evaluation_text
 from gkiller.training.resume import run_settings
@@ -91,35 +85,40 @@ def averaged(runs: Sequence[Path]) -> LoadedModel:
     return models[0]
 
 
-def spelt(loaded: LoadedModel, comments: Sequence[str], most: int) -> tuple[LoadedModel, str]:
-    """Return a model that reads misspellings as their words, and its tokenizer's text."""
-    alike = misspellings(loaded, comments, most)
-    network, text = with_pieces(loaded, alike)
-    sys.stderr.write(f"{len(alike):,} misspellings are read as {len(set(alike.values())):,} words\n")
-    return replace(loaded, model=network, tokenizer=parse_tokenizer(text, TOKENIZER, loaded.max_length)), text
+def save_average(runs: Sequence[Path], seeds: Sequence[int], out: Path) -> None:
+    """Write the mean of runs as a model directory, with thresholds and a card of its own."""
+    names = ", ".join(map(str, seeds))
+    found = averaged(runs)
+    text = stored_files(found, (TOKENIZER,))[TOKENIZER].decode("utf-8")
+    save_tuned(found, text, runs[0], out, f"{names}: the mean of the weights of a training with each")
 
 
-def save_average(runs: Sequence[Path], seeds: Sequence[int], out: Path, most: int) -> None:
-    """Write the mean of runs, with ``most`` misspellings, as a model directory with thresholds and a card."""
-    own = run_settings(runs[0])
-    dataset = load_dataset(own.data, cache=out / "cache")
-    found, tokenizer = spelt(averaged(runs), dataset.split("train").texts, most)
-    valid = dataset.split("valid")
+def save_tuned(found: LoadedModel, tokenizer: str, run: Path, out: Path, seed: object) -> None:
+    """Write a network that came of a run as a model directory, with thresholds and a card of its own.
+
+    Args:
+        found: the network, with its tokenizer.
+        tokenizer: the same one's JSON.
+        run: whose data and settings are used.
+        out: the directory; the model is in its folder "model".
+        seed: for the card.
+    """
+    own = run_settings(run)
+    valid = load_dataset(own.data, cache=out / "cache").split("valid")
     scores = score_texts(found, valid.texts, own.evaluation.batch_size)
     measured = (found.labels, valid.labels, scores, valid.weights)
     thresholds = {
         label: one.as_dict() for label, one in tune_thresholds(*measured, **own.evaluation.tuning()).items()
     }
     cuts = {label: one["value"] for label, one in thresholds.items()}
-    names = ", ".join(map(str, seeds))
-    manifest = json.loads((runs[0] / "manifest.json").read_text("utf-8"))
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
     card = model_card(
         CardFacts(
             labels=found.labels,
             parameters=parameter_count(found.model),
             dendrites={},
             max_length=found.max_length,
-            manifest={**manifest, "seed": f"{names}: the mean of the weights of a training with each"},
+            manifest={**manifest, "seed": seed},
             thresholds=thresholds,
             evaluation=evaluation_text(evaluate(*measured, cuts, own.evaluation)),
             confidence=own.evaluation.confidence,
@@ -161,7 +160,6 @@ def main() -> None:
     parser.add_argument("--mixtures", type=int, default=MIXTURES, help="among the transfer comments")
     parser.add_argument("--name", default="refined", help="of the model; of its runs with -SEED after it")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
-    parser.add_argument("--misspellings", type=int, default=2000, metavar="N", help="that are read as words")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the trainings")
     arguments = parser.parse_args()
@@ -176,7 +174,7 @@ def main() -> None:
     folder = arguments.work / "runs"
     runs = [train(folder, f"{arguments.name}-{seed}", *how, "--seed", seed) for seed in arguments.seeds]
     if not (out / "model").is_dir():
-        save_average(runs, arguments.seeds, out, arguments.misspellings)
+        save_average(runs, arguments.seeds, out)
     export(out, "--data", data, int8=("--portable",))
 
 

@@ -34,8 +34,8 @@ def recipe(monkeypatch):
     """Import a module of the recipes."""
     monkeypatch.syspath_prepend(str(RECIPES))
     yield importlib.import_module
-    for name in ("ablation", "commands", "corpora", "default", "disguises", "gains", "identity", "mixtures"):
-        sys.modules.pop(name, None)
+    for path in RECIPES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture

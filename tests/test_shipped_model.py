@@ -41,6 +41,12 @@ def test_plain_cases_are_decided_as_a_person_would(classifier, comment, flagged)
     assert classifier.predict(comment).flags["toxicity"] == flagged
 
 
+def test_swapped_letters_of_rude_words_are_read(classifier):
+    misspelt, meant = classifier.predict(["What a stuipd iidot you are", "What a stupid idiot you are"])
+    assert misspelt.scores == meant.scores
+    assert misspelt.flags["toxicity"]
+
+
 def test_a_new_process_scores_a_line_without_torch_and_network():
     code = (
         "import socket, sys; socket.socket.connect = None; from gkiller.cli.main import main; "
