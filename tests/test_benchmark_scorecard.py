@@ -68,7 +68,7 @@ def quality(model_scores, giant_scores, truth):
         for key, side in zip(keys, sides, strict=True)
     }
     duel = Duel("toxicity", *keys, paired, judged)
-    return Quality({}, (SetQuality("test", len(truth), systems, (duel,)),))
+    return Quality({}, "max f1", (SetQuality("test", len(truth), systems, (duel,)),))
 
 
 TRUTH = [1, 0, 0, 1, 0, 1, 0, 0] * 40

@@ -130,9 +130,12 @@ def test_thresholds_are_tuned_on_validation_rows_whatever_is_stored(call, place)
     own = resolve(config=place / "runs/tiny/settings.toml", environ={}).settings
     valid = read_prepared(own.data.source).split("valid")
     scores = score_texts(load_model("runs/tiny"), valid.texts)
-    tuned = tune_thresholds(("toxicity",), valid.labels, scores, valid.weights)["toxicity"].value
-    found = result(call)["quality"]
-    assert found["thresholds"]["tiny, onnx fp32"]["toxicity"] == pytest.approx(tuned, abs=1e-5)
+    given = ("--threshold-rule", "expected", "--f1-slack", "0.2")
+    for flags, asked in (((), {}), (given, {"expected": True, "f1_slack": 0.2})):
+        tuned = tune_thresholds(("toxicity",), valid.labels, scores, valid.weights, **asked)["toxicity"]
+        found = result(call, *flags)["quality"]
+        assert found["thresholds"]["tiny, onnx fp32"]["toxicity"] == pytest.approx(tuned.value, abs=1e-5)
+        assert found["threshold_rule"] == tuned.target
     assert "tiny, torch fp32" not in found["thresholds"]  # its graph stands for it
 
 

@@ -406,7 +406,7 @@ def _plain_quality(quality: Quality | None) -> dict[str, Any] | None:
         }
         for one in quality.sets
     ]
-    return {"thresholds": quality.thresholds, "sets": sets}
+    return {"thresholds": quality.thresholds, "threshold_rule": quality.rule, "sets": sets}
 
 
 def _silent(stage: str, done: int, total: int | None) -> None:

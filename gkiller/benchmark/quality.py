@@ -15,7 +15,7 @@ from gkiller.benchmark.systems import Scores, System, SystemSpec, open_system, s
 from gkiller.errors import LabelMismatchError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.significance import Paired, Side, Verdict, compare_sides, verdict
-from gkiller.evaluation.thresholds import tune_thresholds
+from gkiller.evaluation.thresholds import Threshold, tune_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,10 +86,12 @@ class Quality:
 
     Attributes:
         thresholds: by key and label, tuned on the validation split.
+        rule: what they are tuned for, such as "max f1".
         sets: in the order they were given, the validation split first.
     """
 
     thresholds: dict[str, dict[str, float]]
+    rule: str
     sets: tuple[SetQuality, ...]
 
 
@@ -116,7 +118,7 @@ def measure_quality(
     Args:
         specs: of the systems.
         sets: labelled comments; the first are validation rows.
-        settings: of resamples, confidence and seed.
+        settings: of resamples, confidence and seed, and of what thresholds are tuned for.
         margin: what the model's F1 may lose, a share of the rival's.
         threads: to score with.
         progress: told of the comments scored.
@@ -124,11 +126,14 @@ def measure_quality(
 
     Raises:
         LabelMismatchError: a system and the validation rows share no label.
+        ThresholdTargetError: no threshold of a system reaches the precision or recall that is asked for.
         GkillerError: a system cannot be loaded, or its scores are no probabilities.
     """
     chosen = scored_specs(specs)
     tables = {spec.key: _tables(spec, sets, threads, progress, cache) for spec in chosen}
-    thresholds = {spec.key: _tune(spec, sets[0], tables[spec.key][sets[0].name]) for spec in chosen}
+    tuned = {spec.key: _tune(spec, sets[0], tables[spec.key][sets[0].name], settings) for spec in chosen}
+    thresholds = {key: {label: one.value for label, one in own.items()} for key, own in tuned.items()}
+    rule = next(iter(tuned[chosen[0].key].values())).target
     pairs = duel_pairs(chosen)
     found = []
     for done, one in enumerate(sets):
@@ -146,7 +151,7 @@ def measure_quality(
         ]
         found.append(SetQuality(one.name, len(one.rows), systems, tuple(duels)))
     progress("resampling", len(sets), len(sets))
-    return Quality(thresholds, tuple(found))
+    return Quality(thresholds, rule, tuple(found))
 
 
 def duel_pairs(specs: Sequence[SystemSpec]) -> list[tuple[SystemSpec, SystemSpec]]:
@@ -208,7 +213,9 @@ def _columns(spec: SystemSpec, one: LabelledSet, table: Scores, labels: Sequence
     return truth, table[:, [spec.labels.index(label) for label in labels]]
 
 
-def _tune(spec: SystemSpec, valid: LabelledSet, table: Scores) -> dict[str, float]:
+def _tune(
+    spec: SystemSpec, valid: LabelledSet, table: Scores, settings: EvaluationSettings
+) -> dict[str, Threshold]:
     labels = _shared(spec, valid)
     if not labels:
         raise LabelMismatchError(
@@ -217,8 +224,7 @@ def _tune(spec: SystemSpec, valid: LabelledSet, table: Scores) -> dict[str, floa
             remedy="leave it out, or compare on data that have one of its labels",
         )
     truth, scores = _columns(spec, valid, table, labels)
-    tuned = tune_thresholds(labels, truth, scores, valid.rows.weights)
-    return {label: tuned[label].value for label in labels}
+    return tune_thresholds(labels, truth, scores, valid.rows.weights, **settings.tuning())
 
 
 def _evaluate(

@@ -120,6 +120,10 @@ OutOption = Annotated[
     "bench",
     "bench.threads",
     "evaluation.resamples",
+    "evaluation.min_precision",
+    "evaluation.min_recall",
+    "evaluation.threshold_rule",
+    "evaluation.f1_slack",
     without=("data.sample_size",),
     helps={"data.source": DATA_HELP},
 )

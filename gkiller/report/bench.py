@@ -156,9 +156,9 @@ def _quality(result: BenchResult) -> Iterator[str]:
     yield "## Quality"
     yield ""
     yield (
-        "Each system at its own thresholds, tuned on the validation split, whose own figures are therefore a "
-        f"little too good. Intervals and paired differences: {result.facts['resamples']:,} bootstrap "
-        "resamples of rows."
+        f"Each system at its own thresholds, tuned on the validation split ({result.quality.rule}), whose "
+        "own figures are therefore a little too good. Intervals and paired differences: "
+        f"{result.facts['resamples']:,} bootstrap resamples of rows."
     )
     yield ""
     for one in result.quality.sets:
