@@ -1,8 +1,10 @@
 """The default model as it lies in the package."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +74,20 @@ def test_its_card_tells_data_licences_tests_and_groups():
     card = (assets.default_model_path() / "README.md").read_text("utf-8")
     for heading in ("## Data and licences", "## Tests", "## Groups of people", "## Limits"):
         assert f"\n{heading}\n" in card
+
+
+def test_the_readme_states_the_cards_bias():
+    card = (assets.default_model_path() / "README.md").read_text("utf-8")
+    groups = card.split("\n## Groups of people\n")[1]
+    # The first table is madlibs'; another, with rows of the same names, follows it.
+    shares = [
+        re.search(rf"^\| {group}\b.*\| ([\d.]+) \([\d.-]+\) \|$", groups, re.M)[1] for group in ("all", "gay")
+    ]
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    told = re.search(
+        r"calls (\d+) % of the harmless template sentences .*? toxic, and\s+"
+        r"(\d+) % of those that say \"gay\"",
+        readme,
+    )
+    assert told is not None
+    assert [f"{100 * float(share):.0f}" for share in shares] == list(told.groups())
