@@ -236,6 +236,30 @@ def test_termination_ends_with_143_after_cleaning_up(command):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_termination_that_was_swallowed_still_ends_with_143(command):
+    def import_something() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+        except SystemExit:
+            raise AttributeError("partially initialized module") from None
+
+    command(import_something)
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor"])
+    assert caught.value.code == 143
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+
+def test_a_fault_without_termination_stays_one(command):
+    def fail() -> None:
+        raise AttributeError("typo")
+
+    command(fail)
+    with pytest.raises(AttributeError, match="typo"):
+        main(["doctor"])
+
+
 def test_a_reader_that_leaves_is_no_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "gkiller", "config", "show"],

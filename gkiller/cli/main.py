@@ -129,11 +129,20 @@ def _termination() -> Iterator[None]:
         yield
         return
 
+    asked = False
+
     def terminate(number: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
         raise SystemExit(TERMINATED)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except Exception as error:
+        # What was under way can swallow the exit and fail in its own way, as imports of extension modules do.
+        if asked:
+            raise SystemExit(TERMINATED) from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
