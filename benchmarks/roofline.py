@@ -24,13 +24,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
-import onnxruntime
 from document import insert
 from onnx import TensorProto, helper, numpy_helper
 
 from gkiller.data.batches import Tokens, scoring_batches, tokenize
 from gkiller.data.load import read_prepared
 from gkiller.model.directory import LoadedModel, load_model
+from gkiller.ort import onnxruntime
 
 BATCH = 16
 GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model.int8.onnx"}

@@ -81,9 +81,9 @@ def test_perforatedai_is_the_pinned_version():
     assert pinned.startswith(f"perforatedai=={checks.PERFORATEDAI};")
 
 
-def test_hub_is_not_asked_offline(monkeypatch):
+def test_the_hub_is_not_asked_unless_told_to(monkeypatch):
     monkeypatch.setattr(checks, "_ask", lambda *_: pytest.fail("asked"))
-    assert statuses(checks.check_hub(offline=True)) == ["skipped"]
+    assert statuses(checks.check_hub(online=False)) == ["skipped"]
 
 
 def test_unreachable_hub_is_a_warning():

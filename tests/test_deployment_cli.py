@@ -3,12 +3,12 @@
 import json
 import shutil
 
-import onnxruntime
 import pytest
 from deployment_helpers import save
 
 from gkiller.cli.model_checks import check_model
 from gkiller.model.directory import add_files, load_model
+from gkiller.ort import onnxruntime
 from gkiller.training.train import train
 
 LOOSE = (

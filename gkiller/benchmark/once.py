@@ -13,7 +13,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-LIBRARIES = ("numpy", "onnxruntime", "tokenizers")
+LIBRARIES = ("numpy", "gkiller.ort", "tokenizers")
 """What is most of the import, timed apart."""
 
 

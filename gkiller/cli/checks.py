@@ -98,10 +98,10 @@ def _perforatedai() -> Check:
     return Check("perforatedai", "ok", found)
 
 
-def check_hub(*, offline: bool, timeout: float = HUB_TIMEOUT) -> list[Check]:
+def check_hub(*, online: bool, timeout: float = HUB_TIMEOUT) -> list[Check]:
     """Return whether the Hugging Face hub answers; only hub data sets and hub encoders need it."""
-    if offline:
-        return [Check("hub", "skipped", "not asked: --offline")]
+    if not online:
+        return [Check("hub", "skipped", "not asked: gkiller doctor --online asks")]
     try:
         from huggingface_hub import constants
     except ImportError as error:

@@ -27,17 +27,19 @@ def doctor(
             help="Also score an exported model's probes, as where it was made; 'default' is the shipped one.",
         ),
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub.")] = False,
+    online: Annotated[
+        bool, typer.Option("--online/--offline", help="Ask whether the hub answers, over the network.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Check the set-up, down to a tiny training.
 
-    Versions, processor, device, perforatedai, the hub, settings, the run directory, the shipped files,
-    and a round trip: train, save, load, predict. Ends with 1 when a check failed; a hub that cannot be
-    reached is a warning. With MODEL, every graph of it must score as it did where it was exported: int8
-    arithmetic is not the same on every processor.
+    Versions, processor, device, perforatedai, settings, the run directory, the shipped files, and a round
+    trip: train, save, load, predict; with --online the hub, too. Ends with 1 when a check failed; a hub
+    that cannot be reached is a warning. With MODEL, every graph of it must score as it did where it was
+    exported: int8 arithmetic is not the same on every processor.
     """
-    found = _examine(offline=offline, model=model)
+    found = _examine(online=online, model=model)
     failed = [check for check in found if check.status == "failed"]
     if json:
         emit_json({"ok": not failed, "checks": found})
@@ -47,14 +49,14 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _examine(*, offline: bool, model: str | None) -> list[Check]:
+def _examine(*, online: bool, model: str | None) -> list[Check]:
     """Run the checks one after the other."""
     examinations: list[Callable[[], list[Check]]] = [
         checks.check_versions,
         checks.check_cpu,
         checks.check_device,
         checks.check_perforatedai,
-        partial(checks.check_hub, offline=offline),
+        partial(checks.check_hub, online=online),
         checks.check_settings,
         partial(checks.check_runs, Path.cwd()),
         checks.check_assets,

@@ -17,6 +17,7 @@ from gkiller.data.parquet import arrow_batch
 from gkiller.data.parts import SPLIT_ALIASES, Part
 from gkiller.data.rows import BATCH_ROWS, RawBatch
 from gkiller.errors import DataError, FormatError, HubUnavailableError, SourceNotFoundError
+from gkiller.private import silence_hub
 
 TIMEOUT_SECONDS = 10.0
 _OTHER_WAYS = (
@@ -149,6 +150,7 @@ def resolve_commit(repository: str, revision: str | None) -> str | None:
     """
     from huggingface_hub import HfApi, constants
 
+    silence_hub()
     if constants.HF_HUB_OFFLINE:
         return None
     with hub_faults(repository):
@@ -162,6 +164,7 @@ def load_splits(repository: str, config: str | None, revision: str | None) -> di
     import datasets
     from huggingface_hub import constants
 
+    silence_hub()
     offline = bool(constants.HF_HUB_OFFLINE)
     loaded = datasets.load_dataset(repository, config, revision=revision, streaming=not offline)
     return dict(loaded)

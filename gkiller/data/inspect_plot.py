@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gkiller.errors import OutputError, SettingsError
+from gkiller.private import matplotlib_apart
 
 # What is written about the file itself: the program's name, but no date, so that the bytes stay the same.
 METADATA: dict[str, dict[str, str | None]] = {
@@ -46,9 +47,10 @@ def plot_inspection(result: dict[str, Any], path: Path) -> None:
 
     """
     check_plot(path)
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with matplotlib_apart():
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -32,19 +32,20 @@ def quantise_plain(graph: onnx.ModelProto, scheme: Scheme) -> bytes:
         graph: of `gkiller.deployment.graph.export_plain`; it is not changed.
         scheme: int8 weights and dynamic activations; ``bits``, ``per_column`` and ``embeddings`` count.
     """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from gkiller.ort import quantization
 
+    tools = quantization()
     source = copy.deepcopy(graph)
     # The preparation that onnxruntime advises is what torch's exporter has done; so it says nothing.
     source.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     with TemporaryDirectory(prefix="gkiller-int8-") as folder:
         target = Path(folder) / "model.int8.onnx"
-        quantize_dynamic(
+        tools.quantize_dynamic(
             source,
             target,
             op_types_to_quantize=["MatMul", "Gemm", *(["Gather"] if scheme.embeddings == "int8" else [])],
             per_channel=scheme.per_column,
             reduce_range=scheme.bits < 8,
-            weight_type=QuantType.QInt8,
+            weight_type=tools.QuantType.QInt8,
         )
         return target.read_bytes()

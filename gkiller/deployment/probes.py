@@ -21,9 +21,9 @@ from gkiller.strict_json import parse_json
 
 if TYPE_CHECKING:
     import onnx
-    import onnxruntime
 
     from gkiller.model.directory import LoadedModel
+    from gkiller.ort import onnxruntime
 
 COUNT: Final = 64
 SEED: Final = 0

@@ -17,9 +17,8 @@ from gkiller.deployment.parity import Limits, Parity, ParityRows, compare
 from gkiller.deployment.runtime import score_tokens, session
 
 if TYPE_CHECKING:
-    import onnxruntime
-
     from gkiller.deployment.weights import Network
+    from gkiller.ort import onnxruntime
 
 Progress = Callable[[str, int, int | None], None]
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import onnx
-    import onnxruntime
+
+    from gkiller.ort import onnxruntime
 
 Scores = npt.NDArray[np.float64]
 
@@ -25,7 +26,7 @@ def session(graph: bytes | onnx.ModelProto, threads: int = 1) -> onnxruntime.Inf
         graph: the file's content, or the graph itself.
         threads: that one call may use.
     """
-    import onnxruntime
+    from gkiller.ort import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

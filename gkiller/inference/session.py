@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from gkiller.errors import ModelFormatError, one_line
 from gkiller.model.layout import REMEDY_DAMAGED
+from gkiller.ort import onnxruntime as ort
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"

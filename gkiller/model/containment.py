@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from gkiller.errors import DendriteError
+from gkiller.private import matplotlib_apart
 
 _TERMINATED = 128 + signal.SIGTERM
 # perforatedai writes its files in the first of several processes only, and then looks for them in each.
@@ -46,7 +47,8 @@ def _refuse_debugger(*_: Any, **__: Any) -> None:
 @contextlib.contextmanager
 def _plot_backend() -> Iterator[None]:
     """Give matplotlib its backend back: importing perforatedai sets it to one that draws no windows."""
-    import matplotlib
+    with matplotlib_apart():
+        import matplotlib
 
     # Read and written as in a plain dict: matplotlib's own access would choose a backend.
     before = dict.__getitem__(matplotlib.rcParams, "backend")

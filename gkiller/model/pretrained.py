@@ -28,6 +28,7 @@ from gkiller.model.architectures import (
     pooler_argument,
 )
 from gkiller.model.layout import usable_positions
+from gkiller.private import silence_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -114,6 +115,7 @@ def resolve_commit(repository: str, revision: str | None) -> str | None:
     """
     from huggingface_hub import HfApi, constants, errors
 
+    silence_hub()
     if constants.HF_HUB_OFFLINE:
         return None
     try:
@@ -164,9 +166,10 @@ def loading(where: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Let transformers log nothing and draw no bars while the block runs."""
+    """Let transformers log nothing, draw no bars and report nothing while the block runs."""
     from transformers import utils
 
+    silence_hub()
     talk: Any = utils.logging
     level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
     talk.set_verbosity(logging.CRITICAL)

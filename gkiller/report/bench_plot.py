@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from matplotlib.lines import Line2D
-
 from gkiller.errors import SettingsError
 from gkiller.files import writing
+from gkiller.private import matplotlib_apart
 from gkiller.report.drawing import GREY, colour, new_figure, plain, safe, save
+
+with matplotlib_apart():
+    from matplotlib.lines import Line2D
 
 if TYPE_CHECKING:
     from pathlib import Path

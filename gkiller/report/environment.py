@@ -71,9 +71,8 @@ def git_commit() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    answer = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True
-    )
+    command = ["git", "--no-optional-locks", *arguments]  # status would write to the index
+    answer = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True)
     return answer.stdout.strip()
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import onnxruntime
-
 from gkiller.errors import ResumeError
 from gkiller.inference.batches import LongText
 from gkiller.inference.bulk.chunks import Chunk, OnError, chunked
@@ -16,6 +14,7 @@ from gkiller.inference.bulk.formats import DIGITS, Answer, OutputFormat, Shape, 
 from gkiller.inference.bulk.reading import Source
 from gkiller.inference.bulk.sinks import Mark, Sink
 from gkiller.inference.classifier import CHUNK_ROWS, Classifier, Scored
+from gkiller.ort import onnxruntime
 
 Progress = Callable[[int, int | None], None]
 """``progress(rows done, rows in all)``; the latter is None where it is not known."""
