@@ -80,7 +80,8 @@ def test_words_hold_all_ids_and_know_their_place(text):
     assert [token for word in words for token in word.ids] == ENCODERS["shipped"].ids(text)
     places = [place for word in words for place in (word.start, word.end)]
     assert all(0 <= place <= len(text) for place in places)
-    assert [word.start for word in words] == sorted(word.start for word in words)
+    if not set(text) & {"\u202e", "\u2067"}:
+        assert [word.start for word in words] == sorted(word.start for word in words)
 
 
 def test_what_is_kept_by_the_word():
@@ -103,7 +104,7 @@ def test_words_that_are_disguised_keep_their_places():
     assert words[1].ids == words[3].ids == words[5].ids == ENCODERS["toy"].ids("idiot")
 
 
-def test_clean_keeps_the_length():
+def test_lone_surrogates_are_replaced():
     assert encoding.clean("a\ud800b\udfff") == "a\ufffdb\ufffd"
 
 

@@ -183,8 +183,7 @@ class TokenSystem:
 
     def length(self, text: str) -> int:
         """Return how many tokens a comment has, at most the limit."""
-        ids = self._tokenizer.encode(text).ids if self._encoder is None else self._ids(self._encoder, text)
-        return len(ids)
+        return int(self.prepare([text]).lengths[0])
 
 
 def open_system(spec: SystemSpec, threads: int = 1) -> System:

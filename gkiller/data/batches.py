@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from gkiller.model.visible import visible
 from gkiller.model.wordpiece import special_ids
 
 if TYPE_CHECKING:
@@ -91,10 +92,10 @@ def end_to_end(comments: Sequence[Sequence[int]], pad: int) -> Tokens:
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
-    """Tokenize comments; truncation is the tokenizer's own setting."""
+    """Tokenize comments as they are seen; truncation is the tokenizer's own setting."""
     pieces: list[npt.NDArray[np.int32]] = []
     for start in range(0, len(texts), _CHUNK):
-        encodings = tokenizer.encode_batch_fast(list(texts[start : start + _CHUNK]))
+        encodings = tokenizer.encode_batch_fast([visible(text) for text in texts[start : start + _CHUNK]])
         pieces.extend(np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings)
     starts = _starts([len(piece) for piece in pieces])
     flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)

@@ -164,11 +164,12 @@ def _length_counter(path: Path | None, max_length: int) -> Lengths:
     """Return a function from comments to their lengths, in tokens or, without a tokenizer, in words."""
     if path is None:
         return lambda texts: [len(text.split()) for text in texts]
+    from gkiller.data.batches import tokenize
     from gkiller.model.tokenizer import read_tokenizer
 
     tokenizer = read_tokenizer(Path(path), max_length)
     tokenizer.no_truncation()
-    return lambda texts: [len(encoding.ids) for encoding in tokenizer.encode_batch(texts)]
+    return lambda texts: tokenize(tokenizer, texts).lengths.tolist()
 
 
 def _summary(measures: _Measures, labels: tuple[str, ...], max_length: int) -> dict[str, Any]:

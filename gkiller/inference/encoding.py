@@ -21,6 +21,7 @@ from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from gkiller.model.disguises import may_be_disguised
+from gkiller.model.visible import visible, visible_places
 from gkiller.model.wordpiece import (
     check_padding,
     check_vocabulary,
@@ -35,7 +36,8 @@ Ids = npt.NDArray[np.int64]
 _MARKS = r"!-/:-@\[-`{-~"  # ASCII punctuation, each mark a word of its own in BERT's pre-tokenizer
 _ASCII_WORDS = re.compile(rf"[^\t\n\r {_MARKS}]+|[{_MARKS}]")
 _SPACED = re.compile(r"[^\t\n\r ]+")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # the tokenizer drops them: words may join
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_JOINED = re.compile(r"[\x0b\x0c\x1c-\x1f]")  # white space that the tokenizer drops: words may join
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 
 _KEPT_WORDS = 1 << 16
@@ -92,12 +94,16 @@ class Encoder:
         check_padding(self._tokenizer, config)
 
     def ids(self, text: str) -> list[int]:
-        """Return a comment's token ids; lone surrogates are read as U+FFFD, NULs and controls not at all."""
-        if not self.by_word or _CONTROLS.search(text) is not None:
-            return _ids(self._tokenizer, clean(text))
+        """Return a comment's token ids; see `clean` for how it is read."""
+        if not text.isascii() or _CONTROLS.search(text) is not None:
+            text = clean(text)
+            if _JOINED.search(text) is not None:
+                return _ids(self._tokenizer, text)
+        if not self.by_word:
+            return _ids(self._tokenizer, text)
         if self._disguises is not None and self._disguises.may_be_in(text):
             if not text.isascii():
-                return _ids(self._tokenizer, clean(text))
+                return _ids(self._tokenizer, text)
             text = self._disguises.undo(text)
         words = self._words
         ids: list[int] = []
@@ -105,7 +111,7 @@ class Encoder:
             for word in _ASCII_WORDS.findall(text.lower() if self._lowercase else text):
                 ids += words[word]
             return ids
-        for piece in _SPACED.findall(clean(text)):
+        for piece in _SPACED.findall(text):
             if piece.isascii():
                 for word in _ASCII_WORDS.findall(piece.lower() if self._lowercase else piece):
                     ids += words[word]
@@ -114,18 +120,26 @@ class Encoder:
         return ids
 
     def words(self, text: str) -> list[Word]:
-        """Return a comment's words with their places; their ids in a row are those of :meth:`ids`."""
-        encoding = self._tokenizer.encode(clean(text), add_special_tokens=False)
+        """Return a comment's words with their places; their ids in a row are those of :meth:`ids`.
+
+        The words stand in the order in which they are read, which differs from the order of their places
+        where the comment reverses a run.
+        """
+        seen, places = visible_places(text)
+        encoding = self._tokenizer.encode(_whole(seen), add_special_tokens=False)
         words: list[Word] = []
         last: int | None = None
         for token, number, (start, end) in zip(
             encoding.ids, encoding.word_ids, encoding.offsets, strict=True
         ):
+            here = places[start:end] or places[start : start + 1] or [len(text)]
+            first, stop = min(here), max(here) + (end > start)
             if words and number is not None and number == last:
                 word = words[-1]
-                words[-1] = Word(word.start, max(word.end, end), [*word.ids, token])
+                word.ids.append(token)
+                words[-1] = Word(min(word.start, first), max(word.end, stop), word.ids)
             else:
-                words.append(Word(start, end, [token]))
+                words.append(Word(first, stop, [token]))
             last = number
         return words
 
@@ -201,7 +215,11 @@ def _normalizer(parts: list[dict[str, Any]]) -> Normalizer:
 
 
 def clean(text: str) -> str:
-    """Return the text with U+FFFD for each lone surrogate; it keeps its length."""
+    """Return a comment as it is seen, with U+FFFD for each lone surrogate; see `gkiller.model.visible`."""
+    return _whole(visible(text))
+
+
+def _whole(text: str) -> str:
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 

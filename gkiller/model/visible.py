@@ -1,0 +1,139 @@
+r"""A comment as its readers see it: without characters that show nothing, and with reversed runs undone.
+
+Every tokenizer gets its comments from here, in training, in measuring and in scoring. Left out are:
+
+* Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt: soft hyphen, zero-width characters,
+  direction marks, variation selectors, tags, Hangul fillers;
+* control characters that are no white space, annotation marks and blanks that are no white space (U+2800);
+* marks that strike through or enclose a character (general category Me, U+20D0-20F0, U+0334-0338), and every
+  mark of a stack on one letter but the first two.
+
+What joins an emoji's parts stays, and so do the accents of letters. Text between a right-to-left override and
+its end is displayed from the right, so it is turned round (Unicode Standard Annex 9, without mirrored signs);
+letters of Hebrew and Arabic keep the order in which they are read.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+_CONTROLS = r"\x00-\x08\x0e-\x1b\x7f"
+_SHOWN_NEVER = (
+    _CONTROLS
+    + r"\x80-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200c\u200e\u200f"
+    r"\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    r"\u0334-\u0337\u0488\u0489\u1abe\u20d0-\u20f0\ua670-\ua672"
+)
+_EMOJI = (
+    r"\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299"
+    r"\U0001f000-\U0001faff"
+)
+_ACCENTS = r"\u0300-\u036f"
+_CONTROL = re.compile(f"[{_CONTROLS}]")
+_SUSPECT = re.compile(rf"[{_SHOWN_NEVER}{_ACCENTS}\u200d\ufe0f]")
+_HIDDEN = re.compile(
+    rf"[{_SHOWN_NEVER}]|[{_ACCENTS}](?<=[{_ACCENTS}]{{3}})|\u0338(?<=[A-Za-z0-9]\u0338)"
+    rf"|\ufe0f(?<![{_EMOJI}]\ufe0f)|\u200d(?!(?<=[{_EMOJI}\ufe0f]\u200d)[{_EMOJI}])"
+)
+_TURNS = re.compile(r"[\u202e\u2067]")
+_OVERRIDE, _POP, _ISOLATE, _POP_ISOLATE = "\u202e", "\u202c", "\u2067", "\u2069"
+_ISOLATES: Final = frozenset("\u2066\u2067\u2068")
+_MARKS: Final = _ISOLATES | frozenset("\u202a\u202b\u202c\u202d\u202e\u2069")
+_PARAGRAPH_ENDS: Final = frozenset("\n\r\x1c\x1d\x1e\x85\u2029")
+_DEEPEST: Final = 125
+"""Runs within runs; the annex ignores what is deeper."""
+
+
+def visible(text: str) -> str:
+    """Return a comment as it is seen; most are returned as they are."""
+    if (_CONTROL if text.isascii() else _SUSPECT).search(text) is None:
+        return text
+    return visible_places(text)[0] if _TURNS.search(text) else _HIDDEN.sub("", text)
+
+
+def visible_places(text: str) -> tuple[str, list[int]]:
+    """Return a comment as it is seen, and the place of each of its characters in the comment."""
+    hidden = {match.start() for match in _HIDDEN.finditer(text)}
+    order = _displayed(text) if _TURNS.search(text) else range(len(text))
+    places = [place for place in order if place not in hidden]
+    return "".join([text[place] for place in places]), places
+
+
+@dataclass
+class _Run:
+    """What stands between a direction mark and its end.
+
+    Attributes:
+        mark: which one.
+        isolates: how many isolates are open in it, itself included.
+        parts: places of characters that stay together, and runs within.
+        letters: whether a letter or a digit stands in it, outside of runs within.
+        from_right: whether its last part holds letters that are read from the right.
+    """
+
+    mark: str = ""
+    isolates: int = 0
+    parts: list[list[int] | _Run] = field(default_factory=list)
+    letters: bool = False
+    from_right: bool = False
+
+    def displayed(self) -> Iterator[list[int] | _Run]:
+        """Return the parts from left to right."""
+        turned = self.mark == _OVERRIDE or (self.mark == _ISOLATE and not self.letters)
+        return reversed(self.parts) if turned else iter(self.parts)
+
+    def add(self, character: str, place: int) -> None:
+        """Add a character: marks stay with their letter, and letters read from the right with each other."""
+        kind = unicodedata.bidirectional(character)
+        last = self.parts[-1] if self.parts else None
+        from_right = kind in ("R", "AL")
+        if isinstance(last, list) and (kind == "NSM" or (from_right and self.from_right)):
+            last.append(place)
+        else:
+            self.parts.append([place])
+            self.from_right = from_right
+        self.letters |= character.isalnum()
+
+
+def _displayed(text: str) -> list[int]:
+    """Return the places of a text's characters in the order in which they are displayed."""
+    whole = _Run()
+    opened = [whole]
+    for place, character in enumerate(text):
+        if character in _MARKS:
+            _turn(opened, character)
+            continue
+        if character in _PARAGRAPH_ENDS:
+            del opened[1:]
+        opened[-1].add(character, place)
+    order: list[int] = []
+    waiting = [whole.displayed()]
+    while waiting:
+        part = next(waiting[-1], None)
+        if part is None:
+            waiting.pop()
+        elif isinstance(part, _Run):
+            waiting.append(part.displayed())
+        else:
+            order += part
+    return order
+
+
+def _turn(opened: list[_Run], mark: str) -> None:
+    """Open a run or close the last one; an end without a beginning counts for nothing."""
+    last = opened[-1]
+    if mark == _POP_ISOLATE:
+        while last.isolates and opened.pop().mark not in _ISOLATES:
+            pass
+    elif mark == _POP:
+        if len(opened) > 1 and last.mark not in _ISOLATES:
+            opened.pop()
+    elif len(opened) <= _DEEPEST:
+        run = _Run(mark, last.isolates + (mark in _ISOLATES))
+        last.parts.append(run)
+        opened.append(run)
