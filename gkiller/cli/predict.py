@@ -102,7 +102,8 @@ def predict(
         text=with_text,
         only_flagged=only_flagged,
     )
-    job = Job(classifier, shape, long_text, on_error, batch_size, explain)
+    live = output is None and not resume
+    job = Job(classifier, shape, long_text, on_error, batch_size, explain, live)
     if direct and (json or (format_ is None and stdout().is_terminal)):
         _answer(job, texts or [], json=json)
         return
@@ -221,9 +222,9 @@ def _source(
                 "TEXT has neither columns nor a format", where="TEXT", remedy="these flags are for --input"
             )
         return from_texts(texts)
-    if path is not None:
+    if path is not None and str(path) != "-":
         return from_file(path, str(path), form, text_column=text_column, id_column=id_column)
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None or (path is None and sys.stdin.isatty()):
         raise SettingsError(
             "there is nothing to score",
             where="gkiller predict",
