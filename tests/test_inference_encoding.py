@@ -48,7 +48,7 @@ ANY = st.text(st.characters(), max_size=60)  # surrogates, NULs and all
 TRICKY = st.text(
     st.sampled_from(
         [
-            *"aаB1é́ß！½…😀中 \t\n\r.,!'[]#",
+            *"aаB1é́ß！½…😀中㐀豈 \t\n\r.,!'[]#",
             "\0",
             "\x1c",
             "\x7f",
