@@ -98,9 +98,9 @@ class Encoder:
         check_padding(self._tokenizer, config)
 
     def ids(self, text: str) -> list[int]:
-        """Return a comment's token ids; see `clean` for how it is read."""
+        """Return the token ids of a comment as it is seen, with U+FFFD for each lone surrogate."""
         if not text.isascii() or _CONTROLS.search(text) is not None:
-            text = clean(text)
+            text = clean(visible(text))
             if _JOINED.search(text) is not None:
                 return _ids(self._tokenizer, text)
         if not self.by_word:
@@ -130,7 +130,7 @@ class Encoder:
         where the comment reverses a run.
         """
         seen, places = visible_places(text)
-        encoding = self._tokenizer.encode(_whole(seen), add_special_tokens=False)
+        encoding = self._tokenizer.encode(clean(seen), add_special_tokens=False)
         words: list[Word] = []
         last: int | None = None
         for token, number, (start, end) in zip(
@@ -219,11 +219,7 @@ def _normalizer(parts: list[dict[str, Any]]) -> Normalizer:
 
 
 def clean(text: str) -> str:
-    """Return a comment as it is seen, with U+FFFD for each lone surrogate; see `gkiller.model.visible`."""
-    return _whole(visible(text))
-
-
-def _whole(text: str) -> str:
+    """Return the text with U+FFFD for each lone surrogate; it keeps its length."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
