@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from giants import roberta_tokenizer
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
@@ -103,6 +104,12 @@ def test_words_that_are_disguised_keep_their_places():
     words = ENCODERS["reading"].words(text)
     assert [text[w.start : w.end] for w in words] == ["You", "1d1ot", ",", "i.d.i.o.t", "or", "i d i o t"]
     assert words[1].ids == words[3].ids == words[5].ids == ENCODERS["toy"].ids("idiot")
+
+
+def test_a_long_word_takes_time_that_grows_with_its_length_alone():
+    """Copying its pieces for each new one would take an hour."""
+    [word] = Encoder(roberta_tokenizer().to_str(), "roberta", 16).words("q" * 1_000_000)
+    assert (word.start, word.end, len(word.ids)) == (0, 1_000_000, 1_000_000)
 
 
 def test_clean_keeps_the_length():

@@ -10,9 +10,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from toy import TINY, write_toy_csv
 
 import gkiller
+from gkiller.data import hub
+from gkiller.model import pretrained
+from gkiller.private import HUB
 
 ROOT = Path(__file__).parents[1]
 CALLS = "network,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
@@ -164,6 +168,17 @@ pathlib.Path.home().joinpath("trace").touch()
     assert len(found["network"]) == 3
     assert [Path(path).name for path in found["home"]] == ["trace"]
     assert len(found["made"]) == 1
+
+
+@pytest.mark.parametrize("ask", [pretrained.resolve_commit, hub.resolve_commit], ids=["model", "data"])
+def test_the_hub_is_told_nothing_but_what_is_asked_for(monkeypatch, ask):
+    for name in HUB:
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert ask("org/name", None) is None
+    assert {name: os.environ[name] for name in HUB} == HUB
+    assert constants.HF_HUB_DISABLE_TELEMETRY
 
 
 @pytest.mark.parametrize("folder", ["gkiller", "tests", "tools", "benchmarks", "recipes"])
