@@ -49,8 +49,8 @@ def silence_hub() -> None:
 def matplotlib_apart() -> Iterator[None]:
     """Import matplotlib inside of this block: it then keeps no list of fonts below the home directory.
 
-    Its list holds the fonts that come with matplotlib, in which gkiller draws, and it reads no matplotlibrc
-    of the user. Nothing changes where ``MPLCONFIGDIR`` is set or matplotlib has been imported before.
+    Its list holds the fonts that come with matplotlib (from 3.11 on), in which gkiller draws, and it reads no
+    matplotlibrc of the user. Nothing changes where ``MPLCONFIGDIR`` is set or matplotlib was imported before.
     """
     if _FONT_LIST not in sys.modules and "MPLCONFIGDIR" not in os.environ:
         with (

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from giants import roberta_tokenizer
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
@@ -13,6 +14,7 @@ from gkiller.inference import encoding
 from gkiller.inference.batches import BATCH_ROWS, BATCH_TOKENS, batches, make_windows, pad, window_starts
 from gkiller.inference.encoding import Encoder
 from gkiller.model.disguises import READINGS
+from gkiller.model.visible import visible
 
 
 def folding():
@@ -48,7 +50,7 @@ ANY = st.text(st.characters(), max_size=60)  # surrogates, NULs and all
 TRICKY = st.text(
     st.sampled_from(
         [
-            *"aаB1é́ß！½…😀中 \t\n\r.,!'[]#",
+            *"aаB1é́ß！½…😀中㐀豈 \t\n\r.,!'[]#",
             "\0",
             "\x1c",
             "\x7f",
@@ -69,7 +71,7 @@ SENTENCES = st.lists(
 
 @given(st.sampled_from(sorted(ENCODERS)), st.one_of(ANY, TRICKY, DISGUISED, SENTENCES.map(" ".join)))
 def test_ids_are_the_tokenizer_s(name, text):
-    expected = REFERENCE[name].encode(encoding.clean(text), add_special_tokens=False).ids
+    expected = REFERENCE[name].encode(encoding.clean(visible(text)), add_special_tokens=False).ids
     assert ENCODERS[name].ids(text) == expected
     assert ENCODERS[name].ids(text) == expected  # from what it has kept, now
 
@@ -104,7 +106,13 @@ def test_words_that_are_disguised_keep_their_places():
     assert words[1].ids == words[3].ids == words[5].ids == ENCODERS["toy"].ids("idiot")
 
 
-def test_lone_surrogates_are_replaced():
+def test_a_long_word_takes_time_that_grows_with_its_length_alone():
+    """Copying its pieces for each new one would take an hour."""
+    [word] = Encoder(roberta_tokenizer().to_str(), "roberta", 16).words("q" * 1_000_000)
+    assert (word.start, word.end, len(word.ids)) == (0, 1_000_000, 1_000_000)
+
+
+def test_clean_keeps_the_length():
     assert encoding.clean("a\ud800b\udfff") == "a\ufffdb\ufffd"
 
 
@@ -129,7 +137,7 @@ def test_another_kind_of_tokenizer_is_asked_for_the_whole(text):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     encoder = Encoder(tokenizer.to_str(), "toy", 16)
     tokenizer.encode_special_tokens = True  # "[CLS]" written out is ordinary text
-    assert encoder.ids(text) == tokenizer.encode(encoding.clean(text), add_special_tokens=False).ids
+    assert encoder.ids(text) == tokenizer.encode(encoding.clean(visible(text)), add_special_tokens=False).ids
 
 
 def test_broken_tokenizers_are_refused():

@@ -119,7 +119,7 @@ def anchors(path):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "docs/dendrites.md"])
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "docs/dendrites.md", "docs/privacy.md"])
 def test_links_lead_somewhere(name):
     source = ROOT / name
     for target in re.findall(r"\]\(([^)\s]+)\)", source.read_text(encoding="utf-8")):

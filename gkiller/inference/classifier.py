@@ -56,8 +56,8 @@ class Classifier:
     """Scores comments; `load` makes one. It may be used from several threads and after a fork.
 
     Any text has an answer: what the tokenizer does not know is [UNK], an empty text or one of white space
-    alone is scored as a comment without a word, NULs and control characters are ignored, and a lone
-    surrogate counts as U+FFFD.
+    alone is scored as a comment without a word, characters that show nothing are ignored, and a lone
+    surrogate counts as U+FFFD; see `gkiller.model.visible`.
 
     Attributes:
         labels: in the order of the columns of `predict_proba`.

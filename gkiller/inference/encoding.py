@@ -36,6 +36,8 @@ Ids = npt.NDArray[np.int64]
 _MARKS = r"!-/:-@\[-`{-~"  # ASCII punctuation, each mark a word of its own in BERT's pre-tokenizer
 _ASCII_WORDS = re.compile(rf"[^\t\n\r {_MARKS}]+|[{_MARKS}]")
 _SPACED = re.compile(r"[^\t\n\r ]+")
+_CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff"  # each character a word of its own in BERT's normalizer
+_SPACED_OR_CHINESE = re.compile(rf"[{_CHINESE}]|[^\t\n\r {_CHINESE}]+")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _JOINED = re.compile(r"[\x0b\x0c\x1c-\x1f]")  # white space that the tokenizer drops: words may join
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
@@ -80,7 +82,9 @@ class Encoder:
         self.pad, self.cls, self.sep = special.kept
         self.mask = special.unknown if special.mask is None else special.mask
         self.by_word = _reads_word_by_word(self._tokenizer)
-        self._lowercase = self.by_word and _normalizers(self._tokenizer)[-1]["lowercase"]
+        bert = _normalizers(self._tokenizer)[-1] if self.by_word else {}
+        self._lowercase = bert.get("lowercase", False)
+        self._pieces = _SPACED_OR_CHINESE if bert.get("handle_chinese_chars") else _SPACED
         self._disguises = _Disguises.of(self._tokenizer) if self.by_word else None
         self._words = _Words(self._disguises.without if self._disguises else self._tokenizer)
 
@@ -94,9 +98,9 @@ class Encoder:
         check_padding(self._tokenizer, config)
 
     def ids(self, text: str) -> list[int]:
-        """Return a comment's token ids; see `clean` for how it is read."""
+        """Return the token ids of a comment as it is seen, with U+FFFD for each lone surrogate."""
         if not text.isascii() or _CONTROLS.search(text) is not None:
-            text = clean(text)
+            text = clean(visible(text))
             if _JOINED.search(text) is not None:
                 return _ids(self._tokenizer, text)
         if not self.by_word:
@@ -111,7 +115,7 @@ class Encoder:
             for word in _ASCII_WORDS.findall(text.lower() if self._lowercase else text):
                 ids += words[word]
             return ids
-        for piece in _SPACED.findall(text):
+        for piece in self._pieces.findall(text):
             if piece.isascii():
                 for word in _ASCII_WORDS.findall(piece.lower() if self._lowercase else piece):
                     ids += words[word]
@@ -126,7 +130,7 @@ class Encoder:
         where the comment reverses a run.
         """
         seen, places = visible_places(text)
-        encoding = self._tokenizer.encode(_whole(seen), add_special_tokens=False)
+        encoding = self._tokenizer.encode(clean(seen), add_special_tokens=False)
         words: list[Word] = []
         last: int | None = None
         for token, number, (start, end) in zip(
@@ -215,11 +219,7 @@ def _normalizer(parts: list[dict[str, Any]]) -> Normalizer:
 
 
 def clean(text: str) -> str:
-    """Return a comment as it is seen, with U+FFFD for each lone surrogate; see `gkiller.model.visible`."""
-    return _whole(visible(text))
-
-
-def _whole(text: str) -> str:
+    """Return the text with U+FFFD for each lone surrogate; it keeps its length."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 

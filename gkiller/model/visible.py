@@ -5,8 +5,8 @@ Every tokenizer gets its comments from here, in training, in measuring and in sc
 * Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt: soft hyphen, zero-width characters,
   direction marks, variation selectors, tags, Hangul fillers;
 * control characters that are no white space, annotation marks and blanks that are no white space (U+2800);
-* marks that strike through or enclose a character (general category Me, U+20D0-20F0, U+0334-0338), and every
-  mark of a stack on one letter but the first two.
+* marks that strike through, underline or enclose (general category Me, U+20D0-20F0) and others that are no
+  accent of a Latin letter, every mark on a digit, and of a stack on one letter all but the first two.
 
 What joins an emoji's parts stays, and so do the accents of letters. Text between a right-to-left override and
 its end is displayed from the right, so it is turned round (Unicode Standard Annex 9, without mirrored signs);
@@ -23,11 +23,11 @@ from typing import Final
 
 _CONTROLS = r"\x00-\x08\x0e-\x1b\x7f"
 _SHOWN_NEVER = (
-    _CONTROLS
-    + r"\x80-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200c\u200e\u200f"
+    _CONTROLS + r"\x80-\x84\x86-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200c\u200e\u200f"
     r"\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb"
     r"\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-    r"\u0334-\u0337\u0488\u0489\u1abe\u20d0-\u20f0\ua670-\ua672"
+    r"\u0305\u030d\u030e\u0310\u0312\u0315-\u031a\u031c-\u0322\u032a-\u032c\u032f\u0332-\u0337\u0339-\u033f"
+    r"\u0346-\u0357\u0359-\u036f\u0488\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ua670-\ua672\ufe20-\ufe2f"
 )
 _EMOJI = (
     r"\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299"
@@ -37,7 +37,8 @@ _ACCENTS = r"\u0300-\u036f"
 _CONTROL = re.compile(f"[{_CONTROLS}]")
 _SUSPECT = re.compile(rf"[{_SHOWN_NEVER}{_ACCENTS}\u200d\ufe0f]")
 _HIDDEN = re.compile(
-    rf"[{_SHOWN_NEVER}]|[{_ACCENTS}](?<=[{_ACCENTS}]{{3}})|\u0338(?<=[A-Za-z0-9]\u0338)"
+    rf"[{_SHOWN_NEVER}]|[{_ACCENTS}](?<=[{_ACCENTS}]{{3}})"
+    rf"|\u0338(?<=[A-Za-z]\u0338)|[{_ACCENTS}](?:(?<=[0-9@$!].)|(?<=[0-9@$!][{_ACCENTS}].))"
     rf"|\ufe0f(?<![{_EMOJI}]\ufe0f)|\u200d(?!(?<=[{_EMOJI}\ufe0f]\u200d)[{_EMOJI}])"
 )
 _TURNS = re.compile(r"[\u202e\u2067]")
