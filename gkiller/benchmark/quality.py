@@ -15,7 +15,7 @@ from gkiller.benchmark.systems import Scores, System, SystemSpec, open_system, s
 from gkiller.errors import LabelMismatchError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.significance import Paired, Side, Verdict, compare_sides, verdict
-from gkiller.evaluation.thresholds import Threshold, tune_thresholds
+from gkiller.evaluation.thresholds import Threshold, kept_notes, tune_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,12 +87,19 @@ class Quality:
     Attributes:
         thresholds: by key and label, tuned on the validation split.
         rule: what they are tuned for, such as "max f1".
+        kept: a line for each threshold that could not be tuned.
         sets: in the order they were given, the validation split first.
     """
 
     thresholds: dict[str, dict[str, float]]
     rule: str
     sets: tuple[SetQuality, ...]
+    kept: tuple[str, ...] = ()
+
+    def warnings(self) -> list[str]:
+        """Return which thresholds could not be tuned, and which figures rest on few rows."""
+        rough = [line for one in self.sets for line in next(iter(one.systems.values())).rough(one.name)]
+        return [*self.kept, *rough]
 
 
 def scored_specs(specs: Sequence[SystemSpec]) -> list[SystemSpec]:
@@ -133,7 +140,9 @@ def measure_quality(
     tables = {spec.key: _tables(spec, sets, threads, progress, cache) for spec in chosen}
     tuned = {spec.key: _tune(spec, sets[0], tables[spec.key][sets[0].name], settings) for spec in chosen}
     thresholds = {key: {label: one.value for label, one in own.items()} for key, own in tuned.items()}
-    rule = next(iter(tuned[chosen[0].key].values())).target
+    targets = [one.target for one in tuned[chosen[0].key].values()]
+    rule = next((target for target in targets if target != "none"), "none")
+    kept = tuple(f"{key}: {line}" for key, own in tuned.items() for line in kept_notes(own))
     pairs = duel_pairs(chosen)
     found = []
     for done, one in enumerate(sets):
@@ -151,7 +160,7 @@ def measure_quality(
         ]
         found.append(SetQuality(one.name, len(one.rows), systems, tuple(duels)))
     progress("resampling", len(sets), len(sets))
-    return Quality(thresholds, rule, tuple(found))
+    return Quality(thresholds, rule, tuple(found), kept)
 
 
 def duel_pairs(specs: Sequence[SystemSpec]) -> list[tuple[SystemSpec, SystemSpec]]:

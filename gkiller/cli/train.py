@@ -66,9 +66,11 @@ def train(
         )
     if not result.first:
         return
-    _warn(result)
+    warnings = _warnings(result)
+    for line in warnings:
+        warn(line)
     if json:
-        emit_json(_facts(result))
+        emit_json({**_facts(result), "warnings": warnings})
         return
     _show(result, settings)
 
@@ -122,13 +124,18 @@ def _facts(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _warn(result: TrainResult) -> None:
+def _warnings(result: TrainResult) -> list[str]:
     from gkiller.evaluation.chance import learnt_nothing
+    from gkiller.evaluation.thresholds import kept_notes
 
-    if unlearnt := learnt_nothing(result.finished.evaluation):
-        warn(f"no better than chance on validation: {', '.join(unlearnt)}; try a lower --lr or more epochs")
+    finished = result.finished
+    warnings = [*kept_notes(finished.thresholds), *finished.evaluation.rough("validation")]
+    if unlearnt := learnt_nothing(finished.evaluation):
+        names = ", ".join(unlearnt)
+        warnings.append(f"no better than chance on validation: {names}; try a lower --lr or more epochs")
     if result.manifest["data"]["synthetic"]:
-        warn("trained on the synthetic sample: a demonstration, not a model for real comments")
+        warnings.append("trained on the synthetic sample: a demonstration, not a model for real comments")
+    return warnings
 
 
 def _show(result: TrainResult, settings: Settings) -> None:
