@@ -37,8 +37,8 @@ class Scorer:
         name: as it was given.
         labels: L labels that it scores, in the order of its scores' columns.
         score: gives the scores.
-        thresholds: stored in it, by label; empty for a classifier of transformers; of a file of scores those of
-            the labels that it has flags of.
+        thresholds: stored in it, by label; empty for a classifier of transformers; of a file of scores
+            of the labels that it has flags of.
         path: a gkiller model's directory, else None.
         tuned: what a gkiller model records of its thresholds, as gkiller.json holds it.
         origin: where the thresholds are from.
