@@ -48,7 +48,7 @@ def weights(run):
 
 def rigged(monkeypatch, count):
     """Keep so many dendrites, whatever the scores say."""
-    monkeypatch.setattr("gkiller.training.finish.kept_dendrites", lambda best, gain: count)
+    monkeypatch.setattr("gkiller.training.finish.kept_dendrites", lambda gains: count)
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ def run_scripted(tiny, tmp_path, monkeypatch, scores, *overrides):
         tiny(SMALL, *overrides), tmp_path, lambda e: notes.append(e.message) if e.kind == "note" else None
     ) as (trainer, rows):
         progress = trainer.run()
-    return progress, rows, notes
+    return progress, rows, [note for note in notes if "per Linear: AP" not in note]
 
 
 def test_patience_ends_a_phase(tiny, tmp_path, monkeypatch):

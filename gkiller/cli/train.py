@@ -116,6 +116,7 @@ def _facts(result: TrainResult) -> dict[str, Any]:
         "parameters": finished.parameters,
         "best": result.manifest["best"],
         "dendrites_kept": finished.dendrites,
+        "dendrite_gains": result.manifest["dendrite_gains"],
         "dendrites": finished.dendrite_report,
         "fold_difference": finished.fold_difference,
         "thresholds": {label: t.as_dict() for label, t in finished.thresholds.items()},
@@ -149,6 +150,8 @@ def _show(result: TrainResult, settings: Settings) -> None:
 
 
 def _summary(result: TrainResult, settings: Settings) -> list[tuple[str, str]]:
+    from gkiller.training.gain import gain_line
+
     finished, progress = result.finished, result.progress
     metric = settings.train.metric.upper()
     rows = [("parameters", f"{finished.parameters:,}")]
@@ -160,8 +163,7 @@ def _summary(result: TrainResult, settings: Settings) -> list[tuple[str, str]]:
         for count, score in sorted(progress.best.items())
     ]
     if settings.dendrites.enabled:
-        kept = f"kept, {finished.dendrites} per Linear" if finished.dendrites else "taken off: no gain"
-        rows.append(("dendrites", kept))
+        rows += [("dendrites", gain_line(count, gain)) for count, gain in sorted(progress.gains.items())]
     if finished.dendrite_report:
         ap = finished.dendrite_report["ap"]
         rows.append(("AP with dendrites zeroed / at their mean", f"{ap['zeroed']:.4f} / {ap['mean']:.4f}"))

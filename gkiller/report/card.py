@@ -66,7 +66,7 @@ def model_card(facts: CardFacts) -> str:
         synthetic_note=_SYNTHETIC if data["synthetic"] else "Trained with `gkiller train`.",
         labels=", ".join(facts.labels),
         parameters=f"{facts.parameters:,}",
-        dendrites=grown if facts.dendrites else "none kept",
+        dendrites=_dendrite_row(grown if facts.dendrites else "none kept", facts.manifest),
         encoder=_encoder_row(facts.manifest.get("network")),
         max_length=facts.max_length,
         source=public_source(str(data["source"])),
@@ -80,6 +80,14 @@ def model_card(facts: CardFacts) -> str:
         thresholds=threshold_list(facts.thresholds),
         directory="path/to/this/directory",
     )
+
+
+def _dendrite_row(text: str, manifest: Mapping[str, Any]) -> str:
+    """Return the dendrites with what each gained on validation, where that was recorded."""
+    for gain in manifest.get("dendrite_gains", {}).values():
+        span = "no interval" if gain["low"] is None else f"{gain['low']:+.4f} to {gain['high']:+.4f}"
+        text += f"; {gain['metric'].upper()} {gain['gain']:+.4f} ({span}), {gain['reason']}"
+    return text
 
 
 def _encoder_row(network: Mapping[str, Any] | None) -> str:
