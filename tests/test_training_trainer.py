@@ -101,7 +101,9 @@ def test_by_correlation_the_function_waits_for_the_top_weights(tiny, tmp_path):
 
 def test_two_dendrites_are_grown_one_after_the_other(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "validate", scripted([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]))
-    seen, rows = watch(tiny(SMALL, "dendrites.count=2", "dendrites.lr=0.05"), tmp_path)
+    seen, rows = watch(
+        tiny(SMALL, "dendrites.count=2", "dendrites.lr=0.05", "dendrites.min_gain=0"), tmp_path
+    )
     assert [row["dendrites"] for row in rows] == [0, 0, 1, 1, 1, 2, 2, 2]
     phase, before, _, after, _ = seen[6]
     assert (phase.name, phase.dendrites) == ("dendrite", 2)
