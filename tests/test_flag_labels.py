@@ -283,37 +283,3 @@ def test_a_label_that_the_data_lack_cannot_be_tuned(call, tmp_path):
     code, _, err = call("threshold", "default", *columns, "--labels", "toxicty", "--out", "mine")
     assert (code, "did you mean 'toxicity'" in err) == (2, True)
     assert not (tmp_path / "mine").exists()
-
-
-# -- labels that cannot be tuned ----------------------------------------------------------------
-
-
-def test_a_label_without_positives_keeps_its_stored_threshold(call, tmp_path):
-    """Report spaCy#7018."""
-    data = tmp_path / "two.csv"
-    rows = [f"{'you idiot' if i % 4 == 0 else 'thank you'} {i},{int(i % 4 == 0)},0" for i in range(240)]
-    data.write_text("text,toxicity,threat\n" + "\n".join(rows) + "\n")
-    before = load().thresholds["threat"]
-    flags = ("--data", data, "--label-columns", "toxicity,threat", "--json")
-    code, out, err = call("threshold", "default", *flags, "--out", "mine")
-    assert code == 0, err
-    stored = json.loads((tmp_path / "mine" / "gkiller.json").read_text())["thresholds"]
-    from gkiller.evaluation.deployed import load_any
-
-    assert stored["threat"] == load_any("default").metadata["thresholds"]["threat"]
-    assert stored["toxicity"]["tuned_on"]["rows"] == 240
-    line = f"threat: threshold kept at {before:.4g}: there are only negatives"
-    assert line in json.loads(out)["warnings"]
-    assert f"warning: {line}" in err
-    assert any("severe_toxicity" in line and "lack" in line for line in json.loads(out)["warnings"])
-
-
-@pytest.mark.parametrize("label", [0, 1])
-def test_where_no_label_can_be_tuned_nothing_is_written(call, tmp_path, label):
-    (tmp_path / "one.csv").write_text("text,toxicity\n" + "".join(f"words {i},{label}\n" for i in range(20)))
-    code, out, _ = call("threshold", "default", "--data", "one.csv", "--json", "--out", "mine")
-    answer = json.loads(out)
-    assert (code, answer["error"]) == (50, "ThresholdTargetError")
-    assert "toxicity: threshold kept at" in answer["what"]
-    assert answer["remedy"]
-    assert not (tmp_path / "mine").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from gkiller.errors import LabelMismatchError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.significance import Paired, Side, Verdict, compare_sides, verdict
 from gkiller.evaluation.thresholds import Threshold, kept_notes, tune_thresholds
+from gkiller.model.layout import META, read_labels, read_thresholds
+from gkiller.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gkiller.data.dataset import Split
     from gkiller.evaluation.results import Evaluation
     from gkiller.settings.definition import EvaluationSettings
@@ -233,7 +234,16 @@ def _tune(
             remedy="leave it out, or compare on data that have one of its labels",
         )
     truth, scores = _columns(spec, valid, table, labels)
-    return tune_thresholds(labels, truth, scores, valid.rows.weights, **settings.tuning())
+    stored = _stored(spec)
+    return tune_thresholds(labels, truth, scores, valid.rows.weights, stored=stored, **settings.tuning())
+
+
+def _stored(spec: SystemSpec) -> dict[str, float]:
+    """Return a gkiller model's own thresholds, which those that cannot be tuned keep; of others nothing."""
+    if spec.kind != "gkiller":
+        return {}
+    content = parse_json((Path(spec.path) / META).read_bytes())
+    return read_thresholds(content["thresholds"], read_labels(content["labels"]))
 
 
 def _evaluate(

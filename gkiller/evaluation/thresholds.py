@@ -252,6 +252,21 @@ def _kept(ranking: Ranking, reason: str, value: float) -> Threshold:
     )
 
 
+def stored_entries(
+    tuned: Mapping[str, Threshold], before: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return what gkiller.json says of thresholds: of a label that was not tuned what it said before.
+
+    Args:
+        tuned: by label.
+        before: what it said; it may lack labels.
+    """
+    return {
+        label: dict(before[label]) if one.note and label in before else one.as_dict()
+        for label, one in tuned.items()
+    }
+
+
 def kept_notes(tuned: Mapping[str, Threshold]) -> list[str]:
     """Return a line for each label that was not tuned, with the reason."""
     return [f"{label}: threshold {one.note}" for label, one in tuned.items() if one.note]
