@@ -60,7 +60,7 @@ def test_json_is_one_object_and_the_rest_is_lines(call, tiny_flags):
     gain = found["dendrite_gains"]["1"]
     assert (gain["kept"], found["dendrites_kept"]) == (False, 0)
     assert "1 dendrite per Linear: AP" in err
-    assert "taken off, the gain is not beyond its paired interval" in err
+    assert "taken off: the gain's paired interval is not above 0" in err
     assert "toxicity" in found["validation"]["labels"]
     phases = [line for line in err.splitlines() if line.startswith("phase")]
     assert [line.split(":")[1].split(",")[0].strip() for line in phases] == ["neuron", "dendrite", "joint"]

@@ -42,15 +42,15 @@ def test_a_gain_on_ten_positives_is_not_enough():
     gain = found(truth, scores)
     assert gain.gain > 0
     assert gain.low < 0 < gain.high
-    assert (gain.kept, gain.reason) == (False, "the gain is not beyond its paired interval")
-    assert "taken off, the gain is not beyond" in gain_line(1, gain)
+    assert (gain.kept, gain.reason) == (False, "the gain's paired interval is not above 0")
+    assert "taken off: the gain's paired interval" in gain_line(1, gain)
 
 
 def test_the_same_gain_on_many_positives_is():
     truth, scores = sides(8000, 400, 0.3)
     gain = found(truth, scores)
     assert 0 < gain.low < gain.gain < gain.high
-    assert (gain.kept, gain.reason) == (True, "the gain is beyond its paired interval")
+    assert (gain.kept, gain.reason) == (True, "the gain's paired interval is above 0")
     back = found(truth, scores[::-1])
     assert (back.kept, back.high < 0) == (False, True)
     assert (back.low, back.high) == pytest.approx((-gain.high, -gain.low))
@@ -197,10 +197,10 @@ def test_dendrites_without_a_clear_gain_are_taken_off(tiny, tmp_path):
     assert result.finished.dendrites == 0
     gain = result.manifest["dendrite_gains"]["1"]
     assert gain["low"] <= 0 < gain["gain"] < gain["high"] + 1e-9
-    assert (gain["kept"], gain["reason"]) == (False, "the gain is not beyond its paired interval")
+    assert (gain["kept"], gain["reason"]) == (False, "the gain's paired interval is not above 0")
     ap = result.finished.evaluation.labels[0].ap.value
     assert ap == pytest.approx(result.progress.best[0], abs=1e-6)
     assert json.loads((result.run.path / "manifest.json").read_text())["dendrite_gains"]["1"] == gain
     card = (result.run.path / "model" / "README.md").read_text()
     assert "none kept; AP +0." in card
-    assert "the gain is not beyond its paired interval" in card
+    assert "the gain's paired interval is not above 0" in card

@@ -67,7 +67,7 @@ class Gain:
         span = "none" if self.low is None else f"{self.low:+.4f} to {self.high:+.4f}"
         figures = f"{self.metric.upper()} {self.before:.4f} to {self.after:.4f}, gain {self.gain:+.4f}"
         verdict = "kept" if self.kept else "taken off"
-        return f"{figures} ({self.confidence:.0%} interval {span}): {verdict}, {self.reason}"
+        return f"{figures} ({self.confidence:.0%} interval {span}); {verdict}: {self.reason}"
 
 
 def judge(
@@ -95,7 +95,7 @@ def judge(
         reason = f"{'above' if kept else 'not above'} dendrites.min_gain ({least:g})"
     else:
         kept = low is not None and low > 0
-        reason = f"the gain is {'' if kept else 'not '}beyond its paired interval"
+        reason = f"the gain's paired interval is {'' if kept else 'not '}above 0"
     return Gain(metric, *best, low, high, own.confidence, kept, reason)
 
 
