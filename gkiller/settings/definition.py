@@ -236,7 +236,7 @@ class DendriteSettings(_Section):
     min_gain: float | None = setting(
         None,
         "A dendrite stays when the validation metric gains more than this: 0 for any gain, -1 always; when "
-        "not set, where the gain is beyond its paired bootstrap interval.",
+        "not set, where the paired bootstrap interval of the gain is above 0.",
         ge=-1,
         le=1,
     )
