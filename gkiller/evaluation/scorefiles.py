@@ -87,8 +87,7 @@ class ScoreFile:
         Raises:
             ScoreRangeError: no threshold does, but for rounding.
         """
-        assert self.flags is not None
-        assert self.labels[column] in self.decided, self.records.name
+        assert self.flags is not None, self.records.name
         where = f"{self.records.name}, label {self.labels[column]!r}"
         return flag_threshold(self.scores[:, column], self.flags[:, column], where)
 
@@ -149,14 +148,10 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
             where=name,
             remedy=f"it holds: {', '.join(columns[:20])}; name the data's labels with --label-columns",
         )
-    return ScoreFile(
-        records,
-        chosen,
-        np.array(table, dtype=np.float64),
-        np.array(flags, dtype=bool) if has_flags else None,
-        # A label that does not decide in some rows has no flags there.
-        tuple(label for label in chosen if has_flags and all(label in some for some in decided)),
-    )
+    # A label that does not decide in some rows has no flags there.
+    known = tuple(label for label in chosen if has_flags and all(label in some for some in decided))
+    raised_table = np.array(flags, dtype=bool) if has_flags else None
+    return ScoreFile(records, chosen, np.array(table, dtype=np.float64), raised_table, known)
 
 
 def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> float:

@@ -114,8 +114,7 @@ def tune_thresholds(
         ranking = rank(table[:, i], probabilities[:, i], mass)
         candidates = _candidates(ranking)
         if not len(candidates.values):
-            why = ranking.one_class or "all scores are equal"
-            tuned[label] = _kept(ranking, why, (stored or {}).get(label, HALF))
+            tuned[label] = _kept(ranking, (stored or {}).get(label, HALF))
             continue
         if min_precision is not None:
             best, target = _reaching(label, "precision", min_precision, candidates)
@@ -233,7 +232,7 @@ def _require(label: str, name: str, reached: FloatArray, other: FloatArray, targ
     )
 
 
-def _kept(ranking: Ranking, reason: str, value: float) -> Threshold:
+def _kept(ranking: Ranking, value: float) -> Threshold:
     """Return a threshold that stays as it is, with what it reaches."""
     pos, neg = ranking.positives, ranking.negatives
     at = pos.scores >= value, neg.scores >= value
@@ -248,7 +247,7 @@ def _kept(ranking: Ranking, reason: str, value: float) -> Threshold:
         target="none",
         positives=len(pos.rows),
         n=len(pos.rows) + len(neg.rows),
-        note=f"kept at {value:.4g}: {reason}",
+        note=f"kept at {value:.4g}: {ranking.one_class or 'all scores are equal'}",
     )
 
 
