@@ -326,7 +326,7 @@ class EvaluationError(GkillerError):
 
 
 class ThresholdTargetError(EvaluationError):
-    """No threshold reaches the asked precision or recall."""
+    """No threshold reaches the asked precision or recall, or none can be tuned."""
 
     exit_code = 50
 

@@ -36,7 +36,7 @@ from default import MIXTURES, own_comments, prepare, taught_by, transfer, write_
 
 from gkiller.data.load import load_dataset
 from gkiller.evaluation.evaluate import evaluate
-from gkiller.evaluation.thresholds import tune_thresholds
+from gkiller.evaluation.thresholds import stored_entries, tune_thresholds
 from gkiller.model.classifier import parameter_count
 from gkiller.model.directory import LoadedModel, load_model, save_model, stored_files
 from gkiller.model.layout import TOKENIZER
@@ -107,9 +107,9 @@ def save_tuned(found: LoadedModel, tokenizer: str, run: Path, out: Path, seed: o
     valid = load_dataset(own.data, cache=out / "cache").split("valid")
     scores = score_texts(found, valid.texts, own.evaluation.batch_size)
     measured = (found.labels, valid.labels, scores, valid.weights)
-    thresholds = {
-        label: one.as_dict() for label, one in tune_thresholds(*measured, **own.evaluation.tuning()).items()
-    }
+    before = found.metadata.get("thresholds", {})
+    tuned = tune_thresholds(*measured, stored=found.thresholds, **own.evaluation.tuning())
+    thresholds = stored_entries(tuned, before)
     cuts = {label: one["value"] for label, one in thresholds.items()}
     manifest = json.loads((run / "manifest.json").read_text("utf-8"))
     card = model_card(

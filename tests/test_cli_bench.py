@@ -120,6 +120,8 @@ def test_json_is_one_object_with_everything(call, place, timings):
     assert whole["value"] == pytest.approx(5 / 1.1)
     assert found["systems"][1]["cold"]["peak_bytes"] == 5 << 20
     assert any("no onnx int8 graph" in line for line in found["warnings"])
+    rough = [line for line in found["warnings"] if line.startswith("fewer than 50 positives or negatives in")]
+    assert ["in valid: toxicity" in line or "in test: toxicity" in line for line in rough] == [True, True]
 
 
 def test_thresholds_are_tuned_on_validation_rows_whatever_is_stored(call, place):

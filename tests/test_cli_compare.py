@@ -8,7 +8,7 @@ from toy import write_toy_csv
 
 pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
 QUICK = ("--resamples", 10)
-FEW = "toxicity: 4 positives: its intervals are rough, and those of its slices more so"
+FEW = "fewer than 50 positives or negatives: toxicity (4 positives): figures and intervals are rough"
 
 
 @pytest.fixture

@@ -186,6 +186,9 @@ def test_rows_that_the_model_has_learnt_are_warned_of(suite, place):
     found = suite("robustness", "runs/d1", "--split", "train", "--kinds", "leet")
     assert found["split"] == "train"
     assert "runs/d1: the model was trained on these rows" in found["warnings"][0]
+    assert any(
+        line.startswith("fewer than 50 positives or negatives: toxicity (") for line in found["warnings"]
+    )
     assert suite("robustness", "runs/d1", "--kinds", "leet", "--rate", "0.5")["split"] == "test"
 
 

@@ -54,6 +54,13 @@ def test_json_is_one_object_and_the_rest_is_lines(call, tiny_flags):
     assert found["epochs"] == 3
     assert found["fold_difference"] <= 1e-5
     assert set(found["thresholds"]) == {"toxicity"}
+    rough = "fewer than 50 positives or negatives in validation: toxicity (4 positives)"
+    assert [line.startswith(rough) for line in found["warnings"]][:1] == [True]
+    assert f"warning: {rough}" in err
+    gain = found["dendrite_gains"]["1"]
+    assert (gain["kept"], found["dendrites_kept"]) == (False, 0)
+    assert "1 dendrite per Linear: AP" in err
+    assert "taken off: the gain's paired interval is not above 0" in err
     assert "toxicity" in found["validation"]["labels"]
     phases = [line for line in err.splitlines() if line.startswith("phase")]
     assert [line.split(":")[1].split(",")[0].strip() for line in phases] == ["neuron", "dendrite", "joint"]

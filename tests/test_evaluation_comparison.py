@@ -415,7 +415,7 @@ def test_few_positives_or_negatives_are_told(tmp_path):
     found.rows.labels[:] = 1
     found.rows.labels[:12] = 0
     (line,) = compare(found, a, a, FEW).rough()
-    assert line.startswith("toxicity: 12 negatives: its intervals are rough")
+    assert "fewer than 50 positives or negatives: toxicity (12 negatives)" in line
 
 
 def test_examples_are_those_decided_differently_first(tmp_path, found):

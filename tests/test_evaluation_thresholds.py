@@ -38,6 +38,8 @@ def reachable(column):
     """Precision, recall and F1 of every cut strictly between 0 and 1, by brute force."""
     truth, scores, weights = column
     known = ~np.isnan(truth)
+    if len(np.unique(scores[known])) == 1:
+        return []
     cuts = [s for s in np.unique(scores[known]) if s > 0]
     found = [label_figures(truth, scores, weights, threshold=cut) for cut in cuts]
     return [(f["precision"], f["recall"], f["f1"]) for f in found]
@@ -125,22 +127,31 @@ def test_weights_decide():
     assert tune((truth, scores, np.array([1.0, 0.1, 0.1, 9.0]))).value == pytest.approx(0.15)
 
 
+@pytest.mark.parametrize("stored", [None, 0.1679, 0.95])
 @pytest.mark.parametrize(
-    ("truth", "reason"),
-    [([0.0, 0.0], "only negatives"), ([1.0, 1.0], "only positives"), ([np.nan, np.nan], "no row")],
+    ("truth", "scores", "reason"),
+    [
+        ([0.0, 0.0], [0.1, 0.9], "there are only negatives"),
+        ([1.0, 1.0], [0.1, 0.9], "there are only positives"),
+        ([np.nan, np.nan], [0.1, 0.9], "no row of this label is known and weighted"),
+        ([0.0, 1.0], [0.3, 0.3], "all scores are equal"),
+        ([0.0, 1.0], [0.0, 0.0], "all scores are equal"),
+    ],
 )
-def test_one_class_keeps_half_and_says_so(truth, reason):
-    tuned = tune((np.array(truth), np.array([0.1, 0.9]), None), min_precision=0.9)
-    assert tuned.value == 0.5
-    assert tuned.target == "none"
-    assert reason in tuned.note
-    assert tuned.as_dict()["value"] == 0.5
-
-
-def test_scores_of_zero_cannot_be_cut():
-    tuned = tune((np.array([0.0, 1.0]), np.zeros(2), None))
-    assert (tuned.value, tuned.f1) == (0.5, 0.0)
-    assert "same extreme" in tuned.note
+@pytest.mark.parametrize("target", [{}, {"min_precision": 0.9}, {"expected": True}])
+def test_a_label_that_cannot_be_tuned_keeps_its_threshold(truth, scores, reason, stored, target):
+    """Report spaCy#7018: a label without positives must not lose the threshold that it had."""
+    table = np.array([*truth, 0.0, 1.0])[:, None], np.array([*scores, 0.2, 0.8])[:, None]
+    weights = np.array([1.0, 1.0, 0.0, 0.0])  # the last two count for nothing
+    given = {} if stored is None else {"stored": {"threat": stored}}
+    tuned = tune_thresholds(("threat",), *table, weights, **given, **target)["threat"]
+    value = 0.5 if stored is None else stored
+    assert (tuned.value, tuned.target) == (value, "none")
+    assert tuned.note == f"kept at {value:.4g}: {reason}"
+    known = ~np.isnan(np.array(truth))
+    assert (tuned.n, tuned.positives) == (known.sum(), (np.array(truth) == 1).sum())
+    if (np.array(truth) == 1).any():
+        assert tuned.recall == np.mean((np.array(scores) >= value)[np.array(truth) == 1])
 
 
 def test_labels_are_tuned_apart():

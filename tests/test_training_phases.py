@@ -10,24 +10,22 @@ from gkiller.training.phases import (
     MOST_EPOCHS,
     Lengths,
     Phase,
+    ends_dendrite,
     first_phase,
-    improved,
-    kept_dendrites,
     lengths,
     next_phase,
 )
 
 
-def sequence(*overrides, best=None):
-    """The phases as (name, what they train, dendrites, epochs), when every dendrite helps by default."""
+def sequence(*overrides, kept=9):
+    """The phases as (name, what they train, dendrites, epochs); ``kept`` dendrites help."""
     settings = tiny_settings("dendrites.epochs=4", *overrides)
     length = lengths(settings, 10)
     phase = first_phase(settings, length)
-    best = best or {count: 0.5 + count / 10 for count in range(9)}
     found = []
     while phase is not None:
         found.append((phase.name, phase.trains, phase.dendrites, phase.epochs))
-        phase = next_phase(settings, length, phase, best)
+        phase = next_phase(settings, length, phase, min(kept, phase.dendrites))
     return found
 
 
@@ -70,41 +68,33 @@ def test_two_dendrites_by_correlation_without_joint():
     assert [found[1] for found in sequence(*overrides)] == ["neurons", *["candidates", "tops"] * 2]
 
 
-@pytest.mark.parametrize(("second", "phases"), [(0.6, 3), (0.5, 3), (0.61, 5)])
-def test_a_dendrite_that_does_not_help_is_the_last(second, phases):
-    best = {0: 0.5, 1: second, 2: 0.9}
-    assert len(sequence("dendrites.count=2", "dendrites.min_gain=0.1", best=best)) == phases
+@pytest.mark.parametrize(("kept", "phases"), [(0, 3), (1, 5), (2, 5)])
+def test_a_dendrite_that_does_not_help_is_the_last(kept, phases):
+    assert len(sequence("dendrites.count=2", kept=kept)) == phases
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), ("dendrites.joint_epochs=0",), ("dendrites.objective=correlation",)]
+)
+def test_a_dendrite_is_judged_once_after_its_last_phase(overrides):
+    length = lengths(tiny_settings("dendrites.epochs=4", *overrides), 10)
+    phases = [Phase(*found, 0.1) for found in sequence("dendrites.count=2", *overrides)]
+    ends = [ends_dendrite(length, phase) for phase in phases]
+    last = [
+        after is None or after.dendrites > phase.dendrites
+        for phase, after in zip(phases, [*phases[1:], None], strict=True)
+    ]
+    assert ends == [False, *last[1:]]
+    assert ends.count(True) == 2
 
 
 def test_rates_are_those_set():
     settings = tiny_settings("train.lr=0.1", "dendrites.lr=0.2", "dendrites.joint_lr=0.3")
     length = lengths(settings, 10)
     first = first_phase(settings, length)
-    second = next_phase(settings, length, first, {0: 0.5})
-    third = next_phase(settings, length, second, {0: 0.5, 1: 0.6})
+    second = next_phase(settings, length, first, 0)
+    third = next_phase(settings, length, second, 1)
     assert (first.lr, second.lr, third.lr) == (0.1, 0.2, 0.3)
-
-
-@pytest.mark.parametrize(
-    ("best", "gain", "count"),
-    [
-        ({0: 0.5}, 0.0, 0),
-        ({0: 0.5, 1: 0.5}, 0.0, 0),
-        ({0: 0.5, 1: 0.4}, 0.0, 0),
-        ({0: 0.5, 1: 0.51}, 0.0, 1),
-        ({0: 0.5, 1: 0.51}, 0.02, 0),
-        ({0: 0.5, 1: 0.6, 2: 0.7}, 0.05, 2),
-        ({0: 0.5, 1: 0.6, 2: 0.6}, 0.0, 1),
-        ({0: 0.5, 1: 0.4, 2: 0.9}, 0.0, 0),
-        ({0: 0.0, 1: 1.0}, 1.0, 0),
-    ],
-)
-def test_kept_dendrites(best, gain, count):
-    assert kept_dendrites(best, gain) == count
-
-
-def test_improved_needs_a_score():
-    assert not improved({0: 0.5}, 1, 0.0)
 
 
 # -- lengths ------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ SMALL = (
 # Scores by epoch, so that every configuration takes the way it is here for.
 CASES = {
     "two dendrites": (
-        ("dendrites.count=2",),
+        ("dendrites.count=2", "dendrites.min_gain=0"),
         [0.1, 0.2, 0.25, 0.24, 0.3, 0.4, 0.39, 0.5],
     ),
     "correlation": (
@@ -109,6 +109,7 @@ def test_wherever_it_was_killed(case, tiny, tmp_path, monkeypatch):
         assert untimed(killed.rows) == untimed(whole.rows), where
         assert killed.result() == expected, where
         assert (again.best, again.best_epoch) == (progress.best, progress.best_epoch), where
+        assert again.gains == progress.gains, where
         assert again.stopped_early == progress.stopped_early, where
         assert again.phase_number == progress.phase_number, where
 

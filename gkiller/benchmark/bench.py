@@ -216,7 +216,12 @@ def run_bench(
         criteria=tuple(scorecard(state)),
         machine=here,
         facts=_facts(settings, plan, loaded.max_length),
-        warnings=(*found_warnings, *warnings, *here.warnings(plan.threads)),
+        warnings=(
+            *found_warnings,
+            *warnings,
+            *(quality.warnings() if quality else ()),
+            *here.warnings(plan.threads),
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from gkiller.benchmark.systems import Scores, System, SystemSpec, open_system, s
 from gkiller.errors import LabelMismatchError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.significance import Paired, Side, Verdict, compare_sides, verdict
-from gkiller.evaluation.thresholds import Threshold, tune_thresholds
+from gkiller.evaluation.thresholds import Threshold, kept_notes, tune_thresholds
+from gkiller.model.layout import META, read_labels, read_thresholds
+from gkiller.strict_json import parse_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gkiller.data.dataset import Split
     from gkiller.evaluation.results import Evaluation
     from gkiller.settings.definition import EvaluationSettings
@@ -87,12 +88,19 @@ class Quality:
     Attributes:
         thresholds: by key and label, tuned on the validation split.
         rule: what they are tuned for, such as "max f1".
+        kept: a line for each threshold that could not be tuned.
         sets: in the order they were given, the validation split first.
     """
 
     thresholds: dict[str, dict[str, float]]
     rule: str
     sets: tuple[SetQuality, ...]
+    kept: tuple[str, ...] = ()
+
+    def warnings(self) -> list[str]:
+        """Return which thresholds could not be tuned, and which figures rest on few rows."""
+        rough = [line for one in self.sets for line in next(iter(one.systems.values())).rough(one.name)]
+        return [*self.kept, *rough]
 
 
 def scored_specs(specs: Sequence[SystemSpec]) -> list[SystemSpec]:
@@ -133,7 +141,9 @@ def measure_quality(
     tables = {spec.key: _tables(spec, sets, threads, progress, cache) for spec in chosen}
     tuned = {spec.key: _tune(spec, sets[0], tables[spec.key][sets[0].name], settings) for spec in chosen}
     thresholds = {key: {label: one.value for label, one in own.items()} for key, own in tuned.items()}
-    rule = next(iter(tuned[chosen[0].key].values())).target
+    targets = [one.target for one in tuned[chosen[0].key].values()]
+    rule = next((target for target in targets if target != "none"), "none")
+    kept = tuple(f"{key}: {line}" for key, own in tuned.items() for line in kept_notes(own))
     pairs = duel_pairs(chosen)
     found = []
     for done, one in enumerate(sets):
@@ -151,7 +161,7 @@ def measure_quality(
         ]
         found.append(SetQuality(one.name, len(one.rows), systems, tuple(duels)))
     progress("resampling", len(sets), len(sets))
-    return Quality(thresholds, rule, tuple(found))
+    return Quality(thresholds, rule, tuple(found), kept)
 
 
 def duel_pairs(specs: Sequence[SystemSpec]) -> list[tuple[SystemSpec, SystemSpec]]:
@@ -224,7 +234,16 @@ def _tune(
             remedy="leave it out, or compare on data that have one of its labels",
         )
     truth, scores = _columns(spec, valid, table, labels)
-    return tune_thresholds(labels, truth, scores, valid.rows.weights, **settings.tuning())
+    stored = _stored(spec)
+    return tune_thresholds(labels, truth, scores, valid.rows.weights, stored=stored, **settings.tuning())
+
+
+def _stored(spec: SystemSpec) -> dict[str, float]:
+    """Return a gkiller model's own thresholds, which those that cannot be tuned keep; of others nothing."""
+    if spec.kind != "gkiller":
+        return {}
+    content = parse_json((Path(spec.path) / META).read_bytes())
+    return read_thresholds(content["thresholds"], read_labels(content["labels"]))
 
 
 def _evaluate(

@@ -89,6 +89,7 @@ def evaluate(
     warnings = [
         *measuring_warnings(choice, found, loaded.metadata["thresholds"]),
         *evaluation.undefined(),
+        *evaluation.rough(),
     ]
     facts = {
         "model": str(loaded.path),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gkiller.settings import Reference
 
@@ -231,6 +231,17 @@ def _completion(words: Iterable[str]) -> Callable[[str], list[str]]:
         return [word for word in valid if word.startswith(incomplete)]
 
     return complete
+
+
+def label_names(given: Iterable[str], labels: Sequence[str]) -> list[str]:
+    """Return the labels that are named: each name is a label as it is, or some of them with commas between.
+
+    Args:
+        given: what was named, in any number of options.
+        labels: those that there are; a label may have a comma in its name.
+    """
+    parts = [[item] if item in labels else item.split(",") for item in given]
+    return [name if name in labels else name.strip() for part in parts for name in part]
 
 
 def labelled_numbers(given: Iterable[str], flag: str) -> tuple[float | None, dict[str, float]]:

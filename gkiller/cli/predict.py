@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gkiller.cli.console import emit_json, note, progress, show, stdout
-from gkiller.cli.options import JsonFlag, labelled_numbers
+from gkiller.cli.options import JsonFlag, label_names, labelled_numbers
 from gkiller.cli.predict_options import (
     BatchSizeOption,
     ExplainFlag,
@@ -17,6 +17,7 @@ from gkiller.cli.predict_options import (
     IdColumnOption,
     InputFormatOption,
     InputOption,
+    LabelsOption,
     LongTextOption,
     ModelOption,
     OnErrorOption,
@@ -70,6 +71,7 @@ def predict(
     model: ModelOption = None,
     precision: PrecisionOption = "auto",
     threshold: ThresholdOption = None,
+    labels: LabelsOption = None,
     long_text: LongTextOption = "window",
     threads: ThreadsOption = None,
     batch_size: BatchSizeOption = 2048,
@@ -78,6 +80,7 @@ def predict(
     """Score comments: arguments, standard input or a file.
 
     Each comment gets a score in 0..1 per label, and a flag where the score reaches the label's threshold.
+    A comment is flagged when any label is, or any of those that --labels names.
     Rows keep their order and carry their number. Files of any length are read in bounded memory. Scores with
     the shipped model, or the exported one that --model names; needs neither torch nor the network.
 
@@ -101,6 +104,7 @@ def predict(
         ids=source.has_ids,
         text=with_text,
         only_flagged=only_flagged,
+        flag_labels=_deciding(labels, classifier),
     )
     live = output is None and not resume
     job = Job(classifier, shape, long_text, on_error, batch_size, explain, live)
@@ -116,14 +120,15 @@ def predict(
 
 def _answer(job: Job, texts: list[str], *, json: bool) -> None:
     """Score a few comments, for a person or as one JSON object."""
-    from gkiller.cli.predict_output import draw, values
+    from gkiller.cli.predict_output import draw, flagged_by, values
 
     found = values(job, texts)
     if json:
         model = job.classifier
-        emit_json({"model": model.path, "precision": model.precision, "predictions": found})
+        facts = {"model": model.path, "precision": model.precision, "flag_labels": job.shape.deciding}
+        emit_json({**facts, "predictions": found})
     elif not found:
-        note("no comment reaches a threshold")
+        note(f"no comment is flagged{flagged_by(job.shape)}")
     else:
         show(*draw(job, found))
 
@@ -188,6 +193,15 @@ def _thresholds(given: list[str]) -> Callable[[Classifier], dict[str, float]]:
         return {**start, **single}
 
     return apply
+
+
+def _deciding(names: list[str] | None, classifier: Classifier) -> tuple[str, ...]:
+    """Return the labels that decide whether a comment is flagged."""
+    from gkiller.inference.flags import deciding_labels
+
+    if names is None:
+        return classifier.flag_labels
+    return deciding_labels(label_names(names, classifier.labels), classifier.labels, "--labels")
 
 
 def _form(form: OutputFormat | None, output: Path | None) -> tuple[OutputFormat, bool]:

@@ -90,9 +90,7 @@ ForceFlag = Annotated[
 ]
 OnlyFlaggedFlag = Annotated[
     bool,
-    typer.Option(
-        "--only-flagged", help="Leave out comments that reach no threshold.", rich_help_panel=OUTPUT
-    ),
+    typer.Option("--only-flagged", help="Leave out comments that are not flagged.", rich_help_panel=OUTPUT),
 ]
 WithTextFlag = Annotated[
     bool, typer.Option("--with-text", help="Repeat the comment in the output.", rich_help_panel=OUTPUT)
@@ -131,6 +129,16 @@ ThresholdOption = Annotated[
         "-t",
         metavar="[LABEL=]X",
         help="Flag scores from X on, for one label or all, instead of the stored threshold; repeatable.",
+        rich_help_panel=MODEL,
+    ),
+]
+LabelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--labels",
+        metavar="LABEL,...",
+        help="The labels that decide whether a comment is flagged, instead of those that the model names, or "
+        "all; the scores of the others are written as well.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -30,7 +30,10 @@ def values(job: Job, texts: Sequence[str]) -> list[dict[str, Any]]:
 
     found = []
     predictions = job.classifier.predict(
-        list(texts), thresholds=dict(job.shape.thresholds), long_text=job.long_text
+        list(texts),
+        thresholds=dict(job.shape.thresholds),
+        labels=job.shape.deciding,
+        long_text=job.long_text,
     )
     for row, (text, prediction) in enumerate(zip(texts, predictions, strict=True), start=1):
         if job.shape.only_flagged and not prediction.flagged:
@@ -66,12 +69,17 @@ def _labels(value: dict[str, Any], shape: Shape) -> Table:
         (
             label,
             value["scores"][label],
-            shape.thresholds[label],
+            shape.thresholds[label] if label in shape.deciding else None,
             Text("flagged", style="bold red") if label in value["flags"] else "",
         )
         for label in shape.labels
     ]
     return results_table(_excerpt(value["text"]), ("label", "score", "threshold", ""), rows)
+
+
+def flagged_by(shape: Shape) -> str:
+    """Return which labels decide, as the end of a sentence; nothing where all do."""
+    return f" by {', '.join(shape.deciding)}" if shape.some_decide else ""
 
 
 def _comments(found: Sequence[dict[str, Any]]) -> Table:
@@ -120,7 +128,8 @@ def tell(job: Job, outcome: Outcome, seconds: float, output: Path | None) -> Non
     if stderr().is_terminal or output is not None:
         rate = (mark.rows - outcome.resumed_at) / max(seconds, 1e-9)
         where = f" in {output}" if output is not None else ""
-        counts = f"{counted(mark.scored, 'comment')} scored{where}, {mark.flagged:,} flagged"
+        flagged = f"{mark.flagged:,} flagged{flagged_by(job.shape)}"
+        counts = f"{counted(mark.scored, 'comment')} scored{where}, {flagged}"
         note(f"{counts}; {seconds:.1f} s, {rate:,.0f} a second")
 
 
@@ -131,6 +140,7 @@ def summary(job: Job, outcome: Outcome, seconds: float, output: Path | None) -> 
         "model": job.classifier.path,
         "precision": job.classifier.precision,
         "output": output,
+        "flag_labels": job.shape.deciding,
         **counts,
         "resumed_at": outcome.resumed_at,
         "examples": list(outcome.examples),

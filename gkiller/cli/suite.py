@@ -276,7 +276,7 @@ def _frame(
     ]
     chosen = choose_label(label, found.dataset.labels, scorers)
     models = contestants(scorers, chosen, overall, single)
-    return _Frame(choice, found, chosen, models, _warnings(choice, found, scorers))
+    return _Frame(choice, found, chosen, models, _warnings(choice, found, scorers, chosen))
 
 
 def _choice(names: list[str], settings: DataSettings, asked: frozenset[str]) -> DataChoice:
@@ -298,7 +298,8 @@ def _choice(names: list[str], settings: DataSettings, asked: frozenset[str]) -> 
     return choose_data(owner, settings, asked)
 
 
-def _warnings(choice: DataChoice, found: Labelled, scorers: list[Scorer]) -> list[str]:
+def _warnings(choice: DataChoice, found: Labelled, scorers: list[Scorer], label: str) -> list[str]:
+    from gkiller.evaluation.few import few_rows
     from gkiller.evaluation.source import comparing_warnings
 
     warnings = [
@@ -307,6 +308,8 @@ def _warnings(choice: DataChoice, found: Labelled, scorers: list[Scorer]) -> lis
         if scorer.path is not None
         for line in comparing_warnings(scorer.path, choice, found, scorer.tuned)
     ]
+    truth = found.rows.labels[:, found.dataset.labels.index(label)]
+    warnings += few_rows({label: (int((truth == 1).sum()), int((truth >= 0).sum()))})
     if found.dataset.manifest.get("synthetic"):
         warnings.append("these comments are synthetic: the figures say nothing about real ones")
     return warnings

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gkiller.cli.console import emit_json, next_command, progress, results_table, show, stages, warn
 from gkiller.cli.evaluate import DATA_HELP, AnyModelArgument, split_help
-from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.options import JsonFlag, label_names, with_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.table import Table
+
+    from gkiller.evaluation.deployed import AnyModel
+    from gkiller.evaluation.retuning import Tuning
     from gkiller.settings import Resolved
 
 SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("valid"))]
 OutOption = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Write a copy of the model there, and leave it as it is."),
+]
+
+
+LabelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--labels",
+        metavar="LABEL,...",
+        help="Tune these labels alone, and let them alone decide whether a comment is flagged.",
+    ),
 ]
 
 
@@ -32,6 +48,7 @@ def threshold(
     asked: frozenset[str],
     model: AnyModelArgument,
     split: SplitOption = None,
+    labels: LabelsOption = None,
     out: OutOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -40,7 +57,11 @@ def threshold(
     For the best F1 (--threshold-rule says which), or with --min-precision or --min-recall for the best of the
     other at that target. It reads the validation split (all rows of a single file), never the test split
     unless --split names it, and stores the thresholds in the model, with what they were tuned on. Without
-    --data it reads the data of the model's own run, and refuses them when they have changed since.
+    --data it reads the data of the model's own run, and refuses them when they have changed since. A label
+    that cannot be tuned on them keeps its threshold.
+
+    A comment is flagged when the score of any label reaches its threshold, unless --labels names those that
+    decide.
 
     A model without weights, such as the shipped one, is scored with its graph. The shipped one itself is not
     written to: --out says where its copy with the new thresholds goes.
@@ -48,49 +69,71 @@ def threshold(
     from gkiller.deployment.deploy import target_for
     from gkiller.errors import OutputError
     from gkiller.evaluation.deployed import load_any
-    from gkiller.evaluation.models import measure, tune_measured
-    from gkiller.evaluation.source import choose_data, load_chosen, run_of, tuned_on, tuning_warnings
-    from gkiller.model.directory import rewrite_model, stored_files
-    from gkiller.model.layout import CARD, is_default
-    from gkiller.report.card import update_card, with_thresholds
+    from gkiller.evaluation.models import measure
+    from gkiller.evaluation.retuning import retune
+    from gkiller.evaluation.source import choose_data, load_chosen, tuned_on, tuning_warnings
+    from gkiller.inference.flags import deciding_labels
+    from gkiller.model.layout import is_default
 
     loaded = load_any(model)
     if out is None and is_default(model):
         what = "the shipped model is not written to"
         raise OutputError(what, where=model, remedy="name a directory for its copy with --out")
-    assert loaded.path is not None  # it was just read from there
+    names = labels and deciding_labels(label_names(labels, loaded.labels), loaded.labels, "--labels")
     target = target_for(loaded, out)
     settings = resolved.settings
-    choice = choose_data(loaded.path, settings.data, asked)
+    choice = choose_data(_place(loaded), settings.data, asked)
     with stages() as on_data:
         found = load_chosen(choice, split, on_data, default="valid")
     with progress("scoring") as advance:
         measured = measure(loaded, found.dataset, found.rows, settings.evaluation.batch_size, advance)
-    tuned = tune_measured(measured, settings.evaluation)
+    tuning = retune(loaded, measured, settings.evaluation, names or None)
     before = loaded.metadata["thresholds"]
-    record = tuned_on(found)
-    new = {label: {**threshold.as_dict(), "tuned_on": record} for label, threshold in tuned.items()}
-    thresholds = {**before, **new}
-    card = with_thresholds(stored_files(loaded, (CARD,))[CARD].decode("utf-8"), thresholds)
-    rewrite_model(target, loaded, thresholds=thresholds, card=card)
-    run = run_of(target)
-    if run is not None:
-        update_card(run / "README.md", thresholds)
-    warnings = tuning_warnings(choice, found)
+    thresholds = {**before, **tuning.stored(tuned_on(found))}
+    _store(target, loaded, thresholds, tuning.flagged.labels)
+    warnings = [*tuning_warnings(choice, found), *tuning.warnings]
     for line in warnings:
         warn(line)
-    if measured.missing:
-        warn(f"left as they were, as the data lack them: {', '.join(measured.missing)}")
     if json:
         facts = {"model": str(target), "split": found.name, "rows": len(found.rows)}
-        emit_json({**facts, "thresholds": thresholds, "warnings": warnings})
+        flagged = tuning.flagged.as_dict()
+        emit_json({**facts, "thresholds": thresholds, "flagged": flagged, "warnings": warnings})
         return
-    rows = [
-        (label, t.positives, before[label]["value"], t.value, t.target, t.precision, t.recall, t.f1)
-        for label, t in tuned.items()
-    ]
-    header = ("label", "pos.", "before", "now", "target", "prec.", "recall", "F1")
-    notes = "\n".join(f"{label}: {t.note}" for label, t in tuned.items() if t.note)
     title = f"Thresholds tuned on {found.name} ({len(found.rows):,} rows)"
-    show(results_table(title, header, rows, caption=notes or None))
+    show(_table(title, tuning, before))
     next_command(f"gkiller evaluate {out or model}")
+
+
+def _place(loaded: AnyModel) -> Path:
+    assert loaded.path is not None  # it was just read from there
+    return loaded.path
+
+
+def _store(target: Path, loaded: AnyModel, thresholds: dict[str, Any], flag_labels: Sequence[str]) -> None:
+    """Write the model with its thresholds; the cards of the model and of its run say so."""
+    from gkiller.evaluation.source import run_of
+    from gkiller.model.directory import rewrite_model, stored_files
+    from gkiller.model.layout import CARD
+    from gkiller.report.card import update_card, with_thresholds
+
+    some = flag_labels if len(flag_labels) < len(loaded.labels) else ()
+    card = with_thresholds(stored_files(loaded, (CARD,))[CARD].decode("utf-8"), thresholds, some)
+    rewrite_model(target, loaded, thresholds=thresholds, card=card, flag_labels=flag_labels)
+    run = run_of(target)
+    if run is not None:
+        update_card(run / "README.md", thresholds, some)
+
+
+def _table(title: str, tuning: Tuning, before: Mapping[str, Any]) -> Table:
+    """Return a row for each label, and one for the decision where it is of several labels."""
+    rows: list[tuple[object, ...]] = [
+        (label, t.positives, before[label]["value"], t.value, t.target, t.precision, t.recall, t.f1)
+        for label, t in tuning.tuned.items()
+    ]
+    flagged = tuning.flagged
+    if len(flagged.labels) > 1 and flagged.n:
+        figures = flagged.precision, flagged.recall
+        rows.append(("flagged", flagged.positives, None, None, "any of them", *figures, None))
+    header = ("label", "pos.", "before", "now", "target", "prec.", "recall", "F1")
+    caption = f"a comment is flagged by: {', '.join(flagged.labels)}"
+    return results_table(title, header, rows, caption=caption)

@@ -66,9 +66,11 @@ def train(
         )
     if not result.first:
         return
-    _warn(result)
+    warnings = _warnings(result)
+    for line in warnings:
+        warn(line)
     if json:
-        emit_json(_facts(result))
+        emit_json({**_facts(result), "warnings": warnings})
         return
     _show(result, settings)
 
@@ -114,6 +116,7 @@ def _facts(result: TrainResult) -> dict[str, Any]:
         "parameters": finished.parameters,
         "best": result.manifest["best"],
         "dendrites_kept": finished.dendrites,
+        "dendrite_gains": result.manifest["dendrite_gains"],
         "dendrites": finished.dendrite_report,
         "fold_difference": finished.fold_difference,
         "thresholds": {label: t.as_dict() for label, t in finished.thresholds.items()},
@@ -122,13 +125,18 @@ def _facts(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _warn(result: TrainResult) -> None:
+def _warnings(result: TrainResult) -> list[str]:
     from gkiller.evaluation.chance import learnt_nothing
+    from gkiller.evaluation.thresholds import kept_notes
 
-    if unlearnt := learnt_nothing(result.finished.evaluation):
-        warn(f"no better than chance on validation: {', '.join(unlearnt)}; try a lower --lr or more epochs")
+    finished = result.finished
+    warnings = [*kept_notes(finished.thresholds), *finished.evaluation.rough("validation")]
+    if unlearnt := learnt_nothing(finished.evaluation):
+        names = ", ".join(unlearnt)
+        warnings.append(f"no better than chance on validation: {names}; try a lower --lr or more epochs")
     if result.manifest["data"]["synthetic"]:
-        warn("trained on the synthetic sample: a demonstration, not a model for real comments")
+        warnings.append("trained on the synthetic sample: a demonstration, not a model for real comments")
+    return warnings
 
 
 def _show(result: TrainResult, settings: Settings) -> None:
@@ -142,6 +150,8 @@ def _show(result: TrainResult, settings: Settings) -> None:
 
 
 def _summary(result: TrainResult, settings: Settings) -> list[tuple[str, str]]:
+    from gkiller.training.gain import gain_line
+
     finished, progress = result.finished, result.progress
     metric = settings.train.metric.upper()
     rows = [("parameters", f"{finished.parameters:,}")]
@@ -153,8 +163,7 @@ def _summary(result: TrainResult, settings: Settings) -> list[tuple[str, str]]:
         for count, score in sorted(progress.best.items())
     ]
     if settings.dendrites.enabled:
-        kept = f"kept, {finished.dendrites} per Linear" if finished.dendrites else "taken off: no gain"
-        rows.append(("dendrites", kept))
+        rows += [("dendrites", gain_line(count, gain)) for count, gain in sorted(progress.gains.items())]
     if finished.dendrite_report:
         ap = finished.dendrite_report["ap"]
         rows.append(("AP with dendrites zeroed / at their mean", f"{ap['zeroed']:.4f} / {ap['mean']:.4f}"))

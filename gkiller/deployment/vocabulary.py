@@ -20,6 +20,7 @@ from gkiller.model.classifier import new_classifier
 from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel, load_model, save_model
 from gkiller.model.growth import dendritic_modules
+from gkiller.model.layout import FLAG_LABELS
 from gkiller.model.wordpiece import parse_tokenizer
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: P
         text,
         labels=loaded.labels,
         thresholds=metadata["thresholds"],
+        flag_labels=metadata.get(FLAG_LABELS),
         max_length=loaded.max_length,
         card=(loaded.path / "README.md").read_text("utf-8") if loaded.path else "",
         training={**metadata["training"], TRIMMED: {"kept": len(kept), "of": len(vocabulary)}},

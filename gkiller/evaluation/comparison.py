@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gkiller.errors import LabelMismatchError, counted
+from gkiller.errors import LabelMismatchError
+from gkiller.evaluation.few import few_rows
 from gkiller.evaluation.results import number
 from gkiller.evaluation.significance import (
     FIGURES,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import EvaluationSettings
 
 MCNEMAR = "mcnemar"
-FEW = 50  # positives or negatives below which percentile intervals are too narrow to lean on
 Progress = Callable[[int, int], None]
 
 
@@ -147,15 +147,8 @@ class Comparison:
     bootstrap_seed: int
 
     def rough(self) -> list[str]:
-        """Return a line for each label of so few positives or negatives that its intervals are rough."""
-        lines = []
-        for one in self.labels:
-            positives, negatives = one.paired.positives, one.paired.n - one.paired.positives
-            least, name = min((positives, "positive"), (negatives, "negative"))
-            if least < FEW:
-                told = "its intervals are rough, and those of its slices more so"
-                lines.append(f"{one.label}: {counted(least, name)}: {told}")
-        return lines
+        """Return a warning of the labels with few positives or negatives; see `few_rows`."""
+        return few_rows({one.label: (one.paired.positives, one.paired.n) for one in self.labels})
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values: no NaN, so strict JSON takes them; labels by name."""

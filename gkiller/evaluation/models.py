@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.dataset import Dataset, Split
-from gkiller.errors import LabelMismatchError
+from gkiller.errors import LabelMismatchError, ThresholdTargetError
 from gkiller.evaluation.deployed import AnyModel, score_any
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.results import Evaluation
-from gkiller.evaluation.thresholds import Threshold, tune_thresholds
+from gkiller.evaluation.thresholds import Threshold, kept_notes, tune_thresholds
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import EvaluationSettings
@@ -95,16 +95,47 @@ def evaluate_measured(
     )
 
 
-def tune_measured(measured: Measured, settings: EvaluationSettings) -> dict[str, Threshold]:
-    """Return new thresholds for the labels that were measured.
+def narrowed(measured: Measured, labels: Sequence[str]) -> Measured:
+    """Return the columns of some labels alone.
 
     Raises:
-        ThresholdTargetError: no threshold reaches the asked precision or recall.
+        LabelMismatchError: the data lack one.
     """
-    return tune_thresholds(
+    for label in labels:
+        if label not in measured.labels:
+            raise LabelMismatchError(
+                f"the data have no label {label!r}; they have {', '.join(measured.labels)}",
+                where="--labels",
+                remedy="name the matching column with --label-columns, or leave the label out",
+            )
+    columns = [measured.labels.index(label) for label in labels]
+    return replace(
+        measured,
+        labels=tuple(labels),
+        missing=(),
+        truth=measured.truth[:, columns],
+        scores=measured.scores[:, columns],
+        thresholds={label: measured.thresholds[label] for label in labels},
+    )
+
+
+def tune_measured(measured: Measured, settings: EvaluationSettings) -> dict[str, Threshold]:
+    """Return thresholds for the labels that were measured; those that cannot be tuned keep the stored one.
+
+    Raises:
+        ThresholdTargetError: no threshold reaches the asked precision or recall, or no label can be tuned.
+    """
+    tuned = tune_thresholds(
         measured.labels,
         measured.truth,
         measured.scores,
         measured.weights,
+        stored=measured.thresholds,
         **settings.tuning(),
     )
+    if all(one.note for one in tuned.values()):
+        raise ThresholdTargetError(
+            "no threshold can be tuned on these rows: " + "; ".join(kept_notes(tuned)),
+            remedy="use rows that hold positives and negatives of a label, with scores that differ",
+        )
+    return tuned

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gkiller.evaluation.few import few_rows
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -134,6 +136,10 @@ class Evaluation:
                 names = ["ROC-AUC", "AP", *([] if result.half.recall.value is not None else ["F1"])]
                 lines.append(f"{result.label}: {result.roc_auc.note}: {', '.join(names)} are undefined")
         return lines
+
+    def rough(self, rows: str = "") -> list[str]:
+        """Return a warning of the labels with few positives or negatives; see `few_rows`."""
+        return few_rows({result.label: (result.positives, result.n) for result in self.labels}, rows)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values: no NaN, so strict JSON takes them; labels by name."""

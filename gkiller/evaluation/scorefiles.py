@@ -27,6 +27,7 @@ from gkiller.errors import (
     counted,
     did_you_mean,
 )
+from gkiller.model.layout import FLAG_LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,12 +72,14 @@ class ScoreFile:
         labels: L of the labels asked for, those that it has.
         scores: float64 of shape (m, L).
         flags: bool of shape (m, L), or None where the file has no flags.
+        decided: the labels whose flags the file has: those that decided whether a row was flagged.
     """
 
     records: Records
     labels: tuple[str, ...]
     scores: FloatArray
     flags: NDArray[np.bool_] | None
+    decided: tuple[str, ...] = ()
 
     def threshold(self, column: int) -> float:
         """Return where the flags part the scores of the label in a column.
@@ -117,10 +120,12 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     found = {label: f"score_{label}" if f"score_{label}" in columns else label for label in labels}
     named = {label: column for label, column in found.items() if column in columns}
     has_flags = "flags" in columns
-    extra = [*(["flags"] if has_flags else []), *(["scores"] if nested else list(named.values()))]
+    deciding = [name for name in ("flags", FLAG_LABELS) if has_flags and name in columns]
+    extra = [*deciding, *(["scores"] if nested else list(named.values()))]
     records = Records(name)
     table: list[list[float]] = []
     flags: list[list[bool]] = []
+    decided: set[frozenset[str]] = set()
     chosen: tuple[str, ...] = () if nested else tuple(named)
     for batch in _batches(part, records, columns, extra, ID_NAMES, TEXT_NAMES[:1]):
         for i in range(len(batch)):
@@ -135,15 +140,18 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
             if has_flags:
                 raised = _flags(batch.columns["flags"][i], name, batch, i)
                 flags.append([label in raised for label in chosen])
+            if FLAG_LABELS in deciding:
+                decided.add(_flags(batch.columns[FLAG_LABELS][i], name, batch, i, FLAG_LABELS))
     if not chosen:
         raise LabelMismatchError(
             f"the score file has no score of {', '.join(labels)}",
             where=name,
             remedy=f"it holds: {', '.join(columns[:20])}; name the data's labels with --label-columns",
         )
-    return ScoreFile(
-        records, chosen, np.array(table, dtype=np.float64), np.array(flags, dtype=bool) if has_flags else None
-    )
+    # A label that does not decide in some rows has no flags there.
+    known = tuple(label for label in chosen if has_flags and all(label in some for some in decided))
+    raised_table = np.array(flags, dtype=bool) if has_flags else None
+    return ScoreFile(records, chosen, np.array(table, dtype=np.float64), raised_table, known)
 
 
 def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> float:
@@ -319,14 +327,14 @@ def _score(value: Any, name: str, batch: RawBatch, i: int, label: str) -> float:
     return score
 
 
-def _flags(value: Any, name: str, batch: RawBatch, i: int) -> frozenset[str]:
+def _flags(value: Any, name: str, batch: RawBatch, i: int, column: str = "flags") -> frozenset[str]:
     if value is None or value == "":
         return frozenset()
     if isinstance(value, str):
         return frozenset(value.split("|"))
     if isinstance(value, list) and all(isinstance(flag, str) for flag in value):
         return frozenset(value)
-    raise _bad_row(name, batch, i, "flags", "the flags are no list of labels")
+    raise _bad_row(name, batch, i, column, f"the {column} are no list of labels")
 
 
 def _where(name: str, batch: RawBatch, i: int, column: str) -> str:

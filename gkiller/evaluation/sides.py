@@ -96,7 +96,7 @@ def side_of_file(name: str, found: Labelled, given: GivenThresholds) -> ScoredSi
     thresholds. None is ever tuned on the rows compared.
 
     Raises:
-        SettingsError: it has no flags and a label has no threshold, or an unknown label is named.
+        SettingsError: it has no flags of a label that has no threshold, or an unknown label is named.
         DataError, EvaluationError: see ``read_scores`` and ``join``.
     """
     file = read_scores(name, found.dataset.labels)
@@ -105,9 +105,9 @@ def side_of_file(name: str, found: Labelled, given: GivenThresholds) -> ScoredSi
     for column, label in enumerate(file.labels):
         if label in thresholds:
             continue
-        if file.flags is None:
+        if label not in file.decided:
             raise SettingsError(
-                f"the score file has no flags, so its threshold for {label!r} is not known",
+                f"the score file has no flags of {label!r}, so its threshold is not known",
                 where=name,
                 remedy=f"name it, tuned on other rows: {given.flag} {label}=0.5",
             )

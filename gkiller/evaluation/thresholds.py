@@ -18,7 +18,7 @@ from gkiller.evaluation.ranking import Ranking, cuts_of, rank, running
 from gkiller.evaluation.results import number
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 EXTREME = 1e-6
 """Scores are taken no nearer to 0 and 1 than this: the logit of a rounded 0 would be without bounds."""
@@ -38,7 +38,7 @@ class Threshold:
             "precision >= 0.9", "recall >= 0.8" or "none".
         positives: known rows of positive weight that are positive.
         n: known rows of positive weight.
-        note: why the label was not tuned, or empty.
+        note: why the label was not tuned and keeps the threshold it had, or empty.
     """
 
     value: float
@@ -75,12 +75,13 @@ def tune_thresholds(
     min_recall: float | None = None,
     expected: bool = False,
     f1_slack: float = 0.0,
+    stored: Mapping[str, float] | None = None,
 ) -> dict[str, Threshold]:
     """Return the best threshold of each label.
 
     Without a target it is the one of greatest F1; with ``min_precision`` the one of greatest recall that
     reaches it, with ``min_recall`` the one of greatest precision. Ties go to the higher threshold. A label
-    whose known rows are of one class keeps 0.5, and its note says so.
+    whose known rows are of one class, or have equal scores, keeps its stored threshold, and its note says so.
 
     The greatest F1 that is observed depends on a few rows near the threshold. With ``expected`` it is the
     greatest that is expected (Lipton et al. 2014, arXiv:1402.1892) of probabilities that Platt's logistic
@@ -99,6 +100,7 @@ def tune_thresholds(
         min_recall: least weighted recall, in (0, 1].
         expected: tune for the expected F1 where no target is given.
         f1_slack: how much less than the greatest F1 may be, in [0, 1), where no target is given.
+        stored: the thresholds so far, by label; 0.5 for a label that has none.
 
     Raises:
         SettingsError: both targets are given, or one or the slack is out of its range.
@@ -110,12 +112,9 @@ def tune_thresholds(
     tuned = {}
     for i, label in enumerate(labels):
         ranking = rank(table[:, i], probabilities[:, i], mass)
-        if ranking.one_class:
-            tuned[label] = _kept(ranking, ranking.one_class)
-            continue
         candidates = _candidates(ranking)
         if not len(candidates.values):
-            tuned[label] = _kept(ranking, "all scores are the same extreme value")
+            tuned[label] = _kept(ranking, (stored or {}).get(label, HALF))
             continue
         if min_precision is not None:
             best, target = _reaching(label, "precision", min_precision, candidates)
@@ -157,13 +156,15 @@ def _check_targets(min_precision: float | None, min_recall: float | None, f1_sla
 
 
 def _candidates(ranking: Ranking) -> _Candidates:
-    """Return every cut whose threshold lies strictly between 0 and 1."""
+    """Return every cut whose threshold lies strictly between 0 and 1; of one class or score none."""
+    if ranking.one_class:
+        return _Candidates(*[np.empty(0)] * 4)
     cuts = cuts_of(ranking)
     lower = np.append(cuts.scores[1:], 0.0)
     middle = lower + (cuts.scores - lower) / 2
     # Between neighbouring floats the middle rounds to one of them; the lower one would let it in.
     values = np.where(middle > lower, middle, cuts.scores)
-    inside = (values > 0) & (values < 1)
+    inside = (values > 0) & (values < 1) & (len(values) > 1)
     tp, fp = cuts.tp[inside], cuts.fp[inside]
     precision = ratio(tp, tp + fp)
     recall = tp / cuts.positives
@@ -231,20 +232,40 @@ def _require(label: str, name: str, reached: FloatArray, other: FloatArray, targ
     )
 
 
-def _kept(ranking: Ranking, reason: str) -> Threshold:
-    """Return 0.5 with what it reaches."""
+def _kept(ranking: Ranking, value: float) -> Threshold:
+    """Return a threshold that stays as it is, with what it reaches."""
     pos, neg = ranking.positives, ranking.negatives
-    at = pos.scores >= HALF, neg.scores >= HALF
+    at = pos.scores >= value, neg.scores >= value
     tp, fp = pos.weights[at[0]].sum(), neg.weights[at[1]].sum()
     fn, tn = pos.weights[~at[0]].sum(), neg.weights[~at[1]].sum()
     f1, precision, recall = confusion_figures(*(np.array([cell]) for cell in (tp, fp, fn, tn)))[0, :3]
     return Threshold(
-        value=HALF,
+        value=value,
         precision=number(precision),
         recall=number(recall),
         f1=number(f1),
         target="none",
         positives=len(pos.rows),
         n=len(pos.rows) + len(neg.rows),
-        note=f"kept at 0.5: {reason}",
+        note=f"kept at {value:.4g}: {ranking.one_class or 'all scores are equal'}",
     )
+
+
+def stored_entries(
+    tuned: Mapping[str, Threshold], before: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return what gkiller.json says of thresholds: of a label that was not tuned what it said before.
+
+    Args:
+        tuned: by label.
+        before: what it said; it may lack labels.
+    """
+    return {
+        label: dict(before[label]) if one.note and label in before else one.as_dict()
+        for label, one in tuned.items()
+    }
+
+
+def kept_notes(tuned: Mapping[str, Threshold]) -> list[str]:
+    """Return a line for each label that was not tuned, with the reason."""
+    return [f"{label}: threshold {one.note}" for label, one in tuned.items() if one.note]

@@ -23,6 +23,7 @@ from gkiller.errors import (
 )
 from gkiller.inference.batches import LongText, Windows, batches, make_windows, pad
 from gkiller.inference.encoding import Encoder
+from gkiller.inference.flags import deciding_labels, reached
 from gkiller.inference.results import Contribution, Prediction
 from gkiller.inference.session import Logits, Session
 
@@ -62,6 +63,7 @@ class Classifier:
     Attributes:
         labels: in the order of the columns of `predict_proba`.
         thresholds: by label; a score at or above it is flagged.
+        flag_labels: the labels that decide whether a comment is flagged.
         max_length: tokens that the network reads at once, [CLS] and [SEP] included.
         precision: of the graph: "int8", "fp32" or "fp16".
         threads: CPU threads for scoring.
@@ -80,9 +82,11 @@ class Classifier:
         threads: int,
         path: Path,
         digest: str = "",
+        flag_labels: Sequence[str] | None = None,
     ) -> None:
         self.labels = labels
         self.thresholds = dict(thresholds)
+        self.flag_labels = labels if flag_labels is None else tuple(flag_labels)
         self.max_length = encoder.content + 2
         self.precision = precision
         self.threads = threads
@@ -98,22 +102,38 @@ class Classifier:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too
-        self, texts: str, *, thresholds: Thresholds = None, long_text: LongText = "window"
+        self,
+        texts: str,
+        *,
+        thresholds: Thresholds = None,
+        labels: Iterable[str] | None = None,
+        long_text: LongText = "window",
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self, texts: Iterable[str], *, thresholds: Thresholds = None, long_text: LongText = "window"
+        self,
+        texts: Iterable[str],
+        *,
+        thresholds: Thresholds = None,
+        labels: Iterable[str] | None = None,
+        long_text: LongText = "window",
     ) -> list[Prediction]: ...
 
     def predict(
-        self, texts: str | Iterable[str], *, thresholds: Thresholds = None, long_text: LongText = "window"
+        self,
+        texts: str | Iterable[str],
+        *,
+        thresholds: Thresholds = None,
+        labels: Iterable[str] | None = None,
+        long_text: LongText = "window",
     ) -> Prediction | list[Prediction]:
         """Score a comment, or several.
 
         Args:
             texts: a comment, or comments.
             thresholds: instead of the stored ones: a number for all labels, or by label.
+            labels: those that decide whether a comment is flagged, instead of `flag_labels`.
             long_text: a comment longer than the network reads at once is read in overlapping windows, whose
                 highest score counts ("window"), or its end is left unread and said so ("truncate").
 
@@ -123,13 +143,14 @@ class Classifier:
         Raises:
             RowError: something that is no string.
             ScoreRangeError: a threshold outside 0..1.
-            SettingsError: an unknown label in ``thresholds``, or an unknown ``long_text``.
+            SettingsError: an unknown label in ``thresholds`` or ``labels``, or an unknown ``long_text``.
         """
         limits = self.limits(thresholds)
+        deciding = self.flag_labels if labels is None else deciding_labels(labels, self.labels)
         single = isinstance(texts, str)
         predictions: list[Prediction] = []
         for scored in self._score(_listed([texts] if isinstance(texts, str) else texts), long_text):
-            predictions += self.predictions(scored, limits)
+            predictions += self.predictions(scored, limits, deciding)
         return predictions[0] if single else predictions
 
     def predict_proba(self, texts: Iterable[str], *, long_text: LongText = "window") -> Scores:
@@ -185,9 +206,19 @@ class Classifier:
                 raise ScoreRangeError(f"the threshold {value!r} of {label} is not a number in 0..1")
         return {label: float(given.get(label, stored)) for label, stored in self.thresholds.items()}
 
-    def predictions(self, scored: Scored, limits: Mapping[str, float]) -> list[Prediction]:
-        """Return scores as predictions, flagged at the thresholds of :meth:`limits`."""
-        flags = scored.scores >= np.array([limits[label] for label in self.labels])
+    def predictions(
+        self, scored: Scored, limits: Mapping[str, float], deciding: Sequence[str] | None = None
+    ) -> list[Prediction]:
+        """Return scores as predictions, flagged at the thresholds of :meth:`limits`.
+
+        Args:
+            scored: of n comments.
+            limits: by label.
+            deciding: the labels that decide, in the model's order; by default `flag_labels`.
+        """
+        names = self.flag_labels if deciding is None else deciding
+        columns = [self.labels.index(label) for label in names]
+        flags = reached(scored.scores, self.labels, limits, names)[:, columns]
         rows = zip(
             scored.scores.tolist(),
             flags.tolist(),
@@ -198,7 +229,7 @@ class Classifier:
         return [
             Prediction(
                 dict(zip(self.labels, row, strict=True)),
-                dict(zip(self.labels, flagged, strict=True)),
+                dict(zip(names, flagged, strict=True)),
                 windows,
                 cut,
             )

@@ -22,6 +22,7 @@ from gkiller.model.layout import (
     consistent,
     default_model,
     find_model,
+    read_flag_labels,
     read_labels,
     read_max_length,
     read_thresholds,
@@ -116,6 +117,7 @@ def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifi
         threads=threads,
         path=directory,
         digest=sealed.digest,
+        flag_labels=read_flag_labels(content, labels),
     )
 
 

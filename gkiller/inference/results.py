@@ -12,7 +12,8 @@ class Prediction:
 
     Attributes:
         scores: probability in 0..1 of each label.
-        flags: for each label, whether its score reaches the threshold.
+        flags: for each label that decides, whether its score reaches the threshold; all labels decide unless
+            the model, or who asked, names some.
         windows: in how many pieces the comment was read: over 1 when it is longer than the model reads at
             once, and each score is then the highest of the pieces.
         truncated: whether the comment's end was left unread (only with ``long_text="truncate"``).
@@ -25,7 +26,7 @@ class Prediction:
 
     @property
     def flagged(self) -> bool:
-        """Whether any label's score reaches its threshold."""
+        """Whether the score of any label that decides reaches its threshold."""
         return any(self.flags.values())
 
     def __getitem__(self, label: str) -> float:

@@ -7,7 +7,7 @@ within a limit, and its content is checked before it is built.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +24,7 @@ from gkiller.model.growth import dendritic_modules
 from gkiller.model.layout import (
     CARD,
     CONFIG,
+    FLAG_LABELS,
     FORMAT_VERSION,
     LIMITS,
     META,
@@ -31,6 +32,8 @@ from gkiller.model.layout import (
     WEIGHTS,
     consistent,
     find_model,
+    flag_entry,
+    read_flag_labels,
     read_labels,
     read_max_length,
     read_thresholds,
@@ -104,6 +107,7 @@ def save_model(
     max_length: int,
     card: str,
     training: Mapping[str, Any] | None = None,
+    flag_labels: Sequence[str] | None = None,
 ) -> None:
     """Write a model directory, whole or not at all; an earlier one at the same place is replaced.
 
@@ -116,6 +120,7 @@ def save_model(
         max_length: tokens read of a comment.
         card: the model card, Markdown.
         training: where the model came from: data source, whether it is synthetic, manifest digest.
+        flag_labels: the labels that decide whether a comment is flagged; all by default.
     """
     with atomic_directory(directory) as temporary:
         (temporary / CONFIG).write_text(json_text(_config_of(model, labels)), "utf-8")
@@ -128,6 +133,7 @@ def save_model(
             "labels": list(labels),
             "max_length": max_length,
             "thresholds": {label: dict(thresholds[label]) for label in labels},
+            **flag_entry(flag_labels or labels, labels),
             "calibration": None,
             "training": dict(training or {}),
         }
@@ -135,7 +141,12 @@ def save_model(
 
 
 def rewrite_model(
-    directory: Path, loaded: Stored, *, thresholds: Mapping[str, Mapping[str, Any]], card: str
+    directory: Path,
+    loaded: Stored,
+    *,
+    thresholds: Mapping[str, Mapping[str, Any]],
+    card: str,
+    flag_labels: Sequence[str] | None = None,
 ) -> None:
     """Write a loaded model with other thresholds and another card, whole or not at all.
 
@@ -144,6 +155,7 @@ def rewrite_model(
         loaded: the model.
         thresholds: as in `save_model`.
         card: the new model card.
+        flag_labels: the labels that decide whether a comment is flagged; by default those that did.
 
     Raises:
         ModelTamperedError: a file is not the one that was loaded.
@@ -154,7 +166,11 @@ def rewrite_model(
         with unbroken():
             _sealed(source).copy_to(temporary)
         (temporary / CARD).write_text(card, "utf-8")
-        seal(temporary, META, {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}})
+        content = {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}}
+        if flag_labels is not None:
+            content.pop(FLAG_LABELS, None)
+            content |= flag_entry(flag_labels, loaded.metadata["labels"])
+        seal(temporary, META, content)
 
 
 def add_files(
@@ -264,6 +280,7 @@ def _read(sealed: Sealed) -> LoadedModel:
     sealed.kept[CARD].decode("utf-8")
     labels = read_labels(content["labels"])
     thresholds = read_thresholds(content["thresholds"], labels)
+    read_flag_labels(content, labels)
     if not isinstance(content.get("training", {}), dict):
         raise ValueError("training is not an object")
     config = parse_json(sealed.kept[CONFIG])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION: Final = 1
 META: Final = "gkiller.json"
+FLAG_LABELS: Final = "flag_labels"
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 TOKENIZER: Final = "tokenizer.json"
@@ -269,6 +270,29 @@ def read_thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
         if "tuned_on" in entry:
             _check_tuned_on(entry["tuned_on"])
     return {label: read_number(content[label].get("value"), "the threshold") for label in labels}
+
+
+def read_flag_labels(content: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Read which labels decide whether a comment is flagged: all of them where gkiller.json names none.
+
+    Args:
+        content: gkiller.json.
+        labels: the model's.
+
+    Raises:
+        ValueError: they are not different labels of the model.
+    """
+    named = content.get(FLAG_LABELS, list(labels))
+    if not isinstance(named, list) or not 1 <= len(named) <= len(labels):
+        raise ValueError(f"{FLAG_LABELS} are not a list of the model's labels")
+    if not all(name in labels for name in named) or len(set(named)) < len(named):
+        raise ValueError(f"{FLAG_LABELS} are not different labels of the model")
+    return tuple(label for label in labels if label in named)
+
+
+def flag_entry(deciding: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    """Return what gkiller.json says of the labels that decide; nothing where all do."""
+    return {} if set(deciding) == set(labels) else {FLAG_LABELS: list(deciding)}
 
 
 def read_max_length(value: Any, config: Mapping[str, Any]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -66,7 +66,7 @@ def model_card(facts: CardFacts) -> str:
         synthetic_note=_SYNTHETIC if data["synthetic"] else "Trained with `gkiller train`.",
         labels=", ".join(facts.labels),
         parameters=f"{facts.parameters:,}",
-        dendrites=grown if facts.dendrites else "none kept",
+        dendrites=_dendrite_row(grown if facts.dendrites else "none kept", facts.manifest),
         encoder=_encoder_row(facts.manifest.get("network")),
         max_length=facts.max_length,
         source=public_source(str(data["source"])),
@@ -80,6 +80,14 @@ def model_card(facts: CardFacts) -> str:
         thresholds=threshold_list(facts.thresholds),
         directory="path/to/this/directory",
     )
+
+
+def _dendrite_row(text: str, manifest: Mapping[str, Any]) -> str:
+    """Return the dendrites with what each gained on validation, where that was recorded."""
+    for gain in manifest.get("dendrite_gains", {}).values():
+        span = "no interval" if gain["low"] is None else f"{gain['low']:+.4f} to {gain['high']:+.4f}"
+        text += f"; {gain['metric'].upper()} {gain['gain']:+.4f} ({span}), {gain['reason']}"
+    return text
 
 
 def _encoder_row(network: Mapping[str, Any] | None) -> str:
@@ -122,10 +130,19 @@ def _threshold_text(entry: Mapping[str, Any]) -> str:
     return f"{text}, tuned on {which}{on['source'] or 'unnamed data'} ({on['rows']:,} rows){used}"
 
 
-def with_thresholds(card: str, thresholds: Mapping[str, Mapping[str, Any]]) -> str:
+def _deciding_text(flag_labels: Sequence[str]) -> str:
+    """Return which labels decide whether a comment is flagged; nothing where all do."""
+    names = " or ".join(f"`{label}`" for label in flag_labels)
+    return f"\nA comment is flagged when its score of {names} reaches the threshold.\n" if names else ""
+
+
+def with_thresholds(
+    card: str, thresholds: Mapping[str, Mapping[str, Any]], flag_labels: Sequence[str] = ()
+) -> str:
     """Return a card for new thresholds; one without the sections of ours is returned as it is.
 
-    The list of thresholds is replaced. The validation figures stay, and say that those at a threshold are
+    The list of thresholds is replaced, and names the ``flag_labels`` where not all labels decide whether a
+    comment is flagged. The validation figures stay, and say that those at a threshold are
     at the training's.
     """
     head, heading, rest = card.partition(_VALIDATION)
@@ -137,13 +154,15 @@ def with_thresholds(card: str, thresholds: Mapping[str, Mapping[str, Any]]) -> s
     if not heading:
         return card
     _, following, tail = rest.partition("\n## ")
-    return f"{head}{heading}\n{threshold_list(thresholds)}\n{following}{tail}"
+    return f"{head}{heading}\n{threshold_list(thresholds)}\n{_deciding_text(flag_labels)}{following}{tail}"
 
 
-def update_card(path: Path, thresholds: Mapping[str, Mapping[str, Any]]) -> None:
+def update_card(
+    path: Path, thresholds: Mapping[str, Mapping[str, Any]], flag_labels: Sequence[str] = ()
+) -> None:
     """Bring the card of a run to new thresholds; nothing when it cannot be read as text."""
     try:
         card = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         return
-    write_text(path, with_thresholds(card, thresholds))
+    write_text(path, with_thresholds(card, thresholds, flag_labels))

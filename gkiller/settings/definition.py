@@ -233,9 +233,10 @@ class DendriteSettings(_Section):
         ge=0,
     )
     joint_lr: float = setting(1e-4, "Learning rate of everything in joint fine-tuning.", gt=0, le=1)
-    min_gain: float = setting(
-        0.0,
-        "Dendrites stay when the validation metric gains more than this; -1 keeps them always.",
+    min_gain: float | None = setting(
+        None,
+        "A dendrite stays when the validation metric gains more than this: 0 for any gain, -1 always; when "
+        "not set, where the paired bootstrap interval of the gain is above 0.",
         ge=-1,
         le=1,
     )

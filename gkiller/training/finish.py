@@ -26,7 +26,7 @@ from gkiller.report.distillation import distillation_text
 from gkiller.report.evaluation import write_evaluation
 from gkiller.report.evaluation_text import evaluation_text
 from gkiller.report.training_plots import write_training_plots
-from gkiller.training.phases import kept_dendrites
+from gkiller.training.gain import kept_dendrites
 from gkiller.training.taught import taught
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def finish(
     Raises:
         FoldMismatchError: the folded model does not compute the training model's logits.
     """
-    count = kept_dendrites(progress.best, settings.dendrites.min_gain)
+    count = kept_dendrites(progress.gains)
     state = store.load_best(count, progress.best_epoch[count])
     loaded, difference = _fold(settings, dataset, tokenizer_json, growth, state)
     pause()
@@ -175,6 +175,7 @@ def _close_manifest(manifest: dict[str, Any], progress: Progress, finished: Fini
         for count, score in progress.best.items()
     }
     manifest["dendrites_kept"] = finished.dendrites
+    manifest["dendrite_gains"] = {str(count): gain.as_dict() for count, gain in progress.gains.items()}
     manifest["dendrites"] = finished.dendrite_report
     manifest["parameters"] = finished.parameters
     manifest["fold_difference"] = finished.fold_difference

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gkiller.data.batches import Tokens, scoring_batches
-from gkiller.errors import DivergedError, SettingsError, did_you_mean
+from gkiller.errors import DivergedError, SettingsError, SingleClassError, did_you_mean
 from gkiller.evaluation.metrics import macro_score
 from gkiller.training.correlation import capture, correlation_loss
 from gkiller.training.losses import class_weights, logit_loss, loss_mass, similarity_loss, task_loss
@@ -252,6 +252,26 @@ class Learner:
         Raises:
             DivergedError: a logit is not finite.
         """
+        logits = self._split_logits(split)
+        loss = float(task_loss(logits, torch.from_numpy(split.labels), self.weights.cpu()))
+        truth, mass, scores = split.labels[:, self.watched], split.weights, self._probabilities(logits)
+        return Validation(
+            loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass)
+        )
+
+    def scores(self, split: Encoded) -> npt.NDArray[np.float64]:
+        """Return a split's scores with the current weights, (n, W) of the labels that are watched.
+
+        Raises:
+            DivergedError: a logit is not finite.
+        """
+        return self._probabilities(self._split_logits(split))
+
+    def _probabilities(self, logits: Tensor) -> npt.NDArray[np.float64]:
+        scores: npt.NDArray[np.float64] = self.growth.model.probabilities(logits).double().numpy()
+        return scores[:, self.watched]
+
+    def _split_logits(self, split: Encoded) -> Tensor:
         model = self.growth.model
         model.eval()
         logits = torch.zeros(len(split.tokens), model.classifier.out_features)
@@ -265,15 +285,9 @@ class Learner:
                         found = split.lower.logits(model, rows, self.device)
                     logits[torch.from_numpy(rows)] = found.float().cpu()
             logits = self.ranks.add(logits)
-            if not bool(logits.isfinite().all()):
-                raise diverged("the validation scores became NaN")
-            loss = float(task_loss(logits, torch.from_numpy(split.labels), self.weights.cpu()))
-            scores = model.probabilities(logits).double().numpy()
-        truth, mass = split.labels[:, self.watched], split.weights
-        scores = scores[:, self.watched]
-        return Validation(
-            loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass)
-        )
+        if not bool(logits.isfinite().all()):
+            raise diverged("the validation scores became NaN")
+        return logits
 
 
 def watched_labels(names: Sequence[str], watched: Sequence[str]) -> list[int]:
@@ -290,6 +304,16 @@ def watched_labels(names: Sequence[str], watched: Sequence[str]) -> list[int]:
                 remedy=did_you_mean(label, names),
             )
     return [place for place, name in enumerate(names) if not watched or name in watched]
+
+
+def require_both_classes(labels: Labels, names: Sequence[str]) -> None:
+    """Refuse, before an epoch is spent on it, a validation split that could measure nothing."""
+    if not any((column == 0).any() and (column == 1).any() for column in labels.T):
+        raise SingleClassError(
+            "the validation split has only one class of " + ", ".join(names),
+            where="valid",
+            remedy="use a larger validation split (data.valid_share), or data that hold both classes",
+        )
 
 
 def _sum(losses: list[Tensor]) -> Tensor:

@@ -89,14 +89,14 @@ def first_phase(settings: Settings, length: Lengths) -> Phase:
     return Phase("neuron", "neurons", 0, length.neuron, settings.train.lr)
 
 
-def next_phase(settings: Settings, length: Lengths, current: Phase, best: dict[int, float]) -> Phase | None:
+def next_phase(settings: Settings, length: Lengths, current: Phase, kept: int) -> Phase | None:
     """Return the phase after ``current``, or None when training is over.
 
     Args:
         settings: of the run.
         length: of the phases.
         current: the phase that has just ended.
-        best: best validation score so far, by dendrites per Linear.
+        kept: how many dendrites per Linear are kept so far.
     """
     own, count = settings.dendrites, current.dendrites
     if current.name == "neuron":
@@ -105,9 +105,14 @@ def next_phase(settings: Settings, length: Lengths, current: Phase, best: dict[i
         return Phase("dendrite", "tops", count, length.tops, own.lr)
     if current.name == "dendrite" and length.joint:
         return Phase("joint", "everything", count, length.joint, own.joint_lr)
-    if count < own.count and improved(best, count, own.min_gain):
+    if count < own.count and kept == count:
         return dendrite_phase(settings, length, count + 1)
     return None
+
+
+def ends_dendrite(length: Lengths, phase: Phase) -> bool:
+    """Whether a phase is the last one of its dendrite, after which that is judged."""
+    return phase.name == "joint" or (phase.trains in ("dendrites", "tops") and not length.joint)
 
 
 def dendrite_phase(settings: Settings, length: Lengths, count: int) -> Phase:
@@ -116,16 +121,3 @@ def dendrite_phase(settings: Settings, length: Lengths, count: int) -> Phase:
     if own.objective == "correlation":
         return Phase("dendrite", "candidates", count, length.dendrite - length.tops, own.lr)
     return Phase("dendrite", "dendrites", count, length.dendrite, own.lr)
-
-
-def improved(best: dict[int, float], count: int, min_gain: float) -> bool:
-    """Whether the ``count``-th dendrite raised the best validation score by more than ``min_gain``."""
-    return count in best and best[count] > best[count - 1] + min_gain
-
-
-def kept_dendrites(best: dict[int, float], min_gain: float) -> int:
-    """Return how many dendrites per Linear the final model keeps: as many as each improved on the last."""
-    count = 0
-    while improved(best, count + 1, min_gain):
-        count += 1
-    return count

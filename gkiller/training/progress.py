@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from gkiller.training.gain import Finite, Gain
 from gkiller.training.phases import PARTS, Phase
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -32,6 +32,7 @@ class Progress:
         phase_best: best score of this phase, or None before its first epoch.
         best: best score so far, by dendrites per Linear.
         best_epoch: the epoch of that score, by dendrites per Linear.
+        gains: what each dendrite gained, by dendrites per Linear, once it is judged.
         tracked: the scores that the history rule has seen; from them the tracker is set up again.
         metrics: the rows of ``metrics.jsonl`` so far.
         stopped_early: a sentence for each phase that patience or the history rule ended.
@@ -53,6 +54,7 @@ class Progress:
     phase_best: Finite | None = None
     best: dict[Count, Finite] = field(default_factory=dict)
     best_epoch: dict[Count, Count] = field(default_factory=dict)
+    gains: dict[Count, Gain] = field(default_factory=dict)
     tracked: list[Finite] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
     stopped_early: list[str] = field(default_factory=list)
@@ -111,6 +113,7 @@ def _impossible(progress: Progress) -> str:
         "steps have no rows, or rows no step": (progress.step == 0) != (progress.epoch_rows == 0),
         "scores and their epochs are of different dendrites": best.keys() != epochs.keys(),
         "there are scores for more dendrites than were grown": max(best, default=0) > phase.dendrites,
+        "a dendrite was judged without a score": not best.keys() >= progress.gains.keys(),
         "there is no score to go on from": not best.keys() >= set(range(phase.dendrites)),
         "an epoch has no score": progress.epoch > 0 and 0 not in best,
         "the best epoch is not over": any(not 1 <= epoch <= progress.epoch for epoch in epochs.values()),

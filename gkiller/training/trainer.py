@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from gkiller.data.batches import training_batches
-from gkiller.errors import DivergedError, ResumeError, SingleClassError
+from gkiller.errors import DivergedError, ResumeError
 from gkiller.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from gkiller.training.events import TrainingEvent
 from gkiller.training.frozen import frozen_parameters
-from gkiller.training.learner import Encoded, Labels, Learner, Rows, Validation
+from gkiller.training.gain import Gain, gain_line, judge, kept_dendrites
+from gkiller.training.learner import Encoded, Learner, Rows, Validation, require_both_classes
 from gkiller.training.optim import build_optimizer, rate, trained_parameters
-from gkiller.training.phases import first_phase, lengths, next_phase
+from gkiller.training.phases import ends_dendrite, first_phase, lengths, next_phase
 from gkiller.training.progress import Progress
 from gkiller.training.ranks import Ranks, check_same
 from gkiller.training.resume import check_network, check_place, lengthened
@@ -28,8 +30,10 @@ from gkiller.training.rng import restore_rng, rng_state, seed_everything
 from gkiller.training.stopping import Stopped, StopRequest
 
 if TYPE_CHECKING:
+    from gkiller.evaluation.checks import FloatArray
     from gkiller.model.growth import Growth
     from gkiller.settings.definition import Settings
+    from gkiller.training.phases import Phase
     from gkiller.training.store import CheckpointStore
 
 EventCallback = Callable[[TrainingEvent], None]
@@ -68,7 +72,7 @@ class Trainer:
         stop: StopRequest | None = None,
     ) -> None:
         watched = learner.watched
-        _require_both_classes(valid.labels[:, watched], [names[place] for place in watched])
+        require_both_classes(valid.labels[:, watched], [names[place] for place in watched])
         self.settings = settings
         self.valid_split = valid
         self.learner = learner
@@ -142,10 +146,7 @@ class Trainer:
     @property
     def done(self) -> bool:
         """Whether nothing is left to train."""
-        progress = self.progress
-        return self._phase_over() and not next_phase(
-            self.settings, self.lengths, progress.phase, progress.best
-        )
+        return self._phase_over() and not self._following()
 
     def _restore_rng(self, states: list[dict[str, Any]]) -> None:
         if len(states) == self.ranks.size:
@@ -159,9 +160,11 @@ class Trainer:
         self._seed()
 
     def _advance(self) -> None:
-        """Move on to the next phase, or finish."""
+        """Judge a dendrite whose phases are over, and move on to the next phase, or finish."""
         progress = self.progress
-        following = next_phase(self.settings, self.lengths, progress.phase, progress.best)
+        if ends_dendrite(self.lengths, progress.phase):
+            self._judge()
+        following = self._following()
         if following is None:
             progress.finished = True
             return
@@ -169,6 +172,28 @@ class Trainer:
             source = following.dendrites if following.name == "joint" else following.dendrites - 1
             self._start_from_best(source, following.dendrites)
         progress.start(following)
+
+    def _following(self) -> Phase | None:
+        """Return the phase after the current one; None when training is over."""
+        progress = self.progress
+        return next_phase(self.settings, self.lengths, progress.phase, kept_dendrites(progress.gains))
+
+    def _judge(self) -> None:
+        """Decide whether each dendrite stays that is not judged yet, by the best weights before and after."""
+        progress, split = self.progress, self.valid_split
+        truth = split.labels[:, self.learner.watched].astype(np.float64)
+        for count in range(1, progress.phase.dendrites + 1):
+            if count not in progress.gains:
+                best = progress.best[count - 1], progress.best[count]
+                scores = self._best_scores(count - 1), self._best_scores(count)
+                found = judge(self.settings, best, truth, scores, split.weights)
+                progress.gains[count] = Gain(**self.ranks.from_first(vars(found)))
+                self.on_event(self._event("note", message=gain_line(count, found)))
+
+    def _best_scores(self, count: int) -> FloatArray:
+        """Return the validation scores (n, watched) of the best weights with so many dendrites per Linear."""
+        self.growth.load(self.store.load_best(count, self.progress.best_epoch[count]))
+        return self.learner.scores(self.valid_split)
 
     def _start_from_best(self, source: int, dendrites: int) -> None:
         best = self.store.load_best(source, self.progress.best_epoch[source])
@@ -367,14 +392,4 @@ class Trainer:
             metric=self.settings.train.metric,
             trains=progress.phase.trains,
             **values,
-        )
-
-
-def _require_both_classes(labels: Labels, names: Sequence[str]) -> None:
-    """Refuse, before an epoch is spent on it, a validation split that could measure nothing."""
-    if not any((column == 0).any() and (column == 1).any() for column in labels.T):
-        raise SingleClassError(
-            "the validation split has only one class of " + ", ".join(names),
-            where="valid",
-            remedy="use a larger validation split (data.valid_share), or data that hold both classes",
         )

@@ -37,8 +37,8 @@ class Scorer:
         name: as it was given.
         labels: L labels that it scores, in the order of its scores' columns.
         score: gives the scores.
-        thresholds: stored in it, by label; empty for a classifier of transformers, and for a file of scores
-            without flags.
+        thresholds: stored in it, by label; empty for a classifier of transformers; of a file of scores
+            of the labels that it has flags of.
         path: a gkiller model's directory, else None.
         tuned: what a gkiller model records of its thresholds, as gkiller.json holds it.
         origin: where the thresholds are from.
@@ -146,8 +146,7 @@ def scorer_of_file(name: str, found: Labelled) -> Scorer:
     """
     file = read_scores(name, found.dataset.labels)
     places, how = join(file.records, found.rows)
-    columns = range(len(file.labels) if file.flags is not None else 0)
-    thresholds = {file.labels[column]: file.threshold(column) for column in columns}
+    thresholds = {label: file.threshold(file.labels.index(label)) for label in file.decided}
 
     def score(texts: Sequence[str], progress: Progress | None) -> FloatArray:
         assert texts is found.rows.texts, name

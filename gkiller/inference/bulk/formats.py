@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from gkiller.errors import FormatError, SettingsError
 from gkiller.inference.bulk.chunks import Chunk
-from gkiller.inference.classifier import Scored
+from gkiller.inference.classifier import Scored, Scores
 from gkiller.inference.encoding import clean
+from gkiller.inference.flags import reached
 from gkiller.inference.results import Contribution
+from gkiller.model.layout import FLAG_LABELS
 
 OutputFormat = Literal["jsonl", "csv", "parquet"]
 DIGITS = 6
-_OWN = ("row", "id", "text", "flagged", "flags", "windows", "truncated")
+_OWN = ("row", "id", "text", "flagged", "flags", FLAG_LABELS, "windows", "truncated")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Shape:
         ids: whether rows have ids of their own.
         text: whether the comments are written, too.
         only_flagged: whether rows without a flag are left out.
+        flag_labels: the labels that decide whether a row is flagged, in their order; None for all.
     """
 
     labels: tuple[str, ...]
@@ -45,6 +49,21 @@ class Shape:
     ids: bool = False
     text: bool = False
     only_flagged: bool = False
+    flag_labels: tuple[str, ...] | None = None
+
+    @property
+    def deciding(self) -> tuple[str, ...]:
+        """The labels that decide whether a row is flagged."""
+        return self.labels if self.flag_labels is None else self.flag_labels
+
+    @property
+    def some_decide(self) -> bool:
+        """Whether some labels do not decide: the output then says in each row which ones do."""
+        return self.deciding != self.labels
+
+    def reached(self, scores: Scores) -> npt.NDArray[np.bool_]:
+        """Return where a deciding label's score reaches its threshold, (n, L)."""
+        return reached(scores, self.labels, self.thresholds, self.deciding)
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ class Answer:
         row: its number in the input, from 1.
         id: its id.
         text: the comment.
-        flags: labels whose score reaches the threshold.
+        flags: deciding labels whose score reaches the threshold.
         scores: of each label, in order.
         windows: pieces that the comment was read in.
         truncated: whether its end was left unread.
@@ -74,17 +93,16 @@ class Answer:
 
 def answers(chunk: Chunk, scored: Scored, shape: Shape) -> Iterator[Answer]:
     """Yield a chunk's rows of output."""
-    limits = np.array([shape.thresholds[label] for label in shape.labels])
-    reached = scored.scores >= limits
-    kept = np.flatnonzero(reached.any(1)) if shape.only_flagged else np.arange(len(chunk.rows))
+    flagged = shape.reached(scored.scores)
+    kept = np.flatnonzero(flagged.any(1)) if shape.only_flagged else np.arange(len(chunk.rows))
     names: dict[bytes, tuple[str, ...]] = {}
     windows, truncated = scored.windows.tolist(), scored.truncated.tolist()
     for i in kept.tolist():
-        key = reached[i].tobytes()
+        key = flagged[i].tobytes()
         flags = names.get(key)
         if flags is None:
             flags = names[key] = tuple(
-                label for label, flagged in zip(shape.labels, reached[i], strict=True) if flagged
+                label for label, one in zip(shape.labels, flagged[i], strict=True) if one
             )
         yield Answer(
             chunk.rows[i],
@@ -118,12 +136,17 @@ class _Streamed:
 
 
 class JsonLines(_Streamed):
-    """An object per row: row, id, text, flagged, flags, scores; windows and truncated where they matter."""
+    """An object per row: row, id, text, flagged, flags, scores; windows and truncated where they matter.
+
+    Where some labels do not decide, also flag_labels: those that do.
+    """
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         scores = ", ".join(f"{_plain(label).replace('%', '%%')}: %.{DIGITS}f" for label in shape.labels)
-        self._template = '"flagged": %s, "flags": %s, "scores": {' + scores + "}"
+        deciding = f'"{FLAG_LABELS}": {_plain(list(shape.deciding))}, '.replace("%", "%%")
+        middle = deciding if shape.some_decide else ""
+        self._template = '"flagged": %s, "flags": %s, ' + middle + '"scores": {' + scores + "}"
         self._flags: dict[tuple[str, ...], str] = {}
 
     def header(self) -> bytes:
@@ -189,8 +212,10 @@ class Csv(_Streamed):
             own.append(clean(str(answer.id)) if answer.id is not None else "")
         if self._shape.text:
             own.append(clean(answer.text))
-        own += ["true" if answer.flags else "false", "|".join(answer.flags), answer.windows]
-        own.append("true" if answer.truncated else "false")
+        own += ["true" if answer.flags else "false", "|".join(answer.flags)]
+        if self._shape.some_decide:
+            own.append("|".join(self._shape.deciding))
+        own += [answer.windows, "true" if answer.truncated else "false"]
         return own + [self._score % score for score in answer.scores]
 
     def _lines(self, records: list[Any]) -> bytes:
@@ -253,5 +278,6 @@ def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, expla
 
 def column_names(shape: Shape) -> list[str]:
     """Return the names of columns; a label with the name of another column gets a prefix."""
-    own = [name for name in _OWN if (name != "id" or shape.ids) and (name != "text" or shape.text)]
+    optional = {"id": shape.ids, "text": shape.text, FLAG_LABELS: shape.some_decide}
+    own = [name for name in _OWN if optional.get(name, True)]
     return own + [f"score_{label}" if label in _OWN else label for label in shape.labels]

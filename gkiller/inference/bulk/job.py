@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,6 +56,7 @@ class Job:
             "precision": self.classifier.precision,
             "onnxruntime": onnxruntime.__version__,
             "thresholds": dict(self.shape.thresholds),
+            "flag_labels": list(self.shape.deciding),
             "format": form,
             "packed": packed,
             "digits": DIGITS,
@@ -155,12 +156,11 @@ def _explained(classifier: Classifier, answer: Answer) -> Answer:
 
 
 def _advanced(mark: Mark, chunk: Chunk, scored: Scored, shape: Shape) -> Mark:
-    limits: Sequence[float] = [shape.thresholds[label] for label in shape.labels]
     return Mark(
         rows=chunk.last,
         scored=mark.scored + len(chunk.rows),
         skipped=mark.skipped + len(chunk.skipped),
-        flagged=mark.flagged + int((scored.scores >= limits).any(1).sum()),
+        flagged=mark.flagged + int(shape.reached(scored.scores).any(1).sum()),
         windowed=mark.windowed + int((scored.windows > 1).sum()),
         truncated=mark.truncated + int(scored.truncated.sum()),
         digest=chunk.digest,

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from gkiller.inference.bulk.formats import DIGITS, Answer, Shape, column_names
 from gkiller.inference.encoding import clean
+from gkiller.model.layout import FLAG_LABELS
 
 
 class Parquet:
@@ -23,6 +24,7 @@ class Parquet:
         optional = [("id", pa.string(), shape.ids), ("text", pa.string(), shape.text)]
         own = [("row", pa.int64()), *((name, kind) for name, kind, wanted in optional if wanted)]
         own += [("flagged", pa.bool_()), ("flags", pa.list_(pa.string()))]
+        own += [(FLAG_LABELS, pa.list_(pa.string()))] if shape.some_decide else []
         own += [("windows", pa.int32()), ("truncated", pa.bool_())]
         names = column_names(shape)[len(own) :]
         self._schema = pa.schema([*own, *((name, pa.float64()) for name in names)])
@@ -41,6 +43,7 @@ class Parquet:
             "text": [clean(answer.text) for answer in answers],
             "flagged": [bool(answer.flags) for answer in answers],
             "flags": [list(answer.flags) for answer in answers],
+            FLAG_LABELS: [list(self._shape.deciding)] * len(answers),
             "windows": [answer.windows for answer in answers],
             "truncated": [answer.truncated for answer in answers],
         }
