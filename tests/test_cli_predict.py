@@ -48,7 +48,7 @@ def test_arguments_and_standard_input_give_json_lines(predict, onnx_model):
     assert predict(stdin=b"you idiot\nthank you\n") == (0, out, "")
     code, again, err = predict(stdin=b'{"text": "you idiot"}\n{"text": "thank you"}\n')
     assert (code, again) == (0, out)
-    assert "read as JSON" in err
+    assert "JSON Lines" in err
     assert predict(stdin=b"") == (0, "", "")
 
 

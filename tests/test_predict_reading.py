@@ -73,7 +73,7 @@ def test_json_lines(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", objects)
     assert good(from_file(path, "a.jsonl")) == expected
     source = stream(b"\n" + path.read_bytes())
-    assert "read as JSON" in source.notes[0]
+    assert "JSON Lines" in source.notes[0]
     assert good(source) == expected
 
 
@@ -92,9 +92,8 @@ def test_text_that_only_looks_like_json_is_text(line):
 )
 def test_what_is_plainly_no_text_is_said_to_be_so(tmp_path, content, message):
     for form in ("auto", "txt"):
-        if message != "gzip data":  # which a stream may hold, whatever it is called
-            with pytest.raises((FormatError, EncodingError), match=message):
-                stream(content, form)
+        with pytest.raises((FormatError, EncodingError), match=message):
+            stream(content, form)
     with pytest.raises((FormatError, EncodingError), match=message):
         from_file(raw(tmp_path / "a.txt", content), "a.txt")
     assert good(stream(b"PAR1 of the plan\n")) == [(None, "PAR1 of the plan")]
@@ -105,9 +104,8 @@ def test_parquet(tmp_path):
     assert from_file(path, "a").total == 2
     rows = list(from_file(path, "a").rows())
     assert (rows[0].id, rows[0].text) == (3, "a")
-    with pytest.raises(FormatError, match="not a whole Parquet file"):
+    with pytest.raises(FormatError, match="--input"):
         stream(b"PAR1", "parquet")
-    assert next(stream(path.read_bytes(), "parquet").rows()).text == "a"
     moments = [Decimal("1.50"), None, datetime(2020, 1, 2, 3), date(2020, 1, 2)]
     for moment, expected in zip(moments, ["1.50", None, "2020-01-02 03:00:00", "2020-01-02"], strict=True):
         path = write_parquet(tmp_path / "b.parquet", text=["a"], id=[moment])

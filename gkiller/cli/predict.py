@@ -106,8 +106,7 @@ def predict(
         only_flagged=only_flagged,
         flag_labels=_deciding(labels, classifier),
     )
-    live = output is None and not resume
-    job = Job(classifier, shape, long_text, on_error, batch_size, explain, live)
+    job = Job(classifier, shape, long_text, on_error, batch_size, explain)
     if direct and (json or (format_ is None and stdout().is_terminal)):
         _answer(job, texts or [], json=json)
         return
@@ -236,9 +235,9 @@ def _source(
                 "TEXT has neither columns nor a format", where="TEXT", remedy="these flags are for --input"
             )
         return from_texts(texts)
-    if path is not None and str(path) != "-":
+    if path is not None:
         return from_file(path, str(path), form, text_column=text_column, id_column=id_column)
-    if sys.stdin is None or (path is None and sys.stdin.isatty()):
+    if sys.stdin is None or sys.stdin.isatty():
         raise SettingsError(
             "there is nothing to score",
             where="gkiller predict",

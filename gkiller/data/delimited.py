@@ -7,13 +7,12 @@ does not notice a quote that is never closed, and does not say on which line a r
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
-from gkiller.data.textfile import TextReader, check_text, encoding_problem, lines_as_they_come, text_lines
+from gkiller.data.textfile import TextReader, check_text, encoding_problem, text_lines
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, RowError
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}
@@ -35,11 +34,11 @@ class UnclosedQuoteError(Exception):
         super().__init__(line)
 
 
-def parse_records(lines: Iterator[str | None], separator: str) -> Iterator[Record | None]:
+def parse_records(lines: Iterator[str], separator: str) -> Iterator[Record]:
     """Yield the records of a delimited file; blank lines are no records.
 
     Args:
-        lines: physical lines with their ends; a None, where a stream waits, is handed on between records.
+        lines: physical lines with their ends.
         separator: one character between fields.
 
     Raises:
@@ -50,18 +49,15 @@ def parse_records(lines: Iterator[str | None], separator: str) -> Iterator[Recor
 
 
 class _Parser:
-    def __init__(self, lines: Iterator[str | None], separator: str) -> None:
+    def __init__(self, lines: Iterator[str], separator: str) -> None:
         self.lines = lines
         self.separator = separator
         self.number = 0
         self.line = ""
         self.fault = ""
 
-    def records(self) -> Iterator[Record | None]:
+    def records(self) -> Iterator[Record]:
         for line in self.lines:
-            if line is None:
-                yield None
-                continue
             self.number += 1
             start = self.number
             if '"' not in line:
@@ -108,7 +104,7 @@ class _Parser:
             else:
                 self.fault = "oversized"
             if stop < 0:
-                following = next((line for line in self.lines if line is not None), None)
+                following = next(self.lines, None)
                 if following is None:
                     raise UnclosedQuoteError(start)
                 self.line = following
@@ -155,7 +151,7 @@ class DelimitedReader(TextReader):
         self._separator = next((mark for mark in expected if mark in first), expected[0])
         if self._separator != expected[0]:
             self.notes.append(f"{self.name}: fields are separated by {self._separator!r}")
-        record = next((record for record in self._records() if record is not None), None)
+        record = next(self._records(), None)
         if record is None:
             raise EmptyDataError(
                 "the file is empty", where=self.name, remedy="give a file with a header and rows"
@@ -172,8 +168,8 @@ class DelimitedReader(TextReader):
                 raise EncodingError(problem, where=where, remedy="convert the file to UTF-8")
         if record.fault:
             raise RowError("a column name is too long or badly quoted", where=where, remedy="mend the header")
-        counts = Counter(name for name in record.fields if name)
-        twice = sorted(name for name, count in counts.items() if count > 1)
+        named = [name for name in record.fields if name]
+        twice = sorted({name for name in named if named.count(name) > 1})
         if twice:
             raise ColumnError(
                 f"the header names {', '.join(map(repr, twice))} more than once",
@@ -181,9 +177,9 @@ class DelimitedReader(TextReader):
                 remedy="give every column its own name",
             )
 
-    def _records(self) -> Iterator[Record | None]:
+    def _records(self) -> Iterator[Record]:
         try:
-            yield from parse_records(lines_as_they_come(self.path, self.name, ""), self._separator)
+            yield from parse_records(text_lines(self.path, self.name, ""), self._separator)
         except UnclosedQuoteError as error:
             raise RowError(
                 "the file ends inside a quoted field that starts in this record",
@@ -199,18 +195,12 @@ class DelimitedReader(TextReader):
 
         """
         header = self.columns()
-        slots = {name: slot for slot, name in enumerate(header)}
-        yield from in_batches(wanted, self._parsed([slots[name] for name in wanted]))
+        yield from in_batches(wanted, self._parsed([header.index(name) for name in wanted]))
 
-    def _parsed(self, slots: Sequence[int]) -> Iterator[RawRow | None]:
+    def _parsed(self, slots: Sequence[int]) -> Iterator[RawRow]:
         records = self._records()
-        next(record for record in records if record is not None)
-        row = 0
-        for record in records:
-            if record is None:
-                yield None
-                continue
-            row += 1
+        next(records)
+        for row, record in enumerate(records, start=1):
             fault = self._fault(record, row)
             if fault is None:
                 values = [record.fields[slot] for slot in slots]

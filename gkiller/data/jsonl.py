@@ -1,50 +1,26 @@
-"""JSON Lines, a JSON array, or JSON objects over several lines each: one row per object."""
+"""JSON Lines: one JSON object per line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
-from gkiller.data.jsonvalues import BrokenJsonError, RepeatedKeyError, json_values, spans_lines, unique_keys
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
-from gkiller.data.textfile import (
-    TextReader,
-    check_text,
-    encoding_error,
-    lines_as_they_come,
-    text_blocks,
-    text_lines,
-)
+from gkiller.data.textfile import TextReader, check_text, encoding_error, text_lines
 from gkiller.errors import DataError, EmptyDataError, FormatError, RowError
 
 _PEEK_ROWS = 1000
-_DEEPEST = 4  # objects inside each other whose fields are columns
-_STRING = "text"  # the column of a bare string
-
-
-class _Found(NamedTuple):
-    """A row: its number, its line, its object or what is wrong with it, and about how many characters."""
-
-    row: int
-    line: int
-    value: dict[str, Any]
-    fault: BadRowError | None
-    size: int
 
 
 class JsonLinesReader(TextReader):
-    """Reads a JSON file with an object per row; a key that a row lacks counts as null.
-
-    The objects stand one on each line (JSON Lines), in one array, or over several lines each. An array may
-    also hold strings: comments without labels. A field inside of an object is named by its way there:
-    ``comment.text``.
-    """
+    """Reads one JSON Lines file; a key that a row lacks counts as null."""
 
     _columns: Sequence[str] = ()
 
     def columns(self) -> list[str]:
-        """Return the keys of the first thousand objects, in order of appearance, then those inside of them.
+        """Return the keys of the first thousand objects, in order of appearance.
 
         Raises:
             DataError: the file cannot be read, is empty, or holds no object there.
@@ -62,18 +38,14 @@ class JsonLinesReader(TextReader):
 
     def _keys(self, limit: int | None) -> list[str]:
         keys: dict[str, None] = {}
-        inner: dict[str, None] = {}
         first: BadRowError | None = None
         empty = True
-        for found in islice(self._found(), limit):
-            if found is None:
-                if keys:  # what a stream has sent so far must do
-                    break
-                continue
+        for row, number, line in islice(self._rows(), limit):
             empty = False
-            first = first or found.fault
-            keys.update(dict.fromkeys(found.value))
-            inner.update(dict.fromkeys(_inner_names(found.value)))
+            try:
+                keys.update(dict.fromkeys(self._parse(line, row, number)))
+            except BadRowError as bad:
+                first = first or bad
         if empty:
             raise EmptyDataError(
                 "the file is empty", where=self.name, remedy="give a file with a JSON object per line"
@@ -86,29 +58,15 @@ class JsonLinesReader(TextReader):
                     "the objects have no keys", where=self.name, remedy="give each object a text and a label"
                 )
             )
-        return list({**keys, **inner})
+        return list(keys)
 
-    def _found(self) -> Iterator[_Found | None]:
-        """Yield the rows, and None wherever more of a stream is waited for."""
-        lines = text_lines(self.path, self.name, "\n")
-        first = next((line for line in lines if not line.isspace()), "")
-        return self._document() if spans_lines(first) else self._lines()
-
-    def _lines(self) -> Iterator[_Found | None]:
-        row = number = 0
-        for line in lines_as_they_come(self.path, self.name, "\n"):
-            if line is None:
-                yield None
-                continue
-            number += 1
-            if line.isspace():  # no row
-                continue
-            row += 1
-            size = min(len(line), MAX_FIELD_CHARACTERS)
-            try:
-                yield _Found(row, number, self._parse(line, row, number), None, size)
-            except BadRowError as bad:
-                yield _Found(row, number, {}, bad, size)
+    def _rows(self) -> Iterator[tuple[int, int, str]]:
+        """Yield row number, line number and line; blank lines are no rows."""
+        row = 0
+        for number, line in enumerate(text_lines(self.path, self.name, "\n"), start=1):
+            if not line.isspace():
+                row += 1
+                yield row, number, line
 
     def _parse(self, line: str, row: int, number: int) -> dict[str, Any]:
         where = place(self.name, row, number)
@@ -116,43 +74,27 @@ class JsonLinesReader(TextReader):
         if broken is not None:
             raise BadRowError("encoding", broken)
         try:
-            value = unique_keys(line)
-        except RepeatedKeyError as error:
+            value = json.loads(line, object_pairs_hook=_unique)
+        except _RepeatedKeyError as error:
             raise BadRowError("json", _json_error(f"the key {error.key!r} stands twice", where)) from error
-        except BrokenJsonError as error:
-            raise BadRowError("json", _json_error(str(error), where)) from error
-        return self._object(value, where)
-
-    def _document(self) -> Iterator[_Found | None]:
-        """Yield the rows of an array, or of objects over several lines: nothing can be read past an error."""
-        row = 0
-        try:
-            for found in json_values(text_blocks(self.path, self.name)):
-                if found is None:
-                    yield None
-                    continue
-                row += 1
-                where = place(self.name, row, found.line)
-                broken = encoding_error(found.text, where)
-                size = min(len(found.text), MAX_FIELD_CHARACTERS)
-                try:
-                    if broken is not None:
-                        raise BadRowError("encoding", broken)
-                    if found.repeated is not None:
-                        repeated = f"the key {found.repeated!r} stands twice"
-                        raise BadRowError("json", _json_error(repeated, where))
-                    value = {_STRING: found.value} if isinstance(found.value, str) else found.value
-                    yield _Found(row, found.line, self._object(value, where), None, size)
-                except BadRowError as bad:
-                    yield _Found(row, found.line, {}, bad, size)
-        except BrokenJsonError as error:
-            raise FormatError(
-                f"not valid JSON: {error}",
-                where=place(self.name, row + 1, error.line),
-                remedy="mend the file: an array of objects, or one object per line",
+        except json.JSONDecodeError as error:
+            if row == 1 and line.lstrip().startswith("["):
+                raise FormatError(
+                    "this is a JSON array, not JSON Lines",
+                    where=where,
+                    remedy="write one object per line, for example: jq -c '.[]' FILE > NEW.jsonl",
+                ) from error
+            raise BadRowError(
+                "json", _json_error(f"not valid JSON: {error.msg} at character {error.colno}", where)
             ) from error
-
-    def _object(self, value: Any, where: str) -> dict[str, Any]:
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
+            raise BadRowError("json", _json_error("not usable JSON", where)) from error
+        if isinstance(value, list) and row == 1:
+            raise FormatError(
+                "this is a JSON array, not JSON Lines",
+                where=where,
+                remedy="write one object per line, for example: jq -c '.[]' FILE > NEW.jsonl",
+            )
         if not isinstance(value, dict):
             raise BadRowError(
                 "json", _json_error(f"a JSON {_kind(value)} stands where an object should", where)
@@ -168,37 +110,34 @@ class JsonLinesReader(TextReader):
         """
         yield from in_batches(wanted, self._parsed(wanted))
 
-    def _parsed(self, wanted: Sequence[str]) -> Iterator[RawRow | None]:
-        for found in self._found():
-            if found is None:
-                yield None
-                continue
-            values = [field(found.value, name) for name in wanted]
-            yield RawRow(found.row, found.line, values, found.size, found.fault)
+    def _parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        for row, number, line in self._rows():
+            value: dict[str, Any] = {}
+            fault = None
+            try:
+                value = self._parse(line, row, number)
+            except BadRowError as bad:
+                fault = bad
+            size = min(len(line), MAX_FIELD_CHARACTERS)
+            yield RawRow(row, number, [value.get(name) for name in wanted], size, fault)
 
 
-def field(value: Mapping[str, Any], name: str) -> Any:
-    """Return an object's field by its key, or by the way to it with dots; None where there is none."""
-    if name in value or "." not in name:
-        return value.get(name)
-    head, _, rest = name.partition(".")
-    while rest:
-        inner = value.get(head)
-        if isinstance(inner, dict):
-            return field(inner, rest)
-        more, _, rest = rest.partition(".")
-        head = f"{head}.{more}"
-    return None
+class _RepeatedKeyError(Exception):
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(key)
 
 
-def _inner_names(value: Mapping[str, Any], depth: int = _DEEPEST) -> Iterator[str]:
-    """Yield the ways to the fields inside of an object's objects."""
-    for key, inner in value.items():
-        if isinstance(inner, dict) and depth:
-            for name, last in inner.items():
-                if not isinstance(last, dict):
-                    yield f"{key}.{name}"
-            yield from (f"{key}.{name}" for name in _inner_names(inner, depth - 1))
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object, refusing repeated keys: which value counts would be a guess."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _RepeatedKeyError(key)
+            seen.add(key)
+    return value
 
 
 def _json_error(what: str, where: str) -> DataError:

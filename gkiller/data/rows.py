@@ -45,7 +45,6 @@ class RawBatch:
         lines: the physical line each row starts on, or empty where lines mean nothing.
         columns: for each wanted column its values; None where the row has none.
         bad: rows that could not even be parsed, by position in the batch.
-        waits: whether more of a stream is waited for; the batch may be empty then.
 
     """
 
@@ -53,7 +52,6 @@ class RawBatch:
     lines: list[int] = field(default_factory=list)
     columns: dict[str, list[Any]] = field(default_factory=dict)
     bad: dict[int, BadRowError] = field(default_factory=dict)
-    waits: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,21 +76,19 @@ class RawRow(NamedTuple):
     fault: BadRowError | None = None
 
 
-def in_batches(wanted: Sequence[str], rows: Iterable[RawRow | None]) -> Iterator[RawBatch]:
-    """Put rows together to batches of bounded size; at a None, where a stream waits, a batch ends early."""
+def in_batches(wanted: Sequence[str], rows: Iterable[RawRow]) -> Iterator[RawBatch]:
+    """Put rows together to batches of bounded size."""
     batch, size = RawBatch(columns={name: [] for name in wanted}), 0
     for row in rows:
-        if row is not None:
-            if row.fault is not None:
-                batch.bad[len(batch)] = row.fault
-            for name, value in zip(wanted, row.values, strict=True):
-                batch.columns[name].append(value)
-            batch.rows.append(row.number)
-            if row.line is not None:
-                batch.lines.append(row.line)
-            size += row.size
-        if row is None or len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-            batch.waits = row is None
+        if row.fault is not None:
+            batch.bad[len(batch)] = row.fault
+        for name, value in zip(wanted, row.values, strict=True):
+            batch.columns[name].append(value)
+        batch.rows.append(row.number)
+        if row.line is not None:
+            batch.lines.append(row.line)
+        size += row.size
+        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
             yield batch
             batch, size = RawBatch(columns={name: [] for name in wanted}), 0
     if len(batch):

@@ -6,13 +6,12 @@ they stand in can be named or skipped instead of the whole file being lost.
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import io
-import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -20,9 +19,6 @@ from gkiller.data.rows import MAX_LINE_CHARACTERS
 from gkiller.errors import DataError, EmptyDataError, EncodingError, FormatError, SourceNotFoundError
 
 _PEEK = 4096
-_BLOCK = 1 << 16
-_BOM = b"\xef\xbb\xbf"
-_ANY_END = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _NUL_SHARE = 0.2
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MAGIC = {
@@ -106,8 +102,8 @@ def check_text(path: Path, name: str, *, empty: bool = False) -> None:
 
     """
     with readable(name), open_bytes(path) as stream:
-        head = _head(stream, some=empty)
-    if not head.removeprefix(_BOM).strip():
+        head = stream.read(_PEEK)
+    if not head.removeprefix(b"\xef\xbb\xbf").strip():
         if len(head) < _PEEK and not empty:
             raise EmptyDataError("the file is empty", where=name, remedy="give a file with a header and rows")
         return
@@ -122,48 +118,6 @@ def check_text(path: Path, name: str, *, empty: bool = False) -> None:
         )
 
 
-def _head(stream: BinaryIO, *, some: bool) -> bytes:
-    """Return a file's beginning, as a pipe hands it over; not white space alone, unless ``some`` will do."""
-    head = b""
-    waits: Callable[[], bool] = getattr(stream, "waits", _never)
-    while len(head) < _PEEK:
-        if head and (some or head.removeprefix(_BOM).strip()) and waits():
-            break
-        block = cast(io.BufferedReader, stream).read1(_PEEK - len(head))
-        if not block:
-            break
-        head += block
-    return head
-
-
-def text_blocks(path: Path, name: str) -> Iterator[str | None]:
-    """Yield the text of a file in blocks, as they come, and None wherever the next one is waited for.
-
-    Args:
-        path: the file.
-        name: how messages name it.
-
-    Raises:
-        DataError: the file cannot be read.
-
-    """
-    with readable(name), open_bytes(path) as binary:
-        decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
-        waits: Callable[[], bool] = getattr(binary, "waits", _never)
-        while True:
-            if waits():
-                yield None
-            block = cast(io.BufferedReader, binary).read1(_BLOCK)
-            if text := decoder.decode(block, final=not block):
-                yield text
-            if not block:
-                return
-
-
-def _never() -> bool:
-    return False
-
-
 def text_lines(path: Path, name: str, newline: str) -> Iterator[str]:
     r"""Yield the lines of a text file, with their line ends.
 
@@ -176,46 +130,16 @@ def text_lines(path: Path, name: str, newline: str) -> Iterator[str]:
         DataError: the file cannot be read, or a line has no end.
 
     """
-    return (line for line in lines_as_they_come(path, name, newline) if line is not None)
-
-
-def lines_as_they_come(path: Path, name: str, newline: str) -> Iterator[str | None]:
-    """Yield lines as `text_lines` does, and None wherever more of a stream is waited for."""
-    held: list[str] = []  # of the line whose end is not there yet
-    size = 0
-    for block in text_blocks(path, name):
-        if block is None:
-            yield None
-            continue
-        lines = _split(block, newline)
-        if held and held[-1][-1] == "\r" and block[0] != "\n" and not newline:
-            lines.insert(0, "".join(held))
-            held, size = [], 0
-        # Of a "\r" at the end of a block it is not known yet whether a "\n" follows.
-        rest = lines.pop() if not lines[-1].endswith("\n") else ""
-        if lines:
-            yield "".join([*held, lines[0]])
-            yield from lines[1:]
-            held, size = [], 0
-        if rest:
-            held.append(rest)
-            size += len(rest)
-        if size >= MAX_LINE_CHARACTERS:
-            raise FormatError(
-                f"a line has over {MAX_LINE_CHARACTERS:,} characters",
-                where=name,
-                remedy="check that this is a text file with a row per line",
-            )
-    if held:
-        yield "".join(held)
-
-
-def _split(block: str, newline: str) -> list[str]:
-    """Return the lines of a text that is not empty; the last one may lack its end."""
-    if newline or "\r" not in block:
-        *whole, rest = block.split("\n")
-        return [line + "\n" for line in whole] + ([rest] if rest else [])
-    return _ANY_END.findall(block)
+    with readable(name), open_bytes(path) as binary:
+        text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+        for line in iter(partial(text.readline, MAX_LINE_CHARACTERS), ""):
+            if len(line) >= MAX_LINE_CHARACTERS:
+                raise FormatError(
+                    f"a line has over {MAX_LINE_CHARACTERS:,} characters",
+                    where=name,
+                    remedy="check that this is a text file with a row per line",
+                )
+            yield line
 
 
 def encoding_problem(text: str) -> str:

@@ -237,7 +237,7 @@ class Classifier:
         ]
 
     def stream(
-        self, chunks: Iterable[tuple[Key, Sequence[str]] | None], *, long_text: LongText = "window"
+        self, chunks: Iterable[tuple[Key, Sequence[str]]], *, long_text: LongText = "window"
     ) -> Iterator[tuple[Key, Scored]]:
         """Score chunks of comments one after the other, in bounded memory.
 
@@ -245,8 +245,7 @@ class Classifier:
         by the range of values in a batch), on nothing else: neither on time nor on the threads.
 
         Args:
-            chunks: pairs of anything and some comments; up to two are read ahead. At a None, the scores of
-                all pairs before it are yielded before more is read.
+            chunks: pairs of anything and some comments; up to two are read ahead.
             long_text: as in `predict`.
 
         Yields:
@@ -265,13 +264,7 @@ class Classifier:
         source, fault = iter(chunks), None
         while True:
             try:
-                pair = next(source)
-                if pair is None:
-                    while waiting:
-                        key, work = waiting.popleft()
-                        yield key, work.result()
-                    continue
-                key, texts = pair
+                key, texts = next(source)
                 work = self._begin(_listed(texts), long_text)
             except StopIteration:
                 break

@@ -36,17 +36,14 @@ class Chunk:
     digest: str = ""
 
 
-def chunked(
-    rows: Iterator[Row | None], size: int, on_error: OnError, *, live: bool = False
-) -> Iterator[Chunk | None]:
+def chunked(rows: Iterator[Row], size: int, on_error: OnError) -> Iterator[Chunk]:
     """Divide rows into chunks of ``size``, or less when their comments are long.
 
     Args:
-        rows: in order, numbered from 1 without gaps; None where more is waited for.
+        rows: in order, numbered from 1 without gaps.
         size: most rows of a chunk.
         on_error: "fail" raises a bad row's error (earlier chunks are handed on by then), "skip" leaves the
             row out.
-        live: whether a chunk also ends where more rows are waited for; a None follows it then.
 
     Raises:
         GkillerError: a bad row, with "fail".
@@ -55,13 +52,6 @@ def chunked(
     chunk: Chunk | None = None
     characters = 0
     for row in rows:
-        if row is None:
-            if live:
-                if chunk is not None:
-                    yield _closed(chunk, seen)
-                chunk = None
-                yield None
-            continue
         if row.fault is not None and on_error == "fail":
             raise row.fault
         if chunk is None:

@@ -33,8 +33,6 @@ class Job:
         on_error: what becomes of a bad row.
         chunk_rows: rows that are scored together.
         explain: whether what each word adds is written, too.
-        live: whether rows that came are scored and written before more of a stream is waited for; else the
-            chunks, and the last digits of the scores, depend on the rows alone.
     """
 
     classifier: Classifier
@@ -43,7 +41,6 @@ class Job:
     on_error: OnError = "fail"
     chunk_rows: int = CHUNK_ROWS
     explain: bool = False
-    live: bool = False
 
     def settings(self, form: OutputFormat, *, packed: bool) -> dict[str, Any]:
         """Return everything that the output depends on, beside the input.
@@ -103,9 +100,8 @@ def run(job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress
     with contextlib.closing(sink):
         before = sink.begin()
         mark, examples = before, list[str]()
-        chunks = chunked(source.rows(), job.chunk_rows, job.on_error, live=job.live)
-        todo = _after(chunks, before, sink)
-        pairs = ((chunk, chunk.texts) if chunk is not None else None for chunk in todo)
+        todo = _after(chunked(source.rows(), job.chunk_rows, job.on_error), before, sink)
+        pairs = ((chunk, chunk.texts) for chunk in todo)
         for chunk, scored in job.classifier.stream(pairs, long_text=job.long_text):
             found = list(answers(chunk, scored, job.shape))
             if job.explain:
@@ -119,7 +115,7 @@ def run(job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress
     return Outcome(mark, before.rows, tuple(examples))
 
 
-def _after(chunks: Iterator[Chunk | None], before: Mark, sink: Sink) -> Iterator[Chunk | None]:
+def _after(chunks: Iterator[Chunk], before: Mark, sink: Sink) -> Iterator[Chunk]:
     """Yield the chunks that an earlier job did not finish.
 
     Raises:
@@ -128,8 +124,6 @@ def _after(chunks: Iterator[Chunk | None], before: Mark, sink: Sink) -> Iterator
     done = Chunk(0)
     pending: Chunk | None = None
     for chunk in chunks:
-        if chunk is None:
-            continue
         if chunk.last > before.rows:
             pending = chunk
             break

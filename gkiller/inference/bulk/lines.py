@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
-from gkiller.data.textfile import TextReader, check_text, lines_as_they_come
+from gkiller.data.textfile import TextReader, check_text, text_lines
 from gkiller.errors import RowError
 
 
@@ -29,13 +29,8 @@ class LinesReader(TextReader):
         """
         yield from in_batches(wanted, self._parsed())
 
-    def _parsed(self) -> Iterator[RawRow | None]:
-        number = 0
-        for line in lines_as_they_come(self.path, self.name, "\n"):
-            if line is None:
-                yield None
-                continue
-            number += 1
+    def _parsed(self) -> Iterator[RawRow]:
+        for number, line in enumerate(text_lines(self.path, self.name, "\n"), start=1):
             text = line.removesuffix("\n").removesuffix("\r")
             if len(text) <= MAX_FIELD_CHARACTERS:
                 yield RawRow(number, None, [text], len(text))

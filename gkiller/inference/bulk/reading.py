@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
@@ -15,7 +12,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from gkiller.data.names import ID_NAMES, TEXT_NAMES
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, RawBatch, Reader, place
-from gkiller.data.textfile import encoding_error, readable, text_lines
+from gkiller.data.textfile import encoding_error, text_lines
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
 from gkiller.inference.bulk.lines import LinesReader
 from gkiller.inference.bulk.stdin import Replayable
@@ -31,8 +28,7 @@ _SUFFIXES: dict[str, InputFormat] = {
     ".json": "jsonl",
     ".parquet": "parquet",
 }
-STDIN = "(standard input)"
-_COLUMN = re.compile(r"\w[\w.-]{0,63}")  # a name of a column, and no comment
+_STDIN = "(standard input)"
 _SKIP = "mend the row, or skip such rows with --on-error skip"
 
 
@@ -45,9 +41,6 @@ class Row(NamedTuple):
     fault: GkillerError | None = None
 
 
-_END = Row(0, "", None)  # of a stream without rows
-
-
 @dataclass
 class Source:
     """Where rows come from.
@@ -55,14 +48,14 @@ class Source:
     Attributes:
         name: how messages name it.
         has_ids: whether rows have ids of their own.
-        rows: begins to read; a source is read once. It yields None wherever more of a stream is waited for.
+        rows: begins to read; a source is read once.
         total: number of rows, where it is known before reading.
         notes: what was decided and the user should know.
     """
 
     name: str
     has_ids: bool
-    rows: Callable[[], Iterator[Row | None]]
+    rows: Callable[[], Iterator[Row]]
     total: int | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -70,7 +63,7 @@ class Source:
 def from_texts(texts: Sequence[str]) -> Source:
     """Return comments as a source."""
 
-    def rows() -> Iterator[Row | None]:
+    def rows() -> Iterator[Row]:
         for number, text in enumerate(texts, start=1):
             yield Row(number, text, None)
 
@@ -87,8 +80,6 @@ def from_file(
 ) -> Source:
     """Return a file as a source: text with a comment a line, CSV, TSV, JSON Lines or Parquet, also ``.gz``.
 
-    A pipe or a device is read in one pass, as a stream.
-
     Args:
         path: the file.
         name: how messages name it.
@@ -100,46 +91,34 @@ def from_file(
         DataError: it cannot be read, is empty or of an unknown format, or has no such column.
     """
     if form == "auto":
-        form = _by_name(path, name)
-    if path.exists() and not path.is_dir() and (not path.is_file() or path.is_relative_to("/dev")):
-        with readable(name):
-            stream = cast(BinaryIO, path.open("rb", buffering=0))  # of a FIFO it waits for who writes to it
-        return from_stream(stream, form, name=name, text_column=text_column, id_column=id_column)
+        suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+        if suffixes and suffixes[-1] == ".gz":
+            suffixes.pop()
+        known = _SUFFIXES.get(suffixes[-1]) if suffixes else None
+        if known is None:
+            raise FormatError(
+                f"unknown file format {''.join(path.suffixes[-2:]) or '(no suffix)'}",
+                where=name,
+                remedy=f"gkiller reads {', '.join(_SUFFIXES)}, each also with .gz; else name the format with "
+                "--input-format",
+            )
+        form = known
     return _source(_reader(path, name, form), form, text_column, id_column)
-
-
-def _by_name(path: Path, name: str) -> InputFormat:
-    """Return a file's format; "auto" of what is no file and has no suffix."""
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    known = _SUFFIXES.get(suffixes[-1]) if suffixes else None
-    if known is None and (path.is_file() or not path.exists()) and not path.is_relative_to("/dev"):
-        raise FormatError(
-            f"unknown file format {''.join(path.suffixes[-2:]) or '(no suffix)'}",
-            where=name,
-            remedy=f"gkiller reads {', '.join(_SUFFIXES)}, each also with .gz; else name the format with "
-            "--input-format",
-        )
-    return known or "auto"
 
 
 def from_stream(
     stream: BinaryIO,
     form: InputFormat = "auto",
     *,
-    name: str = STDIN,
     text_column: str | None = None,
     id_column: str | None = None,
 ) -> Source:
-    """Return a stream as a source. Data packed with gzip are unpacked.
+    """Return a stream as a source.
 
     Args:
         stream: bytes that can be read once.
-        form: its format; "auto" takes it as JSON where it begins with an object or an array of them, as CSV
-            or TSV where its first line names a usual column of comments beside another column, else as text
-            with a comment a line.
-        name: how messages name it.
+        form: its format; "auto" takes it as JSON Lines when its first line that is not blank is a JSON
+            object, else as text with a comment a line.
         text_column: column of the comment, guessed when not named.
         id_column: column of the id, guessed when not named.
 
@@ -147,25 +126,25 @@ def from_stream(
         DataError: as for :func:`from_file`.
     """
     if form == "parquet":
-        return _spooled(stream, name, text_column, id_column)
-    with readable(name):
-        replay = Replayable.unpacked(stream)
+        raise FormatError(
+            "Parquet cannot be read from standard input", where=_STDIN, remedy="name the file with --input"
+        )
+    replay = Replayable(stream)
     path = cast(Path, replay)
     notes = []
     if form == "auto":
-        form = _looks(path, name)
-        if form != "txt":
-            what = {"jsonl": "JSON"}.get(form, form.upper())
-            notes.append(f"{name} is read as {what} (--input-format txt reads it as text)")
-    source = _source(_reader(path, name, form), form, text_column, id_column)
+        form = _looks(path)
+        if form == "jsonl":
+            notes.append("standard input is read as JSON Lines (--input-format txt reads it as text)")
+    source = _source(_reader(path, _STDIN, form), form, text_column, id_column)
     source.notes[:0] = notes
     begin = source.rows
 
-    def rows() -> Iterator[Row | None]:
+    def rows() -> Iterator[Row]:
         found = begin()
-        first = next(found, _END)  # the file is open now
+        first = next(found, None)  # the file is open now
         replay.release()
-        if first is not _END:
+        if first is not None:
             yield first
             yield from found
 
@@ -173,43 +152,16 @@ def from_stream(
     return source
 
 
-def _spooled(stream: BinaryIO, name: str, text_column: str | None, id_column: str | None) -> Source:
-    """Return a stream of Parquet as a source: it is read from its end, so that it must be a file first."""
-    _need_pyarrow(name)
-    with readable(name):
-        file = tempfile.NamedTemporaryFile(prefix="gkiller-", suffix=".parquet")  # noqa: SIM115
-        shutil.copyfileobj(stream, file, 1 << 20)
-        file.flush()
+def _looks(path: Path) -> InputFormat:
+    import json
+
+    line = next((line for line in text_lines(path, _STDIN, "\n") if not line.isspace()), "")
+    if not line.lstrip().startswith("{"):
+        return "txt"
     try:
-        source = _source(_reader(Path(file.name), name, "parquet"), "parquet", text_column, id_column)
-    except GkillerError:
-        file.close()
-        raise
-    begin = source.rows
-
-    def rows() -> Iterator[Row | None]:
-        with file:
-            yield from begin()
-
-    source.rows = rows
-    return source
-
-
-def _looks(path: Path, name: str) -> InputFormat:
-    """Return the format that a stream seems to have, by its first line that is not blank."""
-    from gkiller.data.jsonvalues import is_object, spans_lines
-
-    line = next((line for line in text_lines(path, name, "\n") if not line.isspace()), "")
-    if spans_lines(line) or is_object(line):
-        return "jsonl"
-    forms: dict[InputFormat, str] = {"csv": ",;", "tsv": "\t"}
-    for form, separators in forms.items():
-        for mark in separators:
-            names = [one.strip('"') for one in line.strip().split(mark)]
-            usual = any(one.lower() in TEXT_NAMES for one in names)
-            if len(names) > 1 and usual and all(map(_COLUMN.fullmatch, names)):
-                return form
-    return "txt"
+        return "jsonl" if isinstance(json.loads(line), dict) else "txt"
+    except (ValueError, RecursionError):
+        return "txt"
 
 
 def _reader(path: Path, name: str, form: str) -> Reader:
@@ -254,13 +206,11 @@ def _source(reader: Reader, form: str, text_column: str | None, id_column: str |
     else:
         text, identifier, notes = _columns(reader, text_column, id_column)
 
-    def rows() -> Iterator[Row | None]:
+    def rows() -> Iterator[Row]:
         wanted = [text] if identifier is None else list(dict.fromkeys((text, identifier)))
         for batch in reader.batches(wanted):
             for position in range(len(batch)):
                 yield _row(batch, position, reader.name, form, text, identifier)
-            if batch.waits:
-                yield None
 
     return Source(reader.name, identifier is not None, rows, reader.total, [*notes, *reader.notes])
 
