@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from gkiller.data.delimited import DelimitedReader
 from gkiller.data.jsonl import JsonLinesReader
-from gkiller.data.labels import RESERVED_NAMES, canonical_name
-from gkiller.data.names import ID_NAMES, LABEL_NAMES, TEXT_NAMES
+from gkiller.data.labels import (
+    MAX_LABELS,
+    RESERVED_NAMES,
+    LabelReader,
+    canonical_name,
+    label_problem,
+    vocabulary_name,
+)
+from gkiller.data.names import ID_NAMES, LABEL_NAMES, TEXT_NAMES, need_header
 from gkiller.data.parts import Part
 from gkiller.errors import ColumnError, did_you_mean
 from gkiller.settings import DataSettings

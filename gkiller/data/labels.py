@@ -3,7 +3,7 @@
 A value is read the same way wherever it comes from:
 
 * ``0`` and ``1``, as a number or as text, and ``true``/``false``: themselves;
-* a number between 0 and 1 (a score): 1 at or above the cutoff, else 0;
+* a number between 0 and 1 (a score), also with a decimal comma: 1 at or above the cutoff, else 0;
 * the class names in ``CLASS_NAMES``, in any case: what the table says, and the use is reported;
 * nothing, NaN, ``-1`` (how Jigsaw marks an unscored comment) or a spelling in ``UNKNOWN_NAMES``: unknown.
 
@@ -52,13 +52,35 @@ UNKNOWN = -1
 MOST_CLASSES = 100
 """Class names of a label after which another negative one is refused: the column does not hold classes."""
 
+MAX_LABELS = 1000
+"""Most labels of a model."""
+
+MAX_LABEL = 200
+"""Most characters of a label's name."""
+
 _CACHE_LIMIT = 4096
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{0,18},[0-9]{1,18}")
 
 
 def canonical_name(column: str) -> str:
     """Return the canonical label name of a column, or the column's own name when it has no alias."""
     return ALIASES.get(column.lower(), column)
+
+
+def vocabulary_name(column: str) -> str:
+    """Return the label of the vocabulary that a column is named after, in any case, or an empty string."""
+    name = ALIASES.get(column.lower(), column.lower())
+    return name if name in CANONICAL_LABELS else ""
+
+
+def label_problem(label: object) -> str:
+    """Return why a model cannot have a label of that name, or an empty string."""
+    if not isinstance(label, str) or not label:
+        return "it is empty or no text"
+    if len(label) > MAX_LABEL:
+        return f"it has over {MAX_LABEL} characters"
+    return "" if label.isprintable() else "it holds characters that cannot be printed"
 
 
 class LabelReader:
@@ -110,6 +132,8 @@ class LabelReader:
         if word in CLASS_NAMES:
             self.class_names[word] = CLASS_NAMES[word]
             return CLASS_NAMES[word]
+        if _DECIMAL_COMMA.fullmatch(word):
+            word = word.replace(",", ".")
         if "_" in word:  # float() would read "1_0" as ten
             raise ValueError(value)
         return self._read_number(word)
