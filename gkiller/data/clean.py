@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gkiller.data.columns import ColumnPlan, PartColumns
 from gkiller.data.comments import comment_fault
 from gkiller.data.hub import HubReader
-from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader
+from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader, has_decimal_comma
 from gkiller.data.parts import Part
 from gkiller.data.rows import BadRowError, RawBatch, place
 from gkiller.data.textfile import encoding_error
@@ -254,6 +254,9 @@ class _Cleaner:
             "classes may be toxic/non-toxic, true/false or yes/no, or those named with --positive-values; "
             f"mend the row, {_SKIP}"
         )
+        if has_decimal_comma(value):
+            what = f"the label {_short(value)} is written with a decimal comma"
+            remedy = f"write {value.strip().replace(',', '.')}, {_SKIP}"
         if len(reader.class_names) >= MOST_CLASSES:
             what = f"{_short(value)} is one class name too many: over {MOST_CLASSES} are in the column"
             remedy = "a label column holds few classes: check --label-columns"

@@ -18,7 +18,6 @@ from gkiller.data.swallowed import Profile, Span
 from gkiller.data.textfile import TextReader, check_text, encoding_problem, text_lines
 from gkiller.errors import EmptyDataError, EncodingError, FormatError, RowError, counted
 
-
 _EXPECTED = {".csv": ",", ".tsv": "\t"}
 
 

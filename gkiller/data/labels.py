@@ -3,7 +3,7 @@
 A value is read the same way wherever it comes from:
 
 * ``0`` and ``1``, as a number or as text, and ``true``/``false``: themselves;
-* a number between 0 and 1 (a score), also with a decimal comma: 1 at or above the cutoff, else 0;
+* a number between 0 and 1 (a score): 1 at or above the cutoff, else 0;
 * the class names in ``CLASS_NAMES``, in any case: what the table says, and the use is reported;
 * nothing, NaN, ``-1`` (how Jigsaw marks an unscored comment) or a spelling in ``UNKNOWN_NAMES``: unknown.
 
@@ -60,7 +60,7 @@ MAX_LABEL = 200
 
 _CACHE_LIMIT = 4096
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
-_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{0,18},[0-9]{1,18}")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{1,18},[0-9]{1,18}")
 
 
 def canonical_name(column: str) -> str:
@@ -81,6 +81,11 @@ def label_problem(label: object) -> str:
     if len(label) > MAX_LABEL:
         return f"it has over {MAX_LABEL} characters"
     return "" if label.isprintable() else "it holds characters that cannot be printed"
+
+
+def has_decimal_comma(value: Any) -> bool:
+    """Whether a value is a number that is written with a comma, as many spreadsheets do."""
+    return isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()) is not None
 
 
 class LabelReader:
@@ -132,8 +137,6 @@ class LabelReader:
         if word in CLASS_NAMES:
             self.class_names[word] = CLASS_NAMES[word]
             return CLASS_NAMES[word]
-        if _DECIMAL_COMMA.fullmatch(word):
-            word = word.replace(",", ".")
         if "_" in word:  # float() would read "1_0" as ten
             raise ValueError(value)
         return self._read_number(word)
