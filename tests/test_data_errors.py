@@ -109,7 +109,7 @@ def test_nothing_to_guess(tmp_path, out, header):
 @pytest.mark.parametrize(
     ("labels", "what"),
     [
-        (("a", "a"), "named twice"),
+        (("a", "a"), "more than once"),
         (("toxic", "toxicity"), "both the label"),
         (("text", "a"), "called 'text'"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gkiller.data.dialect import clean_name
 from gkiller.data.labels import ALIASES, CANONICAL_LABELS, CLASS_NAMES
 from gkiller.data.names import ID_NAMES, LABEL_NAMES
 
@@ -33,6 +34,7 @@ class Profile:
 
     def __init__(self, header: Sequence[str], separator: str) -> None:
         self._separator = separator
+        self._header = list(header)
         self._width = len(header)
         self._rows = 0
         self._named = [_kind_of_name(name) for name in header]
@@ -42,6 +44,8 @@ class Profile:
     def learn(self, fields: Sequence[str]) -> None:
         """Take note of a record on one line; all but a file's first ones are passed over."""
         if self._rows >= _LEARNT_ROWS or len(fields) != self._width:
+            return
+        if [clean_name(field) for field in fields] == self._header:
             return
         self._rows += 1
         for column, field in enumerate(fields):
