@@ -8,9 +8,10 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,14 +82,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         OutputError: it cannot be written.
     """
     with writing(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
+        temporary = _beside(path)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -172,10 +172,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     path = path.resolve()
     make_directory(path.parent)
     with writing(path):
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        temporary = _beside(path)
+        temporary.mkdir()
+        mode = stat.S_IMODE(temporary.stat().st_mode) & 0o777  # what the umask leaves of 0o777
     try:
-        with writing(path):
-            temporary.chmod(0o755)
         try:
             yield temporary
         except OSError as error:
@@ -184,12 +184,18 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             raise  # it may be about a file that the block reads
         with writing(path):
             for item in sorted(temporary.rglob("*")):
-                item.chmod(0o755 if item.is_dir() else 0o644)  # readable by a service of another user
+                # some libraries make private files: a service of another user reads what the umask lets it
+                item.chmod(mode if item.is_dir() else mode & 0o666)
                 sync(item)
             sync(temporary)
             _put(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """Return a hidden name in the same directory that nothing has yet."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}")
 
 
 def _put(temporary: Path, path: Path) -> None:

@@ -109,7 +109,7 @@ def test_nothing_to_guess(tmp_path, out, header):
 @pytest.mark.parametrize(
     ("labels", "what"),
     [
-        (("a", "a"), "named twice"),
+        (("a", "a"), "more than once"),
         (("toxic", "toxicity"), "both the label"),
         (("text", "a"), "called 'text'"),
     ],
@@ -229,7 +229,7 @@ def test_ten_megabyte_field(tmp_path, out, name):
     assert "row 2" in error.where
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\t\u00a0", "NaN", "nan"])
+@pytest.mark.parametrize("text", ["", "   ", "\t\u00a0"])
 def test_missing_text_in_csv(tmp_path, out, text):
     source = write_csv(tmp_path / "a.csv", [*many(3), (text, 1)])
     error = refused(errors.RowError, source, out)
@@ -250,7 +250,7 @@ def test_missing_key_in_jsonl(tmp_path, out):
 
 def test_text_that_is_a_number(tmp_path, out):
     source = write_jsonl(tmp_path / "a.jsonl", [{"text": 7, "label": 1}])
-    assert "a int, not text" in refused(errors.RowError, source, out).what
+    assert "of type int, not text" in refused(errors.RowError, source, out).what
     source = write_parquet(tmp_path / "a.parquet", text=[1, 2], label=[0, 1])
     refused(errors.RowError, source, out)
 

@@ -229,15 +229,6 @@ def test_scores_are_cut_and_class_names_are_told(tmp_path):
     assert sum(row["toxicity"] for row in all_rows(tmp_path / "b")) == 7
 
 
-def test_six_columns_unnamed_give_one_label_and_a_note(tmp_path):
-    rows = [(f"t {i}", *([i % 2] * 6)) for i in range(30)]
-    source = write_csv(tmp_path / "a.csv", rows, header=("comment_text", *SIX))
-    manifest = prepare(settings(), tmp_path / "out", sources=[str(source)])
-    assert manifest["labels"] == ["toxicity"]
-    assert any("severe_toxic" in line and "--label-columns" in line for line in manifest["notes"])
-    assert any("'toxic' is taken as the label" in line for line in manifest["guesses"])
-
-
 def test_class_weights_are_those_of_scikit_learn(tmp_path):
     source = write_csv(tmp_path / "a.csv", many(90, positive_every=7))
     manifest = prepare(settings(), tmp_path / "out", sources=[str(source)])

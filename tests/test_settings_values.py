@@ -177,3 +177,22 @@ def test_no_file_content_escapes_the_error_tree(entries):
 )
 def test_section_and_name_of_a_key_are_compared_apart(key, nearest):
     assert nearest_keys(key) == nearest
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [("9" * 5000, 3), ("0x" + "f" * 5000, 3), ("[" * 5000, None), ("-" + "1_" * 5000 + "1", 3)],
+)
+def test_numbers_and_lists_beyond_measure_are_refused(value, line):
+    with pytest.raises(SettingsError) as caught:
+        parse(f"[train]\nlr = 0.1\nepochs = {value}\n", "file")
+    assert line is None or caught.value.where == f"file, line {line}"
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "0x" + "f" * 5000, "[" + "9" * 5000 + "]", "[" * 5000])
+def test_such_values_are_refused_as_text_too(value):
+    for source in ({"overrides": [f"train.epochs={value}"]}, {"environ": {"GKILLER_TRAIN__EPOCHS": value}}):
+        with pytest.raises(SettingsError) as caught:
+            resolve(**{"environ": {}, **source})
+        assert len(caught.value.what) < 300

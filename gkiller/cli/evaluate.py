@@ -104,6 +104,8 @@ def evaluate(
     if where is not None:
         stem = "evaluation" if found.name == "test" else f"evaluation-{found.name}"
         written = write_evaluation(where, facts, measured, evaluation, settings.evaluation, stem=stem)
+    for line in found.dataset.manifest.get("notes", ()):
+        note(line)
     for line in warnings:
         warn(line)
     if measured.missing:

@@ -110,11 +110,14 @@ def predict(
     if direct and (json or (format_ is None and stdout().is_terminal)):
         _answer(job, texts or [], json=json)
         return
-    for line in source.notes:
+    told = list(source.notes)
+    for line in told:
         note(line)
     writer = make_writer(form, shape, packed=packed, explain=explain)
     sink = _sink(job, writer, form, output, packed=packed, resume=resume, force=force)
     _bulk(job, source, sink, writer, output, json=json)
+    for line in source.notes[len(told) :]:
+        note(line)
 
 
 def _answer(job: Job, texts: list[str], *, json: bool) -> None:

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.columns import ColumnPlan, PartColumns
+from gkiller.data.comments import comment_fault
 from gkiller.data.hub import HubReader
-from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader
+from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader, has_decimal_comma
 from gkiller.data.parts import Part
-from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, place
+from gkiller.data.rows import BadRowError, RawBatch, place
 from gkiller.data.textfile import encoding_error
-from gkiller.errors import EmptyDataError, LabelValueError, RowError
+from gkiller.errors import EmptyDataError, LabelValueError
 from gkiller.settings import DataSettings
 
 EXAMPLES_KEPT = 5
@@ -153,8 +154,6 @@ class _Cleaner:
             numbered = any(reader.numbered for _, reader in self.labels)
             part.reader.named = bool(settings.positive_values) and not numbered
         self.tally = tally
-        # Spreadsheet tools write a missing text as NaN; JSON and Parquet have their own null.
-        self.nan_is_missing = part.info.get("format") in ("CSV", "TSV")
 
     def clean(self, raw: RawBatch) -> CleanBatch:
         """Return the batch's good rows."""
@@ -203,20 +202,10 @@ class _Cleaner:
     def _text(self, raw: RawBatch, i: int) -> str:
         column = self.columns.text
         text = raw.columns[column][i]
-        missing = text is None or (isinstance(text, float) and math.isnan(text))
-        if not missing and not isinstance(text, str):
-            raise self._row_error("not_text", f"the comment is a {type(text).__name__}, not text", raw, i)
-        if missing or text.isspace() or not text or (self.nan_is_missing and text in ("NaN", "nan")):
-            raise self._row_error("missing_text", "the comment is empty or missing", raw, i)
-        if len(text) > MAX_FIELD_CHARACTERS:
-            what = f"the comment has over {MAX_FIELD_CHARACTERS:,} characters"
-            raise self._row_error("oversized", what, raw, i)
-        self._check_encoding(text, raw, i, column)
+        fault = comment_fault(text, lambda: self._where(raw, i, column))
+        if fault is not None:
+            raise fault
         return str(text)
-
-    def _row_error(self, kind: str, what: str, raw: RawBatch, i: int) -> BadRowError:
-        where = self._where(raw, i, self.columns.text)
-        return BadRowError(kind, RowError(what, where=where, remedy=f"mend the row, {_SKIP}"))
 
     def _check_encoding(self, text: str, raw: RawBatch, i: int, column: str) -> None:
         if text.isascii() and "\0" not in text:
@@ -265,6 +254,9 @@ class _Cleaner:
             "classes may be toxic/non-toxic, true/false or yes/no, or those named with --positive-values; "
             f"mend the row, {_SKIP}"
         )
+        if has_decimal_comma(value):
+            what = f"the label {_short(value)} is written with a decimal comma"
+            remedy = f"write {value.strip().replace(',', '.')}, {_SKIP}"
         if len(reader.class_names) >= MOST_CLASSES:
             what = f"{_short(value)} is one class name too many: over {MOST_CLASSES} are in the column"
             remedy = "a label column holds few classes: check --label-columns"

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from gkiller.data.delimited import DelimitedReader
 from gkiller.data.jsonl import JsonLinesReader
-from gkiller.data.labels import RESERVED_NAMES, canonical_name
-from gkiller.data.names import ID_NAMES, LABEL_NAMES, TEXT_NAMES
+from gkiller.data.labels import (
+    MAX_LABELS,
+    RESERVED_NAMES,
+    LabelReader,
+    canonical_name,
+    label_problem,
+    vocabulary_name,
+)
+from gkiller.data.names import ID_NAMES, LABEL_NAMES, TEXT_NAMES, need_header, refuse_repeated
 from gkiller.data.parts import Part
 from gkiller.errors import ColumnError, did_you_mean
 from gkiller.settings import DataSettings
@@ -76,10 +84,13 @@ def plan_columns(parts: Sequence[Part], settings: DataSettings) -> ColumnPlan:
     names = [_names(part, settings) for part in parts]
     _need_somewhere(parts, names, settings)
     maps = [_part_labels(part, there, settings, plan) for part, there in zip(parts, names, strict=True)]
+    if not settings.label_columns:
+        maps = _learnable(parts, maps, plan)
     plan.labels = _label_order(settings, maps)
     if len(plan.labels) == 1 and plan.labels[0] != SINGLE_LABEL:
         maps = [{SINGLE_LABEL: next(iter(labels.values()))} for labels in maps]
         plan.labels = (SINGLE_LABEL,)
+    _check_labels(plan.labels, parts[0].reader.name)
     for part, there, labels in zip(parts, names, maps, strict=True):
         plan.parts.append(_part_columns(part, there, labels, settings, plan))
         _tell_gaps(part, labels, plan)
@@ -90,11 +101,7 @@ def plan_columns(parts: Sequence[Part], settings: DataSettings) -> ColumnPlan:
 def _check_named(settings: DataSettings) -> None:
     """Refuse names that clash before any file is read."""
     named = settings.label_columns
-    twice = sorted({name for name in named if named.count(name) > 1})
-    if twice:
-        raise ColumnError(
-            f"label column {twice[0]!r} is named twice", where="--label-columns", remedy="name each once"
-        )
+    refuse_repeated(named, "the setting", "--label-columns")
     for flag, other in (
         ("--text-column", settings.text_column),
         ("--id-column", settings.id_column),
@@ -108,6 +115,7 @@ def _check_named(settings: DataSettings) -> None:
             )
     if len(named) < 2:
         return
+    _check_labels([canonical_name(column) for column in named], "--label-columns")
     owners: dict[str, str] = {}
     for column in named:
         label = canonical_name(column)
@@ -124,11 +132,36 @@ def _check_named(settings: DataSettings) -> None:
         owners[label] = column
 
 
+def _check_labels(labels: Sequence[str], where: str) -> None:
+    """Refuse labels that no model directory may have.
+
+    Raises:
+        ColumnError: a label's name is too long or not printable, or there are too many.
+
+    """
+    if len(labels) > MAX_LABELS:
+        raise ColumnError(
+            f"there are {len(labels):,} labels; a model has {MAX_LABELS:,} at most",
+            where=where,
+            remedy="name fewer columns with --label-columns",
+        )
+    for label in labels:
+        problem = label_problem(label)
+        if problem:
+            shown = ascii(label) if len(label) <= 80 else ascii(label[:80]) + "..."
+            raise ColumnError(
+                f"no label can have the name {shown}: {problem}", where=where, remedy="rename the column"
+            )
+
+
 def _names(part: Part, settings: DataSettings) -> list[str]:
     """Return a part's columns; keys of JSON objects that come late are looked for when needed."""
     names = part.reader.columns()
     asked = [settings.text_column, settings.id_column, settings.weight_column, *settings.label_columns]
-    missing = any(name is not None and name not in names for name in asked)
+    if isinstance(part.reader, DelimitedReader):
+        need_header(names, asked, f"{part.reader.name}, line 1")
+    there = frozenset(names)
+    missing = any(name is not None and name not in there for name in asked)
     if missing and isinstance(part.reader, JsonLinesReader):
         return part.reader.all_columns()
     return names
@@ -136,25 +169,32 @@ def _names(part: Part, settings: DataSettings) -> list[str]:
 
 def _need_somewhere(parts: Sequence[Part], names: Sequence[list[str]], settings: DataSettings) -> None:
     """Refuse label, id and weight columns that no part has."""
-    everywhere = list(dict.fromkeys(name for there in names for name in there))
+    everywhere = dict.fromkeys(name for there in names for name in there)
+    spellings = _spellings(everywhere)
     asked = [(column, "--label-columns") for column in settings.label_columns]
     asked += [(settings.id_column or "", "--id-column"), (settings.weight_column or "", "--weight-column")]
     for column, flag in asked:
-        found = column in everywhere or (
-            flag == "--label-columns" and _same_label(column, everywhere) is not None
-        )
+        found = column in everywhere or (flag == "--label-columns" and _same_label(column, spellings))
         if column and not found:
             where = ", ".join(dict.fromkeys(part.reader.name for part in parts))
             raise ColumnError(
                 f"there is no column {column!r} ({flag})",
                 where=where,
-                remedy=did_you_mean(column, everywhere),
+                remedy=did_you_mean(column, list(everywhere)),
             )
 
 
-def _same_label(column: str, names: Iterable[str]) -> str | None:
+def _spellings(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the columns by the label that they are a spelling of."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(canonical_name(name), []).append(name)
+    return found
+
+
+def _same_label(column: str, spellings: dict[str, list[str]]) -> str | None:
     """Return the one column that is another spelling of the same label, or None."""
-    same = [name for name in names if canonical_name(name) == canonical_name(column)]
+    same = spellings.get(canonical_name(column), [])
     return same[0] if len(same) == 1 else None
 
 
@@ -163,8 +203,9 @@ def _part_labels(part: Part, names: list[str], settings: DataSettings, plan: Col
     single = len(settings.label_columns) == 1
     if settings.label_columns:
         labels = {}
+        there, spellings = frozenset(names), _spellings(names)
         for column in settings.label_columns:
-            found = column if column in names else _same_label(column, names)
+            found = column if column in there else _same_label(column, spellings)
             if found is None:
                 continue
             if found != column:
@@ -181,27 +222,76 @@ def _part_labels(part: Part, names: list[str], settings: DataSettings, plan: Col
         labels = {canonical_name(name): name for name in part.known.default_labels if name in names}
         labels = labels or {SINGLE_LABEL: _guess(part, names, LABEL_NAMES, "--label-columns", plan)}
     else:
-        column = _guess(part, names, LABEL_NAMES, "--label-columns", plan)
-        labels = {SINGLE_LABEL: column}
-        others = [
-            name for name in names if name != column and canonical_name(name) in _MULTI and name != "text"
-        ]
-        if others:
-            plan.notes.append(
-                f"{part.reader.name}: label columns not used: {', '.join(others)}; "
-                "to learn them all, name them with --label-columns"
-            )
+        labels = _vocabulary(part, names, settings, plan)
+        if len(labels) < 2:
+            labels = {SINGLE_LABEL: _guess(part, names, LABEL_NAMES, "--label-columns", plan)}
     return labels
 
 
-_MULTI = frozenset({"toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack"})
+def _vocabulary(part: Part, names: list[str], settings: DataSettings, plan: ColumnPlan) -> dict[str, str]:
+    """Return the columns that are named after labels of the vocabulary, by label.
+
+    Two at least are, one of them the comment's overall toxicity, and no column has the more usual name
+    "label". The first rows are looked at: a column whose values are no labels is left out.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        if vocabulary_name(name):
+            found.setdefault(vocabulary_name(name), name)
+    usual = next((word for word in LABEL_NAMES if any(name.lower() == word for name in names)), "")
+    if len(found) < 2 or vocabulary_name(usual) != SINGLE_LABEL:
+        return {}
+    columns = list(found.values())
+    first = next(part.reader.batches(columns), None) if part.path is not None else None
+    for label, column in list(found.items()):
+        odd = _odd_value(first.columns[column], settings) if first is not None else None
+        if odd is not None:
+            del found[label]
+            plan.notes.append(
+                f"{part.reader.name}: {column!r} is not a label column: {ascii(odd)[:60]} is no label"
+            )
+    if len(found) > 1:
+        plan.guesses.append(
+            f"{part.reader.name}: {', '.join(map(repr, found.values()))} are taken as the label columns; "
+            "--label-columns names others"
+        )
+    return found
+
+
+def _odd_value(values: Sequence[object], settings: DataSettings) -> object:
+    """Return the first value that is no label, or None."""
+    reader = LabelReader(settings.cutoff, settings.positive_values)
+    for value in values:
+        try:
+            reader.read(value)
+        except ValueError:
+            return value
+    return None
+
+
+def _learnable(
+    parts: Sequence[Part], maps: Sequence[dict[str, str]], plan: ColumnPlan
+) -> list[dict[str, str]]:
+    """Return the label columns without the labels that no train part has, where they were only guessed."""
+    trained = {
+        label for part, labels in zip(parts, maps, strict=True) if part.split == "train" for label in labels
+    }
+    kept = []
+    for part, labels in zip(parts, maps, strict=True):
+        rest = {label: column for label, column in labels.items() if label in trained}
+        left = [column for label, column in labels.items() if label not in trained]
+        if rest and left:
+            unused = ", ".join(map(repr, left))
+            plan.notes.append(f"{part.reader.name}: not used, as no train row has these labels: {unused}")
+        kept.append(rest or labels)
+    return kept
 
 
 def _label_order(settings: DataSettings, maps: Iterable[dict[str, str]]) -> tuple[str, ...]:
     """Return the labels in the order in which they are named, or first met."""
     met = list(dict.fromkeys(label for labels in maps for label in labels))
-    named = [canonical_name(column) for column in settings.label_columns]
-    return tuple(sorted(met, key=lambda label: named.index(label) if label in named else len(named)))
+    named = {canonical_name(column): place for place, column in enumerate(settings.label_columns)}
+    return tuple(sorted(met, key=lambda label: named.get(label, len(named))))
 
 
 def _part_columns(

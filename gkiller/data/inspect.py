@@ -142,6 +142,7 @@ def _rows_of(
     for batch in clean_rows(plan.parts, columns, skipping, tally, progress):
         split = plan.parts[batch.part].split
         yield _Rows(split, batch.texts, batch.labels, batch.weights, batch.folded, batch.exact)
+    notes += [note for part in plan.parts for note in part.reader.notes]
 
 
 def _dataset_rows(dataset: Dataset) -> Iterator[_Rows]:

@@ -87,7 +87,8 @@ def _whole_file(settings: DataSettings, progress: Progress | None) -> tuple[Data
         pieces.append(Split(list(batch.ids), list(batch.texts), labels, weights))
     if not pieces:
         raise EmptyDataError("there are no rows", where=settings.source, remedy="name another file")
-    return Dataset(columns.labels, {}, {"source": settings.source}), _joined(pieces)
+    notes = [note for part in plan.parts for note in part.reader.notes]
+    return Dataset(columns.labels, {}, {"source": settings.source, "notes": notes}), _joined(pieces)
 
 
 def _joined(pieces: list[Split]) -> Split:

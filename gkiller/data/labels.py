@@ -52,13 +52,40 @@ UNKNOWN = -1
 MOST_CLASSES = 100
 """Class names of a label after which another negative one is refused: the column does not hold classes."""
 
+MAX_LABELS = 1000
+"""Most labels of a model."""
+
+MAX_LABEL = 200
+"""Most characters of a label's name."""
+
 _CACHE_LIMIT = 4096
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{1,18},[0-9]{1,18}")
 
 
 def canonical_name(column: str) -> str:
     """Return the canonical label name of a column, or the column's own name when it has no alias."""
     return ALIASES.get(column.lower(), column)
+
+
+def vocabulary_name(column: str) -> str:
+    """Return the label of the vocabulary that a column is named after, in any case, or an empty string."""
+    name = ALIASES.get(column.lower(), column.lower())
+    return name if name in CANONICAL_LABELS else ""
+
+
+def label_problem(label: object) -> str:
+    """Return why a model cannot have a label of that name, or an empty string."""
+    if not isinstance(label, str) or not label:
+        return "it is empty or no text"
+    if len(label) > MAX_LABEL:
+        return f"it has over {MAX_LABEL} characters"
+    return "" if label.isprintable() else "it holds characters that cannot be printed"
+
+
+def has_decimal_comma(value: Any) -> bool:
+    """Whether a value is a number that is written with a comma, as many spreadsheets do."""
+    return isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()) is not None
 
 
 class LabelReader:

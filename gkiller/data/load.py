@@ -13,7 +13,7 @@ import numpy as np
 
 from gkiller.data.clean import Progress
 from gkiller.data.dataset import SPLIT_NAMES, Dataset, Split
-from gkiller.data.labels import UNKNOWN, canonical_name
+from gkiller.data.labels import UNKNOWN, canonical_name, label_problem
 from gkiller.data.prepare import prepare
 from gkiller.data.sources import resolve_sources
 from gkiller.data.store import (
@@ -123,6 +123,12 @@ def read_prepared(directory: Path) -> Dataset:
     directory = Path(directory)
     manifest = read_manifest(directory)
     labels = tuple(str(label) for label in manifest["labels"])
+    for label in labels:
+        if problem := label_problem(label):
+            where = str(directory / MANIFEST_NAME)
+            raise FormatError(
+                f"the label {ascii(label)[:80]} cannot be used: {problem}", where=where, remedy=_AGAIN
+            )
     splits = {}
     for name in SPLIT_NAMES:
         entry = manifest["splits"].get(name)

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gkiller.data.names import refuse_repeated
 from gkiller.data.rows import BATCH_BYTES, BATCH_ROWS, RawBatch
 from gkiller.data.textfile import readable
-from gkiller.errors import ColumnError, EmptyDataError, FormatError
+from gkiller.errors import EmptyDataError, FormatError
 
 
 def arrow_values(column: Any) -> list[Any]:
@@ -86,13 +87,7 @@ class ParquetReader:
             self._batch_rows = _batch_rows(file.metadata)
         if not self.total:
             raise EmptyDataError("the file has no rows", where=self.name, remedy="give a file with rows")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ColumnError(
-                f"the file names {', '.join(map(repr, twice))} more than once",
-                where=self.name,
-                remedy="give every column its own name",
-            )
+        refuse_repeated(names, "the file", self.name)
         self._columns = names
         return names
 

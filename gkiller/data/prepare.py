@@ -21,7 +21,7 @@ from gkiller.data.columns import ColumnPlan, plan_columns
 from gkiller.data.dataset import SPLIT_NAMES
 from gkiller.data.duplicates import Duplicates, find_duplicates
 from gkiller.data.manifest import build_manifest, check_classes
-from gkiller.data.sources import Plan, resolve_sources
+from gkiller.data.sources import Plan, check_files, resolve_sources
 from gkiller.data.store import (
     RowWriter,
     check_output,
@@ -71,12 +71,14 @@ def prepare(
     out = Path(out)
     check_output(out, overwrite=overwrite)
     plan = resolve_sources(list(sources) if sources else [settings.source], valid, test, settings.revision)
+    check_files(plan.parts)
     columns = plan_columns(plan.parts, settings)
     tally = new_tally(plan.parts, columns, settings)
     with atomic_directory(out) as folder:
         spill = folder / "spill.parquet"
         keys = _spill(plan, columns, settings, tally, spill, progress)
         duplicates, assigned = _decide(plan, keys, settings)
+        _check_given(plan, keys, duplicates)
         where = plan.parts[0].reader.name + (" and others" if len(plan.parts) > 1 else "")
         check_classes(columns.labels, keys.codes[assigned == TRAIN], where)
         writers = _write_splits(spill, folder, columns, assigned, progress)
@@ -153,6 +155,28 @@ def _decide(plan: Plan, keys: _Keys, settings: DataSettings) -> tuple[Duplicates
     if len(train):
         assigned[train] = split_rows(keys.folded[train], keys.codes[train], shares, settings.split_seed)
     return duplicates, assigned
+
+
+def _check_given(plan: Plan, keys: _Keys, duplicates: Duplicates) -> None:
+    """Refuse a split whose rows all stand in other splits.
+
+    Raises:
+        EmptyDataError: there is one; nothing would be left of it.
+
+    """
+    for index, split in enumerate(SPLIT_NAMES):
+        parts = [number for number, part in enumerate(plan.parts) if part.split == split]
+        rows = np.isin(keys.parts, parts)
+        if not rows.any() or duplicates.keep[rows].any():
+            continue
+        others = [other for other in SPLIT_NAMES[index + 1 :] if duplicates.overlap[f"{split} in {other}"]]
+        count = int(np.count_nonzero(rows))
+        raise EmptyDataError(
+            f"every row of the {split} split ({count:,}) is also in the {' or the '.join(others)} split, so "
+            f"no {split} row would be left",
+            where=", ".join(plan.parts[number].reader.name for number in parts),
+            remedy=f"give other rows for {split}, or leave the {others[0]} split out",
+        )
 
 
 def _write_splits(

@@ -15,6 +15,7 @@ from gkiller.data.hub import hub_parts
 from gkiller.data.jsonl import JsonLinesReader
 from gkiller.data.parquet import ParquetReader
 from gkiller.data.parts import SPLIT_ALIASES, Part
+from gkiller.data.textfile import readable
 from gkiller.errors import FormatError, SourceNotFoundError, did_you_mean, nearest
 
 _FORMATS = {
@@ -84,6 +85,29 @@ def resolve_sources(
     order = {"train": 0, "valid": 1, "test": 2}
     plan.parts.sort(key=lambda part: order[part.split])
     return plan
+
+
+def check_files(parts: Sequence[Part]) -> None:
+    """Refuse a file that is named for two splits, by whatever name or link.
+
+    Raises:
+        FormatError: one is.
+
+    """
+    owners: dict[tuple[int, int], Part] = {}
+    for part in parts:
+        if part.path is None:
+            continue
+        with readable(part.reader.name):
+            status = part.path.stat()
+        owner = owners.setdefault((status.st_dev, status.st_ino), part)
+        if owner.split != part.split:
+            same = "" if owner.reader.name == part.reader.name else f" (as {owner.reader.name})"
+            raise FormatError(
+                f"the same file is given for the {owner.split}{same} and the {part.split} split",
+                where=part.reader.name,
+                remedy=f"give other rows for {part.split}, or leave it out and rows of train are taken",
+            )
 
 
 def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:

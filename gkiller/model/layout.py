@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gkiller import assets
+from gkiller.data.labels import MAX_LABELS, label_problem
 from gkiller.errors import (
     GkillerError,
     ModelFormatError,
@@ -63,9 +64,6 @@ LIMITS: Final[dict[str, int]] = {
     **dict.fromkeys(GRAPHS.values(), 2**30),
 }
 """The most bytes that are read of each file."""
-MAX_LABELS: Final = 1000
-MAX_LABEL: Final = 200
-"""Characters of a label's name."""
 
 REMEDY_DAMAGED: Final = "copy the model again from where it came, or train it again"
 _REMEDY_MISSING = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
@@ -238,7 +236,7 @@ def read_labels(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_LABELS:
         raise ValueError("labels are not a list of names")
     for label in value:
-        if not isinstance(label, str) or not 1 <= len(label) <= MAX_LABEL or not label.isprintable():
+        if label_problem(label):
             raise ValueError(f"{str(label)[:80]!r} is not a label's name")
     if len(set(value)) < len(value):
         raise ValueError("a label is there twice in the labels")

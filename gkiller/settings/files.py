@@ -13,7 +13,7 @@ from gkiller.errors import SettingsError, did_you_mean, nearest
 from gkiller.settings.definition import Settings
 from gkiller.settings.problems import Given, Problem, unknown_key
 from gkiller.settings.reference import settings_by_key
-from gkiller.settings.values import from_value
+from gkiller.settings.values import MOST_BITS, from_value, too_large
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FILE_NAME = "gkiller.toml"
 _HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?$")
 _KEY = re.compile(r"\s*([^=#]+?)\s*=")
+_LONG = re.compile(r"[0-9_]{4000}")
 _POSITION = re.compile(r" \(at line (\d+), column (\d+)\)")
 
 
@@ -110,8 +111,18 @@ def parse(text: str, origin: str) -> FileLayer:
         raise SettingsError(
             what, where=where, remedy='write lines such as lr = 3e-5 or metric = "ap"'
         ) from None
+    except (ValueError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        what = "lists are nested too deeply" if deep else "a number has too many digits"
+        long = (number for number, line in enumerate(text.splitlines(), 1) if _LONG.search(line))
+        line = "" if deep else f", line {next(long, 1)}"
+        raise SettingsError(what, where=origin + line, remedy="mend the value") from None
     layer = FileLayer()
     for name, value in document.items():
+        if too_large(value):
+            inside = [leaf for leaf in value if too_large(value[leaf])] if isinstance(value, dict) else []
+            where = _where(text, origin, (name, *inside[:1]))
+            raise SettingsError(f"a number has over {MOST_BITS:,} bits", where=where, remedy="mend the value")
         _take(layer, name, value, text, origin)
     return layer
 

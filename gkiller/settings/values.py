@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _YES = frozenset({"true", "yes", "on", "1"})
 _NO = frozenset({"false", "no", "off", "0"})
+MOST_BITS = 8192
+"""Of a whole number; Python refuses to print one of over 4,300 digits."""
+
 _MISSING = object()
 SPACE = "sweep.space"
 """The list of ``KEY=VALUE`` texts: a file may write it as a table, and a value may have commas."""
@@ -130,11 +133,19 @@ def _toml_value(text: str) -> Any:
     """Return ``text`` read as one TOML scalar or array, or a mark when it is none."""
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, endless nesting
         return _MISSING
     value = parsed.get("value")
     # More than one key: a line break smuggled in a second assignment.
-    return value if len(parsed) == 1 and isinstance(value, str | list) else _MISSING
+    usable = len(parsed) == 1 and isinstance(value, str | list) and not too_large(value)
+    return value if usable else _MISSING
+
+
+def too_large(value: Any) -> bool:
+    """Whether a value read from TOML has a whole number of more than `MOST_BITS` bits in it."""
+    if isinstance(value, dict | list):
+        return any(map(too_large, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and value.bit_length() > MOST_BITS
 
 
 def _bool(text: str) -> bool | str:

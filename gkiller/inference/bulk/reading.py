@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
-from gkiller.data.names import ID_NAMES, TEXT_NAMES
+from gkiller.data.names import ID_NAMES, TEXT_NAMES, need_header
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, RawBatch, Reader, place
 from gkiller.data.textfile import encoding_error, text_lines
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
@@ -50,7 +50,7 @@ class Source:
         has_ids: whether rows have ids of their own.
         rows: begins to read; a source is read once.
         total: number of rows, where it is known before reading.
-        notes: what was decided and the user should know.
+        notes: what was decided and the user should know; reading to the end may add to them.
     """
 
     name: str
@@ -204,22 +204,28 @@ def _source(reader: Reader, form: str, text_column: str | None, id_column: str |
         [text], identifier = reader.columns(), None
         notes: list[str] = []
     else:
-        text, identifier, notes = _columns(reader, text_column, id_column)
+        text, identifier, notes = _columns(reader, form, text_column, id_column)
+
+    told = len(reader.notes)
 
     def rows() -> Iterator[Row]:
         wanted = [text] if identifier is None else list(dict.fromkeys((text, identifier)))
         for batch in reader.batches(wanted):
             for position in range(len(batch)):
                 yield _row(batch, position, reader.name, form, text, identifier)
+        source.notes += reader.notes[told:]
 
-    return Source(reader.name, identifier is not None, rows, reader.total, [*notes, *reader.notes])
+    source = Source(reader.name, identifier is not None, rows, reader.total, [*notes, *reader.notes])
+    return source
 
 
 def _columns(
-    reader: Reader, text_column: str | None, id_column: str | None
+    reader: Reader, form: str, text_column: str | None, id_column: str | None
 ) -> tuple[str, str | None, list[str]]:
     """Return the columns of comment and id, and what was guessed."""
     names = reader.columns()
+    if form in ("csv", "tsv"):
+        need_header(names, (text_column, id_column), f"{reader.name}, line 1")
     for column, flag in ((text_column, "--text-column"), (id_column, "--id-column")):
         if column is not None and column not in names:
             raise ColumnError(
