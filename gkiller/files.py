@@ -171,8 +171,6 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be written, or the disk is full.
     """
-    if path.name == "-":
-        raise OutputError("'-' cannot name a directory here", where=str(path), remedy="name another one")
     path = path.resolve()
     make_directory(path.parent)
     with writing(path):
@@ -231,17 +229,11 @@ def file_place(path: Path) -> Path:
     """Return where a file of that name goes: links are followed, so that they stay.
 
     Raises:
-        OutputError: the name is "-", or leads to something that is not a regular file, or in a circle.
+        OutputError: the name leads to something that is not a regular file, or in a circle.
     """
-    if path.name == "-":
-        raise OutputError(
-            "'-' stands for standard output, which this is not written to",
-            where=str(path),
-            remedy="name a file",
-        )
     with writing(path):
         place = Path(os.path.realpath(path))
-        if place.is_symlink() or (place.exists() and not place.is_file()):
+        if place.is_symlink() or (path.exists() and not path.is_file()):
             raise OutputError(
                 "that name is taken by something that is not a file",
                 where=str(path),

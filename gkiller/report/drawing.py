@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -10,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from gkiller.files import writing
+from gkiller.files import write_bytes, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +55,9 @@ def save(figure: Figure, path: Path) -> Path:
     box, metadata = None if figure.get_layout_engine() else "tight", {"Software": None}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=DPI, bbox_inches=box, pad_inches=0.12, metadata=metadata)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, bbox_inches=box, pad_inches=0.12, metadata=metadata)
+    write_bytes(path, drawn.getvalue())
     return path
 
 

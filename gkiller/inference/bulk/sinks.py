@@ -125,6 +125,11 @@ class FileSink:
         return self.path.with_name(f"{self.path.name}.progress.json")
 
     @property
+    def _scratch(self) -> Path:
+        """Where the Parquet writer makes the finished file."""
+        return self.path.with_name(f".{self.path.name}.new")
+
+    @property
     def rows_kept(self) -> int:
         """Input rows that the journal on the disk says are done: a resumed job does not do them again."""
         return self._rows_kept
@@ -141,7 +146,7 @@ class FileSink:
         """
         self.path = file_place(self.path)
         with writing(self.path):
-            refuse_inputs((self.path, self.partial, self.journal), self.inputs)
+            refuse_inputs((self.path, self.journal, self.partial, self._scratch), self.inputs)
             going_on = self._started()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.partial.open("a+b", buffering=0)
@@ -173,14 +178,14 @@ class FileSink:
 
     def _refuse_foreign(self) -> None:
         """Refuse files with the names of ours that no job of ours wrote; even --force would lose them."""
-        foreign = None
-        for place in (self.journal, self.partial):
-            if place.is_symlink() or (place.exists() and not place.is_file()):
+        foreign, ours = None, self.journal.exists() and _is_journal(self.journal)
+        for place in (self.journal, self.partial, self._scratch):
+            if (
+                place.is_symlink()
+                or (place.exists() and not place.is_file())
+                or (not ours and place.exists() and place.stat().st_size)
+            ):
                 foreign = place
-        if foreign is None and self.journal.exists():
-            foreign = None if _is_journal(self.journal) else self.journal
-        elif foreign is None and self.partial.exists() and self.partial.stat().st_size:
-            foreign = self.partial
         if foreign is not None:
             raise OutputError(
                 "a file that gkiller did not write has the name that this job needs while it runs",
