@@ -100,19 +100,15 @@ def test_appending_goes_on_after_a_line_torn_anywhere(clf, tmp_path, text):
         assert path.read_bytes() == whole, end
 
 
-WAYS = ["x.csv", "./x.csv", "hard.csv", "soft.csv"]
-
-
-@pytest.mark.parametrize("name", WAYS)
-@pytest.mark.parametrize("flags", ["", "--force", "--resume"])
-def test_an_output_never_replaces_the_input(shell, tmp_path, name, flags):
+@pytest.mark.parametrize("name", ["x.csv", "hard.csv", "soft.csv"])
+def test_an_output_never_replaces_the_input(shell, tmp_path, name):
     (tmp_path / "x.csv").write_text("text,label\nhello,1\n")
     (tmp_path / "hard.csv").hardlink_to(tmp_path / "x.csv")
     (tmp_path / "soft.csv").symlink_to("x.csv")
     for line in (
-        f"PREDICT --input x.csv --output {name} {flags}",
-        f"PREDICT --input hard.csv --output {name} {flags}",
-        f"PREDICT --input-format csv --output {name} {flags} < x.csv",
+        f"PREDICT --input x.csv --output {name}",
+        f"PREDICT --input hard.csv --output {name} --force",
+        f"PREDICT --input-format csv --output {name} --force < x.csv",
     ):
         done = shell(line)
         assert (done.returncode, done.stdout) == (19, "")
@@ -258,10 +254,7 @@ def test_a_dash_is_standard_output_or_refused(shell, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
 
 
-CLOSED = ["predict hello", "predict hello --json", "--help", "predict --help", "data prepare --help", ""]
-
-
-@pytest.mark.parametrize("arguments", [*CLOSED, "--version", "config keys --json"])
+@pytest.mark.parametrize("arguments", ["predict hello", "", "data prepare --help", "config keys --json"])
 def test_a_closed_standard_output_is_quiet(shell, arguments):
     left = f"(sleep 0.2; GKILLER {arguments}) | exec true; exit ${{PIPESTATUS[0]}}"  # nobody reads any more
     for line in (f"GKILLER {arguments} >&-", left):
