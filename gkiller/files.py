@@ -12,7 +12,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file beside its place, flush it, and rename it there.
+    """Write a file beside its place, flush it, and rename it there. Links are followed.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or something that is not a file has that name.
     """
+    path = file_place(path)
     with writing(path):
         temporary = _beside(path)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
@@ -227,6 +228,71 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
     names = os.fsencode(one), os.fsencode(other)
     return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+
+
+def file_place(path: Path) -> Path:
+    """Return where a file of that name goes: links are followed, so that they stay.
+
+    Raises:
+        OutputError: the name leads to something that is not a regular file, or in a circle.
+    """
+    with writing(path):
+        place = Path(os.path.realpath(path))
+        if place.is_symlink() or (path.exists() and not path.is_file()):
+            raise OutputError(
+                "that name is taken by something that is not a file",
+                where=str(path),
+                remedy="name another file",
+            )
+    return place
+
+
+def refuse_inputs(outputs: Iterable[Path | int], inputs: Iterable[Path | int]) -> None:
+    """Refuse to write to a file that is read, whatever name, link or descriptor leads to it.
+
+    Args:
+        outputs: files that would be written, as paths or descriptors.
+        inputs: files that are read.
+
+    Raises:
+        OutputError: one of the outputs is an input.
+    """
+    read = {_identity(place) for place in inputs} - {None}
+    for place in outputs:
+        if _identity(place) in read:
+            raise OutputError(
+                "the output would overwrite what is read",
+                where="standard output" if isinstance(place, int) else str(place),
+                remedy="write to another file",
+            )
+
+
+def refuse_source_within(directory: Path, sources: Iterable[Path]) -> None:
+    """Refuse to replace a directory that is, or holds, what is read.
+
+    Raises:
+        OutputError: a source lies in the directory.
+    """
+    target = _identity(directory, stat.S_ISDIR)
+    for source in sources:
+        place = Path(os.path.realpath(source))
+        if target is not None and any(
+            _identity(one, stat.S_ISDIR) == target for one in (place, *place.parents)
+        ):
+            raise OutputError(
+                "the output would replace what is read",
+                where=str(directory),
+                remedy="write to another directory",
+            )
+
+
+def _identity(place: Path | int, kind: Callable[[int], bool] = stat.S_ISREG) -> tuple[int, int] | None:
+    """Return device and inode of a regular file (or of another kind), None for anything else."""
+    try:
+        found = os.stat(place)  # noqa: PTH116 - a path or a descriptor
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if kind(found.st_mode) else None
 
 
 def _refused(path: Path, error: OSError) -> OutputError:

@@ -188,7 +188,7 @@ def test_figures_never_fold(call, toy, saved_once, onnx_model, monkeypatch, widt
         (("a.jsonl", "a.jsonl", "--data", "toy.csv", "--slice", "origin"), 12, "origin"),
         (("a.jsonl", "a.jsonl", "--data", "toy.csv", "--out", "report"), 2, ".json"),
         (("a.jsonl", "a.jsonl", "--data", "toy.csv", "--out", "./toy.csv"), 2, "format"),
-        (("a.json", "a.jsonl", "--data", "toy.csv", "--out", "./a.json"), 2, "replace"),
+        (("a.json", "a.jsonl", "--data", "toy.csv", "--out", "./a.json"), 19, "overwrite"),
         (("a.jsonl", "a.jsonl", "--data", "toy.csv", "--split", "tset"), 2, "split"),
     ],
 )

@@ -303,7 +303,8 @@ def test_a_full_standard_output_is_named(onnx_model, flags):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM there")
-def test_a_terminated_job_goes_on_where_it_was(onnx_model, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_terminated_job_goes_on_where_it_was(onnx_model, tmp_path, number, status):
     out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
     arguments = [*COMMAND, "--model", str(onnx_model), "--batch-size", "1000", "--output", str(out)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -312,11 +313,12 @@ def test_a_terminated_job_goes_on_where_it_was(onnx_model, tmp_path):
         while not (partial.exists() and partial.stat().st_size > 0):
             assert process.poll() is None
             time.sleep(0.01)
-        process.terminate()
+        process.send_signal(number)
         process.stdin.close()
-        assert process.wait(timeout=60) == 143
-        assert b"go on with the same command and --resume" in process.stderr.read()
+        assert process.wait(timeout=60) == status
+        said = process.stderr.read().decode()
     journal = json.loads((tmp_path / "out.jsonl.progress.json").read_text())
+    assert f"{journal['mark']['rows']:,} rows done: go on with the same command and --resume" in said
     assert journal["bytes"] == partial.stat().st_size > 0
     done = subprocess.run([*arguments, "--resume", "--json"], input=CONTENT, capture_output=True, check=True)
     assert json.loads(done.stdout)["resumed_at"] == journal["mark"]["rows"] > 0

@@ -177,7 +177,7 @@ def test_what_is_refused(prepared, tmp_path):
     source = shutil.copytree(prepared, tmp_path / "p")
     with pytest.raises(OutputError, match="already holds"):
         run(source, source)
-    with pytest.raises(OutputError, match="the source itself"):
+    with pytest.raises(OutputError, match="would replace what is read"):
         augment_source(str(source), source, settings(), AugmentSettings(), overwrite=True)
     with pytest.raises(SettingsError, match="with all their labels"):
         run(source, tmp_path / "out", data=settings(label_columns=("toxicity",)))

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from gkiller.cli.console import emit_json, note, results_table, show, stages, warn
 from gkiller.cli.evaluate import DATA_HELP, AnyModelArgument
-from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -99,18 +99,24 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(
         "--cache",
+        callback=out_place,
         metavar="DIR",
         help="Where giants, fitted rivals and scores are kept; .bench beside the model's run by default.",
     ),
 ]
 MarkdownOption = Annotated[
-    Path | None, typer.Option("--markdown", metavar="FILE", help="Write the report as Markdown.")
+    Path | None,
+    typer.Option("--markdown", callback=out_place, metavar="FILE", help="Write the report as Markdown."),
 ]
 PlotOption = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Draw quality against speed as a PNG.")
+    Path | None,
+    typer.Option("--plot", callback=out_place, metavar="FILE", help="Draw quality against speed as a PNG."),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Write bench.json, bench.md and bench.png there.")
+    Path | None,
+    typer.Option(
+        "--out", callback=out_place, metavar="DIR", help="Write bench.json, bench.md and bench.png there."
+    ),
 ]
 
 
@@ -155,7 +161,7 @@ def bench(
     """
     from gkiller.benchmark.bench import Request, run_bench
     from gkiller.benchmark.scorecard import checked_demand, require
-    from gkiller.files import write_text
+    from gkiller.files import file_place, refuse_inputs, write_text
     from gkiller.report.bench import bench_markdown, write_bench
     from gkiller.report.bench import plain as plain_result
     from gkiller.report.bench_plot import write_bench_plot
@@ -164,6 +170,9 @@ def bench(
     for demand in fail_under or ():
         checked_demand(demand)
     _check(quality=quality, plot=plot, probe=giant_probe, speed_only=speed_only, base=compare_base)
+    inputs = [Path(resolved.settings.data.source).expanduser()]
+    written_to = [file_place(place) for place in (markdown, plot) if place is not None]
+    refuse_inputs([*written_to, *(out.glob("bench.*") if out is not None else ())], inputs)
     request = Request(
         model=model,
         settings=resolved.settings,

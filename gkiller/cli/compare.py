@@ -11,7 +11,7 @@ import typer
 from gkiller.cli.comparison_tables import comparison_blocks
 from gkiller.cli.console import PIPED_WIDTH, as_text, emit_json, note, plain, progress, show, stages, warn
 from gkiller.cli.evaluate import DATA_HELP, NOT_TUNED, SplitOption
-from gkiller.cli.options import JsonFlag, labelled_numbers, with_settings
+from gkiller.cli.options import JsonFlag, labelled_numbers, out_place, with_settings
 from gkiller.errors import SettingsError
 from gkiller.evaluation.significance import MARGIN
 
@@ -78,7 +78,12 @@ MarginOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Write the report there, too: .json, or text as .txt or .md."),
+    typer.Option(
+        "--out",
+        callback=out_place,
+        metavar="FILE",
+        help="Write the report there, too: .json, or text as .txt or .md.",
+    ),
 ]
 
 
@@ -183,17 +188,15 @@ def compare(
 
 def _check_out(out: Path | None, read: Sequence[str | None]) -> None:
     """Refuse a name that says no format, or that of a file which is read."""
+    from gkiller.files import file_place, refuse_inputs
+
     if out is None:
         return
     if out.suffix.lower() not in (JSON_SUFFIX, *TEXT_SUFFIXES):
         raise SettingsError(
             f"{out.name!r} does not say in which format", where="--out", remedy="name it .json, .txt or .md"
         )
-    taken = [Path(name).expanduser().resolve() for name in read if name is not None]
-    if out.expanduser().resolve() in taken:
-        raise SettingsError(
-            "the report would replace what it is about", where="--out", remedy="name another file"
-        )
+    refuse_inputs([file_place(out)], [Path(name).expanduser() for name in read if name is not None])
 
 
 def _given(thresholds: list[str] | None, flag: str) -> GivenThresholds:

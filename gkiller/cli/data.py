@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages, warn
-from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.errors import counted
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ ValidOption = Annotated[
 TestOption = Annotated[
     list[str] | None, typer.Option("--test", metavar="FILE", help="Test rows; repeatable.")
 ]
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The directory to write.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory to write.")
+]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a directory of prepared data.")]
 SourceArgument = Annotated[
     str | None,
@@ -55,7 +57,10 @@ SuiteOption = Annotated[
 PlotOption = Annotated[
     Path | None,
     typer.Option(
-        "--plot", metavar="FILE", help="Also draw this file: .png, .svg or .pdf, in a folder there is."
+        "--plot",
+        callback=out_place,
+        metavar="FILE",
+        help="Also draw this file: .png, .svg or .pdf, in a folder there is.",
     ),
 ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gkiller.cli.console import emit_json, next_command, note, progress, show, stages, warn
-from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.cli.tables import evaluation_table
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ OutOption = Annotated[
     Path | None,
     typer.Option(
         "--out",
+        callback=out_place,
         metavar="DIR",
         help="Where reports and plots go; without it the model's run, for the run's own data.",
     ),
@@ -73,12 +74,15 @@ def evaluate(
     from gkiller.evaluation.deployed import DeployedModel, load_any
     from gkiller.evaluation.models import evaluate_measured, measure
     from gkiller.evaluation.source import choose_data, load_chosen, measuring_warnings
+    from gkiller.files import refuse_inputs
     from gkiller.report.evaluation import write_evaluation
 
     loaded = load_any(model)
     assert loaded.path is not None  # it was just read from there
     settings = resolved.settings
     choice = choose_data(loaded.path, settings.data, asked)
+    if out is not None:
+        refuse_inputs(out.glob("evaluation*"), [Path(choice.data.source).expanduser()])
     with stages() as on_data:
         found = load_chosen(choice, split, on_data, default="test")
     with progress("scoring") as advance:

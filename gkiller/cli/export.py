@@ -11,7 +11,7 @@ import typer
 from gkiller.cli.console import emit_json, key_values, next_command, show
 from gkiller.cli.deployment import COPY_HELP, SplitOption, gated
 from gkiller.cli.evaluate import ModelArgument
-from gkiller.cli.options import JsonFlag
+from gkiller.cli.options import JsonFlag, out_place
 
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
@@ -40,6 +40,7 @@ OutOption = Annotated[
     Path | None,
     typer.Option(
         "--out",
+        callback=out_place,
         metavar="DIR",
         help=f"onnx: {COPY_HELP}; safetensors: the new model "
         "directory; wheel: the folder for the wheel [default: dist].".replace("[", "\\["),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from importlib import import_module
 from inspect import cleandoc
@@ -13,12 +11,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gkiller.cli.usage import UsageError
-from gkiller.errors import OutputError, SettingsError, did_you_mean
+from gkiller.errors import SettingsError, did_you_mean
 
 INTERRUPTED = 130
-BROKEN_PIPE = 141
-TERMINATED = 143
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LazyCommand(NamedTuple):
@@ -111,11 +106,7 @@ class LazyGroup(TyperGroup):
         return name, load_command(name), args[1:]
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; an interrupt or a closed pipe ends it quietly with its own status.
-
-        Raises:
-            OutputError: there is no space for what it writes to stdout.
-        """
+        """Run the command; an interrupt ends it with its own status."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -125,19 +116,3 @@ class LazyGroup(TyperGroup):
             # Some of typer's errors do not know the command that they are about.
             error.command_path = " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))
             raise
-        except BrokenPipeError:
-            _silence_stdout()
-            raise typer.Exit(BROKEN_PIPE) from None
-        except OSError as error:
-            if error.errno not in _FULL or error.filename is not None:  # a file's own error names the file
-                raise
-            _silence_stdout()
-            what = f"the output cannot be written: {error.strerror}"
-            raise OutputError(what, remedy="free some space, or write somewhere else") from error
-
-
-def _silence_stdout() -> None:
-    """Point stdout at nothing, so that flushing it at exit cannot complain again."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, sys.stdout.fileno())
-    os.close(sink)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -12,14 +13,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.lazy import INTERRUPTED, TERMINATED, LazyGroup
+from gkiller.cli.lazy import INTERRUPTED, LazyGroup
+from gkiller.cli.streams import replace_closed, silence
 from gkiller.cli.usage import UsageError, explain
-from gkiller.errors import GkillerError, InterruptedRunError, SettingsError, TerminatedRunError
+from gkiller.errors import (
+    GkillerError,
+    InterruptedRunError,
+    OutputError,
+    SettingsError,
+    TerminatedRunError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
+BROKEN_PIPE = 141
+TERMINATED = 143
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ISSUES = "please report it with the output of 'gkiller --debug ...' and 'gkiller doctor'"
 
 app = typer.Typer(
@@ -61,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0, the code of the error's class (see ``docs/cli.md``), 1 for a fault of gkiller itself, 130
-        after an interrupt. A termination signal ends the process with 143.
+        after an interrupt, 141 when nobody reads what it writes. A termination signal ends the process
+        with 143.
     """
+    replace_closed()
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
@@ -70,15 +83,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.excepthook = _Unexpected(as_json)
     with _termination():
         try:
-            status = typer.main.get_command(app).main(
-                args=arguments, prog_name="gkiller", standalone_mode=False
-            )
+            return _run(arguments, as_json=as_json, debug=debug)
         except KeyboardInterrupt:
             return INTERRUPTED
-        except (GkillerError, UsageError) as error:
-            if debug:
+        except (BrokenPipeError, SystemExit) as stop:
+            # Both typer and rich turn a broken pipe into an exit with 1.
+            if not any(isinstance(error, BrokenPipeError) for error in (stop, stop.__context__)):
                 raise
-            return _refuse(error, as_json)
+            silence(sys.stdout, sys.stderr)
+            return BROKEN_PIPE
+
+
+def _run(arguments: list[str], *, as_json: bool, debug: bool) -> int:
+    """Run the command, report the error that ends it, and return the exit code."""
+    try:
+        command = typer.main.get_command(app)
+        status = command.main(args=arguments, prog_name="gkiller", standalone_mode=False)
+    except (GkillerError, UsageError) as error:
+        if debug:
+            raise
+        return _refuse(error, as_json)
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:  # a file's own error names the file
+            raise
+        silence(sys.stdout)
+        what = f"the output cannot be written: {error.strerror}"
+        return _refuse(OutputError(what, remedy="free some space, or write somewhere else"), as_json)
     return status if isinstance(status, int) else 0
 
 

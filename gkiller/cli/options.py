@@ -31,6 +31,24 @@ JsonFlag = Annotated[
 ]
 """The annotation of a command's ``json: JsonFlag = False``."""
 
+
+def out_place(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Refuse "-" as the place of an output that does not go to standard output, before any work is done.
+
+    Raises:
+        SettingsError: it is "-".
+    """
+    from gkiller.errors import SettingsError
+
+    if value is not None and str(value) == "-":
+        raise SettingsError(
+            "'-' stands for standard output, where this cannot go",
+            where=parameter.opts[0],
+            remedy="name a place, such as ./out",
+        )
+    return value
+
+
 PANEL = "Settings"
 _METAVARS = {"int": "INTEGER", "float": "NUMBER", "str": "TEXT", "list": "A,B,...", "numbers": "N,N,..."}
 

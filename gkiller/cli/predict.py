@@ -92,6 +92,7 @@ def predict(
     from gkiller.inference.bulk.formats import Shape, make_writer
     from gkiller.inference.bulk.job import Job
 
+    output = None if output is not None and str(output) == "-" else output
     direct = texts is not None and output is None and not resume
     _check(json=json, direct=direct, output=output, resume=resume, force=force, form=format_)
     thresholds = _thresholds(threshold or [])
@@ -114,7 +115,8 @@ def predict(
     for line in told:
         note(line)
     writer = make_writer(form, shape, packed=packed, explain=explain)
-    sink = _sink(job, writer, form, output, packed=packed, resume=resume, force=force)
+    inputs = _files_read(classifier, texts, input_)
+    sink = _sink(job, writer, form, output, inputs, packed=packed, resume=resume, force=force)
     _bulk(job, source, sink, writer, output, json=json)
     for line in source.notes[len(told) :]:
         note(line)
@@ -155,9 +157,10 @@ def _unfinished(sink: Sink) -> Iterator[None]:
 
     try:
         yield
-    except (DataError, KeyboardInterrupt, SystemExit):
+    except (DataError, OSError, KeyboardInterrupt, SystemExit):
         if isinstance(sink, FileSink) and sink.rows_kept:
-            note(f"{counted(sink.rows_kept, 'row')} done: go on with the same command and --resume")
+            how = "--resume instead of --force" if sink.force else "--resume"
+            note(f"{counted(sink.rows_kept, 'row')} done: go on with the same command and {how}")
         raise
 
 
@@ -254,6 +257,7 @@ def _sink(
     writer: Writer,
     form: OutputFormat,
     output: Path | None,
+    inputs: list[Path | int],
     *,
     packed: bool,
     resume: bool,
@@ -263,8 +267,18 @@ def _sink(
     from gkiller.inference.bulk.stream import StreamSink
 
     if output is None:
-        return StreamSink(sys.stdout.buffer, writer, job.shape.labels, resume)
-    return FileSink(output, writer, job.settings(form, packed=packed), resume, force)
+        return StreamSink(sys.stdout.buffer, writer, job.shape.labels, resume, inputs)
+    return FileSink(output, writer, job.settings(form, packed=packed), resume, force, inputs)
+
+
+def _files_read(classifier: Classifier, texts: list[str] | None, path: Path | None) -> list[Path | int]:
+    """Return every file that the job reads, which its output must not replace."""
+    from pathlib import Path
+
+    read: list[Path | int] = [one for one in Path(classifier.path).rglob("*") if one.is_file()]
+    if texts is None:
+        read.append(0 if path is None or str(path) == "-" else path)
+    return read
 
 
 def _run(job: Job, source: Source, sink: Sink, writer: Writer, *, quiet: bool) -> Outcome:

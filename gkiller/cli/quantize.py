@@ -11,7 +11,7 @@ import typer
 from gkiller.cli.console import results_table
 from gkiller.cli.deployment import COPY_HELP, SplitOption, gated
 from gkiller.cli.evaluate import ModelArgument
-from gkiller.cli.options import JsonFlag
+from gkiller.cli.options import JsonFlag, out_place
 from gkiller.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ StorageOption = Annotated[
     Storage,
     typer.Option("--storage", help="int8 arithmetic, or weights kept as fp16 and widened at load."),
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=f"{COPY_HELP.capitalize()}.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", callback=out_place, metavar="DIR", help=f"{COPY_HELP.capitalize()}.")
+]
 PortableFlag = Annotated[
     bool,
     typer.Option("--portable", help="7-bit weights alone: they score the same on processors without VNNI."),

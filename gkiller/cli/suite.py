@@ -11,7 +11,7 @@ import typer
 
 from gkiller.cli.console import PIPED_WIDTH, as_text, emit_json, note, plain, progress, show, stages, warn
 from gkiller.cli.evaluate import DATA_HELP, NOT_TUNED, SplitOption
-from gkiller.cli.options import JsonFlag, labelled_numbers, with_settings
+from gkiller.cli.options import JsonFlag, labelled_numbers, out_place, with_settings
 from gkiller.cli.suite_tables import identity_blocks, robustness_blocks
 from gkiller.errors import SettingsError
 from gkiller.evaluation.suites.identity import LEAST
@@ -70,7 +70,10 @@ ThresholdOption = Annotated[
     ),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Write the report there, as JSON and as text.")
+    Path | None,
+    typer.Option(
+        "--out", callback=out_place, metavar="DIR", help="Write the report there, as JSON and as text."
+    ),
 ]
 TermOption = Annotated[
     list[str] | None,
@@ -175,6 +178,7 @@ def identity(
             remedy="leave one of them out",
         )
     settings = resolved.settings
+    _check_out(out, [settings.data.source, *models])
     frame = _frame(models, settings, asked, split, label, threshold, files=True)
     members, notes = _members(frame, settings.data, term or [], term_column)
     notes += [line for model in frame.models for line in model.scorer.notes]
@@ -233,6 +237,7 @@ def robustness(
     from gkiller.evaluation.suites.robustness import measure_robustness
 
     settings = resolved.settings
+    _check_out(out, [settings.data.source, *models])
     frame = _frame(models, settings, asked, split, label, threshold)
     with stages() as advance:
         result = measure_robustness(
@@ -241,6 +246,14 @@ def robustness(
     warnings = [*frame.warnings, *result.blind()]
     report = {**frame.facts("robustness"), **result.as_dict(), "notes": [], "warnings": warnings}
     _finish(report, lambda width: robustness_blocks(result, frame.title, width=width), out, as_json=json)
+
+
+def _check_out(out: Path | None, read: list[str]) -> None:
+    """Refuse reports that would replace what is read."""
+    from gkiller.files import refuse_inputs
+
+    if out is not None:
+        refuse_inputs(out.glob("*"), [Path(name).expanduser() for name in read])
 
 
 def _frame(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages
-from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.cli.sweep_display import SweepDisplay, params_text
 from gkiller.errors import SettingsError, counted
 
@@ -32,7 +32,9 @@ SpaceOption = Annotated[
         rich_help_panel="Sweep",
     ),
 ]
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The directory that holds sweeps.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory that holds sweeps.")
+]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The sweep's name; else sweep-1, sweep-2, ...")
 ]

@@ -9,7 +9,7 @@ import typer
 
 from gkiller.cli.console import emit_json, next_command, progress, results_table, show, stages, warn
 from gkiller.cli.evaluate import DATA_HELP, AnyModelArgument, split_help
-from gkiller.cli.options import JsonFlag, label_names, with_settings
+from gkiller.cli.options import JsonFlag, label_names, out_place, with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("valid"))]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Write a copy of the model there, and leave it as it is."),
+    typer.Option(
+        "--out",
+        callback=out_place,
+        metavar="DIR",
+        help="Write a copy of the model there, and leave it as it is.",
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages, warn
-from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.cli.tables import evaluation_table, teacher_table
 from gkiller.cli.training_display import TrainingDisplay
 from gkiller.errors import SettingsError, counted
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from gkiller.settings import Resolved, Settings
     from gkiller.training.train import TrainResult
 
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="The directory that holds runs.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory that holds runs.")
+]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The run's name; else train-1, train-2, ...")
 ]

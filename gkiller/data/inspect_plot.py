@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from gkiller.errors import OutputError, SettingsError
+from gkiller.files import write_bytes
 from gkiller.private import matplotlib_apart
 
 # What is written about the file itself: the program's name, but no date, so that the bytes stay the same.
@@ -59,13 +61,10 @@ def plot_inspection(result: dict[str, Any], path: Path) -> None:
     _draw_lengths(lengths, result)
     figure.suptitle(Path(str(result["source"])).name or str(result["source"]), fontsize=11)
     kind = path.suffix.lower()
-    try:
-        with rc_context({"svg.hashsalt": "gkiller"}):  # else an SVG's ids are drawn anew each time
-            figure.savefig(path, dpi=120, format=kind.removeprefix("."), metadata=METADATA[kind])
-    except OSError as error:
-        raise OutputError(
-            f"the plot cannot be written: {error.strerror}", where=str(path), remedy="choose another --plot"
-        ) from error
+    drawn = io.BytesIO()
+    with rc_context({"svg.hashsalt": "gkiller"}):  # else an SVG's ids are drawn anew each time
+        figure.savefig(drawn, dpi=120, format=kind.removeprefix("."), metadata=METADATA[kind])
+    write_bytes(path, drawn.getvalue())
 
 
 def _draw_rates(axes: Any, result: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from gkiller.data.store import (
     write_manifest,
 )
 from gkiller.errors import EmptyDataError, counted
-from gkiller.files import atomic_directory
+from gkiller.files import atomic_directory, refuse_source_within
 from gkiller.settings import DataSettings
 
 DROPPED = -1
@@ -70,7 +70,9 @@ def prepare(
     """
     out = Path(out)
     check_output(out, overwrite=overwrite)
-    plan = resolve_sources(list(sources) if sources else [settings.source], valid, test, settings.revision)
+    named = list(sources) if sources else [settings.source]
+    refuse_source_within(out, [Path(name).expanduser() for name in (*named, *valid, *test)])
+    plan = resolve_sources(named, valid, test, settings.revision)
     check_files(plan.parts)
     columns = plan_columns(plan.parts, settings)
     tally = new_tally(plan.parts, columns, settings)

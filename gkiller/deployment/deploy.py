@@ -248,9 +248,6 @@ def copy_plain(loaded: LoadedModel, out: Path) -> int:
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
     target = target_for(loaded, out)
-    if loaded.path is not None and target.exists() and target.samefile(loaded.path):
-        what = "the model would lose its graphs"
-        raise OutputError(what, where=str(target), remedy="choose another --out")
     changes: dict[str, Any] = {"exports": {}} if "exports" in loaded.metadata else {}
     add_files(target, loaded, {}, keep=lambda name: name in PLAIN_FILES, changes=changes)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
@@ -301,6 +298,9 @@ def target_for(loaded: Stored, out: Path | None) -> Path:
     if target is None:
         raise OutputError("the model was not read from a directory", remedy="name one with --out")
     with writing(target):
+        if out is not None and loaded.path is not None and out.exists() and out.samefile(loaded.path):
+            what = "the copy would replace the model that it is made from"
+            raise OutputError(what, where=str(out), remedy="choose another --out")
         if target.exists() and not _may_be_replaced(target, loaded):
             what = "there is something else than a copy of this model"
             raise OutputError(what, where=str(target), remedy="choose another --out, or remove what is there")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from gkiller.files import writing
+from gkiller.files import write_bytes, writing
 from gkiller.private import matplotlib_apart
 
 with matplotlib_apart():
@@ -56,7 +57,9 @@ def save(figure: Figure, path: Path) -> Path:
     box, metadata = None if figure.get_layout_engine() else "tight", {"Software": None}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=DPI, bbox_inches=box, pad_inches=0.12, metadata=metadata)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, bbox_inches=box, pad_inches=0.12, metadata=metadata)
+    write_bytes(path, drawn.getvalue())
     return path
 
 

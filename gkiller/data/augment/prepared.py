@@ -35,8 +35,8 @@ from gkiller.data.store import (
     table_codes,
     write_manifest,
 )
-from gkiller.errors import OutputError, SettingsError, SourceNotFoundError, did_you_mean
-from gkiller.files import atomic_directory, sha256_file
+from gkiller.errors import SettingsError, SourceNotFoundError, did_you_mean
+from gkiller.files import atomic_directory, refuse_source_within, sha256_file
 from gkiller.settings import AugmentSettings, DataSettings
 
 _SLICE_ROWS = 512  # rows whose copies are in memory together
@@ -89,8 +89,9 @@ def augment_source(
     work = _Work(settings)  # refuses unknown kinds before anything is read
     check_output(out, overwrite=overwrite)
     path = Path(source).expanduser()
+    refuse_source_within(out, [path])
     if (path / MANIFEST_NAME).is_file():
-        _check_prepared(path, out, data, source)
+        _check_prepared(path, data, source)
         return _augment_prepared(path, out, work, split, overwrite, progress)
     with TemporaryDirectory(prefix="gkiller-data-") as folder:
         prepared = Path(folder) / "prepared"
@@ -98,8 +99,8 @@ def augment_source(
         return _augment_prepared(prepared, out, work, split, overwrite, progress)
 
 
-def _check_prepared(path: Path, out: Path, data: DataSettings, source: str) -> None:
-    """Refuse data settings that were not those of the prepared data, and the source as output."""
+def _check_prepared(path: Path, data: DataSettings, source: str) -> None:
+    """Refuse data settings that were not those of the prepared data."""
     check_settings(data.model_copy(update={"source": source}), read_manifest(path))
     if data.label_columns:
         raise SettingsError(
@@ -107,8 +108,6 @@ def _check_prepared(path: Path, out: Path, data: DataSettings, source: str) -> N
             where="data.label_columns",
             remedy="leave it out here, and choose labels with gkiller train --label-columns",
         )
-    if out.exists() and out.resolve() == path.resolve():
-        raise OutputError("this is the source itself", where=str(out), remedy="choose another --out")
 
 
 @dataclass

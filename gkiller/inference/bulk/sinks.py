@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from gkiller.errors import OutputError, ResumeError, RunLockedError, one_line
-from gkiller.files import json_text, sync, write_text, writing
+from gkiller.files import file_place, json_text, refuse_inputs, sync, write_text, writing
 from gkiller.inference.bulk.formats import Writer
+from gkiller.sealed import digest_of
 from gkiller.strict_json import parse_json
 
-_VERSION = 1
+_VERSION = 2
+_KEYS = {"version", "settings", "bytes", "sha256", "mark", "digest"}
+_KEYS_1 = {"version", "settings", "bytes", "mark"}  # of earlier releases, which had no digests
+_JOURNAL_BYTES = _BLOCK = 1 << 20
 _JOURNAL_SECONDS = 1.0
 
 
@@ -43,6 +49,21 @@ class Mark:
     digest: str = ""
 
 
+@dataclass(frozen=True)
+class _Done:
+    """The end of the last whole chunk. One object, as a signal may come between any two steps.
+
+    Attributes:
+        bytes: up to there.
+        mark: how far the job is with them.
+        found: SHA-256 of them.
+    """
+
+    bytes: int = 0
+    mark: Mark = field(default_factory=Mark)
+    found: Any = field(default_factory=hashlib.sha256)
+
+
 class Sink(Protocol):
     """Takes the output chunk by chunk."""
 
@@ -67,7 +88,10 @@ class FileSink:
     """A file that is put in its place when it is whole.
 
     Until then ``NAME.partial`` holds what is written and ``NAME.progress.json`` says how far it is valid,
-    renewed about once a second: after a kill, the rest is cut off and done again.
+    renewed about once a second: after a kill, the rest is cut off and done again. The journal carries digests
+    of itself and of those bytes, so that a job never goes on with a file that somebody changed. A file of
+    either name that no such job wrote is left alone. Where ``path`` is a link, it stays, and what it leads
+    to is replaced.
 
     Attributes:
         path: the file.
@@ -75,6 +99,7 @@ class FileSink:
         settings: everything that the output depends on, beside the input.
         resume: whether to go on with an unfinished job.
         force: whether to replace a file, or an unfinished job.
+        inputs: files that are read, as paths or descriptors, and so must not be written to.
     """
 
     path: Path
@@ -82,10 +107,10 @@ class FileSink:
     settings: Mapping[str, Any]
     resume: bool = False
     force: bool = False
+    inputs: Sequence[Path | int] = ()
     _stream: BinaryIO | None = None
-    # The bytes up to the end of the last whole chunk, and how far the job is with them. They change in one
-    # step: a signal may come at any other.
-    _done: tuple[int, Mark] = (0, Mark())
+    _done: _Done = field(default_factory=_Done)
+    _rows_kept: int = 0
     _saved_at: float = float("-inf")
     _dirty: bool = False
 
@@ -100,39 +125,44 @@ class FileSink:
         return self.path.with_name(f"{self.path.name}.progress.json")
 
     @property
+    def _scratch(self) -> Path:
+        """Where the Parquet writer makes the finished file."""
+        return self.path.with_name(f".{self.path.name}.new")
+
+    @property
     def rows_kept(self) -> int:
-        """Input rows that need not be done again if the job stops now."""
-        return self._done[1].rows
+        """Input rows that the journal on the disk says are done: a resumed job does not do them again."""
+        return self._rows_kept
 
     def begin(self) -> Mark:
         """Return how far an earlier job came.
 
         Raises:
-            OutputError: the file is there already, or cannot be written.
-            ResumeError: an unfinished job is there and is not to be gone on with, or had other settings.
+            OutputError: the file is there already, is read, or cannot be written; a file that is not ours has
+                the name of the journal or of the partial file.
+            ResumeError: an unfinished job is there and is not to be gone on with, had other settings, or was
+                changed.
             RunLockedError: another process works on it.
         """
+        self.path = file_place(self.path)
         with writing(self.path):
-            known = self._earlier()
+            refuse_inputs((self.path, self.journal, self.partial, self._scratch), self.inputs)
+            going_on = self._started()
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self.partial.open("ab", buffering=0)
+            self._stream = self.partial.open("a+b", buffering=0)
             _lock(self._stream, self.partial)
-            if known is None:
-                self._stream.truncate(0)
-                self._append(self.writer.header(), Mark())
-                self._save()
-                return Mark()
-        return self._go_on(known)
+            if going_on:
+                return self._go_on(self._read_journal())
+            self._stream.truncate(0)
+            self._save()  # before the first byte: from now on the partial file is known as ours
+            self._append(self.writer.header(), Mark())
+            self._save()
+            return Mark()
 
-    def _earlier(self) -> Mapping[str, Any] | None:
-        """Return the journal of the job to go on with, None for a new job."""
-        if self.path.exists() and not self.path.is_file():  # replacing a device would be fatal
-            raise OutputError(
-                "something that is no file has that name",
-                where=str(self.path),
-                remedy="name a file, or write to standard output",
-            )
+    def _started(self) -> bool:
+        """Return whether there is a job to go on with, and refuse what must not be replaced."""
         started = self.journal.exists()
+        self._refuse_foreign()
         if started and not self.resume and not self.force:
             raise ResumeError(
                 "an unfinished job is there",
@@ -141,25 +171,52 @@ class FileSink:
             )
         if self.path.exists() and not self.force and not (started and self.resume):
             raise OutputError("the file is there already", where=str(self.path), remedy="--force replaces it")
-        known = self._read_journal() if started and self.resume else None
-        if known is not None and self.path.exists() and not self.partial.exists():
+        if started and self.resume and self.path.exists() and not self.partial.exists():
             self.journal.unlink()  # a kill came between the file's last two steps
             raise OutputError("the job is finished", where=str(self.path), remedy="--force starts anew")
-        return known
+        return started and self.resume
+
+    def _refuse_foreign(self) -> None:
+        """Refuse files with the names of ours that no job of ours wrote; even --force would lose them."""
+        foreign, ours = None, self.journal.exists() and _is_journal(self.journal)
+        for place in (self.journal, self.partial, self._scratch):
+            if (
+                place.is_symlink()
+                or (place.exists() and not place.is_file())
+                or (not ours and place.exists() and place.stat().st_size)
+            ):
+                foreign = place
+        if foreign is not None:
+            raise OutputError(
+                "a file that gkiller did not write has the name that this job needs while it runs",
+                where=str(foreign),
+                remedy="move that file away, or give the output another name",
+            )
 
     def _go_on(self, known: Mapping[str, Any]) -> Mark:
         assert self._stream is not None
-        size = self._stream.seek(0, os.SEEK_END)
-        if size < known["bytes"]:
+        size, valid = self._stream.seek(0, os.SEEK_END), known["bytes"]
+        if size < valid:
             raise ResumeError(
-                f"the unfinished file has {size:,} bytes, fewer than the {known['bytes']:,} written down",
+                f"the unfinished file has {size:,} bytes, fewer than the {valid:,} written down",
                 where=str(self.partial),
                 remedy="start anew: --force",
             )
-        with writing(self.path):
-            self._stream.truncate(known["bytes"])
-        self._done = known["bytes"], Mark(**known["mark"])
-        return self._done[1]
+        found, left = hashlib.sha256(), valid
+        self._stream.seek(0)
+        while left and (block := self._stream.read(min(_BLOCK, left))):
+            found.update(block)
+            left -= len(block)
+        if found.hexdigest() != known["sha256"]:
+            raise ResumeError(
+                "the unfinished file was changed since it was written",
+                where=str(self.partial),
+                remedy="start anew: --force",
+            )
+        self._stream.truncate(valid)
+        self._done = _Done(valid, Mark(**known["mark"]), found)
+        self._rows_kept = self._done.mark.rows
+        return self._done.mark
 
     def rewind(self, row: int) -> None:
         """Do nothing: the file was cut off where the journal says, which is the end of a chunk."""
@@ -178,7 +235,9 @@ class FileSink:
         view = memoryview(data)
         while view:
             view = view[self._stream.write(view) :]
-        self._done = self._done[0] + len(data), mark
+        found = self._done.found.copy()
+        found.update(data)
+        self._done = _Done(self._done.bytes + len(data), mark, found)
 
     def finish(self) -> None:
         """Put the file in its place."""
@@ -198,7 +257,8 @@ class FileSink:
         if self._stream is None:
             return
         if self._dirty and self.partial.exists():
-            self._save()
+            with contextlib.suppress(OutputError):  # the earlier journal holds, and rows_kept goes by it
+                self._save()
         self._stream.close()
         self._stream = None
 
@@ -206,14 +266,16 @@ class FileSink:
         assert self._stream is not None
         with writing(self.path):
             os.fsync(self._stream.fileno())
-        valid, mark = self._done
+        done = self._done
         content = {
             "version": _VERSION,
             "settings": dict(self.settings),
-            "bytes": valid,
-            "mark": asdict(mark),
+            "bytes": done.bytes,
+            "sha256": done.found.hexdigest(),
+            "mark": asdict(done.mark),
         }
-        write_text(self.journal, json_text(content))
+        write_text(self.journal, json_text({**content, "digest": digest_of(content)}))
+        self._rows_kept = done.mark.rows
         self._saved_at = time.monotonic()
         self._dirty = False
 
@@ -221,16 +283,18 @@ class FileSink:
         try:
             known: dict[str, Any] = parse_json(self.journal.read_bytes())
             if known["version"] != _VERSION:
-                raise ValueError(f"version {known['version']!r}")
+                raise ValueError(f"its version is {known['version']!r}, not {_VERSION}")
+            if known["digest"] != digest_of(known):
+                raise ValueError("it was changed since it was written")
             settings, counts = dict(known["settings"]), asdict(Mark(**known["mark"]))
             fresh = asdict(Mark())
             if any(type(counts[key]) is not type(fresh[key]) for key in fresh):
-                raise ValueError("a count is no number")
+                raise ValueError("invalid count")
             if type(known["bytes"]) is not int or known["bytes"] < 0:
-                raise ValueError("the number of bytes is none")
+                raise ValueError("invalid byte count")
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ResumeError(
-                f"the journal cannot be read: {one_line(error)}",
+                f"the journal cannot be used: {one_line(error)}",
                 where=str(self.journal),
                 remedy="start anew: --force",
             ) from error
@@ -245,18 +309,29 @@ class FileSink:
         return known
 
 
+def _is_journal(path: Path) -> bool:
+    """Whether a file is a journal of ours, be it of an earlier release or changed since."""
+    try:
+        content = parse_json(path.read_bytes()) if path.stat().st_size <= _JOURNAL_BYTES else {}
+    except (OSError, ValueError):
+        return False
+    return set(content) in (_KEYS, _KEYS_1)
+
+
 def _lock(stream: BinaryIO, path: Path) -> None:
     """Keep other processes off, where the system can: the lock ends with this process."""
     try:
         import fcntl
     except ImportError:
         return
+    locked = True
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            return  # a file system without locks
+        locked = error.errno not in (errno.EAGAIN, errno.EACCES)  # else a file system without locks
+    # The file may have been finished, and moved to its place, before it was locked here.
+    if not locked or not path.exists() or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
         stream.close()
         raise RunLockedError(
             "another process writes to this file", where=str(path), remedy="wait for it, or name another file"
-        ) from error
+        )
