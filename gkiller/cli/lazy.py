@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gkiller.cli.usage import UsageError
+from gkiller.cli.usage import UsageError, refuse_attached
 from gkiller.errors import OutputError, SettingsError, did_you_mean
 
 INTERRUPTED = 130
@@ -108,7 +108,9 @@ class LazyGroup(TyperGroup):
             raise SettingsError(
                 f"no such command: {name}", where=ctx.command_path, remedy=did_you_mean(name, COMMANDS)
             )
-        return name, load_command(name), args[1:]
+        command = load_command(name)
+        refuse_attached(command, args[1:], f"{ctx.command_path} {name}")
+        return name, command, args[1:]
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an interrupt or a closed pipe ends it quietly with its own status.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.lazy import INTERRUPTED, TERMINATED, LazyGroup
-from gkiller.cli.usage import UsageError, explain
+from gkiller.cli.usage import UsageError, advise_dashes, explain
 from gkiller.errors import GkillerError, InterruptedRunError, SettingsError, TerminatedRunError
 
 if TYPE_CHECKING:
@@ -78,15 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (GkillerError, UsageError) as error:
             if debug:
                 raise
-            return _refuse(error, as_json)
+            return _refuse(error, arguments, as_json)
     return status if isinstance(status, int) else 0
 
 
-def _refuse(error: Any, as_json: bool) -> int:
+def _refuse(error: Any, arguments: Sequence[str], as_json: bool) -> int:
     """Report an error on purpose and return its exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":  # its help is printed already
         return int(error.exit_code)
-    known = error if isinstance(error, GkillerError) else explain(error)
+    known = error if isinstance(error, GkillerError) else explain(error, arguments)
+    advise_dashes(known, arguments)
     stopped = isinstance(known, InterruptedRunError | TerminatedRunError)
     if not (stopped and os.environ.get("RANK", "0") != "0"):  # of several processes the first one says it
         _report(known, as_json)
