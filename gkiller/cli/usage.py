@@ -33,7 +33,7 @@ def explain(error: Any, arguments: Sequence[str] = ()) -> SettingsError:
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else getattr(error, "command_path", "gkiller")
     name = getattr(error, "option_name", None)
-    if name is not None and hasattr(error, "possibilities"):
+    if context is not None and name is not None and hasattr(error, "possibilities"):
         found = SettingsError(f"no such flag: {name}", where=where, remedy=flag_advice(name, context))
         if takes_comments(context.command) and not any(map(_attached, arguments)):
             text = next((one for one in arguments if one.startswith(name)), name)
@@ -76,7 +76,7 @@ def refuse_attached(command: Any, arguments: Sequence[str], where: str) -> None:
 
 
 def advise_dashes(error: GkillerError, arguments: Sequence[str]) -> None:
-    """Add to an error that a comment comes after ``--``, where one may have been read as a flag and its value."""
+    """Add to an error that a comment comes after ``--``, where one may have been read as a flag."""
     if list(arguments[:1]) != ["predict"]:
         return
     text = next(filter(_attached, takewhile(lambda one: one != "--", arguments)), None)
@@ -85,7 +85,7 @@ def advise_dashes(error: GkillerError, arguments: Sequence[str]) -> None:
 
 
 def _attached(argument: str) -> bool:
-    """Whether an argument is more than one letter after a single dash: flags in one, a value, or a comment."""
+    """Whether an argument is several letters after a single dash: flags, a flag with its value, a comment."""
     return len(argument) > 2 and argument[0] == "-" and argument[1] != "-"
 
 

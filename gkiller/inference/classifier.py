@@ -55,8 +55,8 @@ class Scored:
 class Classifier:
     """Scores comments; `load` makes one. It may be used from several threads and after a fork.
 
-    Pickled, as for a pool of processes, it is the path and the digest: the process that unpickles it loads the
-    model there, and raises ModelTamperedError where that is another one now. A copy shares the loaded model.
+    A pickle of it holds the path and the digest: the process that unpickles it loads the model there, and
+    raises ModelTamperedError where that is another one now. A copy shares the loaded model.
 
     Any text has an answer: what the tokenizer does not know is [UNK], an empty text or one of white space
     alone is scored as a comment without a word, NULs and control characters are ignored, and a lone

@@ -104,9 +104,7 @@ def installed_models() -> dict[str, Path]:
     """Return the directories of the models that came with the package, by the name to load them by."""
     folders = {path.name: path for path in sorted(assets.asset_path("models").glob("*"))}
     default = assets.default_model_path()
-    return {
-        name: path for name, path in {**folders, DEFAULT: default}.items() if (path / META).is_file()
-    }
+    return {name: path for name, path in {**folders, DEFAULT: default}.items() if (path / META).is_file()}
 
 
 def deployed_directory(encoder: str) -> Path | None:
