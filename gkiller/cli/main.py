@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
 import threading
+import traceback
+import warnings
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +19,7 @@ import typer
 from gkiller.cli.lazy import INTERRUPTED, TERMINATED, LazyGroup
 from gkiller.cli.usage import UsageError, advise_dashes, explain
 from gkiller.errors import GkillerError, InterruptedRunError, SettingsError, TerminatedRunError
+from gkiller.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
-    if argv is None and not debug:
-        sys.excepthook = _Unexpected(as_json)
+    if argv is None:
+        _prepare_process()
+        sys.excepthook = _show_traceback if debug else _Unexpected(as_json)
     with _termination():
         try:
             status = typer.main.get_command(app).main(
@@ -104,12 +110,29 @@ def _report(error: GkillerError, as_json: bool) -> None:
         emit_json(error.as_dict())
     lines = [Text.assemble(("error: ", "bold red"), (error.what, "red"))]
     if error.where:
-        lines.append(Text.assemble(("  where: ", "dim"), error.where))
+        lines.append(Text.assemble(("  where: ", "dim"), visible(error.where, lines=False)))
     if error.remedy:
         lines.append(Text.assemble(("  remedy: ", "dim"), error.remedy))
     console = stderr()
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def _prepare_process() -> None:
+    """Make arguments, names and output of any characters work, and whatever warns safe to show."""
+    if hasattr(sys, "orig_argv") and codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
+        # Python takes the arguments and the names of files for ASCII: begin again with UTF-8.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    formatted = warnings.formatwarning
+    warnings.formatwarning = lambda *given, **named: visible(formatted(*given, **named))
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))
 
 
 class _Unexpected:

@@ -93,7 +93,7 @@ def predict(
       gkiller predict --input comments.csv --output scored.csv --resume
     """
     from gkiller.inference import load
-    from gkiller.inference.bulk.formats import Shape, make_writer
+    from gkiller.inference.bulk.formats import Shape, Shown, make_writer
     from gkiller.inference.bulk.job import Job
 
     direct = texts is not None and output is None and not resume
@@ -119,6 +119,8 @@ def predict(
         return
     for line in source.notes:
         note(line)
+    if output is None and stdout().is_terminal:
+        writer = Shown(writer, form)
     sink = _sink(job, writer, form, output, packed=packed, resume=resume, force=force)
     _bulk(job, source, sink, writer, output, json=json)
 

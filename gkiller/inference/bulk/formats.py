@@ -23,6 +23,7 @@ from gkiller.inference.bulk.keeping import MISSING, json_of, plain, safe_cell, t
 from gkiller.inference.classifier import Scored
 from gkiller.inference.encoding import clean
 from gkiller.inference.results import Contribution
+from gkiller.wording import visible, visible_json
 
 OutputFormat = Literal["jsonl", "csv", "parquet"]
 DIGITS = 6
@@ -218,6 +219,22 @@ class Csv(_Streamed):
         stream = SimpleNamespace(write=lambda line: lines.append(line.removesuffix("\r\n") + "\n"))
         csv.writer(stream, lineterminator="\r\n").writerows(records)
         return "".join(lines).encode()
+
+
+class Shown(_Streamed):
+    """Another writer's lines for a terminal: control characters are escaped."""
+
+    def __init__(self, writer: Writer, form: OutputFormat) -> None:
+        self._writer = writer
+        self._safe = visible_json if form == "jsonl" else visible
+
+    def header(self) -> bytes:
+        """Return the header, safe to show."""
+        return self._safe(self._writer.header().decode()).encode()
+
+    def rows(self, answers: Sequence[Answer]) -> bytes:
+        """Return the rows, safe to show."""
+        return self._safe(self._writer.rows(answers).decode()).encode()
 
 
 class Gzip:
