@@ -38,7 +38,7 @@ PIPED_WIDTH = 120
 
 
 class _Console(Console):
-    """A console that escapes control characters and passes a broken pipe to the caller, which owns the status."""
+    """A console that escapes control characters, and lets a broken pipe reach the caller."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """Yield what is drawn, control characters escaped."""

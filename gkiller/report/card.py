@@ -87,7 +87,8 @@ def _encoder_row(network: Mapping[str, Any] | None) -> str:
     """Return the card's row on a pretrained encoder; nothing where it was not recorded, or not pretrained."""
     if network is None:
         return ""
-    text = f"{markdown(str(network['model_type']))}, {network['layers']} layers, hidden size {network['hidden_size']}"
+    kind = markdown(str(network["model_type"]))
+    text = f"{kind}, {network['layers']} layers, hidden size {network['hidden_size']}"
     if network.get("default"):
         text += "; from gkiller's default model"
     if frozen := network["frozen_layers"]:
