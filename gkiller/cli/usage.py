@@ -66,7 +66,7 @@ def refuse_attached(command: Any, arguments: Sequence[str], where: str) -> None:
     takes_value = {flag for one in options for flag in one.opts}
     before = ""
     for text in takewhile(lambda one: one != "--", arguments):
-        if _attached(text) and any(map(str.isspace, text)) and before not in takes_value:
+        if text[:2] in takes_value and any(map(str.isspace, text)) and before not in takes_value:
             raise SettingsError(
                 f"{text!r} can be read as the flag {text[:2]} or as a comment",
                 where=where,
