@@ -54,6 +54,8 @@ import re
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gkiller.wording import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -97,9 +99,8 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an exception says on one short line; what a terminal could take for a command is "?"."""
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    """Return what an exception says on one short line, safe to show."""
+    return visible(" ".join(str(error).split())[:300] or type(error).__name__)
 
 
 def is_fault_of_input(error: BaseException) -> bool:

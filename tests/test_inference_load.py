@@ -69,14 +69,16 @@ def test_no_model_there(tmp_path, monkeypatch):
 
 def test_bundled_and_named_models(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, "asset_path", lambda *names: tmp_path.joinpath("assets", *names))
+    monkeypatch.setattr(assets, "asset_path", lambda *names: tmp_path.joinpath("assets", *names))
     monkeypatch.setattr(assets, "default_model_path", lambda: tmp_path / "assets/model")
     bundled = write_model(tmp_path / "assets/model")
     named = write_model(tmp_path / "assets/models/small")
     assert load().path == load("default").path == bundled
     assert load("small").path == named
-    with pytest.raises(ModelNotFoundError, match="did you mean 'small'"):
+    with pytest.raises(ModelNotFoundError, match="did you mean small"):
         load("smal")
+    with pytest.raises(ModelNotFoundError, match="did you mean default"):
+        load("defalt")
     here = write_model(tmp_path / "small")
     assert load("small").path.resolve() == here  # what the user has goes first
 

@@ -1,8 +1,9 @@
 """Where output goes: results on stdout, everything else on stderr.
 
 With ``--json`` a command prints exactly one JSON object on stdout, by :func:`emit_json`, and nothing
-else there. Progress bars appear only when stderr is a terminal. Colours follow rich: none when the
-stream is no terminal, or when NO_COLOR is set.
+else there. Progress bars appear only when stderr is a terminal. Colours appear only on a terminal, or where
+FORCE_COLOR asks for them; never where NO_COLOR is set and not empty (no-color.org), or TERM
+is "dumb". Control characters are shown escaped, see `gkiller.wording`.
 """
 
 from __future__ import annotations
@@ -12,27 +13,37 @@ import errno
 import io
 import json
 import math
+import os
+import sys
 from contextlib import contextmanager
 from datetime import date
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.text import Text
 
+from gkiller.wording import visible, visible_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from rich.console import RenderableType
+    from rich.console import ConsoleOptions, RenderableType
     from rich.progress import TaskID
+    from rich.segment import Segment
     from rich.table import Table
 
 PIPED_WIDTH = 120
 
 
 class _Console(Console):
-    """A console that lets a broken pipe reach the caller, which owns the exit status."""
+    """A console that escapes control characters, and lets a broken pipe reach the caller."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Yield what is drawn, control characters escaped."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
 
     def on_broken_pipe(self) -> None:
         """Pass the broken pipe on."""
@@ -50,13 +61,28 @@ def stderr() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
-    console = _Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
-    if not console.is_terminal and "COLUMNS" not in console._environ:
+    stream = sys.stderr if stderr else sys.stdout
+    terminal = stream is not None and stream.isatty()
+    return _Console(
+        stderr=stderr,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+        force_terminal=terminal,
+        color_system=colours(terminal=terminal),
         # Without a terminal rich assumes 80 columns, which folds tables that a file can hold.
-        console = _Console(
-            stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False, width=PIPED_WIDTH
-        )
-    return console
+        width=None if terminal or "COLUMNS" in os.environ else PIPED_WIDTH,
+    )
+
+
+def colours(*, terminal: bool) -> Literal["auto", "standard"] | None:
+    """Return rich's colour system for a stream, None for no escapes at all."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return None
+    if terminal:
+        return "auto"
+    return None if os.environ.get("FORCE_COLOR", "") in ("", "0") else "standard"
 
 
 def show(*renderables: RenderableType) -> None:
@@ -69,7 +95,7 @@ def show(*renderables: RenderableType) -> None:
 def as_text(renderables: Iterable[RenderableType], *, width: int = PIPED_WIDTH) -> str:
     """Return what :func:`show` would print into a file, with lines of at most ``width`` columns."""
     stream = io.StringIO()
-    console = Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    console = _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
     for renderable in renderables:
         console.print(renderable)
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
@@ -105,11 +131,17 @@ def results_table(
 
     cells = [list(row) for row in rows]
     table = Table(
-        title=title or None, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE
+        title=visible(title) or None,
+        title_justify="left",
+        caption=visible(caption or "") or None,
+        caption_justify="left",
+        box=box.SIMPLE,
     )
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int | float | None) for row in cells)
-        table.add_column(Text(column), justify="right" if numeric and cells else "left", overflow="fold")
+        table.add_column(
+            Text(visible(column)), justify="right" if numeric and cells else "left", overflow="fold"
+        )
     for row in cells:
         table.add_row(*(_cell(value) for value in row))
     return table
@@ -122,7 +154,7 @@ def _cell(value: object) -> RenderableType:
         return ""
     if isinstance(value, float):
         return Text(f"{value:.4f}")
-    return Text(str(value))
+    return Text(visible(str(value)))
 
 
 def emit_json(value: object) -> None:
@@ -132,9 +164,11 @@ def emit_json(value: object) -> None:
     plain. Keys keep their order.
     """
     console = stdout()
+    unicode = console.encoding.startswith("utf")  # elsewhere escapes, which every encoding has
     text = json.dumps(
-        plain(value), ensure_ascii=False, allow_nan=False, indent=2 if console.is_terminal else None
+        plain(value), ensure_ascii=not unicode, allow_nan=False, indent=2 if console.is_terminal else None
     )
+    text = visible_json(text, surrogates_only=not console.is_terminal)
     # Not through console.print: it would wrap long lines.
     console.file.write(text + "\n")
     console.file.flush()

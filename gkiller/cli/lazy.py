@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gkiller.cli.usage import UsageError
+from gkiller.cli.console import colours
+from gkiller.cli.usage import UsageError, refuse_attached
 from gkiller.errors import SettingsError, did_you_mean
 
 INTERRUPTED = 130
@@ -57,12 +58,12 @@ def load_command(name: str) -> Any:
     app._add_completion = False  # only the top level offers to install it
     command = typer.main.get_command(app)
     command.name = name
-    _unwrap_help(command)
+    _prepare_help(command)
     return command
 
 
-def _unwrap_help(command: Any) -> None:
-    """Join the lines of each paragraph of a help, so that the terminal's width alone breaks them."""
+def _prepare_help(command: Any) -> None:
+    """Let the terminal's width alone break a help's paragraphs into lines, and colour it as other output."""
     paragraphs = cleandoc(command.help or "").split("\n\n")
     joined = [
         paragraph
@@ -73,7 +74,17 @@ def _unwrap_help(command: Any) -> None:
     ]
     command.help = "\n\n".join(joined)
     for child in getattr(command, "commands", {}).values():
-        _unwrap_help(child)
+        _prepare_help(child)
+    draw = command.format_help
+
+    def format_help(context: Any, formatter: Any) -> None:
+        from typer import rich_utils
+
+        terminal = sys.stdout is not None and sys.stdout.isatty()
+        rich_utils.FORCE_TERMINAL, rich_utils.COLOR_SYSTEM = terminal, colours(terminal=terminal)
+        draw(context, formatter)
+
+    command.format_help = format_help
 
 
 class LazyGroup(TyperGroup):
@@ -103,7 +114,9 @@ class LazyGroup(TyperGroup):
             raise SettingsError(
                 f"no such command: {name}", where=ctx.command_path, remedy=did_you_mean(name, COMMANDS)
             )
-        return name, load_command(name), args[1:]
+        command = load_command(name)
+        refuse_attached(command, args[1:], f"{ctx.command_path} {name}")
+        return name, command, args[1:]
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an interrupt ends it with its own status."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import signal
 import sys
 import threading
+import traceback
+import warnings
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +19,7 @@ import typer
 
 from gkiller.cli.lazy import INTERRUPTED, LazyGroup
 from gkiller.cli.streams import replace_closed, silence
-from gkiller.cli.usage import UsageError, explain
+from gkiller.cli.usage import UsageError, advise_dashes, explain
 from gkiller.errors import (
     GkillerError,
     InterruptedRunError,
@@ -23,6 +27,7 @@ from gkiller.errors import (
     SettingsError,
     TerminatedRunError,
 )
+from gkiller.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,8 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
-    if argv is None and not debug:
-        sys.excepthook = _Unexpected(as_json)
+    if argv is None:
+        _prepare_process()
+        sys.excepthook = _show_traceback if debug else _Unexpected(as_json)
     with _termination():
         try:
             return _run(arguments, as_json=as_json, debug=debug)
@@ -102,21 +108,24 @@ def _run(arguments: list[str], *, as_json: bool, debug: bool) -> int:
     except (GkillerError, UsageError) as error:
         if debug:
             raise
-        return _refuse(error, as_json)
+        return _refuse(error, arguments, as_json)
     except OSError as error:
         if error.errno not in _FULL or error.filename is not None:  # a file's own error names the file
             raise
         silence(sys.stdout)
         what = f"the output cannot be written: {error.strerror}"
-        return _refuse(OutputError(what, remedy="free some space, or write somewhere else"), as_json)
+        return _refuse(
+            OutputError(what, remedy="free some space, or write somewhere else"), arguments, as_json
+        )
     return status if isinstance(status, int) else 0
 
 
-def _refuse(error: Any, as_json: bool) -> int:
+def _refuse(error: Any, arguments: Sequence[str], as_json: bool) -> int:
     """Report an error on purpose and return its exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":  # its help is printed already
         return int(error.exit_code)
-    known = error if isinstance(error, GkillerError) else explain(error)
+    known = error if isinstance(error, GkillerError) else explain(error, arguments)
+    advise_dashes(known, arguments)
     stopped = isinstance(known, InterruptedRunError | TerminatedRunError)
     if not (stopped and os.environ.get("RANK", "0") != "0"):  # of several processes the first one says it
         _report(known, as_json)
@@ -133,12 +142,29 @@ def _report(error: GkillerError, as_json: bool) -> None:
         emit_json(error.as_dict())
     lines = [Text.assemble(("error: ", "bold red"), (error.what, "red"))]
     if error.where:
-        lines.append(Text.assemble(("  where: ", "dim"), error.where))
+        lines.append(Text.assemble(("  where: ", "dim"), visible(error.where, lines=False)))
     if error.remedy:
         lines.append(Text.assemble(("  remedy: ", "dim"), error.remedy))
     console = stderr()
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def _prepare_process() -> None:
+    """Make arguments, names and output of any characters work, and whatever warns safe to show."""
+    if hasattr(sys, "orig_argv") and codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
+        # Python takes the arguments and the names of files for ASCII: begin again with UTF-8.
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    formatted = warnings.formatwarning
+    warnings.formatwarning = lambda *given, **named: visible(formatted(*given, **named))
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))
 
 
 class _Unexpected:

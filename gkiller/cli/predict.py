@@ -11,12 +11,15 @@ from gkiller.cli.console import emit_json, note, progress, show, stdout
 from gkiller.cli.options import JsonFlag, label_names, labelled_numbers
 from gkiller.cli.predict_options import (
     BatchSizeOption,
+    CsvSafeFlag,
     ExplainFlag,
     ForceFlag,
     FormatOption,
     IdColumnOption,
     InputFormatOption,
     InputOption,
+    KeepColumnsFlag,
+    KeepOption,
     LabelsOption,
     LongTextOption,
     ModelOption,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from gkiller.inference import Classifier
     from gkiller.inference.bulk.formats import OutputFormat, Writer
     from gkiller.inference.bulk.job import Job, Outcome
+    from gkiller.inference.bulk.keeping import Keep
     from gkiller.inference.bulk.reading import InputFormat, Source
     from gkiller.inference.bulk.sinks import Sink
 
@@ -67,6 +71,9 @@ def predict(
     force: ForceFlag = False,
     only_flagged: OnlyFlaggedFlag = False,
     with_text: WithTextFlag = False,
+    keep_columns: KeepColumnsFlag = False,
+    keep: KeepOption = None,
+    csv_safe: CsvSafeFlag = False,
     explain: ExplainFlag = False,
     model: ModelOption = None,
     precision: PrecisionOption = "auto",
@@ -89,7 +96,7 @@ def predict(
       gkiller predict --input comments.csv --output scored.csv --resume
     """
     from gkiller.inference import load
-    from gkiller.inference.bulk.formats import Shape, make_writer
+    from gkiller.inference.bulk.formats import Shape, Shown, make_writer
     from gkiller.inference.bulk.job import Job
 
     output = None if output is not None and str(output) == "-" else output
@@ -97,7 +104,7 @@ def predict(
     _check(json=json, direct=direct, output=output, resume=resume, force=force, form=format_)
     thresholds = _thresholds(threshold or [])
     form, packed = _form(format_, output)
-    source = _source(texts, input_, input_format, text_column, id_column)
+    source = _source(texts, input_, input_format, text_column, id_column, _keep(keep, every=keep_columns))
     classifier = load(model, precision=precision, threads=threads)
     shape = Shape(
         classifier.labels,
@@ -106,7 +113,11 @@ def predict(
         text=with_text,
         only_flagged=only_flagged,
         flag_labels=_deciding(labels, classifier),
+        kept=source.kept,
+        types=source.types,
+        csv_safe=csv_safe,
     )
+    writer = make_writer(form, shape, packed=packed, explain=explain)
     job = Job(classifier, shape, long_text, on_error, batch_size, explain)
     if direct and (json or (format_ is None and stdout().is_terminal)):
         _answer(job, texts or [], json=json)
@@ -114,8 +125,9 @@ def predict(
     told = list(source.notes)
     for line in told:
         note(line)
-    writer = make_writer(form, shape, packed=packed, explain=explain)
     inputs = _files_read(classifier, texts, input_)
+    if output is None and stdout().is_terminal:
+        writer = Shown(writer, form)
     sink = _sink(job, writer, form, output, inputs, packed=packed, resume=resume, force=force)
     _bulk(job, source, sink, writer, output, json=json)
     for line in source.notes[len(told) :]:
@@ -224,13 +236,24 @@ def _form(form: OutputFormat | None, output: Path | None) -> tuple[OutputFormat,
     return known, packed
 
 
+def _keep(given: list[str] | None, *, every: bool) -> Keep:
+    """Return the columns to keep: those that --keep names, or all."""
+    if given and every:
+        raise SettingsError(
+            "--keep and --keep-columns contradict each other", where="--keep", remedy="drop one of them"
+        )
+    return None if every else given or ()
+
+
 def _source(
     texts: list[str] | None,
     path: Path | None,
     form: InputFormat,
     text_column: str | None,
     id_column: str | None,
+    keep: Keep,
 ) -> Source:
+    from gkiller.inference.bulk.keeping import refuse_keep
     from gkiller.inference.bulk.reading import from_file, from_stream, from_texts
 
     if texts is not None and path is not None:
@@ -240,16 +263,17 @@ def _source(
             raise SettingsError(
                 "TEXT has neither columns nor a format", where="TEXT", remedy="these flags are for --input"
             )
+        refuse_keep(keep, "TEXT", "a comment given as an argument")
         return from_texts(texts)
     if path is not None:
-        return from_file(path, str(path), form, text_column=text_column, id_column=id_column)
+        return from_file(path, str(path), form, text_column=text_column, id_column=id_column, keep=keep)
     if sys.stdin is None or sys.stdin.isatty():
         raise SettingsError(
             "there is nothing to score",
             where="gkiller predict",
             remedy='give comments: gkiller predict "a comment", --input FILE, or standard input',
         )
-    return from_stream(sys.stdin.buffer, form, text_column=text_column, id_column=id_column)
+    return from_stream(sys.stdin.buffer, form, text_column=text_column, id_column=id_column, keep=keep)
 
 
 def _sink(

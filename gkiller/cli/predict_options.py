@@ -95,6 +95,33 @@ OnlyFlaggedFlag = Annotated[
 WithTextFlag = Annotated[
     bool, typer.Option("--with-text", help="Repeat the comment in the output.", rich_help_panel=OUTPUT)
 ]
+KeepColumnsFlag = Annotated[
+    bool,
+    typer.Option(
+        "--keep-columns",
+        help="Repeat the input's other columns in the output, after the scores. One with the name of another "
+        "column of the output gets the prefix input_.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="A,B,...",
+        help="Repeat these columns of the input, as --keep-columns does with all; repeatable.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+CsvSafeFlag = Annotated[
+    bool,
+    typer.Option(
+        "--csv-safe",
+        help="For CSV that a spreadsheet opens: write an apostrophe before text that begins with = + - @, a "
+        "tab or a line break, which could be run as a formula.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 ExplainFlag = Annotated[
     bool,
     typer.Option(

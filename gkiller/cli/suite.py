@@ -295,12 +295,13 @@ def _frame(
 def _choice(names: list[str], settings: DataSettings, asked: frozenset[str]) -> DataChoice:
     """Return the data that were named, else those of the first model that has a run."""
     from gkiller.evaluation.source import DataChoice, choose_data, run_of
+    from gkiller.evaluation.suites.scorers import names_nothing
     from gkiller.model.layout import find_model
     from gkiller.model.sequence import is_gkiller
 
     if "data.source" in asked:
         return DataChoice(settings, None)
-    paths = [find_model(name) for name in names if is_gkiller(name)]
+    paths = [find_model(name) for name in names if is_gkiller(name) or names_nothing(name)]
     owner = next(filter(run_of, paths), None)
     if owner is None:
         raise SettingsError(

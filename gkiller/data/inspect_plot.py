@@ -9,6 +9,7 @@ from typing import Any
 from gkiller.errors import OutputError, SettingsError
 from gkiller.files import write_bytes
 from gkiller.private import matplotlib_apart
+from gkiller.wording import visible
 
 # What is written about the file itself: the program's name, but no date, so that the bytes stay the same.
 METADATA: dict[str, dict[str, str | None]] = {
@@ -59,12 +60,17 @@ def plot_inspection(result: dict[str, Any], path: Path) -> None:
     rates, lengths = figure.subplots(1, 2)
     _draw_rates(rates, result)
     _draw_lengths(lengths, result)
-    figure.suptitle(Path(str(result["source"])).name or str(result["source"]), fontsize=11)
+    figure.suptitle(_shown(Path(str(result["source"])).name or str(result["source"])), fontsize=11)
     kind = path.suffix.lower()
     drawn = io.BytesIO()
     with rc_context({"svg.hashsalt": "gkiller"}):  # else an SVG's ids are drawn anew each time
         figure.savefig(drawn, dpi=120, format=kind.removeprefix("."), metadata=METADATA[kind])
     write_bytes(path, drawn.getvalue())
+
+
+def _shown(text: str) -> str:
+    """Return text that matplotlib draws as it is: a dollar sign would begin a formula."""
+    return visible(text, lines=False).replace("$", r"\$")
 
 
 def _draw_rates(axes: Any, result: dict[str, Any]) -> None:
@@ -73,9 +79,9 @@ def _draw_rates(axes: Any, result: dict[str, Any]) -> None:
     for position, (name, split) in enumerate(splits.items()):
         places = [index + (position - (len(splits) - 1) / 2) * width for index in range(len(labels))]
         shares = [100 * (split["labels"][label]["rate"] or 0.0) for label in labels]
-        bars = axes.bar(places, shares, width=width, label=f"{name} ({split['rows']:,} rows)")
+        bars = axes.bar(places, shares, width=width, label=_shown(f"{name} ({split['rows']:,} rows)"))
         axes.bar_label(bars, fmt="%.3g", fontsize=6, padding=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=20, ha="right")
+    axes.set_xticks(range(len(labels)), list(map(_shown, labels)), rotation=20, ha="right")
     axes.set_ylabel("positive rows, % of known")
     axes.set_title("Label rates", fontsize=10)
     axes.margins(y=0.12)
@@ -87,7 +93,7 @@ def _draw_lengths(axes: Any, result: dict[str, Any]) -> None:
     for name, split in result["splits"].items():
         counts = [100 * count / split["rows"] for count in split["histogram"]["counts"]]
         share = 100 * split["lengths"]["truncated_share"]
-        axes.stairs(counts, split["histogram"]["edges"], label=f"{name} ({share:.1f} % over {cut})")
+        axes.stairs(counts, split["histogram"]["edges"], label=_shown(f"{name} ({share:.1f} % over {cut})"))
     axes.axvline(cut, color="black", linestyle="--", linewidth=1)
     axes.annotate(
         f"cut at {cut}", (cut, 1), xycoords=("data", "axes fraction"), xytext=(4, -90),

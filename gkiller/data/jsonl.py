@@ -13,6 +13,9 @@ from gkiller.errors import DataError, EmptyDataError, FormatError, RowError
 
 _PEEK_ROWS = 1000
 
+WHOLE = "\0whole"
+"""As a wanted column: the whole object of a row."""
+
 
 class JsonLinesReader(TextReader):
     """Reads one JSON Lines file; a key that a row lacks counts as null."""
@@ -119,7 +122,9 @@ class JsonLinesReader(TextReader):
             except BadRowError as bad:
                 fault = bad
             size = min(len(line), MAX_FIELD_CHARACTERS)
-            yield RawRow(row, number, [value.get(name) for name in wanted], size, fault)
+            yield RawRow(
+                row, number, [value if name == WHOLE else value.get(name) for name in wanted], size, fault
+            )
 
 
 class _RepeatedKeyError(Exception):

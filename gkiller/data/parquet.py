@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,33 @@ def _decode(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", errors="surrogateescape")
 
 
-def arrow_batch(table: Any, wanted: Sequence[str], first_row: int) -> RawBatch:
-    """Return a pyarrow table or record batch as raw rows numbered from ``first_row``."""
-    columns = {name: arrow_values(table.column(name)) for name in wanted}
+def arrow_scalars(column: Any) -> list[Any]:
+    """Return a column's values as pyarrow scalars, which know their type; None where there is no value."""
+    kind = kept_type(column.type)
+    column = column if kind == column.type else column.cast(kind)
+    return [scalar if scalar.is_valid else None for scalar in column]
+
+
+def kept_type(kind: Any) -> Any:
+    """Return the type in which a column's values are kept: a dictionary's is that of its values."""
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def arrow_batch(table: Any, wanted: Sequence[str], first_row: int, scalars: Collection[str] = ()) -> RawBatch:
+    """Return a pyarrow table or record batch as raw rows numbered from ``first_row``.
+
+    Args:
+        table: the rows.
+        wanted: names of columns.
+        first_row: number of the first row.
+        scalars: those of the columns whose values are wanted as :func:`arrow_scalars`.
+
+    """
+    columns = {
+        name: (arrow_scalars if name in scalars else arrow_values)(table.column(name)) for name in wanted
+    }
     return RawBatch(rows=list(range(first_row, first_row + table.num_rows)), columns=columns)
 
 
@@ -62,6 +86,10 @@ class ParquetReader:
         path: the file.
         name: how messages name it.
 
+    Attributes:
+        scalars: columns whose values are wanted as :func:`arrow_scalars`.
+        types: the Arrow type of each column, once :meth:`columns` was called.
+
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -69,6 +97,8 @@ class ParquetReader:
         self.name = name
         self.total: int | None = None
         self.notes: list[str] = []
+        self.scalars: frozenset[str] = frozenset()
+        self.types: dict[str, Any] = {}
         self._columns: list[str] = []
         self._batch_rows = BATCH_ROWS
 
@@ -84,6 +114,7 @@ class ParquetReader:
         with self._file() as file:
             names = list(file.schema_arrow.names)
             self.total = file.metadata.num_rows
+            self.types = dict(zip(names, map(kept_type, file.schema_arrow.types), strict=True))
             self._batch_rows = _batch_rows(file.metadata)
         if not self.total:
             raise EmptyDataError("the file has no rows", where=self.name, remedy="give a file with rows")
@@ -102,7 +133,7 @@ class ParquetReader:
         row = 1
         with self._file() as file:
             for table in file.iter_batches(batch_size=self._batch_rows, columns=list(wanted)):
-                yield arrow_batch(table, wanted, row)
+                yield arrow_batch(table, wanted, row, self.scalars)
                 row += table.num_rows
 
     @contextmanager

@@ -24,6 +24,7 @@ from gkiller.deployment.imports import ALLOWED, needed_modules
 from gkiller.errors import ExportError, OutputError, SettingsError, WheelContentError
 from gkiller.files import write_bytes, writing
 from gkiller.model.layout import GRAPHS, GraphPrecision
+from gkiller.wording import visible
 
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
@@ -180,7 +181,7 @@ def _metadata(name: str, number: str, loaded: LoadedModel) -> str:
         "Metadata-Version: 2.1",
         f"Name: {name}",
         f"Version: {number}",
-        f"Summary: A toxicity classifier for plain CPUs: {', '.join(loaded.labels)}.",
+        f"Summary: A toxicity classifier for plain CPUs: {visible(', '.join(loaded.labels), lines=False)}.",
         "License: Apache-2.0 (the code)",
         "License-File: LICENSE",
         f"Requires-Python: {_PYTHON}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Reversible, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,9 @@ class Scored:
 class Classifier:
     """Scores comments; `load` makes one. It may be used from several threads and after a fork.
 
+    A pickle of it holds the path and the digest: the process that unpickles it loads the model there, and
+    raises ModelTamperedError where that is another one now. A copy shares the loaded model.
+
     Any text has an answer: what the tokenizer does not know is [UNK], an empty text or one of white space
     alone is scored as a comment without a word, characters that show nothing are ignored, and a lone
     surrogate counts as U+FFFD; see `gkiller.model.visible`.
@@ -100,6 +103,27 @@ class Classifier:
     def __repr__(self) -> str:
         return f"Classifier({str(self.path)!r}, labels={list(self.labels)}, precision={self.precision!r})"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        from gkiller.inference.loading import reopen
+
+        where = str(self.path.absolute()), self.digest, self.precision
+        return reopen, (*where, self.threads, dict(self.thresholds))
+
+    def __copy__(self) -> Classifier:
+        return Classifier(
+            self._session,
+            self._encoder,
+            labels=self.labels,
+            thresholds=self.thresholds,
+            precision=self.precision,
+            threads=self.threads,
+            path=self.path,
+            digest=self.digest,
+        )
+
+    def __deepcopy__(self, memo: object) -> Classifier:
+        return self.__copy__()
+
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too
         self,
@@ -141,7 +165,7 @@ class Classifier:
             A prediction for a string; else a list of them, in the comments' order.
 
         Raises:
-            RowError: something that is no string.
+            RowError: something that is no string, or a set, which has no order.
             ScoreRangeError: a threshold outside 0..1.
             SettingsError: an unknown label in ``thresholds`` or ``labels``, or an unknown ``long_text``.
         """
@@ -161,7 +185,7 @@ class Classifier:
             long_text: as in `predict`.
 
         Raises:
-            RowError: something that is no string.
+            RowError: something that is no string, or a set, which has no order.
             SettingsError: an unknown ``long_text``.
         """
         listed = _listed([texts] if isinstance(texts, str) else texts)
@@ -344,10 +368,15 @@ def _listed(texts: object) -> list[str]:
     """Return the comments as a list.
 
     Raises:
-        RowError: one is no string, or they cannot be listed.
+        RowError: one is no string, or they have no order or cannot be listed.
     """
     # A mapping or a table would give its keys or columns instead of comments.
     whole = isinstance(texts, bytes | Mapping) or getattr(texts, "ndim", 1) != 1
+    if isinstance(texts, Set) and not isinstance(texts, Reversible):
+        raise RowError(
+            f"comments in a {type(texts).__name__} have no order, so their scores could not be told apart",
+            remedy="give a list; sorted(...) makes one",
+        )
     if whole or not isinstance(texts, Iterable):
         raise RowError(
             f"comments must be a str or a list of str, not {type(texts).__name__}",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from gkiller.assets import asset_path
-from gkiller.errors import ModelNotFoundError, SettingsError, did_you_mean
+from gkiller.errors import ModelNotFoundError, ModelTamperedError, SettingsError, did_you_mean
 from gkiller.inference.classifier import Classifier
 from gkiller.inference.encoding import Encoder
 from gkiller.inference.session import Session
@@ -22,6 +22,7 @@ from gkiller.model.layout import (
     consistent,
     default_model,
     find_model,
+    installed_models,
     read_flag_labels,
     read_labels,
     read_max_length,
@@ -40,7 +41,6 @@ _MADE_BY: dict[Precision, str] = {
     "int8": "quantize {}",
     "fp16": "quantize {} --storage fp16",
 }
-_NAMED = "models"
 
 
 def load(
@@ -79,6 +79,27 @@ def load(
         sealed = unseal(directory, META, version=FORMAT_VERSION, keep=keep, check=check)
     with consistent(directory):
         return _build(sealed, chosen, graph, count)
+
+
+def reopen(
+    path: str, digest: str, precision: Precision, threads: int, thresholds: Mapping[str, float]
+) -> Classifier:
+    """Load a pickled classifier's model.
+
+    Raises:
+        ModelNotFoundError: it is not there any more.
+        ModelTamperedError: it is not the model that was pickled.
+        ModelFormatError: it cannot be read.
+    """
+    classifier = load(path, precision=precision, threads=threads)
+    if classifier.digest != digest:
+        raise ModelTamperedError(
+            "this is not the model that was pickled: its digest differs",
+            where=path,
+            remedy="load it again and pickle that, or put the former model back",
+        )
+    classifier.thresholds = classifier.limits(thresholds)
+    return classifier
 
 
 def graph_name(directory: Path, precision: Precision) -> tuple[str, str]:
@@ -126,16 +147,10 @@ def _locate(model: str | os.PathLike[str] | None) -> Path:
     if model is None:
         return default_model()
     name = os.fspath(model)
-    packaged = asset_path(_NAMED)
-    known = sorted(path.name for path in packaged.glob("*") if (path / META).is_file())
-    if name in known and not Path(name).exists():
-        return packaged / name
-    try:
-        return find_model(name)
-    except ModelNotFoundError as error:
-        if known and Path(name).name == name and not Path(name).exists():
-            error.remedy = did_you_mean(name, known)
-        raise
+    installed = installed_models()
+    if name in installed and not Path(name).exists():
+        return installed[name]
+    return find_model(name)
 
 
 def _thread_count(threads: int | None) -> int:

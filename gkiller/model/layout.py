@@ -99,6 +99,13 @@ def default_model() -> Path:
     )
 
 
+def installed_models() -> dict[str, Path]:
+    """Return the directories of the models that came with the package, by the name to load them by."""
+    folders = {path.name: path for path in sorted(assets.asset_path("models").glob("*"))}
+    default = assets.default_model_path()
+    return {name: path for name, path in {**folders, DEFAULT: default}.items() if (path / META).is_file()}
+
+
 def deployed_directory(encoder: str) -> Path | None:
     """Return the directory of the model whose graph an encoder is read from; None where it has weights.
 
@@ -155,7 +162,7 @@ def find_model(path: str | Path) -> Path:
             remedy = f"finish it with: gkiller train --resume {run}"
         elif directory.exists():
             what = f"no model there: {META} is missing"
-        elif close := _nearest_runs(directory):
+        elif close := _nearest_models(directory):
             remedy = f"did you mean {' or '.join(map(str, close))}?"
     except (OSError, RuntimeError, ValueError) as error:  # not permitted, an unknown "~user", a NUL
         what = f"no model can be read there: {one_line(error)}"
@@ -320,14 +327,20 @@ def usable_positions(config: Mapping[str, Any]) -> int:
     return max(0, positions - pad - 1) if type(pad) is int and pad >= 0 else 0
 
 
-def _nearest_runs(directory: Path) -> list[Path]:
-    """Return the runs and models nearest in name to one that is not there: beside it, or under ``runs``."""
-    for folder in (directory.parent, directory.parent / "runs"):
+def _nearest_models(directory: Path) -> list[str]:
+    """Return the models nearest in name to one that is not there.
+
+    They are the installed ones, where the name has no folder, and the runs and models in the same folder and
+    under ``runs``.
+    """
+    found: dict[str, str] = {}
+    for folder in (directory.parent / "runs", directory.parent):
         there = list(folder.iterdir()) if folder.is_dir() else []
         names = [d.name for d in there if (d / _RUN).is_file() or (d / META).is_file()]
-        if close := nearest(directory.name, names):
-            return [folder / name for name in close]
-    return []
+        found |= {name: str(folder / name) for name in names}
+    if directory == Path(directory.name):
+        found |= {name: name for name in installed_models()}
+    return [found[name] for name in nearest(directory.name, found)]
 
 
 def _check_tuned_on(record: Any) -> None:

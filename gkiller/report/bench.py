@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gkiller.files import json_text, write_text, writing
 from gkiller.report.bench_plot import write_bench_plot
 from gkiller.report.drawing import shown
+from gkiller.wording import markdown, visible
 
 if TYPE_CHECKING:
     from gkiller.benchmark.bench import BenchResult, System
@@ -60,7 +62,7 @@ def _head(result: BenchResult) -> Iterator[str]:
     facts, here = result.facts, result.machine
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items() if number)
     load = ", ".join(shown(value, 2) for value in (here.load_before, here.load_after))
-    yield f"# Benchmark of {result.systems[0].spec.name}"
+    yield f"# Benchmark of {markdown(result.systems[0].spec.name)}"
     yield ""
     yield f"- Machine: {here.cpu}, {here.cores} cores, {', '.join(here.flags) or 'no vector flags known'}."
     yield f"- Load average before and after the timing: {load}."
@@ -79,7 +81,7 @@ def _head(result: BenchResult) -> Iterator[str]:
     )
     yield f"- Versions: {versions}."
     for line in result.warnings:
-        yield f"- **Warning:** {line}."
+        yield f"- **Warning:** {html.escape(visible(line, lines=False), quote=False)}."
     yield ""
 
 
@@ -228,5 +230,7 @@ def _table(columns: Sequence[str], rows: Iterator[list[str]] | Sequence[list[str
     yield f"| {' | '.join(columns)} |"
     yield "|" + "---|" * len(columns)
     for row in rows:
-        cells = [" ".join(cell.split()).replace("|", "\\|") for cell in row]
+        cells = [
+            html.escape(visible(" ".join(cell.split())), quote=False).replace("|", "\\|") for cell in row
+        ]
         yield f"| {' | '.join(cells)} |"

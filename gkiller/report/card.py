@@ -12,6 +12,7 @@ from gkiller.assets import asset_path
 from gkiller.data.sources import public_source
 from gkiller.errors import counted
 from gkiller.files import write_text
+from gkiller.wording import markdown, visible
 
 _SYNTHETIC = (
     "**Trained on the embedded sample, a synthetic corpus written for gkiller. It shows how training works; "
@@ -64,18 +65,18 @@ def model_card(facts: CardFacts) -> str:
     template = Template(asset_path("model_card.md").read_text("utf-8"))
     return template.substitute(
         synthetic_note=_SYNTHETIC if data["synthetic"] else "Trained with `gkiller train`.",
-        labels=", ".join(facts.labels),
+        labels=markdown(", ".join(facts.labels)),
         parameters=f"{facts.parameters:,}",
         dendrites=_dendrite_row(grown if facts.dendrites else "none kept", facts.manifest),
         encoder=_encoder_row(facts.manifest.get("network")),
         max_length=facts.max_length,
-        source=public_source(str(data["source"])),
+        source=markdown(public_source(str(data["source"]))),
         rows=rows,
         learnt_from=_teacher_row(facts.manifest.get("distill")),
         seed=facts.manifest["seed"],
         tuning=_TUNED,
         confidence=f"{facts.confidence:.0%}",
-        evaluation=facts.evaluation.strip(),
+        evaluation=visible(facts.evaluation.strip()).replace("```", "'''"),  # which would end the block
         teachers=facts.teachers,
         thresholds=threshold_list(facts.thresholds),
         directory="path/to/this/directory",
@@ -94,7 +95,8 @@ def _encoder_row(network: Mapping[str, Any] | None) -> str:
     """Return the card's row on a pretrained encoder; nothing where it was not recorded, or not pretrained."""
     if network is None:
         return ""
-    text = f"{network['model_type']}, {network['layers']} layers, hidden size {network['hidden_size']}"
+    kind = markdown(str(network["model_type"]))
+    text = f"{kind}, {network['layers']} layers, hidden size {network['hidden_size']}"
     if network.get("default"):
         text += "; from gkiller's default model"
     if frozen := network["frozen_layers"]:
@@ -108,7 +110,7 @@ def _teacher_row(distill: Mapping[str, Any] | None) -> str:
     """Return a taught model's row of the card; nothing for one that learnt from labels alone."""
     if distill is None:
         return ""
-    text = ", ".join(teacher["name"] for teacher in distill["teachers"])
+    text = markdown(", ".join(teacher["name"] for teacher in distill["teachers"]))
     if transfer := distill.get("transfer"):
         text += f", also on {counted(transfer['rows'], 'comment')} without labels"
     return f"| learnt from | {text} |\n"
@@ -116,18 +118,23 @@ def _teacher_row(distill: Mapping[str, Any] | None) -> str:
 
 def threshold_list(thresholds: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the thresholds as a Markdown list."""
-    return "\n".join(f"- `{label}`: {_threshold_text(entry)}" for label, entry in thresholds.items())
+    return "\n".join(f"- {_code(label)}: {_threshold_text(entry)}" for label, entry in thresholds.items())
+
+
+def _code(text: str) -> str:
+    """Return text as code, where it has no backtick that would end the code."""
+    return markdown(text) if "`" in text else f"`{visible(text, lines=False)}`"
 
 
 def _threshold_text(entry: Mapping[str, Any]) -> str:
     """Return a threshold, its target and, where it is recorded, what it was tuned on."""
-    text = f"{entry['value']:.4f} ({entry.get('target', 'not stated')})"
+    text = f"{entry['value']:.4f} ({markdown(entry.get('target', 'not stated'))})"
     on = entry.get("tuned_on")
     if on is None:
         return text
-    which = "" if on["split"] == "all" else f"the {on['split']} split of "
+    which = "" if on["split"] == "all" else f"the {markdown(on['split'])} split of "
     used = ", which is no test any more" if on["split"] == "test" else ""
-    return f"{text}, tuned on {which}{on['source'] or 'unnamed data'} ({on['rows']:,} rows){used}"
+    return f"{text}, tuned on {which}{markdown(on['source'] or 'unnamed data')} ({on['rows']:,} rows){used}"
 
 
 def _deciding_text(flag_labels: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gkiller.errors import LabelMismatchError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.errors import LabelMismatchError, ScoreRangeError, SettingsError, did_you_mean, nearest
 from gkiller.evaluation.checks import FloatArray
 from gkiller.evaluation.metrics import HALF
 from gkiller.evaluation.scorefiles import join, read_scores
@@ -118,7 +118,7 @@ def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Sc
     from gkiller.model.sequence import fetch_classifier, is_gkiller
 
     size = settings.evaluation.batch_size
-    if is_gkiller(reference) or _names_nothing(reference):
+    if is_gkiller(reference) or names_nothing(reference):
         loaded = load_any(reference)  # of what is no model it says what is near
 
         def own(texts: Sequence[str], progress: Progress | None) -> FloatArray:
@@ -155,13 +155,15 @@ def scorer_of_file(name: str, found: Labelled) -> Scorer:
     return Scorer(name, file.labels, score, thresholds, origin=BY_FLAGS, notes=(how, f"{name}: {UNKNOWN}"))
 
 
-def _names_nothing(reference: str) -> bool:
-    """Whether a reference is a path, or looks like one, and no model of transformers is there."""
+def names_nothing(reference: str) -> bool:
+    """Whether a reference is a path or a misspelt name of an installed model, and no model is there."""
+    from gkiller.model.layout import installed_models
     from gkiller.model.pretrained import is_local
 
     path = Path(reference).expanduser()
     beside = len(path.parts) > 1 and path.parent.is_dir()  # "runs/smal" is no hub id where runs/ is
-    return (is_local(reference) or beside) and not (path / "config.json").is_file()
+    misspelt = "/" not in reference and nearest(reference, installed_models())
+    return bool(is_local(reference) or beside or misspelt) and not (path / "config.json").is_file()
 
 
 def _of_transformers(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from gkiller.inference.bulk.keeping import extent
 from gkiller.inference.bulk.reading import Row
 from gkiller.inference.classifier import CHUNK_CHARACTERS
 
@@ -23,6 +24,7 @@ class Chunk:
         rows: numbers of the good rows.
         texts: their comments.
         ids: their ids.
+        kept: values of their other columns, where any are kept.
         skipped: bad rows, as messages.
         digest: SHA-256 of every good row up to the last, in hex.
     """
@@ -32,6 +34,7 @@ class Chunk:
     rows: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     ids: list[str | int | float | None] = field(default_factory=list)
+    kept: list[tuple[Any, ...]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     digest: str = ""
 
@@ -63,7 +66,8 @@ def chunked(rows: Iterator[Row], size: int, on_error: OnError) -> Iterator[Chunk
             chunk.rows.append(row.number)
             chunk.texts.append(row.text)
             chunk.ids.append(row.id)
-            characters += len(row.text)
+            chunk.kept.append(row.kept)
+            characters += len(row.text) + sum(map(extent, row.kept))
         if chunk.last - chunk.first + 1 >= size or characters >= CHUNK_CHARACTERS:
             yield _closed(chunk, seen)
             chunk = None
@@ -73,6 +77,8 @@ def chunked(rows: Iterator[Row], size: int, on_error: OnError) -> Iterator[Chunk
 
 def _closed(chunk: Chunk, seen: hashlib._Hash) -> Chunk:
     seen.update(repr((chunk.rows, chunk.ids)).encode())
+    if any(chunk.kept):
+        seen.update(repr(chunk.kept).encode("utf-8", "surrogatepass"))
     seen.update("\0".join(chunk.texts).encode("utf-8", "surrogatepass"))
     chunk.digest = seen.copy().hexdigest()
     return chunk

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -20,11 +20,13 @@ import numpy.typing as npt
 
 from gkiller.errors import FormatError, SettingsError
 from gkiller.inference.bulk.chunks import Chunk
+from gkiller.inference.bulk.keeping import MISSING, json_of, plain, safe_cell, text_of
 from gkiller.inference.classifier import Scored, Scores
 from gkiller.inference.encoding import clean
 from gkiller.inference.flags import reached
 from gkiller.inference.results import Contribution
 from gkiller.model.layout import FLAG_LABELS
+from gkiller.wording import visible, visible_json
 
 OutputFormat = Literal["jsonl", "csv", "parquet"]
 DIGITS = 6
@@ -42,6 +44,9 @@ class Shape:
         text: whether the comments are written, too.
         only_flagged: whether rows without a flag are left out.
         flag_labels: the labels that decide whether a row is flagged, in their order; None for all.
+        kept: names of the input's columns that are written, too.
+        types: their Arrow types, where the input is Parquet.
+        csv_safe: whether text that a spreadsheet takes for a formula is written with an apostrophe before it.
     """
 
     labels: tuple[str, ...]
@@ -50,6 +55,9 @@ class Shape:
     text: bool = False
     only_flagged: bool = False
     flag_labels: tuple[str, ...] | None = None
+    kept: tuple[str, ...] = ()
+    types: tuple[Any, ...] = ()
+    csv_safe: bool = False
 
     @property
     def deciding(self) -> tuple[str, ...]:
@@ -79,6 +87,7 @@ class Answer:
         windows: pieces that the comment was read in.
         truncated: whether its end was left unread.
         explanation: what its words add, where that was asked for.
+        kept: values of the input's columns.
     """
 
     row: int
@@ -89,6 +98,7 @@ class Answer:
     windows: int
     truncated: bool
     explanation: Sequence[Contribution] | None = None
+    kept: tuple[Any, ...] = ()
 
 
 def answers(chunk: Chunk, scored: Scored, shape: Shape) -> Iterator[Answer]:
@@ -112,6 +122,7 @@ def answers(chunk: Chunk, scored: Scored, shape: Shape) -> Iterator[Answer]:
             scored.scores[i].tolist(),
             windows[i],
             truncated[i],
+            kept=chunk.kept[i],
         )
 
 
@@ -148,6 +159,7 @@ class JsonLines(_Streamed):
         middle = deciding if shape.some_decide else ""
         self._template = '"flagged": %s, "flags": %s, ' + middle + '"scores": {' + scores + "}"
         self._flags: dict[tuple[str, ...], str] = {}
+        self._kept = [_plain(name) for name in kept_names(shape)]
 
     def header(self) -> bytes:
         """Return nothing."""
@@ -174,6 +186,8 @@ class JsonLines(_Streamed):
             parts.append('"truncated": true')
         if answer.explanation is not None:
             parts.append(f'"explanation": {_plain([explained(word) for word in answer.explanation])}')
+        kept = zip(self._kept, answer.kept, strict=True)
+        parts += [f"{name}: {json_of(value)}" for name, value in kept if value is not MISSING]
         return ", ".join(parts) + "}\n"
 
 
@@ -197,10 +211,11 @@ class Csv(_Streamed):
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self._score = f"%.{DIGITS}f"
+        self._text = safe_cell if shape.csv_safe else clean
 
     def header(self) -> bytes:
         """Return the line of names."""
-        return self._lines([column_names(self._shape)])
+        return self._lines([list(map(self._text, column_names(self._shape)))])
 
     def rows(self, answers: Sequence[Answer]) -> bytes:
         """Return a record per answer."""
@@ -209,19 +224,42 @@ class Csv(_Streamed):
     def _record(self, answer: Answer) -> list[object]:
         own: list[object] = [answer.row]
         if self._shape.ids:
-            own.append(clean(str(answer.id)) if answer.id is not None else "")
+            own.append(answer.id if isinstance(answer.id, int | float) else self._text(answer.id or ""))
         if self._shape.text:
-            own.append(clean(answer.text))
-        own += ["true" if answer.flags else "false", "|".join(answer.flags)]
+            own.append(self._text(answer.text))
+        own += ["true" if answer.flags else "false", self._text("|".join(answer.flags))]
         if self._shape.some_decide:
-            own.append("|".join(self._shape.deciding))
+            own.append(self._text("|".join(self._shape.deciding)))
         own += [answer.windows, "true" if answer.truncated else "false"]
-        return own + [self._score % score for score in answer.scores]
+        own += [self._score % score for score in answer.scores]
+        return own + list(map(self._kept, answer.kept))
+
+    def _kept(self, value: Any) -> str:
+        text = text_of(value) or ""
+        return self._text(text) if isinstance(plain(value), str) else text
 
     def _lines(self, records: list[Any]) -> bytes:
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(records)
-        return text.getvalue().encode()
+        lines: list[str] = []
+        # A cell with a carriage return is quoted only where the end of a line has one.
+        stream = SimpleNamespace(write=lambda line: lines.append(line.removesuffix("\r\n") + "\n"))
+        csv.writer(stream, lineterminator="\r\n").writerows(records)
+        return "".join(lines).encode()
+
+
+class Shown(_Streamed):
+    """Another writer's lines for a terminal: control characters are escaped."""
+
+    def __init__(self, writer: Writer, form: OutputFormat) -> None:
+        self._writer = writer
+        self._safe = visible_json if form == "jsonl" else visible
+
+    def header(self) -> bytes:
+        """Return the header, safe to show."""
+        return self._safe(self._writer.header().decode()).encode()
+
+    def rows(self, answers: Sequence[Answer]) -> bytes:
+        """Return the rows, safe to show."""
+        return self._safe(self._writer.rows(answers).decode()).encode()
 
 
 class Gzip:
@@ -251,12 +289,18 @@ def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, expla
     """Return the writer of a format.
 
     Raises:
-        SettingsError: the format cannot be packed, or cannot hold explanations.
+        SettingsError: the format cannot be packed, cannot hold explanations, or holds no formulas.
         FormatError: Parquet without pyarrow.
     """
     if explain and form != "jsonl":
         raise SettingsError(
             f"{form} cannot hold explanations", where="--explain", remedy="use --format jsonl"
+        )
+    if shape.csv_safe and form != "csv":
+        raise SettingsError(
+            f"{form} is no format that a spreadsheet reads formulas from",
+            where="--csv-safe",
+            remedy="use --format csv, or drop --csv-safe",
         )
     if form == "parquet":
         if packed:
@@ -280,4 +324,22 @@ def column_names(shape: Shape) -> list[str]:
     """Return the names of columns; a label with the name of another column gets a prefix."""
     optional = {"id": shape.ids, "text": shape.text, FLAG_LABELS: shape.some_decide}
     own = [name for name in _OWN if optional.get(name, True)]
-    return own + [f"score_{label}" if label in _OWN else label for label in shape.labels]
+    return [*own, *_label_names(shape), *kept_names(shape)]
+
+
+def _label_names(shape: Shape) -> list[str]:
+    return [f"score_{label}" if label in _OWN else label for label in shape.labels]
+
+
+def kept_names(shape: Shape) -> list[str]:
+    """Return the names of kept columns; one with the name of another column or of a label gets a prefix."""
+    ours = {*_OWN, "scores", "explanation", *_label_names(shape)}
+    taken = ours | set(shape.kept)
+    names = []
+    for name in shape.kept:
+        if name in ours:
+            while name in taken:
+                name = f"input_{name}"
+            taken.add(name)
+        names.append(name)
+    return names

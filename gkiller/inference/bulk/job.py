@@ -63,6 +63,8 @@ class Job:
             "long_text": self.long_text,
             "chunk_rows": self.chunk_rows,
             "explain": self.explain,
+            **({"kept": list(self.shape.kept)} if self.shape.kept else {}),
+            **({"csv_safe": True} if self.shape.csv_safe else {}),
         }
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gkiller.inference.bulk.formats import DIGITS, Answer, Shape, column_names
+from gkiller.inference.bulk.keeping import text_of
 from gkiller.inference.encoding import clean
 from gkiller.model.layout import FLAG_LABELS
 
@@ -27,7 +28,8 @@ class Parquet:
         own += [(FLAG_LABELS, pa.list_(pa.string()))] if shape.some_decide else []
         own += [("windows", pa.int32()), ("truncated", pa.bool_())]
         names = column_names(shape)[len(own) :]
-        self._schema = pa.schema([*own, *((name, pa.float64()) for name in names)])
+        kinds = [pa.float64()] * len(shape.labels) + list(shape.types or [pa.string()] * len(shape.kept))
+        self._schema = pa.schema([*own, *zip(names, kinds, strict=True)])
 
     def header(self) -> bytes:
         """Return the stream's schema."""
@@ -49,9 +51,13 @@ class Parquet:
         }
         scores = zip(*(answer.scores for answer in answers), strict=True)
         rounded = [[round(value, DIGITS) for value in column] for column in scores]
-        own = [columns[name] for name in self._schema.names[: -len(rounded)]]
+        kept: list[list[Any]] = [list(values) for values in zip(*(one.kept for one in answers), strict=True)]
+        if not self._shape.types:
+            kept = [[text_of(value) for value in values] for values in kept]
+        own = [columns[name] for name in self._schema.names[: -len(rounded) - len(kept)]]
         arrays = [
-            pa.array(values, field.type) for values, field in zip([*own, *rounded], self._schema, strict=True)
+            pa.array(values, field.type)
+            for values, field in zip([*own, *rounded, *kept], self._schema, strict=True)
         ]
         return bytes(pa.RecordBatch.from_arrays(arrays, schema=self._schema).serialize().to_pybytes())
 

@@ -14,6 +14,7 @@ from gkiller.data.names import ID_NAMES, TEXT_NAMES, need_header
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, RawBatch, Reader, place
 from gkiller.data.textfile import encoding_error, text_lines
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
+from gkiller.inference.bulk.keeping import Keep, Kept, kept_columns, refuse_keep
 from gkiller.inference.bulk.lines import LinesReader
 from gkiller.inference.bulk.stdin import Replayable
 
@@ -33,12 +34,13 @@ _SKIP = "mend the row, or skip such rows with --on-error skip"
 
 
 class Row(NamedTuple):
-    """One row: its number from 1, its comment and its id, or what is wrong with it."""
+    """One row: its number from 1, its comment, its id and its kept values, or what is wrong with it."""
 
     number: int
     text: str
     id: str | int | float | None
     fault: GkillerError | None = None
+    kept: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Source:
         rows: begins to read; a source is read once.
         total: number of rows, where it is known before reading.
         notes: what was decided and the user should know; reading to the end may add to them.
+        kept: names of the columns that each row's kept values are of.
+        types: their Arrow types, where the source is Parquet.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Source:
     rows: Callable[[], Iterator[Row]]
     total: int | None = None
     notes: list[str] = field(default_factory=list)
+    kept: tuple[str, ...] = ()
+    types: tuple[Any, ...] = ()
 
 
 def from_texts(texts: Sequence[str]) -> Source:
@@ -77,6 +83,7 @@ def from_file(
     *,
     text_column: str | None = None,
     id_column: str | None = None,
+    keep: Keep = (),
 ) -> Source:
     """Return a file as a source: text with a comment a line, CSV, TSV, JSON Lines or Parquet, also ``.gz``.
 
@@ -86,6 +93,7 @@ def from_file(
         form: its format; "auto" goes by its name.
         text_column: column of the comment, guessed when not named.
         id_column: column of the id, guessed when not named.
+        keep: other columns whose values are handed on; None means all.
 
     Raises:
         DataError: it cannot be read, is empty or of an unknown format, or has no such column.
@@ -103,7 +111,7 @@ def from_file(
                 "--input-format",
             )
         form = known
-    return _source(_reader(path, name, form), form, text_column, id_column)
+    return _source(_reader(path, name, form), form, text_column, id_column, keep)
 
 
 def from_stream(
@@ -112,6 +120,7 @@ def from_stream(
     *,
     text_column: str | None = None,
     id_column: str | None = None,
+    keep: Keep = (),
 ) -> Source:
     """Return a stream as a source.
 
@@ -121,6 +130,7 @@ def from_stream(
             object, else as text with a comment a line.
         text_column: column of the comment, guessed when not named.
         id_column: column of the id, guessed when not named.
+        keep: other columns whose values are handed on; None means all.
 
     Raises:
         DataError: as for :func:`from_file`.
@@ -136,7 +146,7 @@ def from_stream(
         form = _looks(path)
         if form == "jsonl":
             notes.append("standard input is read as JSON Lines (--input-format txt reads it as text)")
-    source = _source(_reader(path, _STDIN, form), form, text_column, id_column)
+    source = _source(_reader(path, _STDIN, form), form, text_column, id_column, keep)
     source.notes[:0] = notes
     begin = source.rows
 
@@ -192,8 +202,10 @@ def _need_pyarrow(name: str) -> None:
         ) from error
 
 
-def _source(reader: Reader, form: str, text_column: str | None, id_column: str | None) -> Source:
+def _source(reader: Reader, form: str, text_column: str | None, id_column: str | None, keep: Keep) -> Source:
+    kept = Kept(reader.name, form)
     if form == "txt":
+        refuse_keep(keep, reader.name, "a text file")
         named = text_column or id_column
         if named is not None:
             raise ColumnError(
@@ -205,17 +217,20 @@ def _source(reader: Reader, form: str, text_column: str | None, id_column: str |
         notes: list[str] = []
     else:
         text, identifier, notes = _columns(reader, form, text_column, id_column)
+        kept = kept_columns(reader, form, text, identifier, keep)
 
     told = len(reader.notes)
 
     def rows() -> Iterator[Row]:
-        wanted = [text] if identifier is None else list(dict.fromkeys((text, identifier)))
+        wanted = list(dict.fromkeys([text, *filter(None, [identifier]), *kept.wanted]))
         for batch in reader.batches(wanted):
             for position in range(len(batch)):
-                yield _row(batch, position, reader.name, form, text, identifier)
+                row = _row(batch, position, reader.name, form, text, identifier)
+                yield kept.add(row, batch, position) if kept.wanted else row
         source.notes += reader.notes[told:]
 
-    source = Source(reader.name, identifier is not None, rows, reader.total, [*notes, *reader.notes])
+    notes = [*notes, *reader.notes]
+    source = Source(reader.name, identifier is not None, rows, reader.total, notes, kept.names, kept.types)
     return source
 
 

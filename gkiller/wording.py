@@ -1,0 +1,46 @@
+"""Text made safe to show: on a terminal, in a plot, in Markdown."""
+
+from __future__ import annotations
+
+import html
+import re
+
+# Control characters (C0 without tab and line feed, DEL, C1), line separators, marks and overrides of the
+# writing direction, deprecated format characters, and lone surrogates, which no stream can encode.
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
+)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_MARKDOWN = re.compile(r"([\\`*\[\]|])")
+
+
+def visible(text: str, *, lines: bool = True) -> str:
+    r"""Return text with escapes such as ``\x1b`` and ``\u202e`` for what a terminal would obey.
+
+    Args:
+        text: from a comment, a column, a label, a file's name or another place outside.
+        lines: whether a line feed stays; a name that has one could pose as another message.
+    """
+    shown = _UNSAFE.sub(_escape, text)
+    return shown if lines else shown.replace("\n", "\\n")
+
+
+def visible_json(text: str, *, surrogates_only: bool = False) -> str:
+    r"""Return JSON of the same value, with the escapes ``\u001b`` and so on for what `visible` escapes.
+
+    Args:
+        text: JSON.
+        surrogates_only: for a file, which can hold all others.
+    """
+    unsafe = _SURROGATES if surrogates_only else _UNSAFE
+    return unsafe.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def markdown(text: str) -> str:
+    """Return text that Markdown shows as it is, HTML included, in one line."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(visible(text, lines=False), quote=False))
