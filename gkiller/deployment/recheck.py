@@ -12,6 +12,7 @@ import numpy as np
 
 from gkiller.deployment.probes import Probes, Scores, read_probes, score_probes
 from gkiller.errors import ExportError, ModelFormatError, one_line
+from gkiller.inference.graph import check_graph
 from gkiller.model.layout import (
     FORMAT_VERSION,
     LIMITS,
@@ -86,7 +87,11 @@ def recheck(path: str | Path) -> list[Recheck]:
     found = []
     for file in files:
         facts, there = exports[file], probes.scores[file]
-        scores = _scores(probes, stored[file], str(directory / file), str(facts["onnxruntime"]))
+        where = str(directory / file)
+        scores = _scores(probes, stored[file], where, str(facts["onnxruntime"]))
+        if not scores.shape == there.shape == probes.reference.shape == (len(probes.ids), len(labels)):
+            what = f"the graph or its probes do not have one score for each of the {len(labels)} labels"
+            raise ModelFormatError(what, where=where, remedy="export the model again")
         limits = facts["gate"]["limits"]
         found.append(
             Recheck(
@@ -108,6 +113,7 @@ def recheck(path: str | Path) -> list[Recheck]:
 
 def _scores(probes: Probes, graph: bytes, where: str, made_with: str) -> Scores:
     try:
+        check_graph(graph)
         return score_probes(probes, graph)
     except Exception as error:  # onnxruntime's own errors have no other class in common
         raise ModelFormatError(

@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from gkiller.assets import asset_path
 from gkiller.errors import ModelNotFoundError, SettingsError, did_you_mean
 from gkiller.inference.classifier import Classifier
 from gkiller.inference.encoding import Encoder
-from gkiller.inference.session import Session
+from gkiller.inference.session import Ids, Session
 from gkiller.model.layout import (
     CONFIG,
     FORMAT_VERSION,
@@ -40,6 +42,7 @@ _MADE_BY: dict[Precision, str] = {
     "fp16": "quantize {} --storage fp16",
 }
 _NAMED = "models"
+_PROBE_TOKENS = 128
 
 
 def load(
@@ -107,8 +110,9 @@ def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifi
         raise ValueError("max_length 2 leaves no room for a comment")
     encoder = Encoder(sealed.kept[TOKENIZER], str(directory / TOKENIZER), max_length)
     encoder.check_fits(config)
+    probes = (encoder.empty(), _probe(config["vocab_size"], max_length))
     return Classifier(
-        Session(sealed.kept[graph], str(directory / graph), len(labels), encoder.empty()),
+        Session(sealed.kept[graph], str(directory / graph), len(labels), probes),
         encoder,
         labels=labels,
         thresholds=thresholds,
@@ -117,6 +121,13 @@ def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifi
         path=directory,
         digest=sealed.digest,
     )
+
+
+def _probe(pieces: int, max_length: int) -> tuple[Ids, Ids]:
+    """Return ids and mask, both int64 (2, tokens), with the first and the last known piece."""
+    tokens = min(max_length, _PROBE_TOKENS)
+    ids = np.linspace([0, pieces - 1], [pieces - 1, 0], tokens, axis=1).astype(np.int64)
+    return ids, np.ones_like(ids)
 
 
 def _locate(model: str | os.PathLike[str] | None) -> Path:
