@@ -16,6 +16,7 @@ from toy import comment, toy_tokenizer
 
 from gkiller import load
 from gkiller.cli.main import main
+from gkiller.deployment.restore import _Weights
 from gkiller.errors import ModelFormatError
 from gkiller.inference.graph import check_graph
 from gkiller.inference.session import Session
@@ -216,6 +217,11 @@ def test_a_table_smaller_than_the_vocabulary(tmp_path, capsys):
         session.run(last, np.ones_like(last))
 
 
+def test_a_network_is_not_restored_from_a_hostile_graph():
+    with pytest.raises(ValueError, match="'Loop'"):
+        _Weights(changed(node("Loop", ["n", ""], ["y"], body=body())), None)
+
+
 # -- the bytes ------------------------------------------------------------------------------------
 
 
@@ -282,6 +288,7 @@ def stopped(program, number):
         return process.wait(60)
     finally:
         process.kill()
+        process.wait()
         process.stdout.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ from gkiller.model.layout import REMEDY_DAMAGED
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
-WORKING_BYTES = 2 << 30
+WORKING_BYTES = (2 << 30) + (64 << 20) * (os.cpu_count() or 1)
 """What all graphs of a process may use at a time, besides their weights. A batch of 512 tokens takes 50 MB in
 a network of BERT-Large's size."""
 
