@@ -197,7 +197,7 @@ def test_the_shape_is_checked_on_every_run():
     two = np.full((1, 2), 2), np.ones((1, 2), np.int64)
     session = Session(changed(one_for_all), "here", len(LABELS), [two])
     assert session.run(*two).shape == (1, 2)
-    for tokens in (2, 100):  # on the main thread, and beside it
+    for tokens in (2, 100):  # on the main thread, and on another
         with pytest.raises(ModelFormatError, match=r"\(1, 2\) to 3 comments"):
             session.run(np.full((3, tokens), 2), np.ones((3, tokens), np.int64))
 

@@ -212,7 +212,7 @@ def _node(reader: _Reader, span: Span) -> tuple[str, list[str], list[str]]:
     operator, domain = reader.text(fields, 4), reader.text(fields, 7)
     if operator not in OPERATORS.get(domain, ()):
         full = f"{domain}.{operator}" if domain else operator
-        raise ValueError(f"the operator {full[:80]!r} is none of those that gkiller exports")
+        raise ValueError(f"the operator {full[:80]!r} is not one that gkiller's exports use")
     for attribute in fields[5]:
         reader.read(attribute, _ATTRIBUTE)
     inputs, outputs = ([name for name in map(reader.decoded, fields[number]) if name] for number in (1, 2))
