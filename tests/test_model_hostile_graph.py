@@ -16,7 +16,6 @@ from toy import comment, toy_tokenizer
 
 from gkiller import load
 from gkiller.cli.main import main
-from gkiller.deployment.restore import _Weights
 from gkiller.errors import ModelFormatError
 from gkiller.inference.graph import check_graph
 from gkiller.inference.session import Session
@@ -215,11 +214,6 @@ def test_a_table_smaller_than_the_vocabulary(tmp_path, capsys):
     last = np.full((1, 2), len(VOCABULARY) - 1)
     with pytest.raises(ModelFormatError, match="the graph fails"):
         session.run(last, np.ones_like(last))
-
-
-def test_a_network_is_not_restored_from_a_hostile_graph():
-    with pytest.raises(ValueError, match="'Loop'"):
-        _Weights(changed(node("Loop", ["n", ""], ["y"], body=body())), None)
 
 
 # -- the bytes ------------------------------------------------------------------------------------

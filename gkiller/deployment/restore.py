@@ -24,7 +24,6 @@ from gkiller.deployment.weights import (
     Norm,
     layer_of,
 )
-from gkiller.inference.graph import check_graph
 from gkiller.inference.loading import graph_name
 from gkiller.model.architectures import encoder_config, new_encoder
 from gkiller.model.description import Description, read_description
@@ -176,7 +175,6 @@ class _Weights:
         from onnx import numpy_helper
 
         self._description = description
-        check_graph(graph)
         try:
             tensors = onnx.load_from_string(graph).graph.initializer
         except DecodeError as error:

@@ -39,8 +39,8 @@ class Session:
     """Runs the graph.
 
     Every call computes on one thread alone: several threads call it at once to use several cores, no thread
-    spins while nothing is to do, and the result does not depend on how many there are. An interrupt ends a call
-    after the operator that is at work; the working memory bounds how long that takes.
+    spins while nothing is to do, and the result does not depend on how many there are. An interrupt ends a
+    call after the operator that is at work; the working memory bounds how long that takes.
 
     Args:
         graph: the content of the ONNX file.
