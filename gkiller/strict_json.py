@@ -8,6 +8,8 @@ from typing import Any
 
 MAX_DEPTH = 32
 """Objects and lists inside each other; gkiller's own files have 4."""
+_MAX_DIGITS = 300
+"""Of a whole number: a longer one has no float, and Python refuses some."""
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
@@ -21,11 +23,16 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
     Raises:
         ValueError: it is not UTF-8, not JSON or not an object, names a key twice, nests deeper than
-            `MAX_DEPTH`, or holds a number that is not finite or half a surrogate pair.
+            `MAX_DEPTH`, or holds a number that is not finite or of more than 300 digits, or half a surrogate
+            pair.
     """
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_constant,
+            parse_float=_finite,
+            parse_int=_whole,
         )
         _check_depth(value)
     except RecursionError:
@@ -39,9 +46,11 @@ def parse_json(data: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:80]!r} is there twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the key {name[:80]!r} is there twice")
+            seen.add(name)
     return found
 
 
@@ -54,6 +63,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:80]} is too large a number")
     return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"{text[:20]}... is a number of {len(text):,} digits")
+    return int(text)
 
 
 def _check_depth(value: Any) -> None:

@@ -211,7 +211,9 @@ def test_explain_a_text_of_more_passes_than_are_made_at_once(clf, monkeypatch):
 
 def test_what_is_no_number_is_refused(onnx_model, monkeypatch):
     clf = load(onnx_model, threads=1)
-    monkeypatch.setattr(clf._session, "run", lambda ids, mask: np.full((len(ids), 2), np.nan, np.float32))
+    monkeypatch.setattr(
+        clf._session, "_answer", lambda ids, mask, stop: np.full((len(ids), 2), np.nan, np.float32)
+    )
     with pytest.raises(ModelFormatError, match="no number"):
         clf.predict("a")
 

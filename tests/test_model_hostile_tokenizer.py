@@ -78,7 +78,7 @@ ANYTHING = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
         (lambda t: t.update(normalizer=replaces(content=5)), "replaces something else"),
         (lambda t: t.update(normalizer=replaces("ab")), "replaces something else"),
         (lambda t: t.update(normalizer=replaces(5)), "replaces something else"),
-        (lambda t: t.update(normalizer=replaces(times=1001)), "1,001 characters"),
+        (lambda t: t.update(normalizer=replaces(times=257)), "257 characters"),
         (lambda t: t.update(normalizer={"type": "Replace", "content": "a"}), "not a tokenizer"),
         (lambda t: t.update(normalizer={"type": "Replace", "pattern": "a"}), "not a tokenizer"),
         (lambda t: t.update(normalizer={"type": "Sequence", "normalizers": 5}), "not a tokenizer"),
@@ -104,6 +104,61 @@ ANYTHING = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
     ids=range(46),
 )
 def test_a_tokenizer_that_is_hostile(saved, change, said):
+    replace(saved, "tokenizer.json", tokenizer(change))
+    refused(saved, said)
+
+
+def added(number=1, **changes):
+    """Change a tokenizer: more tokens that are looked for in a comment."""
+    one = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+
+    def change(content):
+        vocabulary = content["model"]["vocab"]
+        for name in list(vocabulary)[:number] * (number // len(vocabulary) + 1):
+            content["added_tokens"].append(one | {"id": vocabulary[name], "content": name} | changes)
+
+    return change
+
+
+def unknown(content):
+    """Each unknown word gives a megabyte."""
+    content["model"]["vocab"]["u" * 10**6] = content["model"]["vocab"].pop("[UNK]")
+    content["model"]["unk_token"] = "u" * 10**6
+
+
+def expanded(content):
+    """Each step makes three spaces of one."""
+    steps = [{"type": "NFKD"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\ufdfa"}]
+    content["normalizer"] = {"type": "Sequence", "normalizers": steps * 8}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda t: t.update(normalizer={"type": "Sequence", "normalizers": [{"type": "NFKD"}] * 100_000}),
+            "100,000 parts",
+        ),
+        (
+            lambda t: t.update(
+                pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}] * 1000}
+            ),
+            "1,000 parts",
+        ),
+        (lambda t: t.update(normalizer=replaces(times=1000)), "1,000 characters"),
+        (lambda t: t.update(normalizer=replaces(times=2)), "a character twice"),
+        (lambda t: t.update(normalizer=replaces(content="\ufdfa")), "made of others"),
+        (expanded, "a character twice"),
+        (lambda t: template(t, single=("[CLS]", None, *["[SEP]"] * 1000)), "1,002 parts"),
+        (lambda t: t["model"].update(max_input_chars_per_word=1000), "max_input_chars_per_word"),
+        (lambda t: t["model"].update(continuing_subword_prefix="#" * 10**6), "more than 200 characters"),
+        (unknown, "more than 200 characters"),
+        (added(2000), "added tokens"),
+        (added(content="a" * 201), "more than 200 characters"),
+        (added(lstrip=True), "takes the spaces before it"),
+    ],
+)
+def test_a_tokenizer_whose_time_or_memory_grows(saved, change, said):
     replace(saved, "tokenizer.json", tokenizer(change))
     refused(saved, said)
 

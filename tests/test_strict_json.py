@@ -1,6 +1,8 @@
 """JSON that is read in one way only."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -62,3 +64,21 @@ def test_depth(depth, read, opening):
 def test_a_key_that_is_there_twice(data):
     with pytest.raises(ValueError, match="'a' is there twice"):
         parse_json(data)
+
+
+def test_a_million_keys_take_time_in_proportion():
+    """A search for each key among all would take hours."""
+    program = (
+        "from gkiller.strict_json import parse_json\n"
+        "keys = [*range(10**6), 10**6 - 1]\n"
+        "try: parse_json(('{' + ','.join(f'\"k{key}\":1' for key in keys) + '}').encode())\n"
+        "except ValueError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "the key 'k999999' is there twice\n"
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "9" * 400, "1e999"])
+def test_a_number_of_thousands_of_digits(number):
+    with pytest.raises(ValueError, match=r"digits|too large"):
+        parse_json(f'{{"a": [{number}]}}'.encode())

@@ -8,8 +8,9 @@ BERT's and MPNet's do, keeps the ids of words, as `gkiller.load` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
@@ -19,8 +20,9 @@ import numpy.typing as npt
 
 from gkiller.data.batches import Tokens, end_to_end, scoring_batches, tokenize
 from gkiller.deployment.runtime import session, sigmoid
-from gkiller.errors import ModelFormatError
+from gkiller.errors import ModelFormatError, one_line
 from gkiller.inference.encoding import Encoder
+from gkiller.inference.graph import check_graph
 from gkiller.model.layout import GRAPHS
 
 if TYPE_CHECKING:
@@ -206,7 +208,7 @@ def open_system(spec: SystemSpec, threads: int = 1) -> System:
     from tokenizers import Tokenizer
 
     if spec.runtime in ONNX:
-        network, workers = _open_graph(Path(spec.graph)), threads
+        network, workers = _open_graph(spec), threads
     else:
         from gkiller.benchmark.networks import open_network
 
@@ -233,15 +235,33 @@ def _encoder(spec: SystemSpec) -> Encoder | None:
     return encoder if encoder.by_word else None
 
 
-def _open_graph(path: Path) -> Network:
-    running = session(path.read_bytes())
+def _open_graph(spec: SystemSpec) -> Network:
+    with _running(spec):
+        graph = Path(spec.graph).read_bytes()
+        if spec.kind == "gkiller":  # others were exported for this benchmark, and may have other operators
+            check_graph(graph)
+        running = session(graph)
 
     def network(ids: Ids, mask: Ids) -> Logits:
-        answer: Any = running.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+        with _running(spec):
+            answer: Any = running.run(["logits"], {"input_ids": ids, "attention_mask": mask})
         logits: Logits = answer[0]
+        if logits.shape != (len(ids), len(spec.labels)):
+            what = f"the graph answers {logits.shape} to {len(ids)} comments and {len(spec.labels)} labels"
+            raise ModelFormatError(what, where=spec.graph, remedy="export the model again")
         return logits
 
     return network
+
+
+@contextmanager
+def _running(spec: SystemSpec) -> Iterator[None]:
+    """Turn a graph that does not run into an error of the model."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's own errors have no other class in common
+        what = f"the graph cannot be run: {one_line(error)}"
+        raise ModelFormatError(what, where=spec.graph, remedy="export the model again") from error
 
 
 def score(system: System, texts: Sequence[str]) -> Scores:

@@ -159,7 +159,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             where=str(directory),
             remedy="make one with 'gkiller data prepare SOURCE --out DIR'",
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FormatError(f"the manifest cannot be read: {error}", where=str(path), remedy=_AGAIN) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise FormatError("this is not the manifest of prepared data", where=str(path), remedy=_AGAIN)

@@ -186,7 +186,7 @@ def is_prepared(folder: Path) -> bool:
     """Tell whether a folder looks like a prepared one: it has a manifest of our format."""
     try:
         manifest = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 

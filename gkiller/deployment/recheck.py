@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gkiller.deployment.probes import Probes, Scores, read_probes, score_probes
-from gkiller.errors import ExportError, ModelFormatError, one_line
+from gkiller.deployment.probes import Probes, Scores, read_probes
+from gkiller.deployment.runtime import sigmoid
+from gkiller.errors import ExportError, ModelFormatError
+from gkiller.inference.session import Session
 from gkiller.model.layout import (
     FORMAT_VERSION,
     LIMITS,
@@ -86,7 +88,11 @@ def recheck(path: str | Path) -> list[Recheck]:
     found = []
     for file in files:
         facts, there = exports[file], probes.scores[file]
-        scores = _scores(probes, stored[file], str(directory / file), str(facts["onnxruntime"]))
+        where = str(directory / file)
+        scores = _scores(probes, stored[file], where, len(labels), str(facts["onnxruntime"]))
+        if not scores.shape == there.shape == probes.reference.shape:
+            what = f"the stored scores are not of the {len(labels)} labels"
+            raise ModelFormatError(what, where=where, remedy="export the model again")
         limits = facts["gate"]["limits"]
         found.append(
             Recheck(
@@ -106,15 +112,18 @@ def recheck(path: str | Path) -> list[Recheck]:
     return found
 
 
-def _scores(probes: Probes, graph: bytes, where: str, made_with: str) -> Scores:
+def _scores(probes: Probes, graph: bytes, where: str, labels: int, made_with: str) -> Scores:
+    """Score each sequence alone, as `gkiller.load` does."""
     try:
-        return score_probes(probes, graph)
-    except Exception as error:  # onnxruntime's own errors have no other class in common
-        raise ModelFormatError(
-            f"onnxruntime {version('onnxruntime')} cannot run the graph here: {one_line(error)}",
-            where=where,
-            remedy=f"it was exported with onnxruntime {made_with}: install that, or export the model again",
-        ) from error
+        running = Session(graph, where, labels, [])
+        logits = [running.run(np.array([ids]), np.ones((1, len(ids)), np.int64)) for ids in probes.ids]
+    except ModelFormatError as error:
+        error.what = f"onnxruntime {version('onnxruntime')} cannot run the graph here: {error.what}"
+        error.remedy = (
+            f"it was exported with onnxruntime {made_with}: install that, or export the model again"
+        )
+        raise
+    return sigmoid(np.concatenate(logits))
 
 
 def _unseal(directory: Path, keep: Mapping[str, int]) -> Sealed:

@@ -266,7 +266,7 @@ def _recorded(run: Path) -> dict[str, Any]:
         data = json.loads(path.read_text("utf-8"))["data"]
         if not isinstance(data["fingerprints"], dict):
             raise TypeError("the fingerprints are no object")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataChangedError(
             "the run's manifest cannot be read, so it is unknown whether its data have changed",
             where=str(path),

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from gkiller.errors import (
     GkillerError,
-    ModelFormatError,
     RowError,
     ScoreRangeError,
     SettingsError,
@@ -25,7 +24,7 @@ from gkiller.inference.batches import LongText, Windows, batches, make_windows, 
 from gkiller.inference.encoding import Encoder
 from gkiller.inference.flags import deciding_labels, reached
 from gkiller.inference.results import Contribution, Prediction
-from gkiller.inference.session import Logits, Session
+from gkiller.inference.session import Logits, Session, Stop
 
 CHUNK_ROWS = 2048
 CHUNK_CHARACTERS = 4 << 20
@@ -285,6 +284,18 @@ class Classifier:
                 remedy=did_you_mean(str(long_text), get_args(LongText)),
             )
         waiting: deque[tuple[Key, _Work]] = deque()
+        try:
+            yield from self._stream(chunks, long_text, waiting)
+        finally:  # its caller may have stopped
+            for _, work in waiting:
+                work.stop()
+
+    def _stream(
+        self,
+        chunks: Iterable[tuple[Key, Sequence[str]]],
+        long_text: LongText,
+        waiting: deque[tuple[Key, _Work]],
+    ) -> Iterator[tuple[Key, Scored]]:
         source, fault = iter(chunks), None
         while True:
             try:
@@ -315,14 +326,15 @@ class Classifier:
         windows = make_windows([self._encoder.ids(text) for text in place], self._encoder.content, long_text)
         parts = list(batches(windows))
         pool = self._threads() if self.threads > 1 and len(parts) > 1 else None
+        stop = Stop()
         if pool is None:
-            answers: list[Logits | Future[Logits]] = [self._run(windows, rows) for rows in parts]
+            answers: list[Logits | Future[Logits]] = [self._run(windows, rows, stop) for rows in parts]
         else:
-            answers = [pool.submit(self._run, windows, rows) for rows in parts]
-        return _Work(windows, parts, answers, np.array(back, np.int64), len(self.labels))
+            answers = [pool.submit(self._run, windows, rows, stop) for rows in parts]
+        return _Work(windows, parts, answers, np.array(back, np.int64), len(self.labels), stop)
 
-    def _run(self, windows: Windows, rows: npt.NDArray[np.int64]) -> Logits:
-        return self._session.run(*pad(windows, rows, self._encoder))
+    def _run(self, windows: Windows, rows: npt.NDArray[np.int64], stop: Stop) -> Logits:
+        return self._session.run(*pad(windows, rows, self._encoder), stop)
 
     def _threads(self) -> ThreadPoolExecutor:
         """Return the threads; a forked process does not inherit its parent's."""
@@ -341,21 +353,28 @@ class _Work:
     answers: list[Logits | Future[Logits]]
     back: npt.NDArray[np.int64]
     labels: int
+    ending: Stop
 
     def result(self) -> Scored:
         """Wait for the scores: of each comment, the highest of its windows."""
         logits = np.zeros((len(self.windows.owner), self.labels), np.float32)
-        for rows, answer in zip(self.parts, self.answers, strict=True):
-            logits[rows] = answer.result() if isinstance(answer, Future) else answer
-        if not np.isfinite(logits).all():
-            raise ModelFormatError(
-                "the graph answers a comment with what is no number",
-                remedy="export the model again, or try --precision fp32",
-            )
+        try:
+            for rows, answer in zip(self.parts, self.answers, strict=True):
+                logits[rows] = answer.result() if isinstance(answer, Future) else answer
+        except BaseException:
+            self.stop()
+            raise
         count = self.windows.count
         if len(count) != len(logits):
             logits = np.maximum.reduceat(logits, np.cumsum(count) - count)
         return Scored(sigmoid(logits)[self.back], count[self.back], self.windows.truncated[self.back])
+
+    def stop(self) -> None:
+        """Let go of what has no answer yet, so that no thread is waited for."""
+        self.ending.terminate = True
+        for answer in self.answers:
+            if isinstance(answer, Future):
+                answer.cancel()
 
 
 def sigmoid(logits: npt.NDArray[np.floating]) -> Scores:

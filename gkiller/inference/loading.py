@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from gkiller.errors import ModelNotFoundError, ModelTamperedError, SettingsError, did_you_mean
 from gkiller.inference.classifier import Classifier
 from gkiller.inference.encoding import Encoder
-from gkiller.inference.session import Session
+from gkiller.inference.session import Ids, Session
 from gkiller.model.layout import (
     CONFIG,
     FORMAT_VERSION,
@@ -41,6 +43,7 @@ _MADE_BY: dict[Precision, str] = {
     "int8": "quantize {}",
     "fp16": "quantize {} --storage fp16",
 }
+_PROBE_TOKENS = 128
 
 
 def load(
@@ -129,8 +132,9 @@ def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifi
         raise ValueError("max_length 2 leaves no room for a comment")
     encoder = Encoder(sealed.kept[TOKENIZER], str(directory / TOKENIZER), max_length)
     encoder.check_fits(config)
+    probes = (encoder.empty(), _probe(config["vocab_size"], max_length))
     return Classifier(
-        Session(sealed.kept[graph], str(directory / graph), len(labels), encoder.empty()),
+        Session(sealed.kept[graph], str(directory / graph), len(labels), probes),
         encoder,
         labels=labels,
         thresholds=thresholds,
@@ -140,6 +144,13 @@ def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifi
         digest=sealed.digest,
         flag_labels=read_flag_labels(content, labels),
     )
+
+
+def _probe(pieces: int, max_length: int) -> tuple[Ids, Ids]:
+    """Return ids and mask, both int64 (2, tokens), with the first and the last known piece."""
+    tokens = min(max_length, _PROBE_TOKENS)
+    ids = np.linspace([0, pieces - 1], [pieces - 1, 0], tokens, axis=1).astype(np.int64)
+    return ids, np.ones_like(ids)
 
 
 def _locate(model: str | os.PathLike[str] | None) -> Path:

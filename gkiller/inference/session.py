@@ -1,81 +1,139 @@
-"""The ONNX graph: two inputs, one output, one thread a call."""
+"""The ONNX graph: two inputs, one output, one thread a call, bounded memory."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import ModelFormatError, one_line
+from gkiller.errors import ModelFormatError, counted, one_line
+from gkiller.inference.graph import check_graph
 from gkiller.model.layout import REMEDY_DAMAGED
 from gkiller.ort import onnxruntime as ort
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"
+WORKING_BYTES = (2 << 30) + (64 << 20) * (os.cpu_count() or 1)
+"""What all graphs of a process may use at a time, besides their weights. A batch of 512 tokens takes 50 MB in
+a network of BERT-Large's size."""
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+Stop: TypeAlias = ort.RunOptions
+"""Setting its ``terminate`` ends the calls that were given it."""
 
 _FATAL_ONLY = 4
+_QUICK_TOKENS = 64
+"""A call of no more tokens, padding included, runs on the main thread itself: another costs as much."""
+_PATIENCE = 2.0
+"""Seconds that a stopped call has to end in: it does so after the operator that is at work."""
 
 
 class Session:
     """Runs the graph.
 
-    Every call computes on the calling thread alone: several threads call it at once to use several cores,
-    no thread spins while nothing is to do, and the result does not depend on how many there are.
+    Every call computes on one thread alone: several threads call it at once to use several cores, no thread
+    spins while nothing is to do, and the result does not depend on how many there are. An interrupt ends a
+    call after the operator that is at work; the working memory bounds how long that takes.
 
     Args:
         graph: the content of the ONNX file.
         where: how messages name it.
         labels: how many there are.
-        probe: ids and mask to try it with.
+        probes: ids and mask, each to try it with; of the first, the answer must be finite.
 
     Raises:
-        ModelFormatError: it is not an ONNX graph with the inputs, the output and the width expected.
+        ModelFormatError: it is not an ONNX graph with the inputs, the output and the width expected, or it
+            holds what gkiller does not export.
     """
 
-    def __init__(self, graph: bytes, where: str, labels: int, probe: tuple[Ids, Ids]) -> None:
+    def __init__(self, graph: bytes, where: str, labels: int, probes: Sequence[tuple[Ids, Ids]]) -> None:
+        self._where, self._labels = where, labels
+        try:
+            check_graph(graph)
+        except ValueError as error:
+            raise self._fault(f"not a graph that gkiller exports: {one_line(error)}") from error
         try:
             self._session = ort.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ModelFormatError(
-                f"not a graph that onnxruntime {ort.__version__} can run: {one_line(error)}",
-                where=where,
-                remedy=REMEDY_DAMAGED,
-            ) from error
-        self._check_names(where)
-        try:
-            logits = self.run(*probe)
-        except Exception as error:
-            raise ModelFormatError(
-                f"the graph fails: {one_line(error)}", where=where, remedy=REMEDY_DAMAGED
-            ) from error
-        if logits.shape != (1, labels) or logits.dtype != np.float32 or not np.isfinite(logits).all():
-            raise ModelFormatError(
-                f"the graph answers {logits.dtype} of shape {logits.shape} to one comment, not {labels} "
-                "finite float32",
-                where=where,
-                remedy="export the model again with: gkiller export",
-            )
+            what = f"not a graph that onnxruntime {ort.__version__} can run: {one_line(error)}"
+            raise self._fault(what) from error
+        self._check_names()
+        for number, (ids, mask) in enumerate(probes):
+            logits = self._aside(ids, mask, Stop())
+            if number == 0:
+                self._check_finite(logits)
 
-    def _check_names(self, where: str) -> None:
+    def _check_names(self) -> None:
         inputs = sorted(value.name for value in self._session.get_inputs())
         outputs = [value.name for value in self._session.get_outputs()]
         if inputs != sorted(INPUTS) or outputs != [OUTPUT]:
-            raise ModelFormatError(
-                f"the graph maps {', '.join(inputs)} to {', '.join(outputs)}, not {', '.join(INPUTS)} to "
-                f"{OUTPUT}",
-                where=where,
-                remedy="export the model again with: gkiller export",
-            )
+            found = f"{', '.join(inputs)} to {', '.join(outputs)}"
+            what = f"the graph maps {found}, not {', '.join(INPUTS)} to {OUTPUT}"
+            raise self._fault(what, "export the model again with: gkiller export")
 
-    def run(self, ids: Ids, mask: Ids) -> Logits:
-        """Return float32 logits of shape (rows, L) for ids and mask of shape (rows, tokens)."""
-        answer: Any = self._session.run([OUTPUT], {INPUTS[0]: ids, INPUTS[1]: mask})
-        logits: Logits = answer[0]
+    def run(self, ids: Ids, mask: Ids, stop: Stop | None = None) -> Logits:
+        """Return float32 logits of shape (rows, L) for ids and mask of shape (rows, tokens).
+
+        On the main thread, an interrupt ends the call, as ``stop`` does.
+
+        Raises:
+            ModelFormatError: the graph fails, or answers anything but one finite number a row and label.
+        """
+        stop = stop or Stop()
+        aside = threading.current_thread() is threading.main_thread() and ids.size > _QUICK_TOKENS
+        logits = (self._aside if aside else self._answer)(ids, mask, stop)
+        self._check_finite(logits)
         return logits
+
+    def _aside(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
+        """Compute on another thread, so that this one takes signals."""
+        answer: Future[Logits] = Future()
+
+        def work() -> None:
+            try:
+                answer.set_result(self._answer(ids, mask, stop))
+            except ModelFormatError as error:
+                answer.set_exception(error)
+            finally:
+                answer.cancel()  # does nothing to one that is there
+
+        thread = threading.Thread(target=work, name="gkiller-run", daemon=True)
+        thread.start()
+        try:
+            return answer.result()
+        except BaseException:
+            stop.terminate = True
+            thread.join(_PATIENCE)
+            raise
+
+    def _answer(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
+        try:
+            answer: Any = self._session.run([OUTPUT], {INPUTS[0]: ids, INPUTS[1]: mask}, stop)
+        except Exception as error:  # onnxruntime's own errors have no other class in common
+            raise self._fault(f"the graph fails: {one_line(error)}") from error
+        logits: Logits = answer[0]
+        if np.shape(logits) != (len(ids), self._labels) or logits.dtype != np.float32:
+            kind = f"{getattr(logits, 'dtype', '')} of shape {np.shape(logits)}"
+            asked = f"{counted(len(ids), 'comment')}, not {self._labels} finite float32 each"
+            raise self._fault(
+                f"the graph answers {kind} to {asked}", "export the model again with: gkiller export"
+            )
+        return logits
+
+    def _check_finite(self, logits: Logits) -> None:
+        if not np.isfinite(logits).all():
+            what = "the graph answers a comment with what is no number"
+            raise self._fault(what, "export the model again, or try --precision fp32")
+
+    def _fault(self, what: str, remedy: str = REMEDY_DAMAGED) -> ModelFormatError:
+        return ModelFormatError(what, where=self._where, remedy=remedy)
 
 
 def _options() -> ort.SessionOptions:
@@ -87,4 +145,14 @@ def _options() -> ort.SessionOptions:
     # A memory pattern is kept for every shape that was met, and batches have hundreds of shapes.
     options.enable_mem_pattern = False
     options.log_severity_level = _FATAL_ONLY
+    _bound_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return options
+
+
+@functools.cache
+def _bound_memory() -> None:
+    """Let all sessions share one bounded arena; onnxruntime has one such allocator a process."""
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg(WORKING_BYTES, -1, -1, -1))

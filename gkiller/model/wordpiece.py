@@ -11,6 +11,8 @@ vocabulary, so that no comment has an unknown piece. Its one regular expression 
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,10 +97,16 @@ _BYTE_LEVEL_MODEL: dict[str, tuple[Any, ...]] = {
 }
 """What the BPE of a byte-level tokenizer must say, or leave out: anything else makes its pieces random, or
 another kind of BPE."""
-_MAX_REPLACED = 1000
+_MAX_REPLACED = 256
 """Characters that a normalizer may replace: it goes through a comment once for each."""
-_MAX_WORD = 1000
+_MAX_PARTS = 16
+"""Parts of a post-processor; other parts of a normalizer or pre-tokenizer: each goes through a comment."""
+_MAX_WORD = 200
 """Characters of a word that WordPiece looks at: its time grows with their square."""
+_MAX_ADDED = 2000
+"""Tokens added to a vocabulary."""
+_MAX_TOKEN = 200
+"""Characters of an added token, and of what is written for or before each piece of a comment."""
 REMEDY = "name a tokenizer.json that was saved for a BERT model, or use the one gkiller ships"
 _POSTS_WITH_ENDS = ("BertProcessing", "RobertaProcessing")
 
@@ -216,6 +224,7 @@ def _check_parts(content: dict[str, Any]) -> None:
                 known = f"one of {', '.join(sorted(types))}" if types else "none"
                 raise ValueError(f"its {part} is {str(kind)[:80]!r}, and {whose} is {known}")
     _check_replaced(content.get("normalizer"))
+    _check_sizes(content)
     model = content["model"]
     if not isinstance(model.get("vocab"), dict):
         raise ValueError("its vocabulary is not an object")
@@ -233,6 +242,7 @@ def _check_parts(content: dict[str, Any]) -> None:
 
 
 def _check_replaced(normalizer: dict[str, Any] | None) -> None:
+    """Demand that a character is replaced once at most, so that no comment grows with each part."""
     replaced = [one for one in normalizers_in(normalizer) if one["type"] == "Replace"]
     for one in replaced:
         characters = one["pattern"].get("String"), one["content"]
@@ -242,6 +252,35 @@ def _check_replaced(normalizer: dict[str, Any] | None) -> None:
         raise ValueError(
             f"its normalizer replaces {len(replaced):,} characters, not {_MAX_REPLACED:,} at most"
         )
+    if len({json.dumps(one["pattern"], sort_keys=True) for one in replaced}) < len(replaced):
+        raise ValueError("its normalizer replaces a character twice")
+    if any(unicodedata.normalize("NFKD", one["content"]) != one["content"] for one in replaced):
+        raise ValueError("its normalizer replaces a character by one that is made of others")
+
+
+def _check_sizes(content: dict[str, Any]) -> None:
+    """Demand no more parts and no longer texts than tokenizers have: time and memory grow with them."""
+    normalizer, pre = content.get("normalizer"), content.get("pre_tokenizer") or {}
+    others = [one for one in normalizers_in(normalizer) if one["type"] != "Replace"]
+    pieces = (content.get("post_processor") or {}).get("single", [])
+    for name, parts in (
+        ("normalizer", others),
+        ("pre_tokenizer", pre.get("pretokenizers", [])),
+        ("post_processor", pieces),
+    ):
+        if len(parts) > _MAX_PARTS:
+            raise ValueError(f"its {name} has {len(parts):,} parts, not {_MAX_PARTS} at most")
+    added = content.get("added_tokens") or []
+    if len(added) > _MAX_ADDED:
+        raise ValueError(f"it has {len(added):,} added tokens, not {_MAX_ADDED:,} at most")
+    model = content["model"]
+    texts = [token["content"] for token in added]
+    texts += [model.get(key) or "" for key in ("unk_token", "continuing_subword_prefix")]
+    if any(len(text) > _MAX_TOKEN for text in texts):
+        raise ValueError(f"one of its tokens has more than {_MAX_TOKEN} characters")
+    # The library looks back to a comment's beginning at each.
+    if any(token.get("lstrip") and not token.get("special") for token in added):
+        raise ValueError("an added token that is not special takes the spaces before it")
 
 
 def normalizers_in(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:

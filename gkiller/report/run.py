@@ -193,7 +193,7 @@ class RunDirectory:
         """
         try:
             value: dict[str, Any] = json.loads((self.path / name).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ResumeError(f"not readable: {error}", where=str(self.path / name)) from error
         return value
 
@@ -232,7 +232,7 @@ class RunDirectory:
                 break
             try:
                 rows.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ResumeError(f"not JSON: {error}", where=f"{path}, line {number}") from error
         return rows
 

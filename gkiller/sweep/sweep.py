@@ -190,7 +190,7 @@ def _read(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     try:
         found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResumeError(
             f"not readable: {error}", where=str(file), remedy="name a sweep's directory"
         ) from error

@@ -1,0 +1,304 @@
+"""ONNX graphs that somebody made to do harm."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inference_helpers import LABELS, graph, seal, write_model
+from onnx import TensorProto, helper, numpy_helper
+from toy import comment, toy_tokenizer
+
+from gkiller import load
+from gkiller.cli.main import main
+from gkiller.errors import ModelFormatError
+from gkiller.inference.graph import check_graph
+from gkiller.inference.session import Session
+
+VOCABULARY = toy_tokenizer().get_vocab()
+GOOD = graph(VOCABULARY)
+GRAPH = "onnx/model.int8.onnx"
+
+
+def changed(change):
+    """A good graph, and a change of it."""
+    model = onnx.load_from_string(GOOD)
+    change(model)
+    return model.SerializeToString()
+
+
+def node(*given, **named):
+    return lambda model: model.graph.node.append(helper.make_node(*given, **named))
+
+
+def constant(model, name, value):
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+
+
+def forged(folder, data):
+    model = write_model(folder / "model", fp32=False)
+    (model / GRAPH).write_bytes(data)
+    seal(model)
+    return model
+
+
+def body():
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [])
+    return helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "body", [value], [])
+
+
+def function(model):
+    one = helper.make_node("Identity", ["x"], ["y"])
+    opset = [helper.make_opsetid("", 18)]
+    model.functions.append(helper.make_function("", "Relu", ["x"], ["y"], [one], opset))
+
+
+def outside(model):
+    [table] = [one for one in model.graph.initializer if one.name == "table"]
+    table.ClearField("raw_data")
+    table.external_data.add(key="location", value="/etc/passwd")
+    table.data_location = TensorProto.EXTERNAL
+
+
+def sparse(model):
+    model.graph.sparse_initializer.add()
+
+
+def inside_a_lawful_operator(model):
+    model.graph.node[0].attribute.append(helper.make_attribute("body", body()))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (node("Loop", ["n", ""], ["y"], body=body()), "'Loop'"),
+        (node("Scan", ["logits"], ["y"], body=body(), num_scan_inputs=1), "'Scan'"),
+        (node("If", ["logits"], ["y"], then_branch=body(), else_branch=body()), "'If'"),
+        (node("SequenceMap", ["logits"], ["y"], body=body()), "'SequenceMap'"),
+        (node("ConstantOfShape", ["shape"], ["y"]), "'ConstantOfShape'"),
+        (node("RandomNormal", [], ["y"], shape=[2**15, 2**16]), "'RandomNormal'"),
+        (node("Constant", [], ["y"], value_float=1.0), "'Constant'"),
+        (node("Relu", ["logits"], ["y"], domain="evil"), "'evil.Relu'"),
+        (node("Relu", ["logits"], ["y"], domain="com.microsoft"), "'com.microsoft.Relu'"),
+        (inside_a_lawful_operator, "a graph inside an operator"),
+        (function, "functions of its own"),
+        (outside, "weights in another file"),
+        (sparse, "sparse weights"),
+        (lambda model: model.training_info.add(), "a training of its own"),
+    ],
+)
+def test_what_gkiller_does_not_export(tmp_path, change, said):
+    with pytest.raises(ModelFormatError, match=said):
+        load(forged(tmp_path, changed(change)))
+
+
+def expand(model):
+    constant(model, "shape", np.array([2**15, 2**16]))
+    node("Expand", ["bias", "shape"], ["y"])(model)
+
+
+def expand_by_a_shape(model):
+    """The shape of what is reshaped to a constant is one."""
+    constant(model, "to", np.array([2**15, 2**16]))
+    node("Reshape", ["logits", "to"], ["fixed"])(model)
+    node("Shape", ["fixed"], ["shape"])(model)
+    node("Expand", ["bias", "shape"], ["y"])(model)
+
+
+def products(model):
+    constant(model, "column", np.ones((2**14, 1), np.float32))
+    constant(model, "row", np.ones((1, 2**14), np.float32))
+    node("MatMul", ["column", "row"], ["y"])(model)
+
+
+def repeated(model):
+    constant(model, "column", np.ones((2**14, 1), np.float32))
+    constant(model, "row", np.ones((1, 2**14), np.float32))
+    node("Add", ["column", "row"], ["y"])(model)
+
+
+def doubled(model):
+    constant(model, "part0", np.ones(2**10, np.float32))
+    for step in range(30):
+        node("Concat", [f"part{step}"] * 2, [f"part{step + 1}"], axis=0)(model)
+
+
+def of_fixed_size(model):
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2**40
+
+
+def lies(model):
+    model.graph.initializer[0].dims[0] = 2**40
+
+
+def lies_in_numbers(model):
+    model.graph.initializer.append(TensorProto(name="many", data_type=1, dims=[2**40], float_data=[1.0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (expand, "constants alone"),
+        (expand_by_a_shape, "constants alone"),
+        (products, "too many numbers"),
+        (repeated, "too many numbers"),
+        (doubled, "too many numbers"),
+        (of_fixed_size, "fixed size"),
+        (lies, "bytes"),
+        (lies_in_numbers, "bytes"),
+        (node("Relu", ["nowhere"], ["y"]), "no earlier one makes"),
+        (node("Relu", ["logits"], ["bias"]), "there already"),
+    ],
+)
+def test_sizes_before_a_session_is_made(tmp_path, monkeypatch, change, said):
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *a, **b: pytest.fail("a session was made"))
+    with pytest.raises(ModelFormatError, match=said):
+        load(forged(tmp_path, changed(change)))
+
+
+def grown(model):
+    """Numbers that depend on the comment: 2^34 of them."""
+    constant(model, "side", np.array(2**16))
+    constant(model, "zero", np.array([0]))
+    node("Shape", ["input_ids"], ["sizes"])(model)
+    node("Slice", ["sizes", "zero", "middle"], ["rows_"])(model)
+    node("Mul", ["rows_", "side"], ["much"])(model)
+    node("Concat", ["much", "much"], ["shape"], axis=0)(model)
+    node("Expand", ["one", "shape"], ["big"])(model)
+    node("ReduceMax", ["big"], ["most"], keepdims=0)(model)
+    constant(model, "one", np.ones((1, 1), np.float32))
+    model.graph.node[7].output[0] = "plain"
+    node("Add", ["plain", "most"], ["logits"])(model)
+
+
+def test_sizes_while_scoring_are_bounded(tmp_path):
+    with pytest.raises(ModelFormatError, match=r"the graph fails.*Expand"):
+        load(forged(tmp_path, changed(grown)))
+
+
+def one_for_all(model):
+    model.graph.node[7].output[0] = "plain"
+    constant(model, "zero", np.array([0]))
+    node("ReduceMax", ["plain", "zero"], ["logits"], keepdims=1)(model)
+
+
+def test_one_answer_for_all_comments(tmp_path):
+    with pytest.raises(ModelFormatError, match=r"\(1, 2\) to 2 comments"):
+        load(forged(tmp_path, changed(one_for_all)))
+
+
+def test_the_shape_is_checked_on_every_run():
+    two = np.full((1, 2), 2), np.ones((1, 2), np.int64)
+    session = Session(changed(one_for_all), "here", len(LABELS), [two])
+    assert session.run(*two).shape == (1, 2)
+    for tokens in (2, 100):  # on the main thread, and on another
+        with pytest.raises(ModelFormatError, match=r"\(1, 2\) to 3 comments"):
+            session.run(np.full((3, tokens), 2), np.ones((3, tokens), np.int64))
+
+
+def small_table(model):
+    [table] = [one for one in model.graph.initializer if one.name == "table"]
+    table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[:-1], "table"))
+
+
+def test_a_table_smaller_than_the_vocabulary(tmp_path, capsys):
+    model = forged(tmp_path, changed(small_table))
+    assert main(["predict", "hello", "--model", str(model)]) == 22
+    assert "the graph fails" in capsys.readouterr().err
+    session = Session(changed(small_table), "here", len(LABELS), [])
+    last = np.full((1, 2), len(VOCABULARY) - 1)
+    with pytest.raises(ModelFormatError, match="the graph fails"):
+        session.run(last, np.ones_like(last))
+
+
+# -- the bytes ------------------------------------------------------------------------------------
+
+
+def test_a_second_graph_would_be_merged():
+    second = onnx.ModelProto()
+    second.graph.node.append(helper.make_node("Loop", ["n"], ["y"]))
+    with pytest.raises(ValueError, match="there twice"):
+        check_graph(GOOD + second.SerializeToString())
+
+
+@pytest.mark.parametrize("tag", [b"\xba\x80\x00", b"\xba\x80\x80\x80\x10"], ids=["padded", "above 32 bits"])
+def test_a_field_number_that_readers_take_differently(tag):
+    with pytest.raises(ValueError, match=r"no ONNX file|unknown field"):
+        check_graph(GOOD + tag + b"\x00")
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_read_or_refused(data):
+    content = bytearray(GOOD[: data.draw(st.integers(0, len(GOOD)))])
+    for _ in range(data.draw(st.integers(0, 4))):
+        if content:
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        check_graph(bytes(content))
+    except ValueError:
+        return
+    onnx.ModelProto().ParseFromString(bytes(content))
+
+
+def test_as_many_entries_as_are_allowed(monkeypatch):
+    monkeypatch.setattr("gkiller.inference.graph.MAX_FIELDS", 50)
+    with pytest.raises(ValueError, match="more than 50 entries"):
+        check_graph(GOOD)
+
+
+# -- signals --------------------------------------------------------------------------------------
+
+
+def slow(nodes, width):
+    """A lawful graph of products, one after the other."""
+
+    def change(model):
+        constant(model, "square", np.eye(width, dtype=np.float32))
+        constant(model, "widen", np.zeros((4, width), np.float32))
+        node("MatMul", ["embedded", "widen"], ["step0"])(model)
+        for step in range(nodes):
+            node("MatMul", [f"step{step}", "square"], [f"step{step + 1}"])(model)
+        node("ReduceMax", [f"step{nodes}"], ["most"], keepdims=0)(model)
+        model.graph.node[7].output[0] = "plain"
+        node("Add", ["plain", "most"], ["logits"])(model)
+
+    return changed(change)
+
+
+def stopped(program, number):
+    """Start a program, send it a signal while it scores, and return its exit code."""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(3)
+        assert process.poll() is None
+        process.send_signal(number)
+        return process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_scoring_stops(tmp_path, number, code, threads):
+    """One call of many minutes at one thread; many short ones that wait for their turn at two."""
+    model = forged(tmp_path, slow(40_000, 1024) if threads == 1 else slow(400, 1024))
+    texts = [f"{comment(i, rude=False)} {comment(j, rude=True)}" for i in range(40) for j in range(50)]
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(dict.fromkeys(texts)), encoding="utf-8")
+    arguments = ["predict", "--input", str(lines), "--model", str(model), "--threads", str(threads)]
+    program = (
+        "import sys; from gkiller.cli.main import main; import gkiller.inference\n"
+        "print('ready', flush=True)\n"
+        f"sys.exit(main({arguments!r}))"
+    )
+    assert stopped(program, number) == code
