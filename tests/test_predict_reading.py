@@ -15,7 +15,7 @@ from gkiller.data.rows import MAX_FIELD_CHARACTERS
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, FormatError, RowError
 from gkiller.inference.bulk.chunks import chunked
 from gkiller.inference.bulk.reading import Row, from_file, from_stream, from_texts
-from gkiller.inference.bulk.stdin import Replayable
+from gkiller.data.replay import Replayable
 
 
 def raw(path, content):

@@ -110,7 +110,7 @@ def predict(
         note(line)
     writer = make_writer(form, shape, packed=packed, explain=explain)
     sink = _sink(job, writer, form, output, packed=packed, resume=resume, force=force)
-    _bulk(job, source, sink, writer, output, json=json)
+    _bulk(job, source, sink, writer, output, json=json, live=output is None and not resume)
 
 
 def _answer(job: Job, texts: list[str], *, json: bool) -> None:
@@ -127,13 +127,15 @@ def _answer(job: Job, texts: list[str], *, json: bool) -> None:
         show(*draw(job, found))
 
 
-def _bulk(job: Job, source: Source, sink: Sink, writer: Writer, output: Path | None, *, json: bool) -> None:
+def _bulk(
+    job: Job, source: Source, sink: Sink, writer: Writer, output: Path | None, *, json: bool, live: bool
+) -> None:
     """Score a source into a sink, and say how it went."""
     from gkiller.cli.predict_output import summary, tell
 
     started = time.perf_counter()
     with _unfinished(sink):
-        outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal)
+        outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal, live=live)
     seconds = time.perf_counter() - started
     tell(job, outcome, seconds, output)
     if json:
@@ -250,11 +252,11 @@ def _sink(
     return FileSink(output, writer, job.settings(form, packed=packed), resume, force)
 
 
-def _run(job: Job, source: Source, sink: Sink, writer: Writer, *, quiet: bool) -> Outcome:
+def _run(job: Job, source: Source, sink: Sink, writer: Writer, *, quiet: bool, live: bool) -> Outcome:
     """Run the job, with a bar unless the output itself goes to the terminal."""
     from gkiller.inference.bulk.job import run
 
     if quiet:
-        return run(job, source, sink, writer)
+        return run(job, source, sink, writer, live=live)
     with progress("scoring") as advance:
-        return run(job, source, sink, writer, advance)
+        return run(job, source, sink, writer, advance, live=live)

@@ -179,7 +179,7 @@ class DelimitedReader(TextReader):
 
     def _records(self) -> Iterator[Record]:
         try:
-            yield from parse_records(text_lines(self.path, self.name, ""), self._separator)
+            yield from parse_records(iter(self.lines("")), self._separator)
         except UnclosedQuoteError as error:
             raise RowError(
                 "the file ends inside a quoted field that starts in this record",
@@ -195,7 +195,7 @@ class DelimitedReader(TextReader):
 
         """
         header = self.columns()
-        yield from in_batches(wanted, self._parsed([header.index(name) for name in wanted]))
+        yield from in_batches(wanted, self._parsed([header.index(name) for name in wanted]), self.watched())
 
     def _parsed(self, slots: Sequence[int]) -> Iterator[RawRow]:
         records = self._records()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,7 +206,11 @@ class Classifier:
         ]
 
     def stream(
-        self, chunks: Iterable[tuple[Key, Sequence[str]]], *, long_text: LongText = "window"
+        self,
+        chunks: Iterable[tuple[Key, Sequence[str]]],
+        *,
+        long_text: LongText = "window",
+        due: Callable[[Key], bool] | None = None,
     ) -> Iterator[tuple[Key, Scored]]:
         """Score chunks of comments one after the other, in bounded memory.
 
@@ -216,6 +220,7 @@ class Classifier:
         Args:
             chunks: pairs of anything and some comments; up to two are read ahead.
             long_text: as in `predict`.
+            due: whether a chunk's scores are wanted before another is read, as that may take long.
 
         Yields:
             The first of each pair, and its comments' scores; also of those before a chunk that fails.
@@ -241,7 +246,8 @@ class Classifier:
                 fault = error
                 break
             waiting.append((key, work))
-            if len(waiting) >= _AHEAD:
+            keep = 0 if due is not None and due(key) else _AHEAD - 1
+            while len(waiting) > keep:
                 done, work = waiting.popleft()
                 yield done, work.result()
         for done, work in waiting:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from gkiller.data.names import ID_NAMES, TEXT_NAMES
+from gkiller.data.replay import Replayable
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, RawBatch, Reader, place
-from gkiller.data.textfile import encoding_error, text_lines
+from gkiller.data.sniff import sniff
+from gkiller.data.spool import STDIN, is_pipe, keep_until_gone, open_pipe, spool
+from gkiller.data.textfile import TextReader, encoding_error
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
 from gkiller.inference.bulk.lines import LinesReader
-from gkiller.inference.bulk.stdin import Replayable
 
 InputFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"]
 _SUFFIXES: dict[str, InputFormat] = {
@@ -28,7 +30,7 @@ _SUFFIXES: dict[str, InputFormat] = {
     ".json": "jsonl",
     ".parquet": "parquet",
 }
-_STDIN = "(standard input)"
+_TITLES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON", "parquet": "Parquet"}
 _SKIP = "mend the row, or skip such rows with --on-error skip"
 
 
@@ -48,14 +50,14 @@ class Source:
     Attributes:
         name: how messages name it.
         has_ids: whether rows have ids of their own.
-        rows: begins to read; a source is read once.
+        rows: begins to read; a source is read once. None among them says that the next one has not come yet.
         total: number of rows, where it is known before reading.
         notes: what was decided and the user should know.
     """
 
     name: str
     has_ids: bool
-    rows: Callable[[], Iterator[Row]]
+    rows: Callable[[], Iterator[Row | None]]
     total: int | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -63,7 +65,7 @@ class Source:
 def from_texts(texts: Sequence[str]) -> Source:
     """Return comments as a source."""
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Row | None]:
         for number, text in enumerate(texts, start=1):
             yield Row(number, text, None)
 
@@ -78,7 +80,9 @@ def from_file(
     text_column: str | None = None,
     id_column: str | None = None,
 ) -> Source:
-    """Return a file as a source: text with a comment a line, CSV, TSV, JSON Lines or Parquet, also ``.gz``.
+    """Return a file as a source: text with a comment a line, CSV, TSV, JSON or Parquet, also ``.gz``.
+
+    A pipe, a device and ``-`` for standard input are read in one pass; see `from_stream`.
 
     Args:
         path: the file.
@@ -90,19 +94,23 @@ def from_file(
     Raises:
         DataError: it cannot be read, is empty or of an unknown format, or has no such column.
     """
+    pipe = is_pipe(path)
     if form == "auto":
         suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
         if suffixes and suffixes[-1] == ".gz":
             suffixes.pop()
         known = _SUFFIXES.get(suffixes[-1]) if suffixes else None
-        if known is None:
+        if known is None and not pipe:
             raise FormatError(
                 f"unknown file format {''.join(path.suffixes[-2:]) or '(no suffix)'}",
                 where=name,
                 remedy=f"gkiller reads {', '.join(_SUFFIXES)}, each also with .gz; else name the format with "
                 "--input-format",
             )
-        form = known
+        form = known or "auto"
+    if pipe:
+        stream, name = open_pipe(path), STDIN if name == "-" else name
+        return from_stream(stream, form, name=name, text_column=text_column, id_column=id_column)
     return _source(_reader(path, name, form), form, text_column, id_column)
 
 
@@ -110,37 +118,37 @@ def from_stream(
     stream: BinaryIO,
     form: InputFormat = "auto",
     *,
+    name: str = STDIN,
     text_column: str | None = None,
     id_column: str | None = None,
 ) -> Source:
     """Return a stream as a source.
 
     Args:
-        stream: bytes that can be read once.
-        form: its format; "auto" takes it as JSON Lines when its first line that is not blank is a JSON
-            object, else as text with a comment a line.
+        stream: bytes that can be read once, also packed with gzip.
+        form: its format; "auto" goes by the first line: see `gkiller.data.sniff.sniff`.
+        name: how messages name it.
         text_column: column of the comment, guessed when not named.
         id_column: column of the id, guessed when not named.
 
     Raises:
         DataError: as for :func:`from_file`.
     """
-    if form == "parquet":
-        raise FormatError(
-            "Parquet cannot be read from standard input", where=_STDIN, remedy="name the file with --input"
-        )
     replay = Replayable(stream)
     path = cast(Path, replay)
     notes = []
     if form == "auto":
-        form = _looks(path)
-        if form == "jsonl":
-            notes.append("standard input is read as JSON Lines (--input-format txt reads it as text)")
-    source = _source(_reader(path, _STDIN, form), form, text_column, id_column)
+        form = sniff(path, name)
+        if form != "txt":
+            where = "standard input" if name == STDIN else name
+            notes.append(f"{where} is read as {_TITLES[form]} (--input-format txt reads it as text)")
+    if form == "parquet":
+        return _spooled(replay, name, text_column, id_column, notes)
+    source = _source(_reader(path, name, form), form, text_column, id_column)
     source.notes[:0] = notes
     begin = source.rows
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Row | None]:
         found = begin()
         first = next(found, None)  # the file is open now
         replay.release()
@@ -152,16 +160,19 @@ def from_stream(
     return source
 
 
-def _looks(path: Path) -> InputFormat:
-    import json
-
-    line = next((line for line in text_lines(path, _STDIN, "\n") if not line.isspace()), "")
-    if not line.lstrip().startswith("{"):
-        return "txt"
-    try:
-        return "jsonl" if isinstance(json.loads(line), dict) else "txt"
-    except (ValueError, RecursionError):
-        return "txt"
+def _spooled(
+    replay: Replayable, name: str, text_column: str | None, id_column: str | None, notes: list[str]
+) -> Source:
+    """Return Parquet from a stream, copied to a temporary file, as its end has to be read first."""
+    _need_pyarrow(name)
+    stream = replay.open()
+    replay.release()
+    path = spool(stream, name)
+    reader = _reader(path, name, "parquet")
+    keep_until_gone(reader, path)
+    source = _source(reader, "parquet", text_column, id_column)
+    source.notes[:0] = [*notes, f"{name}: copied to a temporary file, as Parquet is not read in one pass"]
+    return source
 
 
 def _reader(path: Path, name: str, form: str) -> Reader:
@@ -206,11 +217,15 @@ def _source(reader: Reader, form: str, text_column: str | None, id_column: str |
     else:
         text, identifier, notes = _columns(reader, text_column, id_column)
 
-    def rows() -> Iterator[Row]:
+    waiting = reader.watched() if isinstance(reader, TextReader) else None
+
+    def rows() -> Iterator[Row | None]:
         wanted = [text] if identifier is None else list(dict.fromkeys((text, identifier)))
         for batch in reader.batches(wanted):
             for position in range(len(batch)):
                 yield _row(batch, position, reader.name, form, text, identifier)
+            if waiting is not None and waiting():
+                yield None
 
     return Source(reader.name, identifier is not None, rows, reader.total, [*notes, *reader.notes])
 
