@@ -14,7 +14,11 @@ from gkiller.data.textfile import open_bytes, readable
 
 Found = Literal["txt", "csv", "tsv", "jsonl", "parquet"]
 
+Layout = Literal["lines", "array", "values"]
+
 _MOST = 1 << 16
+_PARQUET = b"PAR1\x15"
+_OPEN = tuple(",[{:")
 _OBJECT = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:')
 _ARRAY = re.compile(r'\[\s*(?:\{\s*["}]|"(?:[^"\\]|\\.)*"\s*,)')
 _PLAIN_NAME = re.compile(r"[^\W\d][\w.-]*")
@@ -34,18 +38,45 @@ def sniff(path: Path, name: str) -> Found:
     """
     with readable(name), open_bytes(path) as stream:
         head, whole = _first_lines(cast(io.BufferedReader, stream))
-    if head.startswith(b"PAR1"):
+    if head.startswith(_PARQUET):
         return "parquet"
-    lines = [line for line in head.decode("utf-8", "surrogateescape").split("\n") if line.strip()]
+    lines = _lines(head)
     if not lines:
         return "txt"
     first = lines[0].strip()
     if first in ("[", "{"):
         second = lines[1].lstrip() if len(lines) > 1 else ""
         return "jsonl" if second.startswith(('"', "{", "]") if first == "[" else ('"', "}")) else "txt"
-    if first.startswith(("[", "{")) and _is_json(first, whole or len(lines) > 1):
+    if first.startswith(("[", "{")) and _is_json(first, whole):
         return "jsonl"
     return _delimited(first)
+
+
+def json_layout(path: Path, name: str) -> Layout:
+    """Return how a file of JSON is laid out: a value a line, one array, or values that span lines.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with readable(name), open_bytes(path) as stream:
+        head, whole = _first_lines(cast(io.BufferedReader, stream))
+    first = (_lines(head) or [""])[0].strip()
+    if first.startswith("["):
+        return "array"
+    begins = first == "{" or (whole and first[-1:] in _OPEN and bool(_OBJECT.match(first)))
+    return "values" if begins and not _parses(first) else "lines"
+
+
+def _lines(head: bytes) -> list[str]:
+    return [line for line in head.decode("utf-8", "surrogateescape").split("\n") if line.strip()]
+
+
+def _parses(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _first_lines(stream: io.BufferedReader) -> tuple[bytes, bool]:
@@ -57,7 +88,7 @@ def _first_lines(stream: io.BufferedReader) -> tuple[bytes, bool]:
             return head.removeprefix(codecs.BOM_UTF8), True
         head += piece
         found = [line for line in head.removeprefix(codecs.BOM_UTF8).split(b"\n")[:-1] if line.strip()]
-        if head.startswith(b"PAR1") or len(found) > 1 or (found and found[0].strip() not in (b"[", b"{")):
+        if head.startswith(_PARQUET) or len(found) > 1 or (found and found[0].strip() not in (b"[", b"{")):
             break
     head = head.removeprefix(codecs.BOM_UTF8)
     return head, b"\n" in head.lstrip()
@@ -66,7 +97,7 @@ def _first_lines(stream: io.BufferedReader) -> tuple[bytes, bool]:
 def _is_json(line: str, whole: bool) -> bool:
     """Whether a line is a JSON object, an array of objects or strings, or the beginning of one."""
     begins = bool((_OBJECT if line[0] == "{" else _ARRAY).match(line))
-    if begins and (not whole or line[-1] in ",[{:"):
+    if begins and (not whole or line[-1] in _OPEN):
         return True
     try:
         value = json.loads(line)

@@ -168,7 +168,7 @@ class Lines:
         self._newline = newline
         self._lines: deque[bytes] = deque()
         self._rest = bytearray()
-        self._pieces = self._read()
+        self._pieces = byte_pieces(path, name)
         self._ended = False
 
     def __iter__(self) -> Iterator[str]:
@@ -236,18 +236,24 @@ class Lines:
             return data.splitlines(keepends=True)
         return io.BytesIO(data).readlines()
 
-    def _read(self) -> Iterator[bytes]:
-        with readable(self._name), open_bytes(self._path) as stream:
-            read1 = cast(io.BufferedReader, stream).read1
-            head = read1(_PIECE)
-            while head and head != codecs.BOM_UTF8 and codecs.BOM_UTF8.startswith(head):
-                more = read1(_PIECE)
-                head += more
-                if not more:
-                    break
-            if head := head.removeprefix(codecs.BOM_UTF8):
-                yield head
-            yield from iter(partial(read1, _PIECE), b"")
+
+def byte_pieces(path: Path, name: str) -> Iterator[bytes]:
+    """Yield a file's bytes as they come, unpacked and without a BOM.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with readable(name), open_bytes(path) as stream:
+        read1 = cast(io.BufferedReader, stream).read1
+        head = read1(_PIECE)
+        while head and head != codecs.BOM_UTF8 and codecs.BOM_UTF8.startswith(head):
+            more = read1(_PIECE)
+            head += more
+            if not more:
+                break
+        if head := head.removeprefix(codecs.BOM_UTF8):
+            yield head
+        yield from iter(partial(read1, _PIECE), b"")
 
 
 def text_lines(path: Path, name: str, newline: str) -> Iterator[str]:

@@ -113,7 +113,9 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     """
     part = _part(name, "score file")
     columns = part.reader.columns()
-    nested = "scores" in columns and part.info.get("format") == "JSON Lines"
+    nested = (
+        any(name.split(".")[0] == "scores" for name in columns) and part.info.get("format") == "JSON Lines"
+    )
     found = {label: f"score_{label}" if f"score_{label}" in columns else label for label in labels}
     named = {label: column for label, column in found.items() if column in columns}
     has_flags = "flags" in columns

@@ -10,10 +10,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
+from gkiller.data.jsonl import JsonLinesReader
 from gkiller.data.names import ID_NAMES, TEXT_NAMES
 from gkiller.data.replay import Replayable
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, RawBatch, Reader, place
-from gkiller.data.sniff import sniff
+from gkiller.data.sniff import json_layout, sniff
 from gkiller.data.spool import STDIN, is_pipe, keep_until_gone, open_pipe, spool
 from gkiller.data.textfile import TextReader, encoding_error
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
@@ -30,7 +31,7 @@ _SUFFIXES: dict[str, InputFormat] = {
     ".json": "jsonl",
     ".parquet": "parquet",
 }
-_TITLES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON", "parquet": "Parquet"}
+_TITLES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet"}
 _SKIP = "mend the row, or skip such rows with --on-error skip"
 
 
@@ -141,7 +142,8 @@ def from_stream(
         form = sniff(path, name)
         if form != "txt":
             where = "standard input" if name == STDIN else name
-            notes.append(f"{where} is read as {_TITLES[form]} (--input-format txt reads it as text)")
+            title = "JSON" if form == "jsonl" and json_layout(path, name) != "lines" else _TITLES[form]
+            notes.append(f"{where} is read as {title} (--input-format txt reads it as text)")
     if form == "parquet":
         return _spooled(replay, name, text_column, id_column, notes)
     source = _source(_reader(path, name, form), form, text_column, id_column)
@@ -179,8 +181,6 @@ def _reader(path: Path, name: str, form: str) -> Reader:
     if form == "txt":
         return LinesReader(path, name)
     if form == "jsonl":
-        from gkiller.data.jsonl import JsonLinesReader
-
         return JsonLinesReader(path, name)
     if form == "parquet":
         from gkiller.data.parquet import ParquetReader
@@ -235,6 +235,8 @@ def _columns(
 ) -> tuple[str, str | None, list[str]]:
     """Return the columns of comment and id, and what was guessed."""
     names = reader.columns()
+    if isinstance(reader, JsonLinesReader) and not _enough(names, text_column, id_column):
+        names = reader.more_columns()
     for column, flag in ((text_column, "--text-column"), (id_column, "--id-column")):
         if column is not None and column not in names:
             raise ColumnError(
@@ -260,6 +262,13 @@ def _columns(
         id_column = next((lower[usual] for usual in ID_NAMES if usual in lower), None)
         id_column = None if id_column == text_column else id_column
     return text_column, id_column, notes
+
+
+def _enough(names: Sequence[str], text_column: str | None, id_column: str | None) -> bool:
+    """Whether the columns that are named, or a usual one, are among those of the first rows."""
+    known = {name.lower() for name in names}
+    text = text_column in names if text_column is not None else not known.isdisjoint(TEXT_NAMES)
+    return text and (id_column is None or id_column in names)
 
 
 def _row(batch: RawBatch, position: int, name: str, form: str, text: str, identifier: str | None) -> Row:
