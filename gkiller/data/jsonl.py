@@ -61,7 +61,8 @@ class JsonLinesReader(TextReader):
         keys: dict[str, None] = {}
         fault: BadRowError | None = None
         count, value = 0, None
-        for count, (_, _, value, _) in enumerate(islice(self._objects(), limit), start=1):
+        for _, _, value, _ in islice(self._objects(), limit):
+            count += 1
             if isinstance(value, BadRowError):
                 fault = fault or value
                 continue
@@ -91,7 +92,7 @@ class JsonLinesReader(TextReader):
                 raise FormatError(
                     f"the file is one JSON object, which holds a list of objects in {key!r}",
                     where=self.name,
-                    remedy=f"take the list out of it, for example: jq -c '.[{json.dumps(key)}][]' FILE > NEW.jsonl",
+                    remedy=f"take the list out of it: jq -c '.[{json.dumps(key)}][]' FILE > NEW.jsonl",
                 )
 
     def _objects(self) -> Iterator[tuple[int, int, dict[str, Any] | BadRowError, int]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gkiller.data.replay import Replayable
+from gkiller.data.replay import replayable
 from gkiller.data.rows import MAX_LINE_CHARACTERS, place
 from gkiller.data.textfile import byte_pieces
 from gkiller.errors import DataError, FormatError
@@ -72,10 +72,10 @@ class JsonValues:
 
     def waiting(self) -> bool:
         """Whether the next value has not come yet, and reading it would block; never so for a file."""
-        if not isinstance(self._path, Replayable):
+        if replayable(self._path) is None:
             return False
         while not self._found and self._error is None and self._state != "end":
-            if not self._ended and self._path.blocked():
+            if not self._ended and self._idle():
                 return True
             self._advance()
         return False
@@ -156,7 +156,8 @@ class JsonValues:
         return end
 
     def _idle(self) -> bool:
-        return isinstance(self._path, Replayable) and self._path.blocked()
+        pipe = replayable(self._path)
+        return pipe is not None and pipe.blocked()
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)

@@ -72,6 +72,11 @@ class Replayable:
         return data
 
 
+def replayable(path: object) -> Replayable | None:
+    """Return what stands for a path if it is a pipe, else None."""
+    return path if isinstance(path, Replayable) else None
+
+
 def _pollable(stream: BinaryIO) -> int | None:
     try:
         handle = stream.fileno()

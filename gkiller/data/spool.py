@@ -13,18 +13,20 @@ from gkiller.data.textfile import readable
 from gkiller.errors import FormatError, SourceNotFoundError
 
 STDIN = "(standard input)"
-MOST_BYTES = 8 << 30
+MOST_BYTES = 4 << 30
 """What is unpacked, or comes through a pipe, is copied to a temporary file up to this size."""
+
+_DEVICES = ("/dev/stdin", "/dev/fd/", "/proc/")
 
 
 def is_pipe(source: str | Path) -> bool:
     """Whether a name is ``-`` for standard input, or that of a pipe or device rather than a file."""
     if str(source) == "-":
-        return not Path("-").exists()
+        return True
     path = Path(source).expanduser()
     if path.is_dir() or not path.exists():
         return False
-    return not path.is_file() or path.absolute().parts[:2] in (("/", "dev"), ("/", "proc"))
+    return not path.is_file() or str(path.absolute()).startswith(_DEVICES)
 
 
 def open_pipe(source: str | Path) -> BinaryIO:
@@ -43,19 +45,18 @@ def open_pipe(source: str | Path) -> BinaryIO:
     return sys.stdin.buffer
 
 
-def copy_bounded(source: BinaryIO, target: Path, name: str, most: int | None = None) -> int:
-    """Copy a stream to a file; return the number of bytes.
+def copy_bounded(source: BinaryIO, target: Path, name: str) -> None:
+    """Copy a stream to a file of at most `MOST_BYTES`, and of half the space that is free.
 
     Args:
         source: read to its end.
         target: written anew.
         name: how messages name the stream.
-        most: bytes that are copied at most; `MOST_BYTES` by default.
 
     Raises:
         FormatError: there are more.
     """
-    most, size = MOST_BYTES if most is None else most, 0
+    most, size = min(MOST_BYTES, shutil.disk_usage(target.parent).free // 2), 0
     with target.open("wb") as file:
         while piece := source.read(1 << 20):
             size += len(piece)
@@ -66,7 +67,6 @@ def copy_bounded(source: BinaryIO, target: Path, name: str, most: int | None = N
                     remedy="write it to a file first, unpacked and in parts",
                 )
             file.write(piece)
-    return size
 
 
 def spool(source: BinaryIO, name: str, suffix: str = "") -> Path:

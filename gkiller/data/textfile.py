@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from gkiller.data.replay import Replayable
+from gkiller.data.replay import replayable
 from gkiller.data.rows import MAX_LINE_CHARACTERS
 from gkiller.errors import DataError, EmptyDataError, EncodingError, FormatError, SourceNotFoundError
 
@@ -63,7 +63,7 @@ class TextReader:
 
     def watched(self) -> Callable[[], bool] | None:
         """Return `waiting` where it may ever be so."""
-        return self.waiting if isinstance(self.path, Replayable) else None
+        return self.waiting if replayable(self.path) is not None else None
 
 
 @contextmanager
@@ -102,9 +102,9 @@ def readable(name: str) -> Iterator[None]:
 def open_bytes(path: Path) -> BinaryIO:
     """Open a file for reading, through gzip when its name ends in ``.gz`` or its first bytes say so."""
     stream = path.open("rb")
-    if path.suffix.lower() != ".gz" and not cast(io.BufferedReader, stream).peek(2).startswith(_GZIP):
+    if path.suffix.lower() != ".gz" and not stream.peek(2).startswith(_GZIP):
         return stream
-    if isinstance(path, Replayable):
+    if replayable(path) is not None:
         return cast(BinaryIO, gzip.open(stream, "rb"))
     stream.close()
     return cast(BinaryIO, gzip.open(path, "rb"))
@@ -184,12 +184,13 @@ class Lines:
 
     def waiting(self) -> bool:
         """Whether the next line has not come yet, and reading it would block; never so for a file."""
-        if not isinstance(self._path, Replayable):
+        pipe = replayable(self._path)
+        if pipe is None:
             return False
         while not self._whole():
             if self._ended:
                 return False
-            if self._path.blocked():
+            if pipe.blocked():
                 return True
             self._fill()
         return False

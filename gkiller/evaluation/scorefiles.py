@@ -18,6 +18,7 @@ from gkiller.data.clean import fold_text
 from gkiller.data.names import ID_NAMES, TEXT_NAMES
 from gkiller.data.rows import place
 from gkiller.data.sources import data_suffix, resolve_sources
+from gkiller.data.spool import is_pipe
 from gkiller.errors import (
     ColumnError,
     LabelMismatchError,
@@ -92,7 +93,7 @@ class ScoreFile:
 def is_score_file(name: str) -> bool:
     """Whether a name is that of a file of scores, there or not, rather than of a model."""
     path = Path(name).expanduser()
-    return path.is_file() or (bool(data_suffix(path)) and not path.is_dir())
+    return path.is_file() or is_pipe(name) or (bool(data_suffix(path)) and not path.is_dir())
 
 
 def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
@@ -249,7 +250,7 @@ def join(records: Records, split: Split) -> tuple[IntArray, str]:
 
 def _part(name: str, what: str) -> Part:
     path = Path(name).expanduser()
-    if not path.is_file():
+    if not path.is_file() and not is_pipe(name):
         raise SourceNotFoundError(f"there is no such {what}", where=name, remedy="check the path")
     return resolve_sources([name]).parts[0]
 
