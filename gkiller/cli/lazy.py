@@ -15,6 +15,8 @@ from typer.core import TyperCommand, TyperGroup
 from gkiller.cli.usage import UsageError
 from gkiller.errors import OutputError, SettingsError, did_you_mean
 
+AFTER_DASHES = "gkiller.after_dashes"
+"""In a context's ``meta``: whether ``--`` stands among the arguments."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
@@ -108,6 +110,7 @@ class LazyGroup(TyperGroup):
             raise SettingsError(
                 f"no such command: {name}", where=ctx.command_path, remedy=did_you_mean(name, COMMANDS)
             )
+        ctx.meta[AFTER_DASHES] = "--" in args
         return name, load_command(name), args[1:]
 
     def invoke(self, ctx: Any) -> Any:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 from gkiller.cli.console import emit_json, note, progress, show, stdout
+from gkiller.cli.lazy import AFTER_DASHES
 from gkiller.cli.options import JsonFlag, labelled_numbers
 from gkiller.cli.predict_options import (
     BatchSizeOption,
@@ -26,6 +31,7 @@ from gkiller.cli.predict_options import (
     ResumeFlag,
     TextArgument,
     TextColumnOption,
+    TextFlag,
     ThreadsOption,
     ThresholdOption,
     WithTextFlag,
@@ -54,7 +60,9 @@ _SUFFIXES: dict[str, OutputFormat] = {
 
 
 def predict(
+    context: typer.Context,
     texts: TextArgument = None,
+    text: TextFlag = False,
     input_: InputOption = None,
     input_format: InputFormatOption = "auto",
     text_column: TextColumnOption = None,
@@ -91,10 +99,12 @@ def predict(
 
     direct = texts is not None and output is None and not resume
     _check(json=json, direct=direct, output=output, resume=resume, force=force, form=format_)
+    if not (text or context.meta.get(AFTER_DASHES)):
+        _refuse_files(texts or [])
     thresholds = _thresholds(threshold or [])
     form, packed = _form(format_, output)
+    classifier = load(model, precision=precision, threads=threads)  # before a pipe's first line is waited for
     source = _source(texts, input_, input_format, text_column, id_column)
-    classifier = load(model, precision=precision, threads=threads)
     shape = Shape(
         classifier.labels,
         classifier.limits(thresholds(classifier)),
@@ -177,6 +187,17 @@ def _check(
         raise SettingsError("Parquet goes to a file", where="--format", remedy="name it with --output")
     if resume and force:
         raise SettingsError("--resume and --force contradict each other", where="--resume", remedy="give one")
+
+
+def _refuse_files(texts: list[str]) -> None:
+    """Refuse the name of a file that is given as a comment."""
+    for text in texts:
+        if os.path.isfile(text):  # noqa: PTH113  # unlike Path.is_file it takes a text of any length
+            raise SettingsError(
+                f"{text!r} is the name of a file, and would be scored as a comment",
+                where="TEXT",
+                remedy=f"to score what is in it: --input {shlex.quote(text)}; to score its name: --text",
+            )
 
 
 def _thresholds(given: list[str]) -> Callable[[Classifier], dict[str, float]]:

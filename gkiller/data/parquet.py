@@ -14,7 +14,7 @@ from gkiller.data.spool import copy_bounded
 from gkiller.data.textfile import readable
 from gkiller.errors import ColumnError, EmptyDataError, FormatError
 
-_MOST_ROWS, _LEAST_ROWS = 128, 16
+_MOST_ROWS, _LEAST_ROWS = 64, 8
 _DECODED_BYTES = 256 << 20
 _MOST_RATIO = 100
 
