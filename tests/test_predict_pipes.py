@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from data_helpers import plain_text, write_csv, write_jsonl, write_parquet
@@ -42,7 +43,7 @@ def write(folder, form, texts):
 
 
 def feed(handle, content, size):
-    with open(handle, "wb", buffering=0) as stream:
+    with open(handle, "wb", buffering=0) as stream:  # noqa: PTH123  # a descriptor, too
         for start in range(0, len(content), size):
             stream.write(content[start : start + size])
 
@@ -77,11 +78,13 @@ def test_rows_are_the_same_whatever_way_they_come_in(tmp_path_factory, texts, fo
     if way == "fifo":
         source = from_file(fifo, "fifo", given_form)
     elif way == "pipe":
-        source = from_stream(open(reading, "rb"), given_form)
+        source = from_stream(os.fdopen(reading, "rb"), given_form, owned=True)
     else:
-        source = from_file(folder / f"/dev/fd/{reading}", "fd", given_form)
+        source = from_file(Path(f"/dev/fd/{reading}"), "fd", given_form)
     assert found(source) == expected
     writer.join(60)
+    if way == "/dev/fd":
+        os.close(reading)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_each_row_of_a_stream_is_answered_before_the_next_comes(onnx_model, form
 def test_a_stream_without_a_descriptor_never_waits(monkeypatch):
     assert not Replayable(io.BytesIO(b"a")).blocked()
     reading, writing = os.pipe()
-    with open(reading, "rb") as stream, open(writing, "wb", buffering=0) as target:
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as target:
         pipe = Replayable(stream)
         assert pipe.blocked()
         target.write(b"a")

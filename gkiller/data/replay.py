@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import select
 import time
+import weakref
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 if TYPE_CHECKING:
@@ -20,12 +21,15 @@ class Replayable:
 
     Args:
         stream: what can be read only once.
+        owned: whether it is closed when nothing reads from it any more.
     """
 
     suffix = ""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, *, owned: bool = False) -> None:
         self._stream = stream
+        if owned:
+            weakref.finalize(self, stream.close)
         self._head = bytearray()
         self._keep = True
         self._handle = _pollable(stream)

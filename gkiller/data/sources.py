@@ -136,7 +136,11 @@ def _pipe_part(name: str, split: str) -> Part:
     """Return the part of a pipe, copied to a temporary file that goes when the part's reader does."""
     stream, path = open_pipe(name), Path(name)
     shown = STDIN if name == "-" else name
-    copy = spool(stream, shown)
+    try:
+        copy = spool(stream, shown)
+    finally:
+        if name != "-":
+            stream.close()
     try:
         form = sniff(copy, shown)
         first = next(text_lines(copy, shown, "\n"), "") if form == "txt" else ""

@@ -110,8 +110,15 @@ def from_file(
             )
         form = known or "auto"
     if pipe:
-        stream, name = open_pipe(path), STDIN if name == "-" else name
-        return from_stream(stream, form, name=name, text_column=text_column, id_column=id_column)
+        owned = str(path) != "-"
+        return from_stream(
+            open_pipe(path),
+            form,
+            name=name if owned else STDIN,
+            owned=owned,
+            text_column=text_column,
+            id_column=id_column,
+        )
     return _source(_reader(path, name, form), form, text_column, id_column)
 
 
@@ -120,6 +127,7 @@ def from_stream(
     form: InputFormat = "auto",
     *,
     name: str = STDIN,
+    owned: bool = False,
     text_column: str | None = None,
     id_column: str | None = None,
 ) -> Source:
@@ -129,13 +137,14 @@ def from_stream(
         stream: bytes that can be read once, also packed with gzip.
         form: its format; "auto" goes by the first line: see `gkiller.data.sniff.sniff`.
         name: how messages name it.
+        owned: whether it is closed when the source is not used any more.
         text_column: column of the comment, guessed when not named.
         id_column: column of the id, guessed when not named.
 
     Raises:
         DataError: as for :func:`from_file`.
     """
-    replay = Replayable(stream)
+    replay = Replayable(stream, owned=owned)
     path = cast(Path, replay)
     notes = []
     if form == "auto":
