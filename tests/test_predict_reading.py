@@ -11,11 +11,11 @@ from data_helpers import write_csv, write_jsonl, write_parquet
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gkiller.data.replay import Replayable
 from gkiller.data.rows import MAX_FIELD_CHARACTERS
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, FormatError, RowError
 from gkiller.inference.bulk.chunks import chunked
 from gkiller.inference.bulk.reading import Row, from_file, from_stream, from_texts
-from gkiller.inference.bulk.stdin import Replayable
 
 
 def raw(path, content):
@@ -85,7 +85,7 @@ def test_text_that_only_looks_like_json_is_text(line):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"a\n", mtime=0), "gzip data"),
+        (gzip.compress(gzip.compress(b"a\n", mtime=0)), "gzip data"),
         ("a line\n".encode("utf-16"), "UTF-16"),
         (b"PAR1\x15\x04\x15", "Parquet"),
     ],
@@ -104,7 +104,8 @@ def test_parquet(tmp_path):
     assert from_file(path, "a").total == 2
     rows = list(from_file(path, "a").rows())
     assert (rows[0].id, rows[0].text) == (3, "a")
-    with pytest.raises(FormatError, match="--input"):
+    assert [row[:3] for row in stream(path.read_bytes()).rows()] == [row[:3] for row in rows]
+    with pytest.raises(FormatError, match="whole Parquet file"):
         stream(b"PAR1", "parquet")
     moments = [Decimal("1.50"), None, datetime(2020, 1, 2, 3), date(2020, 1, 2)]
     for moment, expected in zip(moments, ["1.50", None, "2020-01-02 03:00:00", "2020-01-02"], strict=True):

@@ -14,6 +14,8 @@ from gkiller.cli.console import colours
 from gkiller.cli.usage import UsageError, refuse_attached
 from gkiller.errors import SettingsError, did_you_mean
 
+AFTER_DASHES = "gkiller.after_dashes"
+"""In a context's ``meta``: whether ``--`` stands among the arguments."""
 INTERRUPTED = 130
 
 
@@ -114,6 +116,7 @@ class LazyGroup(TyperGroup):
             raise SettingsError(
                 f"no such command: {name}", where=ctx.command_path, remedy=did_you_mean(name, COMMANDS)
             )
+        ctx.meta[AFTER_DASHES] = "--" in args
         command = load_command(name)
         refuse_attached(command, args[1:], f"{ctx.command_path} {name}")
         return name, command, args[1:]

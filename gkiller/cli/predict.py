@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 from gkiller.cli.console import emit_json, note, progress, show, stdout
+from gkiller.cli.lazy import AFTER_DASHES
 from gkiller.cli.options import JsonFlag, label_names, labelled_numbers
 from gkiller.cli.predict_options import (
     BatchSizeOption,
@@ -30,6 +35,7 @@ from gkiller.cli.predict_options import (
     ResumeFlag,
     TextArgument,
     TextColumnOption,
+    TextFlag,
     ThreadsOption,
     ThresholdOption,
     WithTextFlag,
@@ -59,7 +65,9 @@ _SUFFIXES: dict[str, OutputFormat] = {
 
 
 def predict(
+    context: typer.Context,
     texts: TextArgument = None,
+    text: TextFlag = False,
     input_: InputOption = None,
     input_format: InputFormatOption = "auto",
     text_column: TextColumnOption = None,
@@ -102,10 +110,12 @@ def predict(
     output = None if output is not None and str(output) == "-" else output
     direct = texts is not None and output is None and not resume
     _check(json=json, direct=direct, output=output, resume=resume, force=force, form=format_)
+    if not (text or context.meta.get(AFTER_DASHES)):
+        _refuse_files(texts or [])
     thresholds = _thresholds(threshold or [])
     form, packed = _form(format_, output)
+    classifier = load(model, precision=precision, threads=threads)  # before a pipe's first line is waited for
     source = _source(texts, input_, input_format, text_column, id_column, _keep(keep, every=keep_columns))
-    classifier = load(model, precision=precision, threads=threads)
     shape = Shape(
         classifier.labels,
         classifier.limits(thresholds(classifier)),
@@ -129,7 +139,7 @@ def predict(
     if output is None and stdout().is_terminal:
         writer = Shown(writer, form)
     sink = _sink(job, writer, form, output, inputs, packed=packed, resume=resume, force=force)
-    _bulk(job, source, sink, writer, output, json=json)
+    _bulk(job, source, sink, writer, output, json=json, live=output is None and not resume)
     for line in source.notes[len(told) :]:
         note(line)
 
@@ -149,13 +159,15 @@ def _answer(job: Job, texts: list[str], *, json: bool) -> None:
         show(*draw(job, found))
 
 
-def _bulk(job: Job, source: Source, sink: Sink, writer: Writer, output: Path | None, *, json: bool) -> None:
+def _bulk(
+    job: Job, source: Source, sink: Sink, writer: Writer, output: Path | None, *, json: bool, live: bool
+) -> None:
     """Score a source into a sink, and say how it went."""
     from gkiller.cli.predict_output import summary, tell
 
     started = time.perf_counter()
     with _unfinished(sink):
-        outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal)
+        outcome = _run(job, source, sink, writer, quiet=output is None and stdout().is_terminal, live=live)
     seconds = time.perf_counter() - started
     tell(job, outcome, seconds, output)
     if json:
@@ -198,6 +210,17 @@ def _check(
         raise SettingsError("Parquet goes to a file", where="--format", remedy="name it with --output")
     if resume and force:
         raise SettingsError("--resume and --force contradict each other", where="--resume", remedy="give one")
+
+
+def _refuse_files(texts: list[str]) -> None:
+    """Refuse the name of a file that is given as a comment."""
+    for text in texts:
+        if os.path.isfile(text):  # noqa: PTH113  # unlike Path.is_file it takes a text of any length
+            raise SettingsError(
+                f"{text!r} is the name of a file, and would be scored as a comment",
+                where="TEXT",
+                remedy=f"to score what is in it: --input {shlex.quote(text)}; to score its name: --text",
+            )
 
 
 def _thresholds(given: list[str]) -> Callable[[Classifier], dict[str, float]]:
@@ -305,11 +328,11 @@ def _files_read(classifier: Classifier, texts: list[str] | None, path: Path | No
     return read
 
 
-def _run(job: Job, source: Source, sink: Sink, writer: Writer, *, quiet: bool) -> Outcome:
+def _run(job: Job, source: Source, sink: Sink, writer: Writer, *, quiet: bool, live: bool) -> Outcome:
     """Run the job, with a bar unless the output itself goes to the terminal."""
     from gkiller.inference.bulk.job import run
 
     if quiet:
-        return run(job, source, sink, writer)
+        return run(job, source, sink, writer, live=live)
     with progress("scoring") as advance:
-        return run(job, source, sink, writer, advance)
+        return run(job, source, sink, writer, advance, live=live)

@@ -10,14 +10,22 @@ import typer
 INPUT, OUTPUT, MODEL = "Input", "Output", "Model"
 
 TextArgument = Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Comments to score.")]
+TextFlag = Annotated[
+    bool,
+    typer.Option(
+        "--text",
+        help="TEXT is a comment even where a file has that name; so it is after --.",
+        rich_help_panel=INPUT,
+    ),
+]
 InputOption = Annotated[
     Path | None,
     typer.Option(
         "--input",
         "-i",
         metavar="FILE",
-        help="Text with a comment a line, CSV, TSV, JSON Lines or Parquet, also .gz. Without it and without "
-        "TEXT: standard input.",
+        help="Text with a comment a line, CSV, TSV, JSON or Parquet, also .gz, or a pipe; - is standard "
+        "input, which is read without it and without TEXT, too.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -25,7 +33,7 @@ InputFormatOption = Annotated[
     Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"],
     typer.Option(
         "--input-format",
-        help="auto goes by the file's name; on standard input it tells JSON Lines from text.",
+        help="auto goes by the file's name, and on a pipe by the first line.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -34,7 +42,8 @@ TextColumnOption = Annotated[
     typer.Option(
         "--text-column",
         metavar="NAME",
-        help="Column that holds the comment; guessed from usual names when not given.",
+        help="Column that holds the comment; guessed from usual names when not given. a.b names the field b "
+        "within a of JSON and Parquet.",
         rich_help_panel=INPUT,
     ),
 ]

@@ -216,7 +216,7 @@ class DelimitedReader(TextReader):
     def _lines(self) -> Iterator[str]:
         """Yield the physical lines; one that announces the separator comes as a blank one."""
         announced = self._dialect.announced
-        for line in text_lines(self.path, self.name, ""):
+        for line in self.lines(""):
             if announced and line.strip("\r\n"):
                 announced = False
                 yield "\n"
@@ -244,7 +244,7 @@ class DelimitedReader(TextReader):
 
         """
         slots = {name: slot for slot, name in enumerate(self.columns())}
-        yield from in_batches(wanted, self._parsed([slots[name] for name in wanted]))
+        yield from in_batches(wanted, self._parsed([slots[name] for name in wanted]), self.watched())
 
     def _parsed(self, slots: Sequence[int]) -> Iterator[RawRow]:
         records = self._records(Profile(self._header, self._dialect.separator))

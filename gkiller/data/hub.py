@@ -13,7 +13,7 @@ from typing import Any
 
 from gkiller.data.catalogue import KnownSource
 from gkiller.data.labels import CLASS_NAMES
-from gkiller.data.parquet import arrow_batch
+from gkiller.data.parquet import arrow_batches
 from gkiller.data.parts import SPLIT_ALIASES, Part
 from gkiller.data.rows import BATCH_ROWS, RawBatch
 from gkiller.errors import DataError, FormatError, HubUnavailableError, SourceNotFoundError
@@ -75,11 +75,11 @@ class HubReader:
         row = 1
         with hub_faults(self.name):
             for table in self._dataset.with_format("arrow").iter(batch_size=BATCH_ROWS // 4):
-                batch = arrow_batch(table, wanted, row)
-                for name, values in classes.items():
-                    if values:
-                        batch.columns[name] = [values.get(value, value) for value in batch.columns[name]]
-                yield batch
+                for batch in arrow_batches(table, wanted, row):
+                    for name, values in classes.items():
+                        if values:
+                            batch.columns[name] = [values.get(value, value) for value in batch.columns[name]]
+                    yield batch
                 row += table.num_rows
 
     def _class_values(self, column: str) -> dict[Any, str]:

@@ -14,6 +14,7 @@ from gkiller.data.dataset import SPLIT_NAMES, Dataset, Split
 from gkiller.data.labels import UNKNOWN
 from gkiller.data.load import load_dataset
 from gkiller.data.sources import resolve_sources
+from gkiller.data.spool import is_pipe
 from gkiller.errors import EmptyDataError, SettingsError, did_you_mean
 from gkiller.settings import DataSettings
 
@@ -62,7 +63,8 @@ def load_labelled(
     if split is not None and split not in (*SPLIT_NAMES, ALL):
         names = (*SPLIT_NAMES, ALL)
         raise SettingsError(f"unknown split {split!r}", where="--split", remedy=did_you_mean(split, names))
-    single = whole_file and Path(settings.source).expanduser().is_file()
+    file = Path(settings.source).expanduser().is_file() or is_pipe(settings.source)
+    single = whole_file and file
     if single and split in (None, ALL):
         dataset, rows = _whole_file(settings, progress)
         return Labelled(dataset, rows, ALL)

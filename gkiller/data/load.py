@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from gkiller.data.dataset import SPLIT_NAMES, Dataset, Split
 from gkiller.data.labels import UNKNOWN, canonical_name, label_problem
 from gkiller.data.prepare import prepare
 from gkiller.data.sources import resolve_sources
+from gkiller.data.spool import is_pipe
 from gkiller.data.store import (
     FORMAT,
     FORMAT_VERSION,
@@ -91,6 +93,10 @@ def check_settings(settings: DataSettings, manifest: dict[str, Any]) -> None:
 
 
 def _load_cached(settings: DataSettings, cache: Path, progress: Progress | None) -> Dataset:
+    if is_pipe(settings.source):  # what is in it is not known before it is read, once
+        with TemporaryDirectory(prefix="gkiller-data-") as place:
+            prepare(settings, Path(place) / "data", progress=progress)
+            return read_prepared(Path(place) / "data")
     folder = cache / _cache_key(settings)
     if (folder / MANIFEST_NAME).is_file():
         try:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from gkiller.data.names import refuse_repeated
-from gkiller.data.rows import BATCH_BYTES, BATCH_ROWS, RawBatch
+from gkiller.data.rows import BATCH_BYTES, RawBatch
+from gkiller.data.spool import copy_bounded
 from gkiller.data.textfile import readable
 from gkiller.errors import EmptyDataError, FormatError
+
+_MOST_ROWS, _LEAST_ROWS = 64, 8
+_DECODED_BYTES = 256 << 20
+_MOST_RATIO = 100
 
 
 def arrow_values(column: Any) -> list[Any]:
@@ -63,20 +67,51 @@ def kept_type(kind: Any) -> Any:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def arrow_batch(table: Any, wanted: Sequence[str], first_row: int, scalars: Collection[str] = ()) -> RawBatch:
-    """Return a pyarrow table or record batch as raw rows numbered from ``first_row``.
+def arrow_batches(
+    table: Any, wanted: Sequence[str], first_row: int, scalars: Collection[str] = ()
+) -> Iterator[RawBatch]:
+    """Yield a pyarrow table or record batch as raw rows, in batches of bounded size.
 
     Args:
-        table: the rows.
-        wanted: names of columns.
+        table: its columns may be structs; ``a.b`` names the field ``b`` of the column ``a``.
+        wanted: names of columns and fields.
         first_row: number of the first row.
-        scalars: those of the columns whose values are wanted as :func:`arrow_scalars`.
-
+        scalars: those of them whose values are wanted as :func:`arrow_scalars`.
     """
-    columns = {
-        name: (arrow_scalars if name in scalars else arrow_values)(table.column(name)) for name in wanted
-    }
-    return RawBatch(rows=list(range(first_row, first_row + table.num_rows)), columns=columns)
+    step = max(1, table.num_rows * BATCH_BYTES // max(table.nbytes, BATCH_BYTES))
+    for start in range(0, table.num_rows, step):
+        part = table.slice(start, step)
+        columns = {
+            name: (arrow_scalars if name in scalars else arrow_values)(_picked(part, name)) for name in wanted
+        }
+        rows = list(range(first_row + start, first_row + start + part.num_rows))
+        yield RawBatch(rows=rows, columns=columns)
+
+
+def _picked(table: Any, name: str) -> Any:
+    """Return a column, or a field of a column of structs."""
+    import pyarrow.compute as pc
+
+    if name in table.schema.names:
+        return table.column(name)
+    head, _, rest = name.partition(".")
+    column = table.column(head)
+    while rest:
+        names = [field.name for field in column.type]
+        head, _, after = (rest, "", "") if rest in names else rest.partition(".")
+        column, rest = pc.struct_field(column, head), after
+    return column
+
+
+def _paths(fields: Iterable[Any], prefix: str = "") -> Iterator[str]:
+    """Yield the names of columns; in the place of one of structs, the paths to its fields."""
+    import pyarrow as pa
+
+    for field in fields:
+        if pa.types.is_struct(field.type) and field.type.num_fields:
+            yield from _paths(field.type, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
 
 
 class ParquetReader:
@@ -100,7 +135,7 @@ class ParquetReader:
         self.scalars: frozenset[str] = frozenset()
         self.types: dict[str, Any] = {}
         self._columns: list[str] = []
-        self._batch_rows = BATCH_ROWS
+        self._batch_rows = _LEAST_ROWS
 
     def columns(self) -> list[str]:
         """Return the column names, and learn the number of rows.
@@ -112,10 +147,11 @@ class ParquetReader:
         if self._columns:
             return self._columns
         with self._file() as file:
-            names = list(file.schema_arrow.names)
+            names = list(_paths(file.schema_arrow))
             self.total = file.metadata.num_rows
             self.types = dict(zip(names, map(kept_type, file.schema_arrow.types), strict=True))
             self._batch_rows = _batch_rows(file.metadata)
+            _check_ratio(file.metadata, self.name)
         if not self.total:
             raise EmptyDataError("the file has no rows", where=self.name, remedy="give a file with rows")
         refuse_repeated(names, "the file", self.name)
@@ -133,7 +169,7 @@ class ParquetReader:
         row = 1
         with self._file() as file:
             for table in file.iter_batches(batch_size=self._batch_rows, columns=list(wanted)):
-                yield arrow_batch(table, wanted, row, self.scalars)
+                yield from arrow_batches(table, wanted, row, self.scalars)
                 row += table.num_rows
 
     @contextmanager
@@ -141,7 +177,7 @@ class ParquetReader:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with readable(self.name), _unpacked(self.path) as path:
+        with readable(self.name), _unpacked(self.path, self.name) as path:
             if path.stat().st_size == 0:
                 raise EmptyDataError("the file is empty", where=self.name, remedy="give a file with rows")
             try:
@@ -156,22 +192,44 @@ class ParquetReader:
 
 
 def _batch_rows(metadata: Any) -> int:
-    """Return how many rows to decode at once so that a batch stays near ``BATCH_BYTES``."""
-    size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    per_row = max(1, size // max(1, metadata.num_rows))
-    return int(min(BATCH_ROWS, max(1, BATCH_BYTES // per_row)))
+    """Return how many rows to decode at once.
+
+    Decoded rows may be far larger than the file says: a dictionary holds a long text once for many rows. No
+    text is longer than its column in a row group, so few rows are decoded at once where that is long.
+    """
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    longest = max((group.total_byte_size for group in groups), default=0)
+    return int(min(_MOST_ROWS, max(_LEAST_ROWS, _DECODED_BYTES // max(1, longest))))
+
+
+def _check_ratio(metadata: Any, name: str) -> None:
+    """Refuse a column that is packed far more tightly than text can be: a page is unpacked as a whole."""
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        for j in range(group.num_columns):
+            column = group.column(j)
+            plain, packed = column.total_uncompressed_size, column.total_compressed_size
+            if plain > _DECODED_BYTES and plain > _MOST_RATIO * max(1, packed):
+                raise FormatError(
+                    f"{packed:,} bytes of column {column.path_in_schema!r} unpack to {plain:,} bytes",
+                    where=f"{name}, row group {i + 1:,}",
+                    remedy="check where the file is from, or write it again with smaller row groups",
+                )
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
+def _unpacked(path: Path, name: str) -> Iterator[Path]:
     """Yield a path whose content is not compressed as a whole."""
     if path.suffix.lower() != ".gz":
-        yield path
-        return
+        with path.open("rb") as stream:
+            packed_inside = stream.read(2) == b"\x1f\x8b"
+        if not packed_inside:
+            yield path
+            return
     with tempfile.TemporaryDirectory(prefix="gkiller-") as folder:
         plain = Path(folder) / "unpacked.parquet"
-        with gzip.open(path, "rb") as packed, plain.open("wb") as target:
-            shutil.copyfileobj(packed, target, 1 << 20)
+        with gzip.open(path, "rb") as packed:
+            copy_bounded(cast(BinaryIO, packed), plain, name)
         yield plain
 
 

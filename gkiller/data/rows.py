@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -76,8 +76,16 @@ class RawRow(NamedTuple):
     fault: BadRowError | None = None
 
 
-def in_batches(wanted: Sequence[str], rows: Iterable[RawRow]) -> Iterator[RawBatch]:
-    """Put rows together to batches of bounded size."""
+def in_batches(
+    wanted: Sequence[str], rows: Iterable[RawRow], waiting: Callable[[], bool] | None = None
+) -> Iterator[RawBatch]:
+    """Put rows together to batches of bounded size.
+
+    Args:
+        wanted: names of the columns.
+        rows: their values.
+        waiting: whether the next row has not come yet; the rows so far are handed on then.
+    """
     batch, size = RawBatch(columns={name: [] for name in wanted}), 0
     for row in rows:
         if row.fault is not None:
@@ -88,7 +96,8 @@ def in_batches(wanted: Sequence[str], rows: Iterable[RawRow]) -> Iterator[RawBat
         if row.line is not None:
             batch.lines.append(row.line)
         size += row.size
-        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
+        full = len(batch) >= BATCH_ROWS or size >= BATCH_BYTES
+        if full or (waiting is not None and waiting()):
             yield batch
             batch, size = RawBatch(columns={name: [] for name in wanted}), 0
     if len(batch):

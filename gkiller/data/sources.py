@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -15,7 +16,9 @@ from gkiller.data.hub import hub_parts
 from gkiller.data.jsonl import JsonLinesReader
 from gkiller.data.parquet import ParquetReader
 from gkiller.data.parts import SPLIT_ALIASES, Part
-from gkiller.data.textfile import readable
+from gkiller.data.sniff import sniff
+from gkiller.data.spool import STDIN, is_pipe, keep_until_gone, open_pipe, spool
+from gkiller.data.textfile import readable, text_lines
 from gkiller.errors import FormatError, SourceNotFoundError, did_you_mean, nearest
 
 _FORMATS = {
@@ -116,7 +119,7 @@ def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder_parts(path, source, notes)
-    if path.exists():
+    if path.exists() or is_pipe(source):
         return [_file_part(path, source, "train")]
     known = find_known(source)
     if known is not None:
@@ -129,7 +132,7 @@ def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:
 
 def _resolve_split(source: str, split: str, revision: str | None, notes: list[str]) -> list[Part]:
     path = Path(source).expanduser()
-    if path.is_file():
+    if path.is_file() or is_pipe(source):
         return [_file_part(path, source, split)]
     parts = [part for part in _resolve(source, revision, notes) if part.split == split]
     if not parts:
@@ -147,7 +150,35 @@ def _is_hub_name(source: str, path: Path) -> bool:
 
 
 def _file_part(path: Path, name: str, split: str) -> Part:
-    suffix = data_suffix(path)
+    if is_pipe(name):
+        return _pipe_part(name, split)
+    return _regular_part(path, name, split, data_suffix(path))
+
+
+def _pipe_part(name: str, split: str) -> Part:
+    """Return the part of a pipe, copied to a temporary file that goes when the part's reader does."""
+    stream, path = open_pipe(name), Path(name)
+    shown = STDIN if name == "-" else name
+    try:
+        copy = spool(stream, shown)
+    finally:
+        if name != "-":
+            stream.close()
+    try:
+        form = sniff(copy, shown)
+        first = next(text_lines(copy, shown, "\n"), "") if form == "txt" else ""
+        suffix = data_suffix(path) or {"txt": ".tsv" if "\t" in first else ".csv"}.get(form, f".{form}")
+        part = _regular_part(copy, shown, split, suffix)
+    except BaseException:
+        shutil.rmtree(copy.parent, ignore_errors=True)
+        raise
+    keep_until_gone(part.reader, copy)
+    part.stem = "stdin" if name == "-" else path.name.split(".")[0] or "row"
+    part.reader.notes.append(f"{shown}: a pipe, copied to a temporary file and read as {part.info['format']}")
+    return part
+
+
+def _regular_part(path: Path, name: str, split: str, suffix: str) -> Part:
     if not path.is_file():
         raise FormatError("this is not a regular file", where=name, remedy="write it to a file first")
     reader: DelimitedReader | JsonLinesReader | ParquetReader

@@ -6,23 +6,29 @@ they stand in can be named or skipped instead of the whole file being lost.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from gkiller.data.replay import replayable
 from gkiller.data.rows import MAX_LINE_CHARACTERS
 from gkiller.errors import DataError, EmptyDataError, EncodingError, FormatError, SourceNotFoundError
 
 _PEEK = 4096
+_PIECE = 1 << 16
+_MOST_LINES = 64
+_GZIP = b"\x1f\x8b"
 _NUL_SHARE = 0.2
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MAGIC = {
-    b"\x1f\x8b": ("gzip data", "add .gz to its name, or unpack it"),
+    _GZIP: ("gzip data within gzip data", "unpack it once"),
     b"PAR1\x15": ("a Parquet file", "name it .parquet"),
     b"PK\x03\x04": ("a zip or Excel file", "unpack it, or export it as CSV in UTF-8"),
     b"\xd0\xcf\x11\xe0": ("an old Excel file", "export it as CSV in UTF-8"),
@@ -44,6 +50,20 @@ class TextReader:
         self.path = path
         self.name = name
         self.notes: list[str] = []
+        self._open: Lines | None = None
+
+    def lines(self, newline: str) -> Lines:
+        """Begin to read the lines."""
+        self._open = Lines(self.path, self.name, newline)
+        return self._open
+
+    def waiting(self) -> bool:
+        """Whether the next row has not come yet, and reading it would block; never so for a file."""
+        return self._open is not None and self._open.waiting()
+
+    def watched(self) -> Callable[[], bool] | None:
+        """Return `waiting` where it may ever be so."""
+        return self.waiting if replayable(self.path) is not None else None
 
 
 @contextmanager
@@ -80,10 +100,25 @@ def readable(name: str) -> Iterator[None]:
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """Open a file for reading, through gzip when its name ends in ``.gz``."""
-    if path.suffix.lower() == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return path.open("rb")
+    """Open a file for reading, through gzip when its name ends in ``.gz`` or its first bytes say so."""
+    stream = path.open("rb")
+    if path.suffix.lower() != ".gz" and not stream.peek(2).startswith(_GZIP):
+        return stream
+    if replayable(path) is not None:
+        return cast(BinaryIO, gzip.open(stream, "rb"))
+    stream.close()
+    return cast(BinaryIO, gzip.open(path, "rb"))
+
+
+def read_head(stream: BinaryIO) -> bytes:
+    """Return the first bytes of a stream: what one read gives, or more while it is white space alone."""
+    head = b""
+    while len(head) < _PEEK and not head.removeprefix(codecs.BOM_UTF8).strip():
+        piece = cast(io.BufferedReader, stream).read1(_PEEK - len(head))
+        if not piece:
+            break
+        head += piece
+    return head
 
 
 def check_text(path: Path, name: str, *, empty: bool = False) -> None:
@@ -102,8 +137,8 @@ def check_text(path: Path, name: str, *, empty: bool = False) -> None:
 
     """
     with readable(name), open_bytes(path) as stream:
-        head = stream.read(_PEEK)
-    if not head.removeprefix(b"\xef\xbb\xbf").strip():
+        head = read_head(stream)
+    if not head.removeprefix(codecs.BOM_UTF8).strip():
         if len(head) < _PEEK and not empty:
             raise EmptyDataError("the file is empty", where=name, remedy="give a file with a header and rows")
         return
@@ -118,28 +153,113 @@ def check_text(path: Path, name: str, *, empty: bool = False) -> None:
         )
 
 
-def text_lines(path: Path, name: str, newline: str) -> Iterator[str]:
-    r"""Yield the lines of a text file, with their line ends.
+class Lines:
+    r"""The lines of a text file, with their line ends.
 
     Args:
         path: the file.
         name: how messages name it.
         newline: ``""`` to end lines at ``\n``, ``\r`` and ``\r\n``, or ``"\n"`` for that alone.
+    """
+
+    def __init__(self, path: Path, name: str, newline: str) -> None:
+        self._path = path
+        self._name = name
+        self._newline = newline
+        self._lines: deque[bytes] = deque()
+        self._rest = bytearray()
+        self._pieces = byte_pieces(path, name)
+        self._ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the lines.
+
+        Raises:
+            DataError: the file cannot be read, or a line has no end.
+        """
+        lines = self._lines
+        while lines or self._fill():
+            while lines:
+                yield lines.popleft().decode("utf-8", "surrogateescape")
+
+    def waiting(self) -> bool:
+        """Whether the next line has not come yet, and reading it would block; never so for a file."""
+        pipe = replayable(self._path)
+        if pipe is None:
+            return False
+        while not self._whole():
+            if self._ended:
+                return False
+            if pipe.blocked():
+                return True
+            self._fill()
+        return False
+
+    def _whole(self) -> bool:
+        """Whether a line has come; where quoted fields may hold line ends, a line with its quotes closed."""
+        if self._newline == "\n" or len(self._lines) > _MOST_LINES:
+            return bool(self._lines)
+        quotes = 0
+        for line in self._lines:
+            quotes += line.count(b'"')
+            if quotes % 2 == 0:
+                return True
+        return False
+
+    def _fill(self) -> bool:
+        """Read until another line has come; return False at the end."""
+        if self._ended:
+            return False
+        piece = next(self._pieces, b"")
+        if not piece:
+            self._ended = True
+            if self._rest:
+                self._lines.extend(self._split(bytes(self._rest)))
+            return bool(self._lines)
+        held = len(self._rest)
+        self._rest += piece
+        end = self._rest.rfind(b"\n", held) + 1
+        if self._newline == "" and not end:  # a \r at the end may be half of a \r\n
+            end = self._rest.rfind(b"\r", max(0, held - 1), len(self._rest) - 1) + 1
+        if end:
+            self._lines.extend(self._split(bytes(self._rest[:end])))
+            del self._rest[:end]
+        if len(self._rest) >= MAX_LINE_CHARACTERS:
+            raise FormatError(
+                f"a line has over {MAX_LINE_CHARACTERS:,} bytes",
+                where=self._name,
+                remedy="check that this is a text file with a row per line",
+            )
+        return True
+
+    def _split(self, data: bytes) -> list[bytes]:
+        if self._newline == "":
+            return data.splitlines(keepends=True)
+        return io.BytesIO(data).readlines()
+
+
+def byte_pieces(path: Path, name: str) -> Iterator[bytes]:
+    """Yield a file's bytes as they come, unpacked and without a BOM.
 
     Raises:
-        DataError: the file cannot be read, or a line has no end.
-
+        DataError: the file cannot be read.
     """
-    with readable(name), open_bytes(path) as binary:
-        text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
-        for line in iter(partial(text.readline, MAX_LINE_CHARACTERS), ""):
-            if len(line) >= MAX_LINE_CHARACTERS:
-                raise FormatError(
-                    f"a line has over {MAX_LINE_CHARACTERS:,} characters",
-                    where=name,
-                    remedy="check that this is a text file with a row per line",
-                )
-            yield line
+    with readable(name), open_bytes(path) as stream:
+        read1 = cast(io.BufferedReader, stream).read1
+        head = read1(_PIECE)
+        while head and head != codecs.BOM_UTF8 and codecs.BOM_UTF8.startswith(head):
+            more = read1(_PIECE)
+            head += more
+            if not more:
+                break
+        if head := head.removeprefix(codecs.BOM_UTF8):
+            yield head
+        yield from iter(partial(read1, _PIECE), b"")
+
+
+def text_lines(path: Path, name: str, newline: str) -> Iterator[str]:
+    """Yield the lines of a text file; see `Lines`."""
+    yield from Lines(path, name, newline)
 
 
 def encoding_problem(text: str) -> str:

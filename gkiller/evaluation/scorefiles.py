@@ -18,6 +18,7 @@ from gkiller.data.clean import fold_text
 from gkiller.data.names import ID_NAMES, TEXT_NAMES
 from gkiller.data.rows import place
 from gkiller.data.sources import data_suffix, resolve_sources
+from gkiller.data.spool import is_pipe
 from gkiller.errors import (
     ColumnError,
     LabelMismatchError,
@@ -95,7 +96,7 @@ class ScoreFile:
 def is_score_file(name: str) -> bool:
     """Whether a name is that of a file of scores, there or not, rather than of a model."""
     path = Path(name).expanduser()
-    return path.is_file() or (bool(data_suffix(path)) and not path.is_dir())
+    return path.is_file() or is_pipe(name) or (bool(data_suffix(path)) and not path.is_dir())
 
 
 def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
@@ -116,7 +117,9 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     """
     part = _part(name, "score file")
     columns = part.reader.columns()
-    nested = "scores" in columns and part.info.get("format") == "JSON Lines"
+    nested = (
+        any(name.split(".")[0] == "scores" for name in columns) and part.info.get("format") == "JSON Lines"
+    )
     found = {label: f"score_{label}" if f"score_{label}" in columns else label for label in labels}
     named = {label: column for label, column in found.items() if column in columns}
     has_flags = "flags" in columns
@@ -255,7 +258,7 @@ def join(records: Records, split: Split) -> tuple[IntArray, str]:
 
 def _part(name: str, what: str) -> Part:
     path = Path(name).expanduser()
-    if not path.is_file():
+    if not path.is_file() and not is_pipe(name):
         raise SourceNotFoundError(f"there is no such {what}", where=name, remedy="check the path")
     return resolve_sources([name]).parts[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Reversible, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Reversible, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,7 +260,11 @@ class Classifier:
         ]
 
     def stream(
-        self, chunks: Iterable[tuple[Key, Sequence[str]]], *, long_text: LongText = "window"
+        self,
+        chunks: Iterable[tuple[Key, Sequence[str]]],
+        *,
+        long_text: LongText = "window",
+        due: Callable[[Key], bool] | None = None,
     ) -> Iterator[tuple[Key, Scored]]:
         """Score chunks of comments one after the other, in bounded memory.
 
@@ -270,6 +274,7 @@ class Classifier:
         Args:
             chunks: pairs of anything and some comments; up to two are read ahead.
             long_text: as in `predict`.
+            due: whether a chunk's scores are wanted before another is read, as that may take long.
 
         Yields:
             The first of each pair, and its comments' scores; also of those before a chunk that fails.
@@ -285,7 +290,7 @@ class Classifier:
             )
         waiting: deque[tuple[Key, _Work]] = deque()
         try:
-            yield from self._stream(chunks, long_text, waiting)
+            yield from self._stream(chunks, long_text, due, waiting)
         finally:  # its caller may have stopped
             for _, work in waiting:
                 work.stop()
@@ -294,6 +299,7 @@ class Classifier:
         self,
         chunks: Iterable[tuple[Key, Sequence[str]]],
         long_text: LongText,
+        due: Callable[[Key], bool] | None,
         waiting: deque[tuple[Key, _Work]],
     ) -> Iterator[tuple[Key, Scored]]:
         source, fault = iter(chunks), None
@@ -307,7 +313,8 @@ class Classifier:
                 fault = error
                 break
             waiting.append((key, work))
-            if len(waiting) >= _AHEAD:
+            keep = 0 if due is not None and due(key) else _AHEAD - 1
+            while len(waiting) > keep:
                 done, work = waiting.popleft()
                 yield done, work.result()
         for done, work in waiting:

@@ -51,7 +51,7 @@ def transfer_texts(settings: Settings, dataset: Dataset) -> dict[int, str]:
         raise FormatError(error.what, where=error.where, remedy=remedy) from error
     seen = {fold_text(text) for split in dataset.splits.values() for text in split.texts} | {""}
     found: dict[int, str] = {}
-    for row in source.rows():
+    for row in filter(None, source.rows()):
         if row.fault is not None:
             if settings.data.on_error == "refuse":
                 raise row.fault

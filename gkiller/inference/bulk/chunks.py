@@ -1,4 +1,8 @@
-"""Rows in chunks, whose limits depend on the rows alone: a resumed job meets the same ones."""
+"""Rows in chunks.
+
+Their limits depend on the rows alone, so that a resumed job meets the same ones; only where rows are answered
+as they come does a chunk end early.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ class Chunk:
         kept: values of their other columns, where any are kept.
         skipped: bad rows, as messages.
         digest: SHA-256 of every good row up to the last, in hex.
+        due: whether its answers, and all before, are due now, as the next row has not come yet.
     """
 
     first: int
@@ -37,29 +42,40 @@ class Chunk:
     kept: list[tuple[Any, ...]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     digest: str = ""
+    due: bool = False
 
 
-def chunked(rows: Iterator[Row], size: int, on_error: OnError) -> Iterator[Chunk]:
+def chunked(
+    rows: Iterator[Row | None], size: int, on_error: OnError, *, live: bool = False
+) -> Iterator[Chunk]:
     """Divide rows into chunks of ``size``, or less when their comments are long.
 
     Args:
-        rows: in order, numbered from 1 without gaps.
+        rows: in order, numbered from 1 without gaps; None says that the next one has not come yet.
         size: most rows of a chunk.
         on_error: "fail" raises a bad row's error (earlier chunks are handed on by then), "skip" leaves the
             row out.
+        live: whether a chunk, be it without a row, ends where the next row has not come yet.
 
     Raises:
         GkillerError: a bad row, with "fail".
     """
     seen = hashlib.sha256()
     chunk: Chunk | None = None
-    characters = 0
+    characters, last = 0, 0
     for row in rows:
+        if row is None:
+            if live and last:
+                chunk = chunk or Chunk(last + 1, last)
+                chunk.due = True
+                yield _closed(chunk, seen)
+                chunk = None
+            continue
         if row.fault is not None and on_error == "fail":
             raise row.fault
         if chunk is None:
             chunk, characters = Chunk(row.number), 0
-        chunk.last = row.number
+        chunk.last = last = row.number
         if row.fault is not None:
             chunk.skipped.append(f"{row.fault.where}: {row.fault.what}")
         else:

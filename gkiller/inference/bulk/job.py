@@ -83,7 +83,15 @@ class Outcome:
     examples: tuple[str, ...]
 
 
-def run(job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress | None = None) -> Outcome:
+def run(
+    job: Job,
+    source: Source,
+    sink: Sink,
+    writer: Writer,
+    progress: Progress | None = None,
+    *,
+    live: bool = False,
+) -> Outcome:
     """Score every row of a source, in order.
 
     Args:
@@ -92,6 +100,7 @@ def run(job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress
         sink: where the output goes; it says whether an earlier job is gone on with.
         writer: the output's format.
         progress: called after every chunk.
+        live: whether rows from a pipe are answered as they come; else chunks depend on the rows alone.
 
     Raises:
         DataError: the source is broken, or a row is bad and bad rows are not skipped.
@@ -102,9 +111,9 @@ def run(job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress
     with contextlib.closing(sink):
         before = sink.begin()
         mark, examples = before, list[str]()
-        todo = _after(chunked(source.rows(), job.chunk_rows, job.on_error), before, sink)
+        todo = _after(chunked(source.rows(), job.chunk_rows, job.on_error, live=live), before, sink)
         pairs = ((chunk, chunk.texts) for chunk in todo)
-        for chunk, scored in job.classifier.stream(pairs, long_text=job.long_text):
+        for chunk, scored in job.classifier.stream(pairs, long_text=job.long_text, due=_due):
             found = list(answers(chunk, scored, job.shape))
             if job.explain:
                 found = [_explained(job.classifier, answer) for answer in found]
@@ -115,6 +124,10 @@ def run(job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress
                 progress(chunk.last, source.total)
         sink.finish()
     return Outcome(mark, before.rows, tuple(examples))
+
+
+def _due(chunk: Chunk) -> bool:
+    return chunk.due
 
 
 def _after(chunks: Iterator[Chunk], before: Mark, sink: Sink) -> Iterator[Chunk]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
-from gkiller.data.textfile import TextReader, check_text, text_lines
+from gkiller.data.textfile import TextReader, check_text
 from gkiller.errors import RowError
 
 
@@ -27,10 +27,10 @@ class LinesReader(TextReader):
         Raises:
             DataError: the file cannot be read.
         """
-        yield from in_batches(wanted, self._parsed())
+        yield from in_batches(wanted, self._parsed(), self.watched())
 
     def _parsed(self) -> Iterator[RawRow]:
-        for number, line in enumerate(text_lines(self.path, self.name, "\n"), start=1):
+        for number, line in enumerate(self.lines("\n"), start=1):
             text = line.removesuffix("\n").removesuffix("\r")
             if len(text) <= MAX_FIELD_CHARACTERS:
                 yield RawRow(number, None, [text], len(text))

@@ -10,13 +10,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
+from gkiller.data.jsonl import JsonLinesReader
 from gkiller.data.names import ID_NAMES, TEXT_NAMES, need_header
+from gkiller.data.replay import Replayable
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, RawBatch, Reader, place
-from gkiller.data.textfile import encoding_error, text_lines
+from gkiller.data.sniff import json_layout, sniff
+from gkiller.data.spool import STDIN, is_pipe, keep_until_gone, open_pipe, spool
+from gkiller.data.textfile import TextReader, encoding_error
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
 from gkiller.inference.bulk.keeping import Keep, Kept, kept_columns, refuse_keep
 from gkiller.inference.bulk.lines import LinesReader
-from gkiller.inference.bulk.stdin import Replayable
 
 InputFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"]
 _SUFFIXES: dict[str, InputFormat] = {
@@ -29,7 +32,7 @@ _SUFFIXES: dict[str, InputFormat] = {
     ".json": "jsonl",
     ".parquet": "parquet",
 }
-_STDIN = "(standard input)"
+_TITLES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet"}
 _SKIP = "mend the row, or skip such rows with --on-error skip"
 
 
@@ -50,7 +53,7 @@ class Source:
     Attributes:
         name: how messages name it.
         has_ids: whether rows have ids of their own.
-        rows: begins to read; a source is read once.
+        rows: begins to read; a source is read once. None among them says that the next one has not come yet.
         total: number of rows, where it is known before reading.
         notes: what was decided and the user should know; reading to the end may add to them.
         kept: names of the columns that each row's kept values are of.
@@ -59,7 +62,7 @@ class Source:
 
     name: str
     has_ids: bool
-    rows: Callable[[], Iterator[Row]]
+    rows: Callable[[], Iterator[Row | None]]
     total: int | None = None
     notes: list[str] = field(default_factory=list)
     kept: tuple[str, ...] = ()
@@ -69,7 +72,7 @@ class Source:
 def from_texts(texts: Sequence[str]) -> Source:
     """Return comments as a source."""
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Row | None]:
         for number, text in enumerate(texts, start=1):
             yield Row(number, text, None)
 
@@ -85,7 +88,9 @@ def from_file(
     id_column: str | None = None,
     keep: Keep = (),
 ) -> Source:
-    """Return a file as a source: text with a comment a line, CSV, TSV, JSON Lines or Parquet, also ``.gz``.
+    """Return a file as a source: text with a comment a line, CSV, TSV, JSON or Parquet, also ``.gz``.
+
+    A pipe, a device and ``-`` for standard input are read in one pass; see `from_stream`.
 
     Args:
         path: the file.
@@ -98,19 +103,31 @@ def from_file(
     Raises:
         DataError: it cannot be read, is empty or of an unknown format, or has no such column.
     """
+    pipe = is_pipe(path)
     if form == "auto":
         suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
         if suffixes and suffixes[-1] == ".gz":
             suffixes.pop()
         known = _SUFFIXES.get(suffixes[-1]) if suffixes else None
-        if known is None:
+        if known is None and not pipe:
             raise FormatError(
                 f"unknown file format {''.join(path.suffixes[-2:]) or '(no suffix)'}",
                 where=name,
                 remedy=f"gkiller reads {', '.join(_SUFFIXES)}, each also with .gz; else name the format with "
                 "--input-format",
             )
-        form = known
+        form = known or "auto"
+    if pipe:
+        owned = str(path) != "-"
+        return from_stream(
+            open_pipe(path),
+            form,
+            name=name if owned else STDIN,
+            owned=owned,
+            text_column=text_column,
+            id_column=id_column,
+            keep=keep,
+        )
     return _source(_reader(path, name, form), form, text_column, id_column, keep)
 
 
@@ -118,6 +135,8 @@ def from_stream(
     stream: BinaryIO,
     form: InputFormat = "auto",
     *,
+    name: str = STDIN,
+    owned: bool = False,
     text_column: str | None = None,
     id_column: str | None = None,
     keep: Keep = (),
@@ -125,9 +144,10 @@ def from_stream(
     """Return a stream as a source.
 
     Args:
-        stream: bytes that can be read once.
-        form: its format; "auto" takes it as JSON Lines when its first line that is not blank is a JSON
-            object, else as text with a comment a line.
+        stream: bytes that can be read once, also packed with gzip.
+        form: its format; "auto" goes by the first line: see `gkiller.data.sniff.sniff`.
+        name: how messages name it.
+        owned: whether it is closed when the source is not used any more.
         text_column: column of the comment, guessed when not named.
         id_column: column of the id, guessed when not named.
         keep: other columns whose values are handed on; None means all.
@@ -135,22 +155,22 @@ def from_stream(
     Raises:
         DataError: as for :func:`from_file`.
     """
-    if form == "parquet":
-        raise FormatError(
-            "Parquet cannot be read from standard input", where=_STDIN, remedy="name the file with --input"
-        )
-    replay = Replayable(stream)
+    replay = Replayable(stream, owned=owned)
     path = cast(Path, replay)
     notes = []
     if form == "auto":
-        form = _looks(path)
-        if form == "jsonl":
-            notes.append("standard input is read as JSON Lines (--input-format txt reads it as text)")
-    source = _source(_reader(path, _STDIN, form), form, text_column, id_column, keep)
+        form = sniff(path, name)
+        if form != "txt":
+            where = "standard input" if name == STDIN else name
+            title = "JSON" if form == "jsonl" and json_layout(path, name) != "lines" else _TITLES[form]
+            notes.append(f"{where} is read as {title} (--input-format txt reads it as text)")
+    if form == "parquet":
+        return _spooled(replay, name, text_column, id_column, keep, notes)
+    source = _source(_reader(path, name, form), form, text_column, id_column, keep)
     source.notes[:0] = notes
     begin = source.rows
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Row | None]:
         found = begin()
         first = next(found, None)  # the file is open now
         replay.release()
@@ -162,24 +182,30 @@ def from_stream(
     return source
 
 
-def _looks(path: Path) -> InputFormat:
-    import json
-
-    line = next((line for line in text_lines(path, _STDIN, "\n") if not line.isspace()), "")
-    if not line.lstrip().startswith("{"):
-        return "txt"
-    try:
-        return "jsonl" if isinstance(json.loads(line), dict) else "txt"
-    except (ValueError, RecursionError):
-        return "txt"
+def _spooled(
+    replay: Replayable,
+    name: str,
+    text_column: str | None,
+    id_column: str | None,
+    keep: Keep,
+    notes: list[str],
+) -> Source:
+    """Return Parquet from a stream, copied to a temporary file, as its end has to be read first."""
+    _need_pyarrow(name)
+    stream = replay.open()
+    replay.release()
+    path = spool(stream, name)
+    reader = _reader(path, name, "parquet")
+    keep_until_gone(reader, path)
+    source = _source(reader, "parquet", text_column, id_column, keep)
+    source.notes[:0] = [*notes, f"{name}: copied to a temporary file, as Parquet is not read in one pass"]
+    return source
 
 
 def _reader(path: Path, name: str, form: str) -> Reader:
     if form == "txt":
         return LinesReader(path, name)
     if form == "jsonl":
-        from gkiller.data.jsonl import JsonLinesReader
-
         return JsonLinesReader(path, name)
     if form == "parquet":
         from gkiller.data.parquet import ParquetReader
@@ -221,12 +247,16 @@ def _source(reader: Reader, form: str, text_column: str | None, id_column: str |
 
     told = len(reader.notes)
 
-    def rows() -> Iterator[Row]:
+    waiting = reader.watched() if isinstance(reader, TextReader) else None
+
+    def rows() -> Iterator[Row | None]:
         wanted = list(dict.fromkeys([text, *filter(None, [identifier]), *kept.wanted]))
         for batch in reader.batches(wanted):
             for position in range(len(batch)):
                 row = _row(batch, position, reader.name, form, text, identifier)
                 yield kept.add(row, batch, position) if kept.wanted else row
+            if waiting is not None and waiting():
+                yield None
         source.notes += reader.notes[told:]
 
     notes = [*notes, *reader.notes]
@@ -241,6 +271,8 @@ def _columns(
     names = reader.columns()
     if form in ("csv", "tsv"):
         need_header(names, (text_column, id_column), f"{reader.name}, line 1")
+    if isinstance(reader, JsonLinesReader) and not _enough(names, text_column, id_column):
+        names = reader.more_columns()
     for column, flag in ((text_column, "--text-column"), (id_column, "--id-column")):
         if column is not None and column not in names:
             raise ColumnError(
@@ -266,6 +298,13 @@ def _columns(
         id_column = next((lower[usual] for usual in ID_NAMES if usual in lower), None)
         id_column = None if id_column == text_column else id_column
     return text_column, id_column, notes
+
+
+def _enough(names: Sequence[str], text_column: str | None, id_column: str | None) -> bool:
+    """Whether the columns that are named, or a usual one, are among those of the first rows."""
+    known = {name.lower() for name in names}
+    text = text_column in names if text_column is not None else not known.isdisjoint(TEXT_NAMES)
+    return text and (id_column is None or id_column in names)
 
 
 def _row(batch: RawBatch, position: int, name: str, form: str, text: str, identifier: str | None) -> Row:
