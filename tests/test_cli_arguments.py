@@ -65,7 +65,7 @@ def test_a_value_may_begin_with_a_dash(call, tmp_path, onnx_model):
 def test_a_misspelt_model_is_told_of_the_installed_one(call, monkeypatch, tmp_path, arguments):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gkiller.cli.doctor.checks.check_round_trip", list)
-    monkeypatch.setattr("gkiller.cli.doctor.checks.check_hub", lambda offline: [])
+    monkeypatch.setattr("gkiller.cli.doctor.checks.check_hub", lambda online: [])
     code, out, err = call(*arguments)
     assert code
     assert "did you mean default?" in " ".join((out + err).split())

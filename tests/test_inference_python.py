@@ -24,7 +24,9 @@ def clf(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "again", [copy.copy, copy.deepcopy, lambda clf: pickle.loads(pickle.dumps(clf))], ids=str
+    "again",
+    [copy.copy, copy.deepcopy, lambda clf: pickle.loads(pickle.dumps(clf))],
+    ids=["copy", "deepcopy", "pickle"],
 )
 def test_a_classifier_can_be_pickled_and_copied(clf, again):
     other = again(clf)
@@ -61,7 +63,9 @@ def test_a_pickle_of_a_model_that_changed_is_refused(clf, tmp_path):
         pickle.loads(packed)
 
 
-@pytest.mark.parametrize("texts", [{"a", "b"}, frozenset({"a", "b"}), {"a": 1}.keys() & {"a"}], ids=str)
+@pytest.mark.parametrize(
+    "texts", [{"a", "b"}, frozenset({"a", "b"}), {"a": 1}.keys() & {"a"}], ids=["set", "frozenset", "keys"]
+)
 def test_comments_without_an_order_are_refused(clf, texts):
     for score in (clf.predict, clf.predict_proba):
         with pytest.raises(RowError, match="no order"):

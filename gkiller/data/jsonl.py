@@ -26,8 +26,12 @@ class JsonLinesReader(TextReader):
 
     A key that a row lacks counts as null. ``a.b`` names the key ``b`` of the object ``a``, unless a key with
     a dot has that name. In an array, strings count as objects with the key "text".
+
+    Attributes:
+        whole: the keys of the objects that were looked at for :meth:`columns`, not those within objects.
     """
 
+    whole: Sequence[str] = ()
     _columns: Sequence[str] = ()
     _layout: Layout | None = None
     _values: JsonValues | None = None
@@ -62,6 +66,7 @@ class JsonLinesReader(TextReader):
 
     def _keys(self, limit: int | None, *, first: bool = False) -> list[str]:
         keys: dict[str, None] = {}
+        whole: dict[str, None] = {}
         fault: BadRowError | None = None
         count, value = 0, None
         for _, _, value, _ in islice(self._objects(), limit):
@@ -70,11 +75,13 @@ class JsonLinesReader(TextReader):
                 fault = fault or value
                 continue
             keys.update(dict.fromkeys(_paths(value)))
+            whole.update(dict.fromkeys(value))
             if first and keys:
-                return list(keys)
+                break
+        self.whole = list(whole)
         if not count:
             raise EmptyDataError("the file is empty", where=self.name, remedy="give a file with JSON objects")
-        if count == 1 and isinstance(value, dict):
+        if count == 1 and not first and isinstance(value, dict):
             self._refuse_wrapped(value)
         if not keys:
             raise (

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import gzip
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from gkiller.data.names import refuse_repeated
-from gkiller.data.rows import BATCH_BYTES, RawBatch
+from gkiller.data.rows import BATCH_BYTES, BATCH_ROWS, RawBatch
 from gkiller.data.spool import copy_bounded
 from gkiller.data.textfile import readable
 from gkiller.errors import EmptyDataError, FormatError
 
-_MOST_ROWS, _LEAST_ROWS = 64, 8
 _DECODED_BYTES = 256 << 20
 _MOST_RATIO = 100
 
@@ -31,8 +30,7 @@ def arrow_values(column: Any) -> list[Any]:
 
     kind = column.type
     if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = column.type
+        return _shared(column, arrow_values)
     if _is_binary(kind):
         return [_decode(value) for value in column.to_pylist()]
     try:
@@ -43,20 +41,38 @@ def arrow_values(column: Any) -> list[Any]:
     return values
 
 
+def _shared(column: Any, values_of: Callable[[Any], list[Any]]) -> list[Any]:
+    """Return the values of a dictionary column: equal ones are one object, however many rows have them."""
+    found: list[Any] = []
+    for chunk in getattr(column, "chunks", [column]):
+        known = [*values_of(chunk.dictionary), None]
+        found += [known[-1 if place is None else place] for place in chunk.indices.to_pylist()]
+    return found
+
+
 def _is_binary(kind: Any) -> bool:
     import pyarrow as pa
 
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(_is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _decode(value: bytes | None) -> str | None:
     return None if value is None else value.decode("utf-8", errors="surrogateescape")
 
 
-def arrow_scalars(column: Any) -> list[Any]:
-    """Return a column's values as pyarrow scalars, which know their type; None where there is no value."""
-    kind = kept_type(column.type)
-    column = column if kind == column.type else column.cast(kind)
+def arrow_scalars(column: Any, kind: Any) -> list[Any]:
+    """Return a column's values as pyarrow scalars of a type; None where there is no value."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        return _shared(column, lambda known: arrow_scalars(known, kind))
+    column = column if column.type == kind else column.cast(kind)
     return [scalar if scalar.is_valid else None for scalar in column]
 
 
@@ -68,7 +84,7 @@ def kept_type(kind: Any) -> Any:
 
 
 def arrow_batches(
-    table: Any, wanted: Sequence[str], first_row: int, scalars: Collection[str] = ()
+    table: Any, wanted: Sequence[str], first_row: int, scalars: Mapping[str, Any] | None = None
 ) -> Iterator[RawBatch]:
     """Yield a pyarrow table or record batch as raw rows, in batches of bounded size.
 
@@ -76,16 +92,19 @@ def arrow_batches(
         table: its columns may be structs; ``a.b`` names the field ``b`` of the column ``a``.
         wanted: names of columns and fields.
         first_row: number of the first row.
-        scalars: those of them whose values are wanted as :func:`arrow_scalars`.
+        scalars: those of them whose values are wanted as :func:`arrow_scalars`, with their types.
     """
-    step = max(1, table.num_rows * BATCH_BYTES // max(table.nbytes, BATCH_BYTES))
-    for start in range(0, table.num_rows, step):
-        part = table.slice(start, step)
-        columns = {
-            name: (arrow_scalars if name in scalars else arrow_values)(_picked(part, name)) for name in wanted
-        }
-        rows = list(range(first_row + start, first_row + start + part.num_rows))
-        yield RawBatch(rows=rows, columns=columns)
+    columns = {}
+    for name in wanted:
+        kind, column = (scalars or {}).get(name), _picked(table, name)
+        columns[name] = arrow_values(column) if kind is None else arrow_scalars(column, kind)
+    start = size = 0
+    for row in range(table.num_rows):
+        size += sum(len(values[row]) for values in columns.values() if isinstance(values[row], str))
+        if size >= BATCH_BYTES or row == table.num_rows - 1:
+            rows = list(range(first_row + start, first_row + row + 1))
+            yield RawBatch(rows, columns={name: values[start : row + 1] for name, values in columns.items()})
+            start, size = row + 1, 0
 
 
 def _picked(table: Any, name: str) -> Any:
@@ -103,15 +122,15 @@ def _picked(table: Any, name: str) -> Any:
     return column
 
 
-def _paths(fields: Iterable[Any], prefix: str = "") -> Iterator[str]:
-    """Yield the names of columns; in the place of one of structs, the paths to its fields."""
+def _paths(fields: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield names and types of columns; in the place of one of structs, the paths to its fields."""
     import pyarrow as pa
 
     for field in fields:
         if pa.types.is_struct(field.type) and field.type.num_fields:
             yield from _paths(field.type, f"{prefix}{field.name}.")
         else:
-            yield prefix + field.name
+            yield prefix + field.name, field.type
 
 
 class ParquetReader:
@@ -123,7 +142,8 @@ class ParquetReader:
 
     Attributes:
         scalars: columns whose values are wanted as :func:`arrow_scalars`.
-        types: the Arrow type of each column, once :meth:`columns` was called.
+        whole: columns, those of structs undivided, once :meth:`columns` was called.
+        types: the Arrow type of each column and field, once :meth:`columns` was called.
 
     """
 
@@ -135,7 +155,9 @@ class ParquetReader:
         self.scalars: frozenset[str] = frozenset()
         self.types: dict[str, Any] = {}
         self._columns: list[str] = []
-        self._batch_rows = _LEAST_ROWS
+        self.whole: list[str] = []
+        self._texts: set[str] = set()
+        self._batch_rows = BATCH_ROWS
 
     def columns(self) -> list[str]:
         """Return the column names, and learn the number of rows.
@@ -147,9 +169,13 @@ class ParquetReader:
         if self._columns:
             return self._columns
         with self._file() as file:
-            names = list(_paths(file.schema_arrow))
+            self.whole = list(file.schema_arrow.names)
+            found = list(_paths(file.schema_arrow))
+            names = [name for name, _ in found]
+            found += zip(self.whole, file.schema_arrow.types, strict=True)
             self.total = file.metadata.num_rows
-            self.types = dict(zip(names, map(kept_type, file.schema_arrow.types), strict=True))
+            self.types = {name: kept_type(kind) for name, kind in found}
+            self._texts = {name for name, kind in found if _is_text(kind)}
             self._batch_rows = _batch_rows(file.metadata)
             _check_ratio(file.metadata, self.name)
         if not self.total:
@@ -167,13 +193,15 @@ class ParquetReader:
         """
         self.columns()
         row = 1
-        with self._file() as file:
+        with self._file([name for name in wanted if name in self._texts]) as file:
             for table in file.iter_batches(batch_size=self._batch_rows, columns=list(wanted)):
-                yield from arrow_batches(table, wanted, row, self.scalars)
+                yield from arrow_batches(
+                    table, wanted, row, {name: self.types[name] for name in self.scalars}
+                )
                 row += table.num_rows
 
     @contextmanager
-    def _file(self) -> Iterator[Any]:
+    def _file(self, texts: list[str] | None = None) -> Iterator[Any]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -181,7 +209,7 @@ class ParquetReader:
             if path.stat().st_size == 0:
                 raise EmptyDataError("the file is empty", where=self.name, remedy="give a file with rows")
             try:
-                with pq.ParquetFile(path) as file:
+                with pq.ParquetFile(path, read_dictionary=texts) as file:
                     yield file
             except (pa.ArrowException, OSError) as error:
                 raise FormatError(
@@ -192,14 +220,13 @@ class ParquetReader:
 
 
 def _batch_rows(metadata: Any) -> int:
-    """Return how many rows to decode at once.
+    """Return how many rows to decode at once so that a batch of any row group stays near ``BATCH_BYTES``.
 
-    Decoded rows may be far larger than the file says: a dictionary holds a long text once for many rows. No
-    text is longer than its column in a row group, so few rows are decoded at once where that is long.
+    Text that a file holds once for many rows is decoded once: see `arrow_values`.
     """
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    longest = max((group.total_byte_size for group in groups), default=0)
-    return int(min(_MOST_ROWS, max(_LEAST_ROWS, _DECODED_BYTES // max(1, longest))))
+    per_row = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=1)
+    return int(min(BATCH_ROWS, max(1, BATCH_BYTES // max(1, per_row))))
 
 
 def _check_ratio(metadata: Any, name: str) -> None:

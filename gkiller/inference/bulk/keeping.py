@@ -106,10 +106,12 @@ def kept_columns(reader: Reader, form: str, text: str, identifier: str | None, k
         ColumnError: a named column is not there, or is the comment.
     """
     columns = reader.columns()
+    whole: list[str] = getattr(reader, "whole", columns)
+    columns = list(dict.fromkeys([*columns, *whole]))
     if keep is None:
-        names = [name for name in columns if name not in (text, identifier)]
+        names = [name for name in whole if name not in (text, identifier)]
         if form == "jsonl":
-            return Kept(reader.name, form, tuple(names), (), (WHOLE,), frozenset(columns))
+            return Kept(reader.name, form, tuple(names), (), (WHOLE,), frozenset(whole))
     else:
         named = [one for given in keep for one in ([given] if given in columns else given.split(","))]
         _check(reader.name, named, columns, text)
