@@ -52,7 +52,7 @@ def found(source):
     return [(row.number, row.text, row.id) for row in source.rows() if row is not None]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     texts=rows_of,
     form=st.sampled_from(FORMATS),
@@ -182,3 +182,15 @@ def test_a_stream_without_a_descriptor_never_waits(monkeypatch):
 
 def refuse(*_):
     raise OSError("only sockets can be asked")
+
+
+@pytest.mark.parametrize("insist", [("--text",), ("--",)])
+def test_the_name_of_a_file_is_no_comment_unless_insisted_on(call, onnx_model, tmp_path, insist):
+    path = write_csv(tmp_path / "my comments.csv", [("a", 1)])
+    code, out, err = call("predict", "--model", onnx_model, "thank you", path)
+    assert (code, out) == (2, "")
+    assert "--input" in err
+    assert "--text" in err
+    code, out, _ = call("predict", "--model", onnx_model, *insist, path)
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert call("predict", "--model", onnx_model, tmp_path / "no such.csv")[0] == 0
