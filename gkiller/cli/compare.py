@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gkiller.evaluation.sides import GivenThresholds, ScoredSide
     from gkiller.evaluation.source import DataChoice
     from gkiller.settings import Resolved
-    from gkiller.settings.definition import DataSettings
+    from gkiller.settings.definition import DataSettings, EvaluationSettings
 
 SIDE = "a model directory, a run that has one, 'default', or a file of scores as gkiller predict writes it."
 JSON_SUFFIX, TEXT_SUFFIXES = ".json", (".txt", ".md")
@@ -123,7 +123,7 @@ def compare(
     with stages() as on_data:
         found = load_chosen(choice, split, on_data, default="test")
     first, second = (
-        _side(name, model, found, settings.evaluation.batch_size, own)
+        _side(name, model, found, settings.evaluation, own)
         for name, model, own in zip((a, b), models, given, strict=True)
     )
     slices, joined = named_slices(
@@ -230,14 +230,14 @@ def _choice(models: Sequence[AnyModel | None], settings: DataSettings, asked: Co
 
 
 def _side(
-    name: str, model: AnyModel | None, found: Labelled, batch_size: int, given: GivenThresholds
+    name: str, model: AnyModel | None, found: Labelled, how: EvaluationSettings, given: GivenThresholds
 ) -> ScoredSide:
     from gkiller.evaluation.sides import side_of_file, side_of_model
 
     if model is None:
         return side_of_file(name, found, given)
     with progress(f"scoring with {name}") as advance:
-        return side_of_model(name, model, found, batch_size, given, advance)
+        return side_of_model(name, model, found, how.batch_size, given, advance, long_text=how.long_text)
 
 
 def _file_of(choice: DataChoice) -> str | None:
@@ -251,6 +251,7 @@ def _described(side: ScoredSide) -> dict[str, Any]:
         "kind": side.kind,
         "thresholds": side.thresholds,
         "threshold_origins": side.origins,
+        **side.reading,
     }
 
 

@@ -52,6 +52,7 @@ def threshold(
     from gkiller.evaluation.source import choose_data, load_chosen, run_of, tuned_on, tuning_warnings
     from gkiller.model.directory import rewrite_model, stored_files
     from gkiller.model.layout import CARD, is_default
+    from gkiller.model.reading import reading_text
     from gkiller.report.card import update_card, with_thresholds
 
     loaded = load_any(model)
@@ -60,15 +61,17 @@ def threshold(
         raise OutputError(what, where=model, remedy="name a directory for its copy with --out")
     assert loaded.path is not None  # it was just read from there
     target = target_for(loaded, out)
-    settings = resolved.settings
+    settings, how = resolved.settings, resolved.settings.evaluation
     choice = choose_data(loaded.path, settings.data, asked)
     with stages() as on_data:
         found = load_chosen(choice, split, on_data, default="valid")
     with progress("scoring") as advance:
-        measured = measure(loaded, found.dataset, found.rows, settings.evaluation.batch_size, advance)
-    tuned = tune_measured(measured, settings.evaluation)
+        measured = measure(
+            loaded, found.dataset, found.rows, how.batch_size, advance, long_text=how.long_text
+        )
+    tuned = tune_measured(measured, how)
     before = loaded.metadata["thresholds"]
-    record = tuned_on(found)
+    record = tuned_on(found, how.long_text)
     new = {label: {**threshold.as_dict(), "tuned_on": record} for label, threshold in tuned.items()}
     thresholds = {**before, **new}
     card = with_thresholds(stored_files(loaded, (CARD,))[CARD].decode("utf-8"), thresholds)
@@ -82,7 +85,8 @@ def threshold(
     if measured.missing:
         warn(f"left as they were, as the data lack them: {', '.join(measured.missing)}")
     if json:
-        facts = {"model": str(target), "split": found.name, "rows": len(found.rows)}
+        reading = {"long_text": how.long_text, "max_length": loaded.max_length}
+        facts = {"model": str(target), "split": found.name, "rows": len(found.rows), **reading}
         emit_json({**facts, "thresholds": thresholds, "warnings": warnings})
         return
     rows = [
@@ -91,6 +95,7 @@ def threshold(
     ]
     header = ("label", "pos.", "before", "now", "target", "prec.", "recall", "F1")
     notes = "\n".join(f"{label}: {t.note}" for label, t in tuned.items() if t.note)
-    title = f"Thresholds tuned on {found.name} ({len(found.rows):,} rows)"
+    reading_told = reading_text(how.long_text, loaded.max_length)
+    title = f"Thresholds tuned on {found.name} ({len(found.rows):,} rows, {reading_told})"
     show(results_table(title, header, rows, caption=notes or None))
     next_command(f"gkiller evaluate {out or model}")

@@ -119,7 +119,9 @@ def _threshold_text(entry: Mapping[str, Any]) -> str:
         return text
     which = "" if on["split"] == "all" else f"the {on['split']} split of "
     used = ", which is no test any more" if on["split"] == "test" else ""
-    return f"{text}, tuned on {which}{on['source'] or 'unnamed data'} ({on['rows']:,} rows){used}"
+    ways = {"window": ", long comments read in windows", "truncate": ", long comments cut"}
+    read = ways.get(on.get("long_text"), "")  # older models do not record it
+    return f"{text}, tuned on {which}{on['source'] or 'unnamed data'} ({on['rows']:,} rows{read}){used}"
 
 
 def with_thresholds(card: str, thresholds: Mapping[str, Mapping[str, Any]]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gkiller.inference.batches import CHUNK_CHARACTERS
 from gkiller.inference.bulk.reading import Row
-from gkiller.inference.classifier import CHUNK_CHARACTERS
 
 OnError = Literal["fail", "skip"]
 

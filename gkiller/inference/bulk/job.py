@@ -10,12 +10,12 @@ from typing import Any
 import onnxruntime
 
 from gkiller.errors import ResumeError
-from gkiller.inference.batches import LongText
+from gkiller.inference.batches import CHUNK_ROWS, LongText
 from gkiller.inference.bulk.chunks import Chunk, OnError, chunked
 from gkiller.inference.bulk.formats import DIGITS, Answer, OutputFormat, Shape, Writer, answers
 from gkiller.inference.bulk.reading import Source
 from gkiller.inference.bulk.sinks import Mark, Sink
-from gkiller.inference.classifier import CHUNK_ROWS, Classifier, Scored
+from gkiller.inference.classifier import Classifier, Scored
 
 Progress = Callable[[int, int | None], None]
 """``progress(rows done, rows in all)``; the latter is None where it is not known."""
