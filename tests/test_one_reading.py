@@ -127,6 +127,31 @@ def test_the_reading_is_chosen_and_recorded_with_every_figure(place, call, how, 
     assert json.loads(out)["thresholds"]["toxicity"]["tuned_on"]["long_text"] == how
 
 
+@pytest.mark.parametrize(
+    ("stated", "warned"), [("truncate", True), ("window", False), (None, False), ("sideways", False)]
+)
+def test_scores_of_another_reading_are_not_mixed_without_a_word(place, call, stated, warned):
+    path = write(place / "long.parquet", list(long_rows(60, 6)))
+    draw = random.Random(1)
+    kept = {"toxicity": [draw.random() for _ in range(60)]}
+    table = pa.table(kept if stated is None else {**kept, "long_text": [stated] * 60})
+    pq.write_table(table, place / "kept.parquet")
+    rest = ("--data", path, "--label-columns", "label", "--resamples", 10, "--threshold-b", 0.5, "--json")
+    code, out, err = call("compare", "runs/d1", "kept.parquet", *rest)
+    assert code == 0, err
+    told = [line for line in json.loads(out)["warnings"] if "--long-text" in line]
+    assert bool(told) is warned
+    assert json.loads(out)["b"]["long_text"] == (stated if stated != "sideways" else None)
+
+
+def test_kept_scores_of_the_giant_say_that_they_are_of_truncated_comments():
+    files = sorted((SCRIPT.parent / "scores" / "mpnet").glob("*.parquet"))
+    assert len(files) == 7
+    assert {value for file in files for value in pq.read_table(file)["long_text"].unique().to_pylist()} == {
+        "truncate"
+    }
+
+
 def test_a_training_tunes_its_thresholds_and_figures_in_windows(place):
     for run in ("d1", "file"):
         model = load_model(f"runs/{run}")

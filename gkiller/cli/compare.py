@@ -112,6 +112,7 @@ def compare(
     """
     from gkiller.data.sources import public_source
     from gkiller.evaluation.comparison import compare as compare_scored
+    from gkiller.evaluation.sides import other_reading
     from gkiller.evaluation.slices import named_slices
     from gkiller.evaluation.source import comparing_warnings, load_chosen
 
@@ -150,7 +151,7 @@ def compare(
         if model is not None and model.path is not None
         for line in comparing_warnings(model.path, choice, found, model.metadata["thresholds"])
     ]
-    warnings += comparison.rough()
+    warnings += [*other_reading(first, second), *comparison.rough()]
     if comparison.missing:
         warnings.append(f"not compared, as a side lacks them: {', '.join(comparison.missing)}")
     if found.dataset.manifest.get("synthetic"):

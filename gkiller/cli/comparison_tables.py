@@ -68,9 +68,11 @@ def read_how(reading: Mapping[str, Any]) -> str:
     """Return how a side's comments were read."""
     from gkiller.model.reading import reading_text
 
-    if reading.get("long_text") is None:
-        return "a file of scores; how long comments were read is not known"
-    return reading_text(reading["long_text"], reading["max_length"])
+    if "max_length" in reading:
+        return reading_text(reading["long_text"], reading["max_length"])
+    known = {"window": "long comments read in windows", "truncate": "long comments read without their end"}
+    unknown = "which does not say how long comments were read"
+    return f"a file of scores, {known.get(str(reading.get('long_text')), unknown)}"
 
 
 def _figures(comparison: Comparison, title: str, *, intervals: bool) -> Table:

@@ -71,12 +71,14 @@ class ScoreFile:
         labels: L of the labels asked for, those that it has.
         scores: float64 of shape (m, L).
         flags: bool of shape (m, L), or None where the file has no flags.
+        long_text: how comments were read, "window" or "truncate"; None where no column ``long_text`` says so.
     """
 
     records: Records
     labels: tuple[str, ...]
     scores: FloatArray
     flags: NDArray[np.bool_] | None
+    long_text: str | None = None
 
     def threshold(self, column: int) -> float:
         """Return where the flags part the scores of the label in a column.
@@ -117,7 +119,9 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     found = {label: f"score_{label}" if f"score_{label}" in columns else label for label in labels}
     named = {label: column for label, column in found.items() if column in columns}
     has_flags = "flags" in columns
-    extra = [*(["flags"] if has_flags else []), *(["scores"] if nested else list(named.values()))]
+    stated = [column for column in ("flags", "long_text") if column in columns]
+    ways: set[str] = set()
+    extra = [*stated, *(["scores"] if nested else list(named.values()))]
     records = Records(name)
     table: list[list[float]] = []
     flags: list[list[bool]] = []
@@ -131,6 +135,7 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
                 chosen = chosen or tuple(label for label in labels if label in values)
             else:
                 values = {label: batch.columns[column][i] for label, column in named.items()}
+            ways.update(str(batch.columns[column][i]) for column in stated if column == "long_text")
             table.append([_score(values.get(label), name, batch, i, label) for label in chosen])
             if has_flags:
                 raised = _flags(batch.columns["flags"][i], name, batch, i)
@@ -141,9 +146,9 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
             where=name,
             remedy=f"it holds: {', '.join(columns[:20])}; name the data's labels with --label-columns",
         )
-    return ScoreFile(
-        records, chosen, np.array(table, dtype=np.float64), np.array(flags, dtype=bool) if has_flags else None
-    )
+    raised_at = np.array(flags, dtype=bool) if has_flags else None
+    way = ways.pop() if ways in ({"window"}, {"truncate"}) else None
+    return ScoreFile(records, chosen, np.array(table, dtype=np.float64), raised_at, way)
 
 
 def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> float:

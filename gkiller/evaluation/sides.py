@@ -119,7 +119,18 @@ def side_of_file(name: str, found: Labelled, given: GivenThresholds) -> ScoredSi
             )
         thresholds[label] = file.threshold(column)
         origins[label] = BY_FLAGS
-    return ScoredSide(name, "scores", file.labels, file.scores[places], thresholds, origins, (how, UNKNOWN))
+    reading = {"long_text": file.long_text}
+    notes = (how, UNKNOWN)
+    return ScoredSide(name, "scores", file.labels, file.scores[places], thresholds, origins, notes, reading)
+
+
+def other_reading(first: ScoredSide, second: ScoredSide) -> list[str]:
+    """Return a warning where two sides are known to have read long comments in different ways."""
+    ways = {"window": "in windows", "truncate": "without their end"}
+    how = [ways.get(str(side.reading.get("long_text"))) for side in (first, second)]
+    if None in how or how[0] == how[1]:
+        return []
+    return [f"long comments are read {how[0]} by A, and {how[1]} by B (--long-text)"]
 
 
 def _given(given: GivenThresholds, labels: tuple[str, ...]) -> tuple[dict[str, float], dict[str, str]]:

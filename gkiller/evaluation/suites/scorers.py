@@ -44,7 +44,8 @@ class Scorer:
         tuned: what a gkiller model records of its thresholds, as gkiller.json holds it.
         origin: where the thresholds are from.
         notes: what else to know.
-        reading: ``long_text`` and ``max_length``, as comments are read; empty for a file of scores.
+        reading: ``long_text`` and ``max_length``, as comments are read; of a file of scores the former, None
+            where it is not known.
     """
 
     name: str
@@ -158,7 +159,8 @@ def scorer_of_file(name: str, found: Labelled) -> Scorer:
         assert texts is found.rows.texts, name
         return file.scores[places]
 
-    return Scorer(name, file.labels, score, thresholds, origin=BY_FLAGS, notes=(how, f"{name}: {UNKNOWN}"))
+    notes, reading = (how, f"{name}: {UNKNOWN}"), {"long_text": file.long_text}
+    return Scorer(name, file.labels, score, thresholds, origin=BY_FLAGS, notes=notes, reading=reading)
 
 
 def _names_nothing(reference: str) -> bool:
