@@ -88,24 +88,11 @@ class Reader:
             texts: the comments.
             limit: with it, only so many tokens of each are read, special ones included.
         """
-        most = min(limit or self._max_length, self._max_length) - len(self._before) - len(self._after)
-        windows = make_windows(
-            [self._ids(text) for text in texts], most, "truncate" if limit else self._long_text
+        size = min(limit or self._max_length, self._max_length)
+        comments = [self._ids(text) for text in texts]
+        return windowed(
+            comments, size, self._before, self._after, self._pad, "truncate" if limit else self._long_text
         )
-        ends, total = len(self._before), len(self._before) + len(self._after)
-        starts = np.concatenate([[0], np.cumsum(windows.length + total)]).astype(np.int64)
-        ids = np.empty(int(starts[-1]), np.int32)
-        place = np.arange(int(windows.length.sum())) - np.repeat(
-            np.cumsum(windows.length) - windows.length, windows.length
-        )
-        ids[np.repeat(starts[:-1] + ends, windows.length) + place] = windows.flat[
-            np.repeat(windows.first, windows.length) + place
-        ]
-        for offset, token in enumerate(self._before):
-            ids[starts[:-1] + offset] = token
-        for offset, token in enumerate(reversed(self._after), start=1):
-            ids[starts[1:] - offset] = token
-        return Read(Tokens(ids, starts, self._pad), windows.count)
 
     def scores(
         self,
@@ -138,6 +125,39 @@ class Reader:
             found[start : start + len(chunk)] = read.highest(values)
             start += len(chunk)
         return found
+
+
+def windowed(
+    comments: Sequence[list[int]],
+    max_length: int,
+    before: Sequence[int],
+    after: Sequence[int],
+    pad: int,
+    long_text: LongText = "window",
+) -> Read:
+    """Return the windows of n comments, each between the special tokens.
+
+    Args:
+        comments: their token ids, without special tokens.
+        max_length: most tokens of a window, special ones included.
+        before: special tokens that a window begins with.
+        after: those that it ends with.
+        pad: the padding id.
+        long_text: "window" reads every token, "truncate" the first window alone.
+    """
+    ends = len(before) + len(after)
+    windows = make_windows(comments, max_length - ends, long_text)
+    starts = np.concatenate([[0], np.cumsum(windows.length + ends)]).astype(np.int64)
+    ids = np.empty(int(starts[-1]), np.int32)
+    begun = np.cumsum(windows.length) - windows.length
+    place = np.arange(int(windows.length.sum())) - np.repeat(begun, windows.length)
+    real = np.repeat(starts[:-1] + len(before), windows.length) + place
+    ids[real] = windows.flat[np.repeat(windows.first, windows.length) + place]
+    for offset, token in enumerate(before):
+        ids[starts[:-1] + offset] = token
+    for offset, token in enumerate(reversed(after), start=1):
+        ids[starts[1:] - offset] = token
+    return Read(Tokens(ids, starts, pad), windows.count)
 
 
 def _whole(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
