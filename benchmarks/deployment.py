@@ -82,7 +82,7 @@ def qualities(loaded: LoadedModel, graphs: dict[str, bytes], data: str, resample
     for name in SPLITS:
         split = dataset.split(name)
         tokens = tokenize(loaded.tokenizer, split.texts)
-        scores = {TORCH: score_texts(loaded, split.texts, 64)}
+        scores = {TORCH: score_texts(loaded, split.texts, 64, long_text="truncate")}
         scores |= {system: score_tokens(session(graph), tokens, BATCH) for system, graph in graphs.items()}
         for system, table in scores.items():
             result = evaluate(
@@ -106,7 +106,9 @@ def speeds(loaded: LoadedModel, graphs: dict[str, bytes], texts: list[str], thre
     import torch
 
     torch.set_num_threads(threads)
-    whole: dict[str, Callable[[], object]] = {TORCH: partial(score_texts, loaded, texts, BATCH)}
+    whole: dict[str, Callable[[], object]] = {
+        TORCH: partial(score_texts, loaded, texts, BATCH, long_text="truncate")
+    }
     for name, graph in graphs.items():
         whole[name] = partial(end_to_end, loaded, session(graph), texts, threads)
     for precision in shipped(loaded):
@@ -178,8 +180,12 @@ def end_to_end(loaded: LoadedModel, running: Any, texts: list[str], threads: int
 
 
 def one_torch(loaded: LoadedModel, text: str) -> object:
-    """Score one text with torch."""
-    return score_texts(loaded, [text])
+    """Score one text with torch, up to the limit of the tokenizer."""
+    import torch
+
+    ids, mask = map(torch.from_numpy, tokenize(loaded.tokenizer, [text]).pad_batch(np.array([0])))
+    with torch.inference_mode():
+        return loaded.model.probabilities(loaded.model(ids, mask)).numpy()
 
 
 def one_graph(loaded: LoadedModel, running: Any, text: str) -> object:

@@ -3,7 +3,8 @@
     python benchmarks/scores.py giant/runs/mpnet --data $DATA --out benchmarks/scores/mpnet
 
 For each set a Parquet file of the rows, their ids, the score of one label, and whether it was
-flagged at the model's threshold; no texts. ``gkiller compare`` and ``gkiller suite identity`` read them.
+flagged at the model's threshold; no texts. The column ``long_text`` says how long comments were read.
+``gkiller compare`` and ``gkiller suite identity`` read them.
 """
 
 from __future__ import annotations
@@ -32,25 +33,27 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--out", type=Path, required=True, help="directory of the scores")
     parser.add_argument("--label", default="toxicity")
+    parser.add_argument("--long-text", choices=("window", "truncate"), default="window")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     paths = [path for name in SETS for path in sorted(arguments.data.glob(f"{name}.parquet"))]
     for path in paths:
         target = arguments.out / f"{path.parent.name}-{path.name}"
         if not target.is_file():
-            score(arguments.model, path, target, arguments.label)
+            score(arguments.model, path, target, arguments.label, arguments.long_text)
 
 
-def score(model: Path, path: Path, target: Path, label: str) -> None:
-    """Write the scores of one set; as when training, the end of a long comment is not read."""
+def score(model: Path, path: Path, target: Path, label: str, long_text: str) -> None:
+    """Write the scores of one set."""
     with tempfile.TemporaryDirectory(prefix="gkiller-scores-") as folder:
         whole = Path(folder) / "scores.parquet"
-        how = ("--model", model, "--input", path, "--output", whole, "--long-text", "truncate")
+        how = ("--model", model, "--input", path, "--output", whole, "--long-text", long_text)
         gkiller("predict", *how)
         found = pq.read_table(whole)
     flags = [[flag for flag in row if flag == label] for row in found["flags"].to_pylist()]
     names = [name for name in ("row", "id", label) if name in found.column_names]
     kept = found.select(names).append_column("flags", pa.array(flags, pa.list_(pa.string())))
+    kept = kept.append_column("long_text", pa.array([long_text] * len(kept)))
     pq.write_table(kept, target, compression="zstd")
 
 

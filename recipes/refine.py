@@ -34,8 +34,10 @@ import torch
 from commands import export, gkiller, settings, train
 from default import MIXTURES, own_comments, prepare, taught_by, transfer, write_labels
 
+from gkiller.data.labelled import Labelled
 from gkiller.data.load import load_dataset
 from gkiller.evaluation.evaluate import evaluate
+from gkiller.evaluation.source import tuned_on
 from gkiller.evaluation.thresholds import stored_entries, tune_thresholds
 from gkiller.model.classifier import parameter_count
 from gkiller.model.directory import LoadedModel, load_model, save_model, stored_files
@@ -104,12 +106,14 @@ def save_tuned(found: LoadedModel, tokenizer: str, run: Path, out: Path, seed: o
         seed: for the card.
     """
     own = run_settings(run)
-    valid = load_dataset(own.data, cache=out / "cache").split("valid")
-    scores = score_texts(found, valid.texts, own.evaluation.batch_size)
+    dataset = load_dataset(own.data, cache=out / "cache")
+    valid = dataset.split("valid")
+    how = own.evaluation
+    scores = score_texts(found, valid.texts, how.batch_size, long_text=how.long_text)
     measured = (found.labels, valid.labels, scores, valid.weights)
     before = found.metadata.get("thresholds", {})
-    tuned = tune_thresholds(*measured, stored=found.thresholds, **own.evaluation.tuning())
-    thresholds = stored_entries(tuned, before)
+    tuned = tune_thresholds(*measured, stored=found.thresholds, **how.tuning())
+    thresholds = stored_entries(tuned, before, tuned_on(Labelled(dataset, valid, "valid"), how.long_text))
     cuts = {label: one["value"] for label, one in thresholds.items()}
     manifest = json.loads((run / "manifest.json").read_text("utf-8"))
     card = model_card(

@@ -1,6 +1,8 @@
 """Scores of the bench that are kept, and when they are computed again."""
 
+import json
 from dataclasses import replace
+from hashlib import sha256
 from itertools import count
 
 import numpy as np
@@ -53,7 +55,13 @@ def test_an_unchanged_system_scores_the_same_comments_once(spec, scored):
 
 @pytest.mark.parametrize(
     "change",
-    [{"max_length": 8}, {"runtime": "onnx int8"}, {"labels": ("threat", "toxicity")}, {"batch_size": 2}],
+    [
+        {"max_length": 8},
+        {"long_text": "truncate"},
+        {"runtime": "onnx int8"},
+        {"labels": ("threat", "toxicity")},
+        {"batch_size": 2},
+    ],
 )
 def test_another_system_scores_anew(spec, scored, change):
     scored(spec)
@@ -80,3 +88,17 @@ def test_damaged_scores_are_computed_again(spec, scored, tmp_path, damage):
     again, computed = scored(spec)
     assert computed
     assert scored(spec) == (again, False)
+
+
+def test_scores_kept_before_windows_were_read_count_as_truncated(spec, scored, monkeypatch):
+    """Their names say nothing of the reading, as those of truncated comments do still."""
+    digests = []
+    monkeypatch.setattr(kept, "unseal", lambda place, *args, **kwargs: digests.append(place.name) or 1 / 0)
+    for long_text in ("truncate", "window"):
+        with pytest.raises(ZeroDivisionError):
+            scored(replace(spec, long_text=long_text))
+    files = [kept.sha256_file(kept.Path(file)) for file in spec.files]
+    limits = (spec.kind, spec.runtime, spec.labels, spec.max_length, spec.batch_size, spec.pad)
+    before = [files, limits, [kept.version(one) for one in kept._PACKAGES], kept.texts_digest(TEXTS)]
+    named = sha256(json.dumps(before).encode()).hexdigest()[:32]
+    assert digests[0] == named != digests[1]

@@ -23,9 +23,10 @@ def test_scores_are_the_models_and_are_kept(onnx_model, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["ood-gab.parquet", "valid-jigsaw.parquet"]
     for name in ("ood/gab", "valid/jigsaw"):
         found = pq.read_table(out / f"{name.replace('/', '-')}.parquet")
-        assert found.column_names == ["row", label, "flags"]
+        assert found.column_names == ["row", label, "flags", "long_text"]
+        assert set(found["long_text"].to_pylist()) == {"window"}
         texts = pq.read_table(data / f"{name}.parquet")["text"].to_pylist()
-        expected = model.predict_proba(texts, long_text="truncate")[:, 0]
+        expected = model.predict_proba(texts)[:, 0]
         np.testing.assert_allclose(found[label].to_numpy(), expected, atol=1e-6)
         flagged = [flags == [label] for flags in found["flags"].to_pylist()]
         assert flagged == (expected >= model.thresholds[label]).tolist()

@@ -23,7 +23,14 @@ from gkiller.benchmark.giants import fit_probe, giant_fingerprint
 from gkiller.benchmark.linear import fit_linear, load_linear
 from gkiller.benchmark.plan import Plan
 from gkiller.benchmark.processes import start_cold, time_systems
-from gkiller.benchmark.rivals import Frame, gkiller_specs, linear_spec, rival_specs, unique_names
+from gkiller.benchmark.rivals import (
+    Frame,
+    gkiller_specs,
+    linear_spec,
+    rival_specs,
+    transformers_specs,
+    unique_names,
+)
 from gkiller.benchmark.static import fit_static
 from gkiller.benchmark.systems import SystemSpec, open_system, score
 from gkiller.data.batches import tokenize
@@ -39,6 +46,7 @@ from gkiller.errors import (
     SettingsError,
     SingleClassError,
 )
+from gkiller.inference import load
 from gkiller.model.classifier import ToxicityClassifier
 from gkiller.model.directory import add_files, load_model
 from gkiller.model.scoring import score_texts
@@ -113,8 +121,28 @@ def test_a_model_scores_alike_on_torch_and_onnx_in_the_rows_order(exported, fram
 def test_a_limit_cuts_single_comments_and_is_taken_back(exported, frame):
     system = open_system(gkiller_specs(frame, exported, "tiny", "model")[1])
     long = " ".join(TEXTS[:5])
-    assert [len(system.prepare([long], n).ids) for n in (5, None, 9, 99)] == [5, LENGTH, 9, LENGTH]
-    assert system.length(long) == LENGTH
+    assert [len(system.prepare([long], n).tokens.ids) for n in (5, 9, 99)] == [5, 9, LENGTH]
+    read = system.prepare([long])  # without a limit, as users get it: every token, in windows
+    assert read.count.tolist() == [len(read.tokens)]
+    assert len(read.tokens) > 1
+    assert max(read.tokens.lengths) == LENGTH
+    assert system.length(long) == len(read.tokens.ids)
+
+
+@pytest.mark.parametrize("long_text", ["window", "truncate"])
+def test_a_long_comment_is_read_alike_by_both_sides_and_by_load(exported, frame, classifier, long_text):
+    texts = [" ".join(TEXTS[i : i + 9]) for i in range(0, 40, 3)]
+    frame = replace(frame, long_text=long_text)
+    clf = load(exported.path)
+    expected = clf.predict_proba(texts, long_text=long_text)
+    for spec in gkiller_specs(frame, exported, "tiny", "model"):
+        np.testing.assert_allclose(score(open_system(spec), texts), expected, atol=1e-5)
+    giant = transformers_specs(frame, "rival", classifier, "giant")[1]  # the same tokenizer and limit
+    windows = [
+        open_system(spec).prepare(texts) for spec in (giant, gkiller_specs(frame, exported, "t", "model")[1])
+    ]
+    assert windows[0].tokens.ids.tolist() == windows[1].tokens.ids.tolist()
+    assert bool(max(windows[0].count) > 1) is (long_text == "window")
 
 
 ODD = [
@@ -129,9 +157,9 @@ ODD = [
 
 
 def test_words_are_remembered_and_the_tokens_stay_the_tokenizers(exported, frame):
-    spec = gkiller_specs(frame, exported, "tiny", "model")[1]
+    spec = replace(gkiller_specs(frame, exported, "tiny", "model")[1], long_text="truncate")
     system = open_system(spec)
-    assert system._encoder is not None
+    assert system._reader.by_word
     tokenizer = Tokenizer.from_file(spec.tokenizer)
     tokenizer.no_padding()
     tokenizer.enable_truncation(LENGTH)
@@ -140,7 +168,7 @@ def test_words_are_remembered_and_the_tokens_stay_the_tokenizers(exported, frame
         tokenizer.enable_truncation(limit or LENGTH)
         expected = tokenize(tokenizer, ODD)
         for _ in range(2):  # first met, then remembered
-            found = system.prepare(ODD, limit)
+            found = system.prepare(ODD, limit).tokens
             assert found.ids.tolist() == expected.ids.tolist()
             assert found.starts.tolist() == expected.starts.tolist()
             assert (found.ids.dtype, found.pad) == (np.int32, spec.pad)
@@ -153,11 +181,12 @@ def test_another_kind_of_tokenizer_is_asked_for_every_comment(exported, frame, t
     tokenizer = Tokenizer.from_file(spec.tokenizer)
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    system = open_system(replace(spec, tokenizer=str(tmp_path / "tokenizer.json")))
-    assert system._encoder is None
+    path = str(tmp_path / "tokenizer.json")
+    system = open_system(replace(spec, tokenizer=path, long_text="truncate"))
+    assert not system._reader.by_word
     tokenizer.enable_truncation(LENGTH)
     tokenizer.encode_special_tokens = True
-    assert system.prepare(ODD).ids.tolist() == tokenize(tokenizer, ODD).ids.tolist()
+    assert system.prepare(ODD).tokens.ids.tolist() == tokenize(tokenizer, ODD).ids.tolist()
 
 
 def test_size_is_of_every_file_needed_to_predict(exported, frame):
@@ -180,8 +209,9 @@ def test_long_comments_are_put_together_until_every_system_has_its_tokens(export
     assert len(made) > 3
     assert all(system.length(text) >= 14 for text in made)
     assert joined(["a"], 14, [system]) == ["a"]
-    beyond = joined(TEXTS, 4 * LENGTH, [system])  # more than it reads: its own limit is enough
-    assert all(system.length(text) == LENGTH for text in beyond)
+    cut = open_system(replace(gkiller_specs(frame, exported, "tiny", "model")[1], long_text="truncate"))
+    beyond = joined(TEXTS, 4 * LENGTH, [cut])  # more than it reads: its own limit is enough
+    assert all(cut.length(text) == LENGTH for text in beyond)
 
 
 def test_names_are_told_apart(exported, frame, tmp_path):

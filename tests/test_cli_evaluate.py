@@ -181,7 +181,10 @@ def test_what_a_threshold_was_tuned_on_is_recorded(call, place):
         "rows": 24,
     }
     assert json.loads(out)["warnings"] == [few(6)]
-    assert "tuned on other.csv (24 rows)" in (place / "runs" / "d1" / "model" / "README.md").read_text()
+    assert (
+        "tuned on other.csv (24 rows, long comments read in windows)"
+        in (place / "runs" / "d1" / "model" / "README.md").read_text()
+    )
     assert "were tuned on these rows" in call("evaluate", "runs/d1", "--data", "other.csv", *QUICK)[2]
 
 

@@ -10,12 +10,14 @@ from deployment_helpers import LENGTH, ONE, SIX, labelled, network, save
 from gkiller.deployment import deploy
 from gkiller.deployment.deploy import copy_plain, export_onnx, quantise
 from gkiller.deployment.parity import Limits, compare, limits_of, parity_rows, require
-from gkiller.deployment.probes import new_probes, read_probes, score_probes
+from gkiller.deployment.probes import LONG, new_probes, read_probes, score_probes
 from gkiller.deployment.quantise import CANDIDATES, Tried, choose
 from gkiller.deployment.recheck import recheck
 from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError, ModelFormatError, OutputError, ParityError
 from gkiller.files import sha256_file
+from gkiller.inference import load
+from gkiller.inference.batches import window_starts
 from gkiller.model.directory import add_files, load_model, rewrite_model
 from gkiller.model.layout import PROBES
 from gkiller.model.scoring import score_texts
@@ -267,7 +269,11 @@ def test_probes_give_no_comment_away_and_come_back(loaded):
     again = read_probes(text.encode(), "there")
     assert again.ids == probes.ids
     np.testing.assert_allclose(again.scores["a.onnx"], probes.reference, atol=1e-6)
-    assert all(2 <= len(sequence) <= LENGTH for sequence in probes.ids)
+    lengths = [len(sequence) for sequence in probes.ids]
+    assert min(lengths) >= 2
+    assert sum(length > LENGTH for length in lengths) == LONG  # these are read in windows
+    assert again.window == LENGTH == max(probes.read.tokens.lengths)
+    assert probes.read.count.tolist() == [len(window_starts(n - 2, LENGTH - 2)) for n in lengths]
     assert new_probes(loaded).text() == probes.text()
 
 
@@ -277,13 +283,34 @@ def test_probes_give_no_comment_away_and_come_back(loaded):
         "",
         "[]",
         "{}",
-        '{"version":2,"ids":[],"reference":[],"scores":{}}',
+        '{"version":3,"ids":[[1,2]],"window":4,"reference":[[0.5]],"scores":{}}',
+        '{"version":2,"ids":[[1,2]],"reference":[[0.5]],"scores":{}}',
+        '{"version":2,"ids":[[1,2]],"window":2,"reference":[[0.5]],"scores":{}}',
+        '{"version":2,"ids":[],"window":4,"reference":[],"scores":{}}',
         '{"version":1,"ids":[[1]],"reference":[],"scores":{}}',
     ],
 )
 def test_unreadable_probes_are_refused(text):
     with pytest.raises(ModelFormatError):
         read_probes(text.encode(), "there")
+
+
+def test_older_probes_without_windows_are_read(loaded):
+    probes = replace(new_probes(loaded), ids=((2, 9, 3), (2, 3)), window=None, reference=np.full((2, 1), 0.5))
+    assert '"version":1,' in probes.text()
+    again = read_probes(probes.text().encode(), "there")
+    assert (again.ids, again.window, again.read.count.tolist()) == (probes.ids, None, [1, 1])
+
+
+def test_the_gate_compares_in_windows(loaded):
+    long = labelled()
+    texts = [" ".join([text] * 6) for text in long.rows.texts]
+    rows = parity_rows(loaded, replace(long, rows=replace(long.rows, texts=texts)), 30)
+    assert min(rows.read.count) > 1
+    assert len(rows.tokens) > len(rows.expected) == 30
+    exported = export_onnx(loaded, rows, LOOSE)
+    found = load(loaded.path).predict_proba(rows.texts)
+    np.testing.assert_allclose(found, rows.expected, atol=exported.limits.score_difference)
 
 
 def test_recheck_passes_here_and_sees_a_machine_that_differs(loaded, rows):

@@ -7,11 +7,12 @@ import onnx
 import pytest
 from deployment_helpers import LENGTH, ONE, SIX, network, tokens, torch_logits
 
+from gkiller.data.batches import end_to_end
 from gkiller.deployment.arithmetic import Scheme, byte_scale, quantised_columns
 from gkiller.deployment.calibrate import find_ranges
 from gkiller.deployment.graph import export_plain
 from gkiller.deployment.lean import NONE, Rewrites, build
-from gkiller.deployment.runtime import score_tokens, session, sigmoid, tokens_of
+from gkiller.deployment.runtime import score_tokens, session, sigmoid
 from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError
 from gkiller.report.environment import read_cpu
@@ -37,7 +38,7 @@ def furthest(graph, model):
 def static(model, scheme):
     graph_of = network_of(model, LENGTH)
     random = np.random.default_rng(5)
-    rows = tokens_of([random.integers(0, 60, random.integers(2, LENGTH + 1)) for _ in range(200)], pad=0)
+    rows = end_to_end([random.integers(0, 60, random.integers(2, LENGTH + 1)) for _ in range(200)], pad=0)
     return build(graph_of, scheme, ranges=find_ranges(graph_of, rows))
 
 
@@ -174,7 +175,7 @@ def test_int8_is_near(activations, dendrites, join):
     scheme = Scheme("int8", "int8", activations=activations, bits=MOST_BITS)
     graph_of = network_of(model, LENGTH)
     random = np.random.default_rng(5)
-    rows = tokens_of([random.integers(0, 60, random.integers(2, LENGTH + 1)) for _ in range(200)], pad=0)
+    rows = end_to_end([random.integers(0, 60, random.integers(2, LENGTH + 1)) for _ in range(200)], pad=0)
     ranges = find_ranges(graph_of, rows)
     graph = build(graph_of, scheme, replace(Rewrites(), join_dendrites=join), ranges=ranges)
     assert score_difference(graph, model) < 0.15
@@ -206,7 +207,7 @@ def test_a_static_score_does_not_depend_on_its_batch():
 def test_ranges_of_a_share_lie_within_the_whole():
     graph_of = network_of(network(), LENGTH)
     random = np.random.default_rng(0)
-    rows = tokens_of([random.integers(0, 60, 12) for _ in range(100)], pad=0)
+    rows = end_to_end([random.integers(0, 60, 12) for _ in range(100)], pad=0)
     whole, most = find_ranges(graph_of, rows), find_ranges(graph_of, rows, 0.99)
     assert whole.keys() == most.keys()
     assert all(whole[s][0] <= most[s][0] < most[s][1] <= whole[s][1] for s in whole)
@@ -236,7 +237,7 @@ def test_scores_come_in_the_order_of_the_comments():
     model = network(SIX)
     running = session(build(network_of(model, LENGTH)))
     sequences = [[2, *range(5, 5 + n), 3] for n in (9, 1, 4, 0, 12)]
-    together = score_tokens(running, tokens_of(sequences, pad=0), batch_size=2)
+    together = score_tokens(running, end_to_end(sequences, pad=0), batch_size=2)
     for row, sequence in enumerate(sequences):
-        alone = score_tokens(running, tokens_of([sequence], pad=0))
+        alone = score_tokens(running, end_to_end([sequence], pad=0))
         np.testing.assert_allclose(together[row], alone[0], atol=1e-6)

@@ -170,7 +170,7 @@ def test_scores_do_not_depend_on_batches(saved):
 def test_scores_tell_their_progress_and_may_be_none(saved):
     loaded, told = load_model(saved), []
     score_texts(loaded, TEXTS, 4, lambda done, total: told.append((done, total)))
-    assert told == [(4, 6), (6, 6)]
+    assert told == [(4, 6), (5, 6), (6, 6)]  # one of them has two windows
     assert score_texts(loaded, []).shape == (0, 2)
 
 

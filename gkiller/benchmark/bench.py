@@ -249,6 +249,7 @@ def _systems(
         batch_size=settings.bench.batch_size,
         cache=_cache(request, loaded),
         seed=settings.bench.seed,
+        long_text=settings.evaluation.long_text,
     )
     own = gkiller_specs(frame, loaded, name_of(loaded.path), "model")
     warnings = []
@@ -378,6 +379,7 @@ def _facts(settings: Settings, plan: Plan, max_length: int) -> dict[str, Any]:
         "latency_rounds": plan.latency_rounds * plan.processes,
         "batch_size": bench.batch_size,
         "max_length": max_length,
+        "long_text": settings.evaluation.long_text,
         "padding": "comments in order of length, batches padded to their longest comment",
         "outliers": OUTLIER_RULE,
         "seed": bench.seed,

@@ -29,7 +29,7 @@ class KeptScores:
 
     Args:
         folder: holds the directories, each named by a fingerprint of everything that its scores depend on:
-            the system's files and limits, the comments, and the versions of the packages that compute.
+            the system's files, limits and reading, the comments, and the versions of the packages.
         spec: of the system.
     """
 
@@ -38,7 +38,9 @@ class KeptScores:
         self._labels = len(spec.labels)
         files = [sha256_file(Path(file)) for file in spec.files]
         limits = (spec.kind, spec.runtime, spec.labels, spec.max_length, spec.batch_size, spec.pad)
-        self._facts: list[Any] = [files, limits, [version(package) for package in _PACKAGES]]
+        # Older scores are of truncated comments, and their names say nothing of the reading.
+        reading = [spec.long_text] if spec.max_length and spec.long_text != "truncate" else []
+        self._facts: list[Any] = [files, limits, [version(package) for package in _PACKAGES], *reading]
 
     def scores(self, texts: Sequence[str], compute: Callable[[], Scores]) -> Scores:
         """Return the scores of n comments, float64 (n, L): those that are kept, else computed and kept.

@@ -34,9 +34,9 @@ def main() -> None:
         imported = time.perf_counter()
         classifier = load(spec.path, precision=ONNX[spec.runtime], threads=threads)
         loaded = time.perf_counter()
-        classifier.predict(texts[0])
+        classifier.predict(texts[0], long_text=spec.long_text)
         scored = time.perf_counter()
-        classifier.predict_proba(texts)
+        classifier.predict_proba(texts, long_text=spec.long_text)
     else:
         imported = time.perf_counter()
         system = open_system(spec, threads)

@@ -33,6 +33,7 @@ from gkiller.settings import resolve
 
 if TYPE_CHECKING:
     from gkiller.data.dataset import Split
+    from gkiller.inference.batches import LongText
 
 Progress = Callable[[str, int, int | None], None]
 RUNTIMES: Final[tuple[Runtime, ...]] = ("torch fp32", "onnx fp32", "onnx int8")
@@ -46,10 +47,11 @@ class Frame:
 
     Attributes:
         labels: of the model that the benchmark is about.
-        max_length: tokens read of a comment.
+        max_length: tokens read of a comment at once.
         batch_size: comments per batch.
         cache: where what takes long to make is kept.
         seed: of random weights.
+        long_text: how comments of more tokens are read.
     """
 
     labels: tuple[str, ...]
@@ -57,10 +59,12 @@ class Frame:
     batch_size: int
     cache: Path
     seed: int = 0
+    long_text: LongText = "window"
 
     def spec(self, **values: Any) -> SystemSpec:
         """Return a row that has the shared limits."""
-        given = {"max_length": self.max_length, "batch_size": self.batch_size, **values}
+        shared = {"max_length": self.max_length, "batch_size": self.batch_size, "long_text": self.long_text}
+        given = {**shared, **values}
         return SystemSpec(**given)
 
 

@@ -3,7 +3,7 @@
 A `SystemSpec` can be written as JSON, so that a child process, with its threads set before any library is
 imported, opens the same system. All neural systems share one way through: their tokenizer, comments sorted by
 length, batches padded to their longest comment, then the network. A tokenizer that reads word by word, as
-BERT's and MPNet's do, keeps the ids of words, as `gkiller.load` does.
+BERT's and MPNet's do, keeps the ids of words, and long comments are read in windows, as `gkiller.load` does.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.batches import Tokens, end_to_end, scoring_batches, tokenize
+from gkiller.data.batches import Tokens, scoring_batches
 from gkiller.deployment.runtime import session, sigmoid
 from gkiller.errors import ModelFormatError, one_line
-from gkiller.inference.encoding import Encoder
 from gkiller.inference.graph import check_graph
 from gkiller.model.layout import GRAPHS
+from gkiller.model.reading import Reader
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from gkiller.inference.batches import LongText
+    from gkiller.model.reading import Read
 
 Scores = npt.NDArray[np.float64]
 Logits = npt.NDArray[np.float32]
@@ -51,7 +52,7 @@ class SystemSpec:
         labels: in the order of its scores' columns.
         parameters: that prediction uses.
         files: every file needed to predict.
-        max_length: tokens read of a comment; 0 where a system does not count tokens.
+        max_length: tokens read of a comment at once; 0 where a system does not count tokens.
         role: the model that the benchmark is about, the giant, or another rival.
         trained: the "whole" network, its "head" alone on a frozen encoder, or "nothing": random weights.
         note: what a reader of the table must know of it.
@@ -59,6 +60,7 @@ class SystemSpec:
         tokenizer: its tokenizer.json.
         pad: the tokenizer's padding id.
         batch_size: comments per batch.
+        long_text: how comments of more tokens are read; a system that does not count tokens reads them whole.
     """
 
     name: str
@@ -76,6 +78,7 @@ class SystemSpec:
     tokenizer: str = ""
     pad: int = 0
     batch_size: int = 16
+    long_text: LongText = "window"
 
     @property
     def key(self) -> str:
@@ -118,74 +121,44 @@ class System(Protocol):
         """Return the scores, float64 of shape (n, L), in 0..1."""
 
     def length(self, text: str) -> int | None:
-        """Return how many tokens a comment has, at most the limit; None where tokens are not counted."""
+        """Return how many tokens are read of a comment; None where tokens are not counted."""
 
 
 class TokenSystem:
-    """A tokenizer and a network.
+    """A reader and a network.
 
     Args:
-        tokenizer: of the network.
+        reader: gives what the network reads.
         network: maps ids and mask, int64 (rows, tokens), to one logit per label, float32 (rows, L).
-        pad: the padding id.
-        max_length: tokens read of a comment.
-        batch_size: comments per batch.
+        batch_size: windows per batch.
         workers: batches scored at a time.
-        encoder: of the tokenizer, where it reads word by word; it then takes the tokenizer's place.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        network: Network,
-        *,
-        pad: int,
-        max_length: int,
-        batch_size: int,
-        workers: int = 1,
-        encoder: Encoder | None = None,
-    ) -> None:
-        self._tokenizer, self._network, self._encoder = tokenizer, network, encoder
-        self._pad, self._max_length, self._batch_size = pad, max_length, batch_size
+    def __init__(self, reader: Reader, network: Network, *, batch_size: int, workers: int = 1) -> None:
+        self._reader, self._network, self._batch_size = reader, network, batch_size
         self._pool = ThreadPoolExecutor(workers) if workers > 1 else None
-        tokenizer.no_padding()
-        self._limit(None)
 
-    def _limit(self, limit: int | None) -> None:
-        self._tokenizer.enable_truncation(min(limit or self._max_length, self._max_length))
+    def prepare(self, texts: Sequence[str], limit: int | None = None) -> Read:
+        """Tokenize comments, and cut them into windows."""
+        return self._reader.read(texts, limit)
 
-    def prepare(self, texts: Sequence[str], limit: int | None = None) -> Tokens:
-        """Tokenize comments."""
-        if self._encoder is not None:
-            return end_to_end([self._ids(self._encoder, text, limit) for text in texts], self._pad)
-        if limit is None:
-            return replace(tokenize(self._tokenizer, texts), pad=self._pad)
-        self._limit(limit)
-        try:
-            return self.prepare(texts)
-        finally:
-            self._limit(None)
-
-    def _ids(self, encoder: Encoder, text: str, limit: int | None = None) -> list[int]:
-        most = min(limit or self._max_length, self._max_length) - 2
-        return [encoder.cls, *encoder.ids(text)[:most], encoder.sep]
-
-    def run(self, prepared: Tokens) -> Scores:
-        """Score tokens, the comments of a batch of like length."""
-        batches = list(scoring_batches(prepared.lengths, self._batch_size))
-        score = self._score(prepared)
+    def run(self, prepared: Read) -> Scores:
+        """Score windows, those of a batch of like length, and take the highest of each comment."""
+        batches = list(scoring_batches(prepared.tokens.lengths, self._batch_size))
+        score = self._score(prepared.tokens)
         logits = list(map(score, batches) if self._pool is None else self._pool.map(score, batches))
         scores = sigmoid(np.concatenate(logits))
         back = np.empty(len(scores), np.int64)
         back[np.concatenate(batches)] = np.arange(len(scores))
-        return scores[back]
+        found: Scores = prepared.highest(scores[back])
+        return found
 
     def _score(self, tokens: Tokens) -> Callable[[npt.NDArray[np.int64]], Logits]:
         return lambda rows: self._network(*tokens.pad_batch(rows))
 
     def length(self, text: str) -> int:
-        """Return how many tokens a comment has, at most the limit."""
-        return int(self.prepare([text]).lengths[0])
+        """Return how many tokens are read of a comment, in all its windows."""
+        return len(self._reader.read([text]).tokens.ids)
 
 
 def open_system(spec: SystemSpec, threads: int = 1) -> System:
@@ -214,25 +187,8 @@ def open_system(spec: SystemSpec, threads: int = 1) -> System:
 
         network, workers = open_network(spec, threads), 1
     tokenizer = Tokenizer.from_file(spec.tokenizer)
-    tokenizer.encode_special_tokens = True  # what a comment spells like [SEP] is text
-    return TokenSystem(
-        tokenizer,
-        network,
-        pad=spec.pad,
-        max_length=spec.max_length,
-        batch_size=spec.batch_size,
-        workers=workers,
-        encoder=_encoder(spec),
-    )
-
-
-def _encoder(spec: SystemSpec) -> Encoder | None:
-    """Return what keeps the ids of words; None for a tokenizer that does not read word by word."""
-    try:
-        encoder = Encoder(Path(spec.tokenizer).read_bytes(), spec.tokenizer, spec.max_length)
-    except ModelFormatError:
-        return None  # not one of those that gkiller trains with
-    return encoder if encoder.by_word else None
+    reader = Reader(tokenizer, spec.max_length, spec.long_text, spec.pad)
+    return TokenSystem(reader, network, batch_size=spec.batch_size, workers=workers)
 
 
 def _open_graph(spec: SystemSpec) -> Network:

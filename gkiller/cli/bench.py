@@ -130,6 +130,7 @@ OutOption = Annotated[
     "evaluation.min_recall",
     "evaluation.threshold_rule",
     "evaluation.f1_slack",
+    "evaluation.long_text",
     without=("data.sample_size",),
     helps={"data.source": DATA_HELP},
 )
@@ -295,6 +296,7 @@ def _duels(one: SetQuality) -> Table:
 
 def _show(result: BenchResult) -> None:
     """Draw the main columns; ``--markdown`` and ``--json`` have all."""
+    from gkiller.model.reading import reading_text
     from gkiller.report.bench import figure_text, rate_text
 
     speed = [
@@ -317,7 +319,8 @@ def _show(result: BenchResult) -> None:
             ("system", "params", "MB", "comments/s", f"ms at {lengths} tokens", "peak MB", "cold s"),
             speed,
             caption=f"{threads} thread{'s' * (threads > 1)}, {result.facts['rounds']} rounds in turns of "
-            f"{result.facts['rows']:,} comments",
+            f"{result.facts['rows']:,} comments, "
+            + reading_text(result.facts["long_text"], result.facts["max_length"]),
         )
     )
     times = [

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gkiller.evaluation.sides import GivenThresholds, ScoredSide
     from gkiller.evaluation.source import DataChoice
     from gkiller.settings import Resolved
-    from gkiller.settings.definition import DataSettings
+    from gkiller.settings.definition import DataSettings, EvaluationSettings
 
 SIDE = "a model directory, a run that has one, 'default', or a file of scores as gkiller predict writes it."
 JSON_SUFFIX, TEXT_SUFFIXES = ".json", (".txt", ".md")
@@ -117,6 +117,7 @@ def compare(
     """
     from gkiller.data.sources import public_source
     from gkiller.evaluation.comparison import compare as compare_scored
+    from gkiller.evaluation.sides import other_reading
     from gkiller.evaluation.slices import named_slices
     from gkiller.evaluation.source import comparing_warnings, load_chosen
 
@@ -128,7 +129,7 @@ def compare(
     with stages() as on_data:
         found = load_chosen(choice, split, on_data, default="test")
     first, second = (
-        _side(name, model, found, settings.evaluation.batch_size, own)
+        _side(name, model, found, settings.evaluation, own)
         for name, model, own in zip((a, b), models, given, strict=True)
     )
     slices, joined = named_slices(
@@ -155,7 +156,7 @@ def compare(
         if model is not None and model.path is not None
         for line in comparing_warnings(model.path, choice, found, model.metadata["thresholds"])
     ]
-    warnings += comparison.rough()
+    warnings += [*other_reading(first, second), *comparison.rough()]
     if comparison.missing:
         warnings.append(f"not compared, as a side lacks them: {', '.join(comparison.missing)}")
     if found.dataset.manifest.get("synthetic"):
@@ -233,14 +234,14 @@ def _choice(models: Sequence[AnyModel | None], settings: DataSettings, asked: Co
 
 
 def _side(
-    name: str, model: AnyModel | None, found: Labelled, batch_size: int, given: GivenThresholds
+    name: str, model: AnyModel | None, found: Labelled, how: EvaluationSettings, given: GivenThresholds
 ) -> ScoredSide:
     from gkiller.evaluation.sides import side_of_file, side_of_model
 
     if model is None:
         return side_of_file(name, found, given)
     with progress(f"scoring with {name}") as advance:
-        return side_of_model(name, model, found, batch_size, given, advance)
+        return side_of_model(name, model, found, how.batch_size, given, advance, long_text=how.long_text)
 
 
 def _file_of(choice: DataChoice) -> str | None:
@@ -254,6 +255,7 @@ def _described(side: ScoredSide) -> dict[str, Any]:
         "kind": side.kind,
         "thresholds": side.thresholds,
         "threshold_origins": side.origins,
+        **side.reading,
     }
 
 

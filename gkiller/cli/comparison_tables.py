@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gkiller.cli.console import results_table, stdout
 from gkiller.errors import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
     from rich.table import Table
@@ -60,7 +60,19 @@ def _sides(comparison: Comparison, a: ScoredSide, b: ScoredSide) -> Table:
         for letter, side in (("A", a), ("B", b))
         for one in comparison.labels
     ]
-    return results_table("Sides", ("", "scores of", "label", "cut", "which is"), rows)
+    told = "\n".join(f"{letter}: {read_how(side.reading)}" for letter, side in (("A", a), ("B", b)))
+    return results_table("Sides", ("", "scores of", "label", "cut", "which is"), rows, caption=told)
+
+
+def read_how(reading: Mapping[str, Any]) -> str:
+    """Return how a side's comments were read."""
+    from gkiller.model.reading import reading_text
+
+    if "max_length" in reading:
+        return reading_text(reading["long_text"], reading["max_length"])
+    known = {"window": "long comments read in windows", "truncate": "long comments read without their end"}
+    unknown = "which does not say how long comments were read"
+    return f"a file of scores, {known.get(str(reading.get('long_text')), unknown)}"
 
 
 def _figures(comparison: Comparison, title: str, *, intervals: bool) -> Table:

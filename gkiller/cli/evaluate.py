@@ -75,20 +75,23 @@ def evaluate(
     from gkiller.evaluation.models import evaluate_measured, measure
     from gkiller.evaluation.source import choose_data, load_chosen, measuring_warnings
     from gkiller.files import refuse_inputs
+    from gkiller.model.reading import reading_text
     from gkiller.report.evaluation import write_evaluation
 
     loaded = load_any(model)
     assert loaded.path is not None  # it was just read from there
-    settings = resolved.settings
+    settings, how = resolved.settings, resolved.settings.evaluation
     choice = choose_data(loaded.path, settings.data, asked)
     if out is not None:
         refuse_inputs(out.glob("evaluation*"), [Path(choice.data.source).expanduser()])
     with stages() as on_data:
         found = load_chosen(choice, split, on_data, default="test")
     with progress("scoring") as advance:
-        measured = measure(loaded, found.dataset, found.rows, settings.evaluation.batch_size, advance)
+        measured = measure(
+            loaded, found.dataset, found.rows, how.batch_size, advance, long_text=how.long_text
+        )
     with progress("resampling") as advance:
-        evaluation = evaluate_measured(measured, settings.evaluation, advance)
+        evaluation = evaluate_measured(measured, how, advance)
     source = str(found.dataset.manifest.get("source", choice.data.source))
     warnings = [
         *measuring_warnings(choice, found, loaded.metadata["thresholds"]),
@@ -100,6 +103,8 @@ def evaluate(
         "precision": loaded.precision,
         "source": source,
         "split": found.name,
+        "long_text": how.long_text,
+        "max_length": loaded.max_length,
         "missing_labels": list(measured.missing),
         "warnings": warnings,
     }
@@ -107,7 +112,7 @@ def evaluate(
     written: list[str] = []
     if where is not None:
         stem = "evaluation" if found.name == "test" else f"evaluation-{found.name}"
-        written = write_evaluation(where, facts, measured, evaluation, settings.evaluation, stem=stem)
+        written = write_evaluation(where, facts, measured, evaluation, how, stem=stem)
     for line in found.dataset.manifest.get("notes", ()):
         note(line)
     for line in warnings:
@@ -119,7 +124,11 @@ def evaluate(
     if json:
         emit_json({**facts, **evaluation.as_dict(), "files": written})
         return
-    show(evaluation_table(evaluation, f"{source}, {found.name}"))
+    show(
+        evaluation_table(
+            evaluation, f"{source}, {found.name}, {reading_text(how.long_text, loaded.max_length)}"
+        )
+    )
     if where is not None:
         note(f"reports and plots: {where}")
     if isinstance(loaded, DeployedModel):

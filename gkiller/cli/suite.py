@@ -101,7 +101,7 @@ LeastOption = Annotated[
     ),
 ]
 MAX_LENGTH_HELP = (
-    "Tokens of a comment that a classifier of transformers reads; a gkiller model has its own limit. "
+    "Tokens of a comment that a classifier of transformers reads at once; a gkiller model has its own limit. "
     "[tokens; default: 128]"
 )
 KINDS_HELP = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from gkiller.cli.comparison_tables import fitting, signed
+from gkiller.cli.comparison_tables import fitting, read_how, signed
 from gkiller.cli.console import results_table, stdout
 from gkiller.cli.tables import below, figure_text
 
@@ -67,7 +67,8 @@ def robustness_blocks(
 
 def _thresholds(models: Sequence[Contestant]) -> Table:
     rows = [(one.name, f"{one.threshold:.4f}", one.origin) for one in models]
-    return results_table("Models", ("model", "cut", "which is"), rows)
+    told = "\n".join(f"{one.name}: {read_how(one.scorer.reading)}" for one in models)
+    return results_table("Models", ("model", "cut", "which is"), rows, caption=told)
 
 
 def _told(result: IdentityBias | Robustness, way: Intervals) -> str:

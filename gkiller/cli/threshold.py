@@ -79,6 +79,7 @@ def threshold(
     from gkiller.evaluation.source import choose_data, load_chosen, tuned_on, tuning_warnings
     from gkiller.inference.flags import deciding_labels
     from gkiller.model.layout import is_default
+    from gkiller.model.reading import reading_text
 
     loaded = load_any(model)
     if out is None and is_default(model):
@@ -86,25 +87,29 @@ def threshold(
         raise OutputError(what, where=model, remedy="name a directory for its copy with --out")
     names = labels and deciding_labels(label_names(labels, loaded.labels), loaded.labels, "--labels")
     target = target_for(loaded, out)
-    settings = resolved.settings
+    settings, how = resolved.settings, resolved.settings.evaluation
     choice = choose_data(_place(loaded), settings.data, asked)
     with stages() as on_data:
         found = load_chosen(choice, split, on_data, default="valid")
     with progress("scoring") as advance:
-        measured = measure(loaded, found.dataset, found.rows, settings.evaluation.batch_size, advance)
-    tuning = retune(loaded, measured, settings.evaluation, names or None)
+        measured = measure(
+            loaded, found.dataset, found.rows, how.batch_size, advance, long_text=how.long_text
+        )
+    tuning = retune(loaded, measured, how, names or None)
     before = loaded.metadata["thresholds"]
-    thresholds = {**before, **tuning.stored(tuned_on(found))}
+    thresholds = {**before, **tuning.stored(tuned_on(found, how.long_text))}
     _store(target, loaded, thresholds, tuning.flagged.labels)
     warnings = [*tuning_warnings(choice, found), *tuning.warnings]
     for line in warnings:
         warn(line)
     if json:
-        facts = {"model": str(target), "split": found.name, "rows": len(found.rows)}
+        reading = {"long_text": how.long_text, "max_length": loaded.max_length}
+        facts = {"model": str(target), "split": found.name, "rows": len(found.rows), **reading}
         flagged = tuning.flagged.as_dict()
         emit_json({**facts, "thresholds": thresholds, "flagged": flagged, "warnings": warnings})
         return
-    title = f"Thresholds tuned on {found.name} ({len(found.rows):,} rows)"
+    reading_told = reading_text(how.long_text, loaded.max_length)
+    title = f"Thresholds tuned on {found.name} ({len(found.rows):,} rows, {reading_told})"
     show(_table(title, tuning, before))
     next_command(f"gkiller evaluate {out or model}")
 

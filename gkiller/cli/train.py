@@ -72,7 +72,7 @@ def train(
     for line in warnings:
         warn(line)
     if json:
-        emit_json({**_facts(result), "warnings": warnings})
+        emit_json({**_facts(result, settings), "warnings": warnings})
         return
     _show(result, settings)
 
@@ -106,7 +106,7 @@ def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
     return resumed_settings(run, resolved.settings, given)
 
 
-def _facts(result: TrainResult) -> dict[str, Any]:
+def _facts(result: TrainResult, settings: Settings) -> dict[str, Any]:
     finished = result.finished
     return {
         "run": str(result.run.path),
@@ -122,6 +122,8 @@ def _facts(result: TrainResult) -> dict[str, Any]:
         "dendrites": finished.dendrite_report,
         "fold_difference": finished.fold_difference,
         "thresholds": {label: t.as_dict() for label, t in finished.thresholds.items()},
+        "long_text": settings.evaluation.long_text,
+        "max_length": settings.model.max_length,
         "validation": finished.evaluation.as_dict(),
         **({"teachers": [one.as_dict() for one in finished.taught]} if finished.taught else {}),
     }
@@ -142,8 +144,11 @@ def _warnings(result: TrainResult) -> list[str]:
 
 
 def _show(result: TrainResult, settings: Settings) -> None:
+    from gkiller.model.reading import reading_text
+
     finished, run = result.finished, result.run
-    show(evaluation_table(finished.evaluation, "Validation split, at thresholds tuned on it"))
+    reading = reading_text(settings.evaluation.long_text, settings.model.max_length)
+    show(evaluation_table(finished.evaluation, f"Validation split, {reading}, at thresholds tuned on it"))
     for one in finished.taught:
         show(teacher_table(one, finished.evaluation))
     show(results_table("", ("", ""), _summary(result, settings)))

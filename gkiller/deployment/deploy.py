@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from gkiller.data.batches import tokenize
 from gkiller.deployment.arithmetic import Scheme
 from gkiller.deployment.dynamic import PLAIN_CANDIDATES, quantise_plain
 from gkiller.deployment.graph import export_plain
@@ -45,6 +44,7 @@ from gkiller.model.layout import (
     WEIGHTS,
     GraphPrecision,
 )
+from gkiller.model.reading import Reader
 from gkiller.report.environment import CPU_FLAGS, read_cpu
 from gkiller.sealed import SealBrokenError, unseal
 
@@ -234,7 +234,7 @@ def quantise_trimmed(
     target = target_for(loaded, out)
     with TemporaryDirectory(prefix="gkiller-trimmed-") as folder:
         smaller = save_trimmed(loaded, reference, pieces, Path(folder) / "model")
-        again = replace(rows, tokens=tokenize(smaller.tokenizer, rows.texts))
+        again = replace(rows, read=Reader(smaller.tokenizer, smaller.max_length).read(rows.texts))
         return quantise(smaller, again, settings, out=target, portable=portable, progress=progress)
 
 

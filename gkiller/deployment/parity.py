@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.batches import Tokens, tokenize
 from gkiller.data.sources import public_source
 from gkiller.errors import ParityError
 from gkiller.evaluation.metrics import label_figures
+from gkiller.model.reading import Reader
 from gkiller.model.scoring import score_texts
 
 if TYPE_CHECKING:
+    from gkiller.data.batches import Tokens
     from gkiller.data.labelled import Labelled
     from gkiller.model.directory import LoadedModel
     from gkiller.model.layout import GraphPrecision
+    from gkiller.model.reading import Read
     from gkiller.settings.definition import DeploymentSettings
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,7 +54,7 @@ class ParityRows:
 
     Attributes:
         texts: the n comments.
-        tokens: of the comments.
+        read: the windows of the comments, as users get them read.
         truth: (n, L) 0, 1, or NaN where unknown.
         weights: (n,).
         expected: (n, L), the trained model's scores.
@@ -64,7 +66,7 @@ class ParityRows:
     """
 
     texts: tuple[str, ...]
-    tokens: Tokens
+    read: Read
     truth: FloatArray
     weights: FloatArray
     expected: FloatArray
@@ -73,6 +75,11 @@ class ParityRows:
     fingerprint: str
     source: str
     split: str
+
+    @property
+    def tokens(self) -> Tokens:
+        """The m windows."""
+        return self.read.tokens
 
 
 @dataclass(frozen=True)
@@ -164,7 +171,7 @@ def parity_rows(
     digest.update(truth.tobytes() + weights.tobytes())
     return ParityRows(
         texts=tuple(texts),
-        tokens=tokenize(loaded.tokenizer, texts),
+        read=Reader(loaded.tokenizer, loaded.max_length).read(texts),
         truth=truth,
         weights=weights,
         expected=score_texts(loaded, texts, 32, progress),
@@ -177,7 +184,8 @@ def parity_rows(
 
 
 def compare(rows: ParityRows, scores: FloatArray, limits: Limits) -> Parity:
-    """Measure how far an export's scores, (n, L), are from the trained model's."""
+    """Measure how far an export's scores of the windows, (m, L), are from the trained model's of comments."""
+    scores = rows.read.highest(scores)
     sound = np.isfinite(scores)
     found = np.where(sound, scores, 0.5)
     difference = np.where(sound, np.abs(found - rows.expected), 1.0)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from gkiller.data.batches import Tokens, scoring_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     import onnx
 
@@ -67,11 +67,3 @@ def sigmoid(logits: npt.NDArray[np.floating]) -> Scores:
     # Both forms are exact; each is used where it cannot overflow.
     small = np.exp(-np.abs(logits.astype(np.float64)))
     return np.asarray(np.where(logits >= 0, 1.0, small) / (1.0 + small))
-
-
-def tokens_of(sequences: Sequence[Sequence[int]], pad: int) -> Tokens:
-    """Put token id sequences together as `Tokens`."""
-    starts = np.zeros(len(sequences) + 1, dtype=np.int64)
-    np.cumsum([len(sequence) for sequence in sequences], out=starts[1:])
-    flat = np.concatenate([np.asarray(s, dtype=np.int32) for s in sequences])
-    return Tokens(flat, starts, pad)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.inference.classifier import CHUNK_ROWS, Classifier
+from gkiller.inference.batches import in_chunks
+from gkiller.inference.classifier import Classifier
 from gkiller.inference.loading import load
 from gkiller.model.description import read_description
 from gkiller.model.directory import LoadedModel, load_model
@@ -32,6 +33,8 @@ from gkiller.strict_json import parse_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from gkiller.inference.batches import LongText
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class DeployedModel:
 
     @property
     def max_length(self) -> int:
-        """Tokens read of a comment."""
+        """Tokens read of a comment at once."""
         return self.classifier.max_length
 
     @property
@@ -76,20 +79,26 @@ class DeployedModel:
         return self.classifier.path
 
     def score(
-        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+        self,
+        texts: Sequence[str],
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        long_text: LongText = "window",
     ) -> npt.NDArray[np.float64]:
-        """Return the scores of n comments, float64 of shape (n, L); the end of a long one is left unread.
+        """Return the scores of n comments, float64 of shape (n, L).
 
         Args:
             texts: n comments.
             progress: called with the comments done and n.
+            long_text: as `Classifier.predict_proba` takes it.
         """
         found = np.zeros((len(texts), len(self.labels)))
-        for start in range(0, len(texts), CHUNK_ROWS):
-            some = texts[start : start + CHUNK_ROWS]
-            found[start : start + len(some)] = self.classifier.predict_proba(some, long_text="truncate")
+        done = 0
+        for some in in_chunks(texts):
+            found[done : done + len(some)] = self.classifier.predict_proba(some, long_text=long_text)
+            done += len(some)
             if progress is not None:
-                progress(start + len(some), len(texts))
+                progress(done, len(texts))
         return found
 
 
@@ -116,6 +125,8 @@ def score_any(
     texts: Sequence[str],
     batch_size: int,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    long_text: LongText = "window",
 ) -> npt.NDArray[np.float64]:
     """Return the scores of n comments, float64 of shape (n, L): by torch, or without weights by the graph.
 
@@ -124,15 +135,16 @@ def score_any(
         texts: n comments.
         batch_size: comments per forward pass; a graph alone has its own.
         progress: called with the comments done and n.
+        long_text: how comments are read that are longer than the network reads at once.
 
     Raises:
         ScoreRangeError: a score is not a number; the model's weights are far too large.
     """
     if isinstance(loaded, DeployedModel):
-        return loaded.score(texts, progress)
+        return loaded.score(texts, progress, long_text=long_text)
     from gkiller.model.scoring import score_texts
 
-    return score_texts(loaded, texts, batch_size, progress)
+    return score_texts(loaded, texts, batch_size, progress, long_text=long_text)
 
 
 def _load_deployed(directory: Path) -> DeployedModel:

@@ -17,6 +17,7 @@ from gkiller.evaluation.results import Evaluation
 from gkiller.evaluation.thresholds import Threshold, kept_notes, tune_thresholds
 
 if TYPE_CHECKING:
+    from gkiller.inference.batches import LongText
     from gkiller.settings.definition import EvaluationSettings
 
 Progress = Callable[[int, int | None], None]
@@ -49,6 +50,8 @@ def measure(
     split: Split,
     batch_size: int,
     progress: Progress | None = None,
+    *,
+    long_text: LongText = "window",
 ) -> Measured:
     """Score a split with a model.
 
@@ -58,6 +61,7 @@ def measure(
         split: labelled comments.
         batch_size: comments per forward pass; a graph alone has its own.
         progress: called with the comments done and their number.
+        long_text: how comments are read that are longer than the network reads at once.
 
     Raises:
         LabelMismatchError: the data have none of the model's labels.
@@ -69,7 +73,7 @@ def measure(
             where=str(dataset.manifest.get("source", "")),
             remedy="name the matching columns with --label-columns",
         )
-    scores = score_any(loaded, split.texts, batch_size, progress)
+    scores = score_any(loaded, split.texts, batch_size, progress, long_text=long_text)
     return Measured(
         labels=shared,
         missing=tuple(label for label in loaded.labels if label not in shared),

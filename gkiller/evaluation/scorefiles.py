@@ -74,6 +74,7 @@ class ScoreFile:
         scores: float64 of shape (m, L).
         flags: bool of shape (m, L), or None where the file has no flags.
         decided: the labels whose flags the file has: those that decided whether a row was flagged.
+        long_text: how comments were read, "window" or "truncate"; None where no column ``long_text`` says so.
     """
 
     records: Records
@@ -81,6 +82,7 @@ class ScoreFile:
     scores: FloatArray
     flags: NDArray[np.bool_] | None
     decided: tuple[str, ...] = ()
+    long_text: str | None = None
 
     def threshold(self, column: int) -> float:
         """Return where the flags part the scores of the label in a column.
@@ -123,8 +125,10 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     found = {label: f"score_{label}" if f"score_{label}" in columns else label for label in labels}
     named = {label: column for label, column in found.items() if column in columns}
     has_flags = "flags" in columns
-    deciding = [name for name in ("flags", FLAG_LABELS) if has_flags and name in columns]
-    extra = [*deciding, *(["scores"] if nested else list(named.values()))]
+    deciding = FLAG_LABELS if has_flags and FLAG_LABELS in columns else None
+    stated: list[str] = [name for name in ("flags", "long_text", deciding) if name in columns and name]
+    ways: set[str] = set()
+    extra = [*stated, *(["scores"] if nested else list(named.values()))]
     records = Records(name)
     table: list[list[float]] = []
     flags: list[list[bool]] = []
@@ -139,11 +143,12 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
                 chosen = chosen or tuple(label for label in labels if label in values)
             else:
                 values = {label: batch.columns[column][i] for label, column in named.items()}
+            ways.update(str(batch.columns[column][i]) for column in stated if column == "long_text")
             table.append([_score(values.get(label), name, batch, i, label) for label in chosen])
             if has_flags:
                 raised = _flags(batch.columns["flags"][i], name, batch, i)
                 flags.append([label in raised for label in chosen])
-            if FLAG_LABELS in deciding:
+            if deciding is not None:
                 decided.add(_flags(batch.columns[FLAG_LABELS][i], name, batch, i, FLAG_LABELS))
     if not chosen:
         raise LabelMismatchError(
@@ -154,7 +159,8 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     # A label that does not decide in some rows has no flags there.
     known = tuple(label for label in chosen if has_flags and all(label in some for some in decided))
     raised_table = np.array(flags, dtype=bool) if has_flags else None
-    return ScoreFile(records, chosen, np.array(table, dtype=np.float64), raised_table, known)
+    way = ways.pop() if ways in ({"window"}, {"truncate"}) else None
+    return ScoreFile(records, chosen, np.array(table, dtype=np.float64), raised_table, known, way)
 
 
 def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> float:

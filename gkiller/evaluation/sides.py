@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gkiller.errors import ScoreRangeError, SettingsError, did_you_mean
 from gkiller.evaluation.scorefiles import join, read_scores
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gkiller.evaluation.checks import FloatArray
     from gkiller.evaluation.deployed import AnyModel
     from gkiller.evaluation.models import Progress
+    from gkiller.inference.batches import LongText
 
 STORED = "stored in the model"
 BY_FLAGS = "where the file's flags part its scores"
@@ -50,6 +51,7 @@ class ScoredSide:
         thresholds: by label.
         origins: by label, where the threshold is from.
         notes: what else to know.
+        reading: ``long_text`` and ``max_length``, as the comments were read; None where that is not known.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ScoredSide:
     thresholds: dict[str, float]
     origins: dict[str, str]
     notes: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def column(self, label: str) -> FloatArray:
         """Return the scores (n,) of a label."""
@@ -72,6 +75,8 @@ def side_of_model(
     batch_size: int,
     given: GivenThresholds,
     progress: Progress | None = None,
+    *,
+    long_text: LongText = "window",
 ) -> ScoredSide:
     """Score the rows with a model, at its stored thresholds unless others are given.
 
@@ -81,12 +86,13 @@ def side_of_model(
     """
     from gkiller.evaluation.models import measure
 
-    measured = measure(loaded, found.dataset, found.rows, batch_size, progress)
+    measured = measure(loaded, found.dataset, found.rows, batch_size, progress, long_text=long_text)
     thresholds, origins = _given(given, measured.labels)
     for label in measured.labels:
         thresholds.setdefault(label, measured.thresholds[label])
         origins.setdefault(label, STORED)
-    return ScoredSide(name, "model", measured.labels, measured.scores, thresholds, origins)
+    reading = {"long_text": long_text, "max_length": loaded.max_length}
+    return ScoredSide(name, "model", measured.labels, measured.scores, thresholds, origins, (), reading)
 
 
 def side_of_file(name: str, found: Labelled, given: GivenThresholds) -> ScoredSide:
@@ -113,7 +119,18 @@ def side_of_file(name: str, found: Labelled, given: GivenThresholds) -> ScoredSi
             )
         thresholds[label] = file.threshold(column)
         origins[label] = BY_FLAGS
-    return ScoredSide(name, "scores", file.labels, file.scores[places], thresholds, origins, (how, UNKNOWN))
+    reading = {"long_text": file.long_text}
+    notes = (how, UNKNOWN)
+    return ScoredSide(name, "scores", file.labels, file.scores[places], thresholds, origins, notes, reading)
+
+
+def other_reading(first: ScoredSide, second: ScoredSide) -> list[str]:
+    """Return a warning where two sides are known to have read long comments in different ways."""
+    ways = {"window": "in windows", "truncate": "without their end"}
+    how = [ways.get(str(side.reading.get("long_text"))) for side in (first, second)]
+    if None in how or how[0] == how[1]:
+        return []
+    return [f"long comments are read {how[0]} by A, and {how[1]} by B (--long-text)"]
 
 
 def _given(given: GivenThresholds, labels: tuple[str, ...]) -> tuple[dict[str, float], dict[str, str]]:

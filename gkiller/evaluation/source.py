@@ -19,6 +19,7 @@ from gkiller.errors import DataChangedError, SettingsError, SourceNotFoundError
 
 if TYPE_CHECKING:
     from gkiller.data.clean import Progress
+    from gkiller.inference.batches import LongText
     from gkiller.settings.definition import DataSettings
 
 _LEARNT = "the model was trained on these rows: the figures are better than on new comments"
@@ -93,13 +94,14 @@ def load_chosen(
     return found
 
 
-def tuned_on(found: Labelled) -> dict[str, Any]:
-    """Return what a model directory records of the rows that thresholds were tuned on."""
+def tuned_on(found: Labelled, long_text: LongText) -> dict[str, Any]:
+    """Return what a model directory records of how thresholds were tuned: rows, and how they were read."""
     return {
         "source": public_source(str(found.dataset.manifest.get("source", ""))),
         "split": found.name,
         "rows": len(found.rows),
         "fingerprints": _fingerprints(found),
+        "long_text": long_text,
     }
 
 

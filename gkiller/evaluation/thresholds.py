@@ -252,16 +252,20 @@ def _kept(ranking: Ranking, value: float) -> Threshold:
 
 
 def stored_entries(
-    tuned: Mapping[str, Threshold], before: Mapping[str, Mapping[str, Any]]
+    tuned: Mapping[str, Threshold],
+    before: Mapping[str, Mapping[str, Any]],
+    record: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return what gkiller.json says of thresholds: of a label that was not tuned what it said before.
 
     Args:
         tuned: by label.
         before: what it said; it may lack labels.
+        record: of the rows that they were tuned on.
     """
+    tuned_on = {"tuned_on": record} if record is not None else {}
     return {
-        label: dict(before[label]) if one.note and label in before else one.as_dict()
+        label: dict(before[label]) if one.note and label in before else {**one.as_dict(), **tuned_on}
         for label, one in tuned.items()
     }
 

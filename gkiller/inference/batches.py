@@ -20,6 +20,10 @@ BATCH_TOKENS = 512
 """A batch has at most so many rows, and so many tokens with its padding: what one call works on then stays in
 a core's cache. benchmarks/inference_batches.py compares sizes."""
 
+CHUNK_ROWS = 2048
+CHUNK_CHARACTERS = 4 << 20
+"""So much of long inputs is tokenized and scored together."""
+
 OVERLAP = 8
 """Neighbouring windows share at least an eighth of their length, so that no phrase is only seen cut."""
 
@@ -107,3 +111,17 @@ def pad(windows: Windows, rows: Ints, encoder: Encoder) -> tuple[Ints, Ints]:
     ids[:, 1:-1][real] = windows.flat[(windows.first[rows][:, None] + position)[real]]
     ids[np.arange(len(rows)), length + 1] = encoder.sep
     return ids, (np.arange(width + 2) < length[:, None] + 2).astype(np.int64)
+
+
+def in_chunks(
+    texts: Sequence[str], rows: int = CHUNK_ROWS, characters: int = CHUNK_CHARACTERS
+) -> Iterator[Sequence[str]]:
+    """Divide comments into chunks of at most so many rows and characters, at least one comment each."""
+    start, size = 0, 0
+    for position, text in enumerate(texts):
+        if position > start and (position - start >= rows or size + len(text) > characters):
+            yield texts[start:position]
+            start, size = position, 0
+        size += len(text)
+    if start < len(texts):
+        yield texts[start:]

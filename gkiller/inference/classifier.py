@@ -20,14 +20,21 @@ from gkiller.errors import (
     SettingsError,
     did_you_mean,
 )
-from gkiller.inference.batches import LongText, Windows, batches, make_windows, pad
+from gkiller.inference.batches import (
+    CHUNK_CHARACTERS,
+    CHUNK_ROWS,
+    LongText,
+    Windows,
+    batches,
+    in_chunks,
+    make_windows,
+    pad,
+)
 from gkiller.inference.encoding import Encoder
 from gkiller.inference.flags import deciding_labels, reached
 from gkiller.inference.results import Contribution, Prediction
 from gkiller.inference.session import Logits, Session, Stop
 
-CHUNK_ROWS = 2048
-CHUNK_CHARACTERS = 4 << 20
 """Comments are tokenized and scored in chunks of at most so many, and so many characters."""
 
 _AHEAD = 2  # chunks at work at the same time: one is tokenized while another is scored
@@ -323,7 +330,9 @@ class Classifier:
             raise fault
 
     def _score(self, texts: list[str], long_text: LongText) -> Iterator[Scored]:
-        for _, scored in self.stream(((None, chunk) for chunk in _chunks(texts)), long_text=long_text):
+        for _, scored in self.stream(
+            ((None, chunk) for chunk in in_chunks(texts, CHUNK_ROWS, CHUNK_CHARACTERS)), long_text=long_text
+        ):
             yield scored
 
     def _begin(self, texts: list[str], long_text: LongText) -> _Work:
@@ -417,15 +426,3 @@ def _listed(texts: object) -> list[str]:
                 remedy="decode bytes, and give an empty string for a missing comment",
             )
     return listed
-
-
-def _chunks(texts: list[str]) -> Iterator[list[str]]:
-    """Divide comments into chunks of bounded size, at least one comment each."""
-    start, size = 0, 0
-    for position, text in enumerate(texts):
-        if position > start and (position - start >= CHUNK_ROWS or size + len(text) > CHUNK_CHARACTERS):
-            yield texts[start:position]
-            start, size = position, 0
-        size += len(text)
-    if start < len(texts):
-        yield texts[start:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from gkiller.model.dendritic import DendriticLinear
 from gkiller.model.directory import LoadedModel
 from gkiller.model.growth import dendritic_modules
 from gkiller.model.scoring import score_texts
+
+if TYPE_CHECKING:
+    from gkiller.inference.batches import LongText
 
 
 def top_weight_mean(loaded: LoadedModel) -> float:
@@ -77,7 +81,7 @@ def _mean_outputs(loaded: LoadedModel, texts: Sequence[str], batch_size: int) ->
 
 
 def ablated_scores(
-    loaded: LoadedModel, texts: Sequence[str], batch_size: int = 256
+    loaded: LoadedModel, texts: Sequence[str], batch_size: int = 256, *, long_text: LongText = "window"
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Return the scores of ``texts`` three ways: "whole", "zeroed" and "mean", each (n, L)."""
     variants = {
@@ -85,4 +89,7 @@ def ablated_scores(
         "zeroed": without_dendrites(loaded),
         "mean": with_mean_dendrites(loaded, texts, batch_size),
     }
-    return {name: score_texts(variant, texts, batch_size) for name, variant in variants.items()}
+    return {
+        name: score_texts(variant, texts, batch_size, long_text=long_text)
+        for name, variant in variants.items()
+    }

@@ -350,6 +350,8 @@ def _check_tuned_on(record: Any) -> None:
         raise ValueError(
             "what a threshold was tuned on is not an object of source, split, rows, fingerprints"
         )
+    if record.get("long_text", "truncate") not in ("window", "truncate"):
+        raise ValueError("how the comments were read that a threshold was tuned on is not known")
     words = [record["source"], record["split"], *record["fingerprints"]]
     if not all(isinstance(word, str) and word.isprintable() for word in words):
         raise ValueError("what a threshold was tuned on is not in printable text")

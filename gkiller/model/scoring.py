@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gkiller.data.batches import scoring_batches, tokenize
+from gkiller.data.batches import TokenArray
 from gkiller.errors import ScoreRangeError
 from gkiller.model.directory import LoadedModel
+from gkiller.model.reading import Reader
+
+if TYPE_CHECKING:
+    from gkiller.inference.batches import LongText
 
 
 def score_texts(
@@ -19,14 +24,18 @@ def score_texts(
     texts: Sequence[str],
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    long_text: LongText = "window",
 ) -> npt.NDArray[np.float64]:
-    """Return the probability of every label for every comment.
+    """Return the probability of every label for every comment, read as `gkiller.load` reads it.
 
     Args:
         loaded: the model.
         texts: n comments.
-        batch_size: comments per forward pass.
+        batch_size: windows per forward pass.
         progress: called with the comments done and n.
+        long_text: "window" reads every token and takes a comment's highest score, "truncate" the first
+            ``loaded.max_length`` alone.
 
     Returns:
         float64 of shape (n, L), in the order of ``loaded.labels``.
@@ -34,7 +43,7 @@ def score_texts(
     Raises:
         ScoreRangeError: a score is not a number; the model's weights are far too large.
     """
-    scores = _over(loaded, texts, batch_size, loaded.model.probabilities, progress)
+    scores = _over(loaded, texts, batch_size, loaded.model.probabilities, long_text, progress)
     if not np.isfinite(scores).all():
         row = int(np.flatnonzero(~np.isfinite(scores).all(axis=1))[0])
         raise ScoreRangeError(
@@ -45,9 +54,13 @@ def score_texts(
     return scores
 
 
-def logit_texts(loaded: LoadedModel, texts: Sequence[str], batch_size: int = 256) -> npt.NDArray[np.float64]:
+def logit_texts(
+    loaded: LoadedModel, texts: Sequence[str], batch_size: int = 256, *, long_text: LongText = "window"
+) -> npt.NDArray[np.float64]:
     """Return one logit per label for every comment, whose sigmoid is the score; as `score_texts`."""
-    return _over(loaded, texts, batch_size, lambda logits: loaded.model.label_logits(logits.float()), None)
+    return _over(
+        loaded, texts, batch_size, lambda logits: loaded.model.label_logits(logits.float()), long_text
+    )
 
 
 def _over(
@@ -55,18 +68,17 @@ def _over(
     texts: Sequence[str],
     batch_size: int,
     of_logits: Callable[[Tensor], Tensor],
-    progress: Callable[[int, int], None] | None,
+    long_text: LongText,
+    progress: Callable[[int, int], None] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Return what a function makes of the logits of every comment, (n, L)."""
-    tokens = tokenize(loaded.tokenizer, texts)
-    found = np.zeros((len(texts), len(loaded.labels)))
-    done = 0
+    """Return what a rising function makes of the logits of every comment, (n, L)."""
+
+    def network(ids: TokenArray, mask: TokenArray) -> npt.NDArray[np.float64]:
+        found: npt.NDArray[np.float64] = (
+            of_logits(loaded.model(torch.from_numpy(ids), torch.from_numpy(mask))).double().numpy()
+        )
+        return found
+
+    reader = Reader(loaded.tokenizer, loaded.max_length, long_text)
     with torch.inference_mode():
-        for rows in scoring_batches(tokens.lengths, batch_size):
-            ids, mask = tokens.pad_batch(rows)
-            logits = loaded.model(torch.from_numpy(ids), torch.from_numpy(mask))
-            found[rows] = of_logits(logits).double().numpy()
-            done += len(rows)
-            if progress is not None:
-                progress(done, len(texts))
-    return found
+        return reader.scores(texts, network, len(loaded.labels), batch_size, progress)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkiller.files import json_text, write_text, writing
+from gkiller.model.reading import reading_text
 from gkiller.report.bench_plot import write_bench_plot
 from gkiller.report.drawing import shown
 from gkiller.wording import markdown, visible
@@ -67,8 +68,8 @@ def _head(result: BenchResult) -> Iterator[str]:
     yield f"- Machine: {here.cpu}, {here.cores} cores, {', '.join(here.flags) or 'no vector flags known'}."
     yield f"- Load average before and after the timing: {load}."
     yield (
-        f"- Threads: {facts['threads']}. Batches of {facts['batch_size']}; {facts['padding']}; at most "
-        f"{facts['max_length']} tokens of a comment; the same rows for every system."
+        f"- Threads: {facts['threads']}. Batches of {facts['batch_size']}; {facts['padding']}; comments "
+        f"{reading_text(facts['long_text'], facts['max_length'])}, the same rows for every system."
     )
     yield (
         f"- Timing: {facts['rows']:,} comments a pass, {facts['rounds']} rounds in turns, spread over "

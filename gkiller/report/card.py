@@ -134,7 +134,10 @@ def _threshold_text(entry: Mapping[str, Any]) -> str:
         return text
     which = "" if on["split"] == "all" else f"the {markdown(on['split'])} split of "
     used = ", which is no test any more" if on["split"] == "test" else ""
-    return f"{text}, tuned on {which}{markdown(on['source'] or 'unnamed data')} ({on['rows']:,} rows){used}"
+    ways = {"window": ", long comments read in windows", "truncate": ", long comments cut"}
+    read = ways.get(on.get("long_text"), "")  # older models do not record it
+    source = markdown(on["source"] or "unnamed data")
+    return f"{text}, tuned on {which}{source} ({on['rows']:,} rows{read}){used}"
 
 
 def _deciding_text(flag_labels: Sequence[str]) -> str:

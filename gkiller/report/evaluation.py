@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkiller.files import json_text, write_text
+from gkiller.model.reading import reading_text
 from gkiller.report.evaluation_plots import write_evaluation_plots
 from gkiller.report.evaluation_text import evaluation_text
 
@@ -29,7 +30,7 @@ def write_evaluation(
 
     Args:
         directory: where; made when it is not there.
-        facts: what was measured: model, source, split.
+        facts: what was measured: model, source, split, and the reading (long_text, max_length).
         measured: the scores.
         evaluation: their figures.
         settings: for the bins of the reliability plot.
@@ -38,7 +39,8 @@ def write_evaluation(
     directory.mkdir(parents=True, exist_ok=True)
     report, text = directory / f"{stem}.json", directory / f"{stem}.txt"
     write_text(report, json_text({**facts, **evaluation.as_dict()}))
-    heading = f"{facts['source']}, {facts['split']}"
+    reading = reading_text(facts["long_text"], facts["max_length"])
+    heading = f"{facts['source']}, {facts['split']}, {reading}"
     write_text(text, evaluation_text(evaluation, heading=heading))
     plots = write_evaluation_plots(
         measured.labels,

@@ -403,6 +403,13 @@ class EvaluationSettings(_Section):
     confidence: float = setting(0.95, "Coverage of an interval.", gt=0, lt=1)
     bootstrap_seed: int = setting(0, "Seed of the bootstrap.", ge=0)
     batch_size: int = setting(256, "Comments per forward pass.", unit="rows", ge=1)
+    long_text: Literal["window", "truncate"] = setting(
+        "window",
+        "Comments longer than the model reads at once: overlapping windows, of which the highest score "
+        "counts, as predict and load() read by default; or their beginning alone. Training takes it for the "
+        "final thresholds and figures; its losses and the score of each epoch are of the beginning.",
+        flag="--long-text",
+    )
     min_precision: float | None = setting(
         None, "Tune the threshold for the best recall at this precision.", flag="--min-precision", gt=0, le=1
     )

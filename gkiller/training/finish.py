@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from gkiller.data.labelled import Labelled
 from gkiller.data.sources import public_source
 from gkiller.evaluation.agreement import Taught
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import macro_score
 from gkiller.evaluation.models import Measured
 from gkiller.evaluation.results import Evaluation
+from gkiller.evaluation.source import tuned_on
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
 from gkiller.files import json_text
 from gkiller.model.ablation import ablated_scores, top_weight_mean
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from gkiller.data.dataset import Dataset, Split
     from gkiller.model.growth import Growth, State
     from gkiller.report.run import RunDirectory
-    from gkiller.settings.definition import Settings
+    from gkiller.settings.definition import EvaluationSettings, Settings
     from gkiller.training.progress import Progress
     from gkiller.training.store import CheckpointStore
     from gkiller.training.teachers import Lesson, Teacher
@@ -99,7 +101,9 @@ def finish(
     loaded, difference = _fold(settings, dataset, tokenizer_json, growth, state)
     pause()
     valid = dataset.split("valid")
-    scores = score_texts(loaded, valid.texts, settings.evaluation.batch_size)
+    scores = score_texts(
+        loaded, valid.texts, settings.evaluation.batch_size, long_text=settings.evaluation.long_text
+    )
     pause()
     thresholds = tune_thresholds(
         dataset.labels,
@@ -120,7 +124,7 @@ def finish(
         fold_difference=difference,
         evaluation=evaluation,
         thresholds=thresholds,
-        dendrite_report=dendrite_report(loaded, valid, settings.evaluation.batch_size),
+        dendrite_report=dendrite_report(loaded, valid, settings.evaluation),
         taught=beside,
     )
     pause()
@@ -128,7 +132,7 @@ def finish(
     if not write:
         return finished
     run.write_json("manifest.json", manifest)
-    card = _save(settings, run, loaded, tokenizer_json, finished, manifest)
+    card = _save(settings, run, dataset, loaded, tokenizer_json, finished, manifest)
     _report(settings, run, dataset, scores, cuts, finished)
     run.close(card)
     return finished
@@ -149,7 +153,7 @@ def _fold(
     return LoadedModel(plain, tokenizer, dataset.labels, {}, length), difference
 
 
-def dendrite_report(loaded: LoadedModel, split: Split, batch_size: int) -> dict[str, Any]:
+def dendrite_report(loaded: LoadedModel, split: Split, settings: EvaluationSettings) -> dict[str, Any]:
     """Return how strong a model's dendrites are and what it scores without them; empty without dendrites.
 
     Returns:
@@ -158,7 +162,7 @@ def dendrite_report(loaded: LoadedModel, split: Split, batch_size: int) -> dict[
     """
     if not top_weight_mean(loaded):
         return {}
-    scores = ablated_scores(loaded, split.texts, batch_size)
+    scores = ablated_scores(loaded, split.texts, settings.batch_size, long_text=settings.long_text)
     report: dict[str, Any] = {"top_weight_mean": top_weight_mean(loaded)}
     report["ap"] = {k: macro_score("ap", split.labels, s, split.weights) for k, s in scores.items()}
     report["f1"] = {k: macro_score("f1", split.labels, s, split.weights) for k, s in scores.items()}
@@ -184,13 +188,18 @@ def _close_manifest(manifest: dict[str, Any], progress: Progress, finished: Fini
 def _save(
     settings: Settings,
     run: RunDirectory,
+    dataset: Dataset,
     loaded: LoadedModel,
     tokenizer_json: str,
     finished: Finished,
     manifest: dict[str, Any],
 ) -> str:
     """Save the model; return its card."""
-    thresholds = {label: threshold.as_dict() for label, threshold in finished.thresholds.items()}
+    found = Labelled(dataset, dataset.split("valid"), "valid")
+    record = tuned_on(found, settings.evaluation.long_text)
+    thresholds = {
+        label: {**threshold.as_dict(), "tuned_on": record} for label, threshold in finished.thresholds.items()
+    }
     facts = CardFacts(
         labels=loaded.labels,
         parameters=finished.parameters,
@@ -234,6 +243,8 @@ def _report(
         "model": str(run.model),
         "source": str(dataset.manifest.get("source", settings.data.source)),
         "split": "valid",
+        "long_text": settings.evaluation.long_text,
+        "max_length": settings.model.max_length,
         "note": "the thresholds were tuned on these rows, and they chose the epoch and the dendrites",
     }
     if finished.taught:

@@ -46,7 +46,7 @@ def taught(
         settings: intervals, and the target that thresholds are tuned for.
     """
     texts = dataset.split("valid").texts
-    logits = logit_texts(student, texts, settings.batch_size)
+    logits = logit_texts(student, texts, settings.batch_size, long_text=settings.long_text)
     sides = [(teacher.name, each) for teacher, each in zip(teachers, lesson.each, strict=True)]
     if len(teachers) > 1:
         sides.append((f"the mean of {counted(len(teachers), 'teacher')}", lesson.logits))

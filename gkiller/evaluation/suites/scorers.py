@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,9 +17,10 @@ from gkiller.evaluation.sides import BY_FLAGS, STORED, UNKNOWN
 
 if TYPE_CHECKING:
     import torch
-    from tokenizers import Tokenizer
 
+    from gkiller.data.batches import TokenArray
     from gkiller.data.labelled import Labelled
+    from gkiller.model.reading import Reader
     from gkiller.settings.definition import Settings
 
 Progress = Callable[[int, int], None]
@@ -43,6 +44,8 @@ class Scorer:
         tuned: what a gkiller model records of its thresholds, as gkiller.json holds it.
         origin: where the thresholds are from.
         notes: what else to know.
+        reading: ``long_text`` and ``max_length``, as comments are read; of a file of scores the former, None
+            where it is not known.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Scorer:
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     origin: str = STORED
     notes: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,15 @@ class Contestant:
 
     def described(self) -> dict[str, Any]:
         """Return plain values for a report."""
-        return {"name": self.name, "threshold": self.threshold, "threshold_origin": self.origin}
+        stated = {"name": self.name, "threshold": self.threshold, "threshold_origin": self.origin}
+        return {**stated, **self.scorer.reading}
 
 
 def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Scorer:
     """Open a gkiller model or run, or a sequence classifier of transformers (directory or hub id).
 
-    A classifier of transformers reads ``model.max_length`` tokens of a comment; a gkiller model as many as it
-    was trained with.
+    A classifier of transformers reads ``model.max_length`` tokens of a comment at once; a gkiller model as
+    many as it was trained with; longer comments as ``evaluation.long_text`` says.
 
     Args:
         reference: which.
@@ -117,21 +122,22 @@ def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Sc
     from gkiller.evaluation.deployed import load_any, score_any
     from gkiller.model.sequence import fetch_classifier, is_gkiller
 
-    size = settings.evaluation.batch_size
+    size, long_text = settings.evaluation.batch_size, settings.evaluation.long_text
     if is_gkiller(reference) or names_nothing(reference):
         loaded = load_any(reference)  # of what is no model it says what is near
 
         def own(texts: Sequence[str], progress: Progress | None) -> FloatArray:
-            return score_any(loaded, texts, size, progress)
+            return score_any(loaded, texts, size, progress, long_text=long_text)
 
         tuned = loaded.metadata["thresholds"]
-        return Scorer(reference, loaded.labels, own, loaded.thresholds, loaded.path, tuned)
+        reading = {"long_text": long_text, "max_length": loaded.max_length}
+        return Scorer(reference, loaded.labels, own, loaded.thresholds, loaded.path, tuned, reading=reading)
     folder = fetch_classifier(
         reference,
         what="this is an encoder without a classifier, so it has no scores",
         remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}",
     )
-    return _of_transformers(reference, folder, labels, settings.model.max_length, size)
+    return _of_transformers(reference, folder, labels, settings)
 
 
 def scorer_of_file(name: str, found: Labelled) -> Scorer:
@@ -152,7 +158,8 @@ def scorer_of_file(name: str, found: Labelled) -> Scorer:
         assert texts is found.rows.texts, name
         return file.scores[places]
 
-    return Scorer(name, file.labels, score, thresholds, origin=BY_FLAGS, notes=(how, f"{name}: {UNKNOWN}"))
+    notes, reading = (how, f"{name}: {UNKNOWN}"), {"long_text": file.long_text}
+    return Scorer(name, file.labels, score, thresholds, origin=BY_FLAGS, notes=notes, reading=reading)
 
 
 def names_nothing(reference: str) -> bool:
@@ -166,32 +173,28 @@ def names_nothing(reference: str) -> bool:
     return bool(is_local(reference) or beside or misspelt) and not (path / "config.json").is_file()
 
 
-def _of_transformers(
-    reference: str, folder: Path, labels: Sequence[str], max_length: int, batch_size: int
-) -> Scorer:
+def _of_transformers(reference: str, folder: Path, labels: Sequence[str], settings: Settings) -> Scorer:
     from tokenizers import Tokenizer
 
     from gkiller.model.pretrained import loading
+    from gkiller.model.reading import Reader
     from gkiller.model.sequence import load_classifier, read_tokenizer
 
     network, found = load_classifier(str(folder), labels)
     with loading(reference):
         text, pad, most = read_tokenizer(folder)
-    tokenizer = Tokenizer.from_str(text)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(min(most, max_length))
-    tokenizer.encode_special_tokens = True  # what a comment spells like [SEP] is text
+    length, long_text = min(most, settings.model.max_length), settings.evaluation.long_text
+    reader = Reader(Tokenizer.from_str(text), length, long_text, pad)
 
     def score(texts: Sequence[str], progress: Progress | None) -> FloatArray:
-        return _scores(network, tokenizer, pad, texts, batch_size, len(found), progress)
+        return _scores(network, reader, texts, settings.evaluation.batch_size, len(found), progress)
 
-    return Scorer(reference, found, score)
+    return Scorer(reference, found, score, reading={"long_text": long_text, "max_length": length})
 
 
 def _scores(
     network: torch.nn.Module,
-    tokenizer: Tokenizer,
-    pad: int,
+    reader: Reader,
     texts: Sequence[str],
     batch_size: int,
     labels: int,
@@ -199,19 +202,12 @@ def _scores(
 ) -> FloatArray:
     import torch
 
-    from gkiller.data.batches import scoring_batches, tokenize
+    def scores(ids: TokenArray, mask: TokenArray) -> FloatArray:
+        found: FloatArray = network(torch.from_numpy(ids), torch.from_numpy(mask)).double().sigmoid().numpy()
+        return found
 
-    tokens = replace(tokenize(tokenizer, texts), pad=pad)
-    table = np.zeros((len(texts), labels))
-    done = 0
     with torch.inference_mode():
-        for rows in scoring_batches(tokens.lengths, batch_size):
-            ids, mask = (torch.from_numpy(part) for part in tokens.pad_batch(rows))
-            table[rows] = network(ids, mask).double().sigmoid().numpy()
-            done += len(rows)
-            if progress is not None:
-                progress(done, len(texts))
-    return table
+        return reader.scores(texts, scores, labels, batch_size, progress)
 
 
 def choose_label(asked: str | None, labels: Sequence[str], scorers: Sequence[Scorer]) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gkiller.inference.batches import CHUNK_CHARACTERS
 from gkiller.inference.bulk.keeping import extent
 from gkiller.inference.bulk.reading import Row
-from gkiller.inference.classifier import CHUNK_CHARACTERS
 
 OnError = Literal["fail", "skip"]
 

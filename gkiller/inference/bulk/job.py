@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gkiller.errors import ResumeError
-from gkiller.inference.batches import LongText
+from gkiller.inference.batches import CHUNK_ROWS, LongText
 from gkiller.inference.bulk.chunks import Chunk, OnError, chunked
 from gkiller.inference.bulk.formats import DIGITS, Answer, OutputFormat, Shape, Writer, answers
 from gkiller.inference.bulk.reading import Source
 from gkiller.inference.bulk.sinks import Mark, Sink
-from gkiller.inference.classifier import CHUNK_ROWS, Classifier, Scored
+from gkiller.inference.classifier import Classifier, Scored
 from gkiller.ort import onnxruntime
 
 Progress = Callable[[int, int | None], None]
