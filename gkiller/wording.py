@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 
 # Control characters (C0 without tab and line feed, DEL, C1), line separators, marks and overrides of the
@@ -42,5 +41,6 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def markdown(text: str) -> str:
-    """Return text that Markdown shows as it is, HTML included, in one line."""
-    return _MARKDOWN.sub(r"\\\1", html.escape(visible(text, lines=False), quote=False))
+    """Return text that Markdown shows as it is within a line, HTML included."""
+    shown = visible(text, lines=False).replace("&", "&amp;").replace("<", "&lt;")
+    return _MARKDOWN.sub(r"\\\1", shown)

@@ -139,7 +139,7 @@ def test_a_file_that_changes_between_two_readings(saved, monkeypatch):
 # -- the description ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, 1.0, True, "1", [1], None, 10**400], ids=lambda v: str(v)[:9])
+@pytest.mark.parametrize("version", [0, 2, -1, 1.0, True, "1", [1], None, 10**250], ids=lambda v: str(v)[:9])
 def test_an_unknown_version(saved, version):
     describe(saved, lambda content: content.update(format_version=version))
     refused(saved, "is unknown")
@@ -171,7 +171,7 @@ def test_a_wrong_digest_of_the_description(saved, digest):
         (b'{"a": NaN}', "NaN is not a number"),
         (b'{"a": [-Infinity]}', "-Infinity is not a number"),
         (b'{"a": 1e999}', "too large a number"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "integer string conversion"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a number of 5,000 digits"),
         (b'{"a": "\\ud800"}', "surrogates"),
         (b'{"a": "\xff"}', "can't decode byte"),
         (b'\xef\xbb\xbf{"a": 1}', ""),
@@ -266,7 +266,7 @@ def test_what_a_threshold_was_tuned_on_is_plain(saved, changes):
 
 
 @pytest.mark.parametrize(
-    "value", [True, "0.5", None, [0.5], {}, -0.1, 1.1, 10**400, -1e300], ids=lambda v: str(v)[:9]
+    "value", [True, "0.5", None, [0.5], {}, -0.1, 1.1, 10**250, -1e300], ids=lambda v: str(v)[:9]
 )
 def test_a_threshold_that_is_none(saved, value):
     forge(saved, thresholds={"toxicity": {"value": 0.5}, "threat": {"value": value}})

@@ -113,17 +113,20 @@ def recheck(path: str | Path) -> list[Recheck]:
 
 
 def _scores(probes: Probes, graph: bytes, where: str, labels: int, made_with: str) -> Scores:
-    """Score each sequence alone, as `gkiller.load` does."""
+    """Score each window alone, as `gkiller.load` does; of each sequence the highest, (n, L)."""
+    read = probes.read
     try:
         running = Session(graph, where, labels, [])
-        logits = [running.run(np.array([ids]), np.ones((1, len(ids)), np.int64)) for ids in probes.ids]
+        rows = np.arange(len(read.tokens.lengths))[:, None]
+        logits = [running.run(*read.tokens.pad_batch(row)) for row in rows]
     except ModelFormatError as error:
         error.what = f"onnxruntime {version('onnxruntime')} cannot run the graph here: {error.what}"
         error.remedy = (
             f"it was exported with onnxruntime {made_with}: install that, or export the model again"
         )
         raise
-    return sigmoid(np.concatenate(logits))
+    found: Scores = read.highest(sigmoid(np.concatenate(logits)))
+    return found
 
 
 def _unseal(directory: Path, keep: Mapping[str, int]) -> Sealed:

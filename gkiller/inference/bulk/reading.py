@@ -10,10 +10,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
+from gkiller.data.comments import comment_fault, is_missing
 from gkiller.data.jsonl import JsonLinesReader
 from gkiller.data.names import ID_NAMES, TEXT_NAMES, need_header
 from gkiller.data.replay import Replayable
-from gkiller.data.rows import MAX_FIELD_CHARACTERS, RawBatch, Reader, place
+from gkiller.data.rows import RawBatch, Reader, place
 from gkiller.data.sniff import json_layout, sniff
 from gkiller.data.spool import STDIN, is_pipe, keep_until_gone, open_pipe, spool
 from gkiller.data.textfile import TextReader, encoding_error
@@ -314,39 +315,22 @@ def _row(batch: RawBatch, position: int, name: str, form: str, text: str, identi
     if bad is not None:
         return Row(number, "", None, bad.error)
     value = batch.columns[text][position]
-    fault = _text_fault(value, form, lambda: place(name, number, line, text if form != "txt" else None))
+    found = comment_fault(
+        value,
+        lambda: place(name, number, line, text if form != "txt" else None),
+        empty=True,
+        escaped=form == "jsonl",
+    )
+    fault: GkillerError | None = None if found is None else found.error
     key = _id(batch.columns[identifier][position]) if identifier is not None else None
     if fault is None and key is not None:
         fault = _id_fault(key, lambda: place(name, number, line, identifier))
     return Row(number, "", None, fault) if fault is not None else Row(number, value, key)
 
 
-def _text_fault(value: Any, form: str, where: Callable[[], str]) -> GkillerError | None:
-    """Return what is wrong with a comment, or None.
-
-    An empty comment is one. A NUL or a lone surrogate that JSON has escaped is meant, and scored; in a text
-    file it is damage.
-    """
-    if isinstance(value, str):
-        if len(value) > MAX_FIELD_CHARACTERS:
-            what = f"the comment has over {MAX_FIELD_CHARACTERS:,} characters"
-            return RowError(what, where=where(), remedy=_SKIP.replace("mend", "shorten"))
-        if form == "jsonl" or (value.isascii() and "\0" not in value):
-            return None
-        return encoding_error(value, where())
-    if _missing(value):
-        return RowError("the comment is missing", where=where(), remedy=_SKIP)
-    return RowError(f"the comment is of type {type(value).__name__}, not text", where=where(), remedy=_SKIP)
-
-
-def _missing(value: Any) -> bool:
-    """Whether it is null, or the NaN that tables of numbers have in its place."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def _id(value: Any) -> Any:
     """Return an id as it is written: Parquet's decimals and times as text, None where it is missing."""
-    if _missing(value):
+    if is_missing(value):
         return None
     return str(value) if isinstance(value, Decimal | date | time) else value
 
