@@ -211,7 +211,9 @@ class DelimitedReader(TextReader):
             if problem:
                 raise EncodingError(problem, where=where, remedy="convert the file to UTF-8")
         if names[0].startswith(("{", "[{")):
-            raise FormatError("this is JSON, not CSV or TSV", where=self.name, remedy="name it .jsonl or .json")
+            raise FormatError(
+                "this is JSON, not CSV or TSV", where=self.name, remedy="name it .jsonl or .json"
+            )
         if record.fault:
             raise RowError("a column name is too long or badly quoted", where=where, remedy="mend the header")
         refuse_repeated(names, "the header", where)
