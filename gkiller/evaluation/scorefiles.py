@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gkiller.data.clean import fold_text
+from gkiller.data.labels import as_number, has_decimal_comma
 from gkiller.data.names import ID_NAMES, TEXT_NAMES
 from gkiller.data.rows import place
 from gkiller.data.sources import data_suffix, resolve_sources
@@ -100,8 +101,8 @@ def is_score_file(name: str) -> bool:
 def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     """Read a file of scores: JSON Lines, CSV, TSV or Parquet, also ``.gz``.
 
-    A label's score is in the column of its name, or ``score_NAME``; in JSON Lines also in the object
-    ``scores``.
+    A label's score is in the column of its name, or ``score_NAME`` or ``scores.NAME``; in JSON Lines
+    also in the object ``scores``.
 
     Args:
         name: the file.
@@ -116,8 +117,8 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     part = _part(name, "score file")
     columns = part.reader.columns()
     nested = part.info.get("format") == "JSON Lines" and any(c.split(".")[0] == "scores" for c in columns)
-    found = {label: f"score_{label}" if f"score_{label}" in columns else label for label in labels}
-    named = {label: column for label, column in found.items() if column in columns}
+    spelt = ((label, column) for label in labels for column in (label, f"scores.{label}", f"score_{label}"))
+    named = {label: column for label, column in spelt if column in columns}  # the last one there counts
     has_flags = "flags" in columns
     deciding = has_flags and FLAG_LABELS in columns
     stated = [name for name in ("flags", "long_text", *[FLAG_LABELS] * deciding) if name in columns]
@@ -313,12 +314,10 @@ def _whole(value: Any) -> int | None:
 
 
 def _score(value: Any, name: str, batch: RawBatch, i: int, label: str) -> float:
-    try:
-        score = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        score = math.nan
+    score = math.nan if isinstance(value, bool) else as_number(value)
     if not 0 <= score <= 1:
-        what = "the score is missing" if value in (None, "") else f"the score {value!r:.40} is not in 0..1"
+        fault = "is written with a decimal comma" if has_decimal_comma(value) else "is not in 0..1"
+        what = "the score is missing" if value in (None, "") else f"the score {value!r:.40} {fault}"
         raise ScoreRangeError(what, where=_where(name, batch, i, label), remedy=_MEND)
     return score
 
