@@ -122,7 +122,10 @@ def test_the_judge_of_swallowed_rows_leaves_what_csv_writes_alone(rows, quoting,
     assert {record.fault for record in found} == {""}
 
 
-@pytest.mark.parametrize("again", ["text,label", " Text , LABEL ", "\ufefftext,label"])
+@pytest.mark.parametrize(
+    "again",
+    ["text,label", " Text , LABEL ", "\ufefftext,label", '\ufeff"text","label"', "comment_text,Target"],
+)
 def test_a_header_among_the_rows_is_left_out_with_a_note(tmp_path, again):
     source = raw(tmp_path / "a.csv", [*LINES[:20], again, *LINES[20:30], again, *LINES[30:]])
     manifest, texts = prepared(source, tmp_path)
@@ -132,6 +135,20 @@ def test_a_header_among_the_rows_is_left_out_with_a_note(tmp_path, again):
     assert [row.number for row in rows] == list(range(1, 41))
     assert any("2 repeated headers" in note for note in notes)
     assert any("2 repeated headers" in note for note in inspect(str(source))["notes"])
+
+
+def test_one_word_comments_that_are_names_too_are_no_headers(tmp_path):
+    source = raw(tmp_path / "a.csv", [*LINES, "message,toxic", "body,0", "label,1"])
+    manifest, texts = prepared(source, tmp_path)
+    assert len(texts) == 43
+    assert not any("header" in note for note in manifest["notes"])
+
+
+def test_a_header_of_other_usual_names_is_no_comment_that_is_toxic(tmp_path):
+    source = raw(tmp_path / "a.csv", [*LINES, "text,toxic"], "comment_text,toxic")
+    manifest, texts = prepared(source, tmp_path)
+    assert len(texts) == 40
+    assert any("1 repeated header left out (on line 42)" in note for note in manifest["notes"])
 
 
 def test_a_header_in_another_order_is_refused(tmp_path):
@@ -157,6 +174,10 @@ def test_rows_of_separators_alone_are_left_out_with_a_note(tmp_path):
         ("a.csv", "sep=;\ntext;label", ";"),
         ("a.csv", '"SEP=|"\r\n\ntext|label', "|"),
         ("a.csv", "sep=\t\ntext\tlabel", "\t"),
+        ("a.csv", "sep=\\t\ntext\tlabel", "\t"),
+        ("a.csv", "sep = ;\ntext;label", ";"),
+        ("a.csv", "sep=,\ntext;label", ";"),
+        ("a.csv", "\u200btext|label\u200b", "|"),
         ("a.csv", "text|label", "|"),
         ("a.tsv", "text;label", ";"),
         ("a.csv", " text , label ", ","),
@@ -196,6 +217,14 @@ def test_a_column_of_comments_without_a_header_loses_no_comment(tmp_path):
     with pytest.raises(ColumnError, match="no header"):
         scored(source)
     assert len(scored(source, text_column="this is a whole comment")[0]) == 1
+
+
+@pytest.mark.parametrize("line", ['{"text": "a", "label": 1}', '[{"text": "a", "label": 1}]'])
+def test_json_that_is_named_csv_is_named_as_such(tmp_path, line):
+    source = raw(tmp_path / "a.csv", [line], line)
+    for read in (lambda: prepared(source, tmp_path), lambda: scored(source)):
+        with pytest.raises(FormatError, match="this is JSON"):
+            read()
 
 
 def test_a_decimal_comma_is_named(tmp_path):

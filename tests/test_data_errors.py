@@ -167,12 +167,18 @@ def test_unlabelled_row(tmp_path, out):
     assert "no label" in refused(errors.LabelValueError, source, out).what
 
 
-@pytest.mark.parametrize("weight", ["", "heavy", "-1", "nan", "inf"])
+@pytest.mark.parametrize("weight", ["", "heavy", "-1", "nan", "inf", "1_0"])
 def test_bad_weight(tmp_path, out, weight):
     rows = [(*row, 1.5) for row in many(5)]
     source = write_csv(tmp_path / "a.csv", [*rows, ("bad", 1, weight)], header=("text", "label", "w"))
     error = refused(errors.LabelValueError, source, out, weight_column="w")
     assert "row 6 (line 7), column 'w'" in error.where
+
+
+def test_a_weight_of_hundreds_of_digits(tmp_path, out):
+    rows = [{"text": f"t {i}", "label": i % 2, "w": 1} for i in range(5)]
+    source = write_jsonl(tmp_path / "a.jsonl", [*rows, {"text": "bad", "label": 1, "w": 10**400}])
+    assert "row 6" in refused(errors.LabelValueError, source, out, weight_column="w").where
 
 
 def test_invalid_utf8_names_the_row(tmp_path, out):

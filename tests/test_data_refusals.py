@@ -11,7 +11,7 @@ from gkiller.data.inspect import inspect
 from gkiller.data.labelled import load_labelled
 from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.data.prepare import prepare
-from gkiller.errors import ColumnError, EmptyDataError, FormatError
+from gkiller.errors import ColumnError, EmptyDataError, FormatError, SingleClassError, SourceNotFoundError
 from gkiller.files import write_bytes
 
 SIX = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
@@ -100,3 +100,36 @@ def test_the_umask_decides_who_reads_prepared_data(tmp_path, umask, folder, file
     assert set(modes.values()) == {file}
     assert (tmp_path / "out").stat().st_mode & 0o777 == folder
     assert (tmp_path / "one").stat().st_mode & 0o777 == file
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda path: path.symlink_to("nowhere.csv"), SourceNotFoundError),
+        (lambda path: path.mkdir(), FormatError),
+    ],
+)
+def test_a_split_that_cannot_be_read_is_no_split_that_is_missing(tmp_path, make, error):
+    write_csv(tmp_path / "train.csv", many())
+    make(tmp_path / "valid.csv")
+    with pytest.raises(error) as caught:
+        prepare(settings(), tmp_path / "out", sources=[str(tmp_path)])
+    assert "valid.csv" in caught.value.where
+
+
+def test_a_folder_of_a_split_is_told_to_be_unread(tmp_path):
+    folder = tmp_path / "splits"
+    (folder / "valid").mkdir(parents=True)
+    write_csv(folder / "train.csv", many())
+    manifest = prepare(settings(), tmp_path / "out", sources=[str(folder)])
+    assert any("not read" in line and "valid" in line for line in manifest["notes"])
+
+
+def test_one_class_in_a_thousand_labels_is_a_short_message(tmp_path):
+    names = [f"c{i}" for i in range(1000)]
+    source = write_csv(
+        tmp_path / "a.csv", [(f"t {i}", *[1] * 1000) for i in range(30)], header=("text", *names)
+    )
+    with pytest.raises(SingleClassError) as caught:
+        prepare(settings(label_columns=tuple(names)), tmp_path / "out", sources=[str(source)])
+    assert len(str(caught.value)) < 1000

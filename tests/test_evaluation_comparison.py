@@ -101,12 +101,28 @@ def test_a_label_with_the_name_of_another_column_has_a_prefix(tmp_path):
     assert file.flags is None
 
 
-@pytest.mark.parametrize("score", [None, "high", 1.5, -0.1, True, float("nan"), "1e999"])
+@pytest.mark.parametrize("score", [None, "high", 1.5, -0.1, True, float("nan"), "1e999", "0_1", 10**400])
 def test_a_bad_score_is_named(tmp_path, score):
     rows = scored(5)
     rows[3]["scores"]["toxicity"] = score
     with pytest.raises(ScoreRangeError, match=r"s\.jsonl, row 4 \(line 4\), column 'toxicity'"):
         read_scores(jsonl(tmp_path / "s.jsonl", rows), LABEL)
+
+
+def test_a_score_with_a_decimal_comma_is_named_as_such(tmp_path):
+    (tmp_path / "s.csv").write_text("id;toxicity\na;0,25\n")
+    with pytest.raises(ScoreRangeError, match="decimal comma"):
+        read_scores(str(tmp_path / "s.csv"), LABEL)
+
+
+def test_scores_of_objects_are_read_from_tables_too(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"id": ["a"], "scores": [{"toxicity": 0.25}]}), tmp_path / "s.parquet")
+    (tmp_path / "s.csv").write_text("id,scores.toxicity\na,0.25\n")
+    for name in ("s.parquet", "s.csv"):
+        assert read_scores(str(tmp_path / name), LABEL).scores.tolist() == [[0.25]]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gkiller.data.columns import ColumnPlan, PartColumns
 from gkiller.data.comments import comment_fault
 from gkiller.data.hub import HubReader
-from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader, has_decimal_comma
+from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader, as_number, has_decimal_comma
 from gkiller.data.parts import Part
 from gkiller.data.rows import BadRowError, RawBatch, place
 from gkiller.data.textfile import encoding_error
@@ -268,10 +268,7 @@ class _Cleaner:
         if column is None:
             return 1.0
         value = raw.columns[column][i]
-        try:
-            weight = float(value)
-        except (TypeError, ValueError):
-            weight = math.nan
+        weight = as_number(value)
         if not (math.isfinite(weight) and weight >= 0):
             error = LabelValueError(
                 f"the weight {_short(value)} is not a number of 0 or more",

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gkiller.data.dialect import Dialect, clean_name, find_dialect, separator_line
+from gkiller.data.dialect import Dialect, clean_name, find_dialect, purpose, separator_line
+from gkiller.data.labels import CLASS_NAMES
 from gkiller.data.names import refuse_repeated
 from gkiller.data.rows import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
 from gkiller.data.swallowed import Profile, Span
@@ -209,6 +210,10 @@ class DelimitedReader(TextReader):
             problem = encoding_problem(name)
             if problem:
                 raise EncodingError(problem, where=where, remedy="convert the file to UTF-8")
+        if names[0].startswith(("{", "[{")):
+            raise FormatError(
+                "this is JSON, not CSV or TSV", where=self.name, remedy="name it .jsonl or .json"
+            )
         if record.fault:
             raise RowError("a column name is too long or badly quoted", where=where, remedy="mend the header")
         refuse_repeated(names, "the header", where)
@@ -318,7 +323,8 @@ class _Extras:
         self.name = name
         self.header = header
         self.folded = [field.casefold() for field in header]
-        self.first = frozenset(self.folded)
+        self.purposes = [purpose(name) for name in self.folded]
+        self.first = frozenset((*self.folded, *self.purposes))
         self.longest = max(map(len, header)) + 20
         self.found: dict[str, tuple[int, int]] = {}
 
@@ -340,10 +346,10 @@ class _Extras:
             return repeated and self._count("repeated header", record.line)
         if len(fields) == 2 and not fields[1].strip() and separator_line(fields[0] + ";"):
             return self._count("repeated header", record.line)
-        if first.casefold() not in self.first or len(fields) != len(self.header):
+        if purpose(first.strip('"').casefold()) not in self.first or len(fields) != len(self.header):
             return False
-        folded = [clean_name(field).casefold() for field in fields]
-        if folded == self.folded:
+        folded = [clean_name(field).strip('"').casefold() for field in fields]
+        if self._same_names(folded):
             return self._count("repeated header", record.line)
         if sorted(folded) == sorted(self.folded):
             raise FormatError(
@@ -352,6 +358,14 @@ class _Extras:
                 remedy="files were joined here: split them there, and name each",
             )
         return False
+
+    def _same_names(self, names: Sequence[str]) -> bool:
+        """Whether names are those of the header, or other usual ones for the same purposes.
+
+        A class name such as "toxic" is a name only in the column of that name: else it is a label.
+        """
+        odd = any(new in CLASS_NAMES and new != old for new, old in zip(names, self.folded, strict=True))
+        return not odd and [purpose(name) for name in names] == self.purposes
 
     def _count(self, what: str, line: int) -> bool:
         """Count a record, and keep the line of the first of its kind."""

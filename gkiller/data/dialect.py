@@ -11,10 +11,16 @@ from gkiller.data.labels import ALIASES, CANONICAL_LABELS
 from gkiller.data.names import ID_NAMES, LABEL_NAMES, TEXT_NAMES
 
 _MARKS = {".csv": ",;\t|", ".tsv": "\t,;|"}
-_SEP_LINE = re.compile(r'\ufeff?"?sep=([^\s"]|\t)"?[,;\s]*', re.IGNORECASE)
+_SEP_LINE = re.compile(r'\ufeff?"?sep *= *([^\s"\\]|\t|\\t)"?[,;\s]*', re.IGNORECASE)
+_AROUND = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # seen by nobody
 _QUOTED = re.compile(r'"[^"]*"')
 _LOOKED_AT = 20
-_USUAL = frozenset((*TEXT_NAMES, *LABEL_NAMES, *ID_NAMES, *CANONICAL_LABELS, *ALIASES, "weight"))
+_PURPOSES = (
+    dict.fromkeys(TEXT_NAMES, "text")
+    | dict.fromkeys(ID_NAMES, "id")
+    | dict.fromkeys((*LABEL_NAMES, *CANONICAL_LABELS, *ALIASES), "label")
+)
+_USUAL = frozenset((*_PURPOSES, "weight"))
 
 
 class Dialect(NamedTuple):
@@ -33,14 +39,19 @@ class Dialect(NamedTuple):
 
 
 def clean_name(name: str) -> str:
-    """Return a column's name without white space and byte order marks around it."""
-    return name.strip().strip("\ufeff").strip()
+    """Return a column's name without white space and invisible characters around it."""
+    return name.strip().strip(_AROUND).strip()
+
+
+def purpose(name: str) -> str:
+    """Return what the usual names of comments, ids and labels are for; another name as it is."""
+    return _PURPOSES.get(name, name)
 
 
 def separator_line(line: str) -> str:
     """Return the separator that a ``sep=`` line announces, or an empty string."""
     match = _SEP_LINE.fullmatch(line.rstrip("\r\n"))
-    return match[1] if match else ""
+    return match[1].replace("\\t", "\t") if match else ""
 
 
 def find_dialect(lines: Iterable[str], form: str) -> Dialect:
@@ -58,7 +69,7 @@ def find_dialect(lines: Iterable[str], form: str) -> Dialect:
         header = next(rows, "")
     bare = _QUOTED.sub('""', header)
     marks = [mark for mark in _MARKS[form] if mark in bare]
-    if announced:
+    if announced and (announced in bare or not marks):
         separator = announced
     elif len(marks) > 1:
         sample = [_QUOTED.sub('""', line) for line in islice(rows, _LOOKED_AT)]

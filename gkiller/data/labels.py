@@ -16,6 +16,7 @@ the names: then numbers are class names too ("2" is also 2 and 2.0), and ``-1`` 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -81,6 +82,14 @@ def label_problem(label: object) -> str:
     if len(label) > MAX_LABEL:
         return f"it has over {MAX_LABEL} characters"
     return "" if label.isprintable() else "it holds characters that cannot be printed"
+
+
+def as_number(value: Any) -> float:
+    """Return a value as a number, or NaN where it is none: "1_0", which Python reads as ten, is none."""
+    try:
+        return math.nan if isinstance(value, str) and "_" in value else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def has_decimal_comma(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,8 @@ def check_classes(labels: Sequence[str], codes: npt.NDArray[np.int8], where: str
         return
     found = "; ".join(
         f"{label}: {count['positive']:,} positive, {count['negative']:,} negative"
-        for label, count in counts.items()
-    )
+        for label, count in islice(counts.items(), 10)
+    ) + ("; ..." if len(counts) > 10 else "")
     raise SingleClassError(
         f"the train rows have one class only ({found})",
         where=where,

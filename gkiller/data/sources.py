@@ -200,14 +200,17 @@ def _regular_part(path: Path, name: str, split: str, suffix: str) -> Part:
 
 
 def _folder_parts(folder: Path, name: str, notes: list[str]) -> list[Part]:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     parts = []
     left = []
     for path in files:
         split = _split_of(path)
+        shown = str(Path(name) / path.name)
+        if split and path.is_symlink() and not path.exists():
+            raise SourceNotFoundError("the link leads to no file", where=shown, remedy="remove or mend it")
         if split:
-            parts.append(_file_part(path, str(Path(name) / path.name), split))
-        elif data_suffix(path):
+            parts.append(_file_part(path, shown, split))
+        elif data_suffix(path) or (path.is_dir() and path.name.lower() in SPLIT_ALIASES):
             left.append(path.name)
     if not any(part.split == "train" for part in parts):
         there = ", ".join(path.name for path in files[:10]) or "nothing"

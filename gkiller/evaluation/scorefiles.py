@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gkiller.data.clean import fold_text
+from gkiller.data.labels import as_number, has_decimal_comma
 from gkiller.data.names import ID_NAMES, TEXT_NAMES
 from gkiller.data.rows import place
 from gkiller.data.sources import data_suffix, resolve_sources
@@ -85,11 +86,7 @@ class ScoreFile:
     long_text: str | None = None
 
     def threshold(self, column: int) -> float:
-        """Return where the flags part the scores of the label in a column.
-
-        Raises:
-            ScoreRangeError: no threshold does, but for rounding.
-        """
+        """Return where the flags part the scores of the label in a column; see `flag_threshold`."""
         assert self.flags is not None, self.records.name
         where = f"{self.records.name}, label {self.labels[column]!r}"
         return flag_threshold(self.scores[:, column], self.flags[:, column], where)
@@ -104,8 +101,8 @@ def is_score_file(name: str) -> bool:
 def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     """Read a file of scores: JSON Lines, CSV, TSV or Parquet, also ``.gz``.
 
-    A label's score is in the column of its name, or ``score_NAME``; in JSON Lines also in the object
-    ``scores``.
+    A label's score is in the column of its name, or ``score_NAME`` or ``scores.NAME``; in JSON Lines
+    also in the object ``scores``.
 
     Args:
         name: the file.
@@ -119,14 +116,12 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     """
     part = _part(name, "score file")
     columns = part.reader.columns()
-    nested = (
-        any(name.split(".")[0] == "scores" for name in columns) and part.info.get("format") == "JSON Lines"
-    )
-    found = {label: f"score_{label}" if f"score_{label}" in columns else label for label in labels}
-    named = {label: column for label, column in found.items() if column in columns}
+    nested = part.info.get("format") == "JSON Lines" and any(c.split(".")[0] == "scores" for c in columns)
+    spelt = ((label, column) for label in labels for column in (label, f"scores.{label}", f"score_{label}"))
+    named = {label: column for label, column in spelt if column in columns}  # the last one there counts
     has_flags = "flags" in columns
-    deciding = FLAG_LABELS if has_flags and FLAG_LABELS in columns else None
-    stated: list[str] = [name for name in ("flags", "long_text", deciding) if name in columns and name]
+    deciding = has_flags and FLAG_LABELS in columns
+    stated = [name for name in ("flags", "long_text", *[FLAG_LABELS] * deciding) if name in columns]
     ways: set[str] = set()
     extra = [*stated, *(["scores"] if nested else list(named.values()))]
     records = Records(name)
@@ -135,6 +130,7 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     decided: set[frozenset[str]] = set()
     chosen: tuple[str, ...] = () if nested else tuple(named)
     for batch in _batches(part, records, columns, extra, ID_NAMES, TEXT_NAMES[:1]):
+        ways.update(map(str, batch.columns.get("long_text", ())))
         for i in range(len(batch)):
             if nested:
                 values = batch.columns["scores"][i]
@@ -143,12 +139,11 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
                 chosen = chosen or tuple(label for label in labels if label in values)
             else:
                 values = {label: batch.columns[column][i] for label, column in named.items()}
-            ways.update(str(batch.columns[column][i]) for column in stated if column == "long_text")
             table.append([_score(values.get(label), name, batch, i, label) for label in chosen])
             if has_flags:
                 raised = _flags(batch.columns["flags"][i], name, batch, i)
                 flags.append([label in raised for label in chosen])
-            if deciding is not None:
+            if deciding:
                 decided.add(_flags(batch.columns[FLAG_LABELS][i], name, batch, i, FLAG_LABELS))
     if not chosen:
         raise LabelMismatchError(
@@ -244,16 +239,15 @@ def join(records: Records, split: Split) -> tuple[IntArray, str]:
     Raises:
         RowError: a row is missing or not the same comment, or an id is not clear.
     """
-    n = len(split)
-    shared = bool(set(records.ids) & set(split.ids))
     same = records.ids == split.ids
-    if records.ids and not same and (shared or not records.texts):
+    usable = not records.texts or not set(records.ids).isdisjoint(split.ids)
+    if records.ids and not same and usable:
         places = _by_id(records, split)
         unused = records.count - len(set(places.tolist()))
         how = f"{records.name}: joined by id" + (f"; {counted(unused, 'row')} not used" if unused else "")
     else:
-        _check_order(records, n)
-        places = np.arange(n, dtype=np.intp)
+        _check_order(records, len(split))
+        places = np.arange(len(split), dtype=np.intp)
         how = f"{records.name}: joined by {'id' if same else 'order'}"
     if records.texts:
         _check_texts(records, split, places)
@@ -278,16 +272,10 @@ def _batches(
     text_names: Sequence[str],
     stem: str | None = None,
 ) -> Iterator[RawBatch]:
-    """Yield batches with the columns wanted, and fill the records.
+    """Yield batches with the ``extra`` columns and those that tell rows apart, and fill the records.
 
-    Args:
-        part: the file.
-        records: to fill.
-        columns: of the file.
-        extra: columns wanted beside those that tell rows apart.
-        id_names: what the column of the id may be called, in any case; the first one there counts.
-        text_names: the same of the comment.
-        stem: beginning of the ids of rows without one; None where they have none then.
+    Of ``id_names`` and of ``text_names`` the first one there counts, in any case. A row without an id gets
+    one of ``stem`` and its number; where ``stem`` is None it has none.
     """
     lower = {name.lower(): name for name in reversed(columns)}
     identifier = next((lower[name.lower()] for name in id_names if name.lower() in lower), None)
@@ -326,12 +314,10 @@ def _whole(value: Any) -> int | None:
 
 
 def _score(value: Any, name: str, batch: RawBatch, i: int, label: str) -> float:
-    try:
-        score = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        score = math.nan
+    score = math.nan if isinstance(value, bool) else as_number(value)
     if not 0 <= score <= 1:
-        what = "the score is missing" if value in (None, "") else f"the score {value!r:.40} is not in 0..1"
+        fault = "is written with a decimal comma" if has_decimal_comma(value) else "is not in 0..1"
+        what = "the score is missing" if value in (None, "") else f"the score {value!r:.40} {fault}"
         raise ScoreRangeError(what, where=_where(name, batch, i, label), remedy=_MEND)
     return score
 

@@ -127,7 +127,7 @@ def _numbers(values: Sequence[Any]) -> FloatArray | None:
     """Return values (n,) as numbers, NaN where missing, or None when one is neither."""
     try:
         return np.array([np.nan if _name(value) == MISSING else float(value) for value in values])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
