@@ -1,11 +1,15 @@
 """Every bad input: its exit code, the place, a remedy, and no traceback."""
 
+import errno
 import json
 import subprocess
 import sys
 
 import pytest
 from toy import TINY, write_toy_csv
+
+from gkiller.cli.main import main
+from gkiller.errors import SourceNotFoundError
 
 pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
 
@@ -192,3 +196,25 @@ def test_in_a_process_of_its_own(tmp_path):
     assert all(word in done.stderr for word in words)
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("data", "prepare"), ("data", "inspect"), ("evaluate", "default", "--data")]
+)
+def test_a_path_that_the_system_refuses_is_named(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    out = ("--out", "p") if command[-1] == "prepare" else ()
+    long = "a" * 300 + ".csv"
+    assert main([*command, long, *out]) == SourceNotFoundError.exit_code
+    assert "a" * 300 in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_folder_that_may_not_be_entered_is_named(monkeypatch, capsys):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", "closed/c.csv")
+
+    monkeypatch.setattr("pathlib.Path.is_dir", refuse)
+    assert main(["data", "inspect", "closed/c.csv"]) == SourceNotFoundError.exit_code
+    shown = capsys.readouterr().err
+    assert "closed/c.csv" in shown
+    assert "permissions" in shown

@@ -104,6 +104,15 @@ def test_one_object_that_holds_the_rows_names_the_remedy(tmp_path, indent):
     assert "jq -c '.[\"comments\"][]'" in error.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("text", "mark"),
+    [('{"text": "a"},\n{"text": "b"},\n', "','"), ('[{"text": "a"},]', "']'"), ('[{"text": "a"},,]', "','")],
+)
+def test_a_stray_comma_is_named(tmp_path, text, mark):
+    with pytest.raises(FormatError, match=f"{mark} stands where a value should"):
+        read(reader(tmp_path / "a.json", text), ["text"])
+
+
 def test_fields_of_objects_are_named_with_dots(tmp_path):
     rows = [
         {"comment": {"text": "a", "by": {"id": 7}}, "x.y": "literal", "x": {"y": "nested"}},

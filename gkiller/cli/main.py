@@ -25,6 +25,7 @@ from gkiller.errors import (
     InterruptedRunError,
     OutputError,
     SettingsError,
+    SourceNotFoundError,
     TerminatedRunError,
 )
 from gkiller.wording import visible
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 BROKEN_PIPE = 141
 TERMINATED = 143
+_UNUSABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ISSUES = "please report it with the output of 'gkiller --debug ...' and 'gkiller doctor'"
 
@@ -110,14 +112,31 @@ def _run(arguments: list[str], *, as_json: bool, debug: bool) -> int:
             raise
         return _refuse(error, arguments, as_json)
     except OSError as error:
-        if error.errno not in _FULL or error.filename is not None:  # a file's own error names the file
+        known = _full_output(error) or (None if debug else _named_path(error))
+        if known is None:
             raise
-        silence(sys.stdout)
-        what = f"the output cannot be written: {error.strerror}"
-        return _refuse(
-            OutputError(what, remedy="free some space, or write somewhere else"), arguments, as_json
-        )
+        if isinstance(known, OutputError):
+            silence(sys.stdout)
+        return _refuse(known, arguments, as_json)
     return status if isinstance(status, int) else 0
+
+
+def _named_path(error: OSError) -> GkillerError | None:
+    """Return what is wrong with the path that an error names, or None where the path is not the fault."""
+    if error.errno not in _UNUSABLE or error.filename is None:
+        return None
+    return SourceNotFoundError(
+        f"this path cannot be used: {error.strerror}",
+        where=str(error.filename)[:300],
+        remedy="check its name, and the permissions of it and of the folders above it",
+    )
+
+
+def _full_output(error: OSError) -> GkillerError | None:
+    if error.errno not in _FULL or error.filename is not None:  # a file's own error names the file
+        return None
+    what = f"the output cannot be written: {error.strerror}"
+    return OutputError(what, remedy="free some space, or write somewhere else")
 
 
 def _refuse(error: Any, arguments: Sequence[str], as_json: bool) -> int:

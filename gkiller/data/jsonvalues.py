@@ -131,6 +131,8 @@ class JsonValues:
                 raise self._broken(f"{mark!r} stands where a comma should", position)
             self._state = "value"
             return position + 1
+        if mark in ",]}":
+            raise self._broken(f"{mark!r} stands where a value should", position)
         return self._value(position)
 
     def _value(self, position: int) -> int | None:
