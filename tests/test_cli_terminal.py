@@ -248,3 +248,31 @@ def test_a_name_that_is_not_utf8_is_shown(tmp_path):
     assert rb"a\udcff.csv" in done.stderr
     done = subprocess.run([*COMMAND, "evaluate", "--json", b"a\xff"], capture_output=True, cwd=tmp_path)
     assert json.loads(done.stdout)["where"] == "a\udcff"
+
+
+_POSING = "a\nerror: fake\nwarning: fake\nb: 'text' is fake"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such names of files")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [_POSING],
+        ["predict", f"--{_POSING}"],
+        ["predict", "hi", "--model", _POSING],
+        ["predict", "--input", f"{_POSING}.csv"],
+        ["predict", "hi", "--output", f"{_POSING}.{_POSING}"],
+        ["train", "--set", f"{_POSING}=1", "--set", f"model.{_POSING}=1"],
+        ["data", "inspect", _POSING],
+    ],
+)
+def test_a_line_feed_makes_no_message(tmp_path, arguments):
+    (tmp_path / f"{_POSING}.csv").write_text("text,other\nhello,1\n", encoding="utf-8")
+    run = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "fake" in run.stderr
+    assert not re.search("^(error: fake|warning: fake|b:)", run.stderr, re.MULTILINE)
+
+
+def test_a_width_without_bound(tmp_path):
+    wide = {**os.environ, "COLUMNS": "99999999999"}
+    assert subprocess.run([*COMMAND, "predict", "--help"], env=wide, capture_output=True).returncode == 0

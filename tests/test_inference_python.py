@@ -94,3 +94,11 @@ def test_comments_with_an_order_are_taken(clf, texts):
 def test_comments_of_a_series_are_taken(clf):
     pandas = pytest.importorskip("pandas")
     assert clf.predict(pandas.Series(TEXTS)) == clf.predict(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "texts", [b"ab", bytearray(b"ab"), memoryview(b"ab")], ids=lambda texts: type(texts).__name__
+)
+def test_bytes_of_any_kind_are_named(clf, texts):
+    with pytest.raises(RowError, match=f"not {type(texts).__name__}"):
+        clf.predict(texts)

@@ -255,15 +255,15 @@ def test_as_many_entries_as_are_allowed(monkeypatch):
 # -- signals --------------------------------------------------------------------------------------
 
 
-def slow(nodes, width):
-    """A lawful graph of products, one after the other."""
+def slow(nodes, width, operator="MatMul", value=None):
+    """A lawful graph of one operator after the other, each with the same constant."""
 
     def change(model):
-        constant(model, "square", np.eye(width, dtype=np.float32))
+        constant(model, "again", np.eye(width, dtype=np.float32) if value is None else np.float32(value))
         constant(model, "widen", np.zeros((4, width), np.float32))
         node("MatMul", ["embedded", "widen"], ["step0"])(model)
         for step in range(nodes):
-            node("MatMul", [f"step{step}", "square"], [f"step{step + 1}"])(model)
+            node(operator, [f"step{step}", "again"], [f"step{step + 1}"])(model)
         node("ReduceMax", [f"step{nodes}"], ["most"], keepdims=0)(model)
         model.graph.node[7].output[0] = "plain"
         node("Add", ["plain", "most"], ["logits"])(model)
@@ -271,34 +271,57 @@ def slow(nodes, width):
     return changed(change)
 
 
+def test_weights_are_packed_anew_for_each_use(tmp_path):
+    """Opening this graph of 4 MB took two minutes."""
+    check_graph(slow(24, 256))
+    with pytest.raises(ModelFormatError, match="the same weights too often"):
+        load(forged(tmp_path, slow(40_000, 1024)))
+
+
+_SIGNALLED = """
+import sys
+from gkiller.cli.main import main
+from gkiller.inference import graph
+from gkiller.inference.session import Session
+graph._USES = 1 << 40
+before = Session.{method}
+def announced(self, first, *rest):
+    if {when}:
+        print("ready", flush=True)
+    return before(self, first, *rest)
+Session.{method} = announced
+sys.exit(main({arguments!r}))
+"""
+_STAGES = {
+    "opening": ("_open", "True", 1, lambda: slow(40_000, 1024)),  # two minutes
+    "one call": ("_answer", "True", 1, lambda: slow(10_000, 1 << 19, "Pow", 1.5)),  # two minutes
+    "many calls": ("run", "True", 2, lambda: slow(400, 1024)),  # they wait for their turn
+}
+
+
 def stopped(program, number):
-    """Start a program, send it a signal while it scores, and return its exit code."""
+    """Start a program, send it a signal once it is ready, and return its exit code."""
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(3)
-        assert process.poll() is None
+        time.sleep(0.5)
         process.send_signal(number)
-        return process.wait(60)
+        process.communicate(timeout=60)
+        return process.returncode
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_scoring_stops(tmp_path, number, code, threads):
-    """One call of many minutes at one thread; many short ones that wait for their turn at two."""
-    model = forged(tmp_path, slow(40_000, 1024) if threads == 1 else slow(400, 1024))
+@pytest.mark.parametrize("stage", _STAGES)
+def test_a_signal_stops(tmp_path, number, code, stage):
+    method, when, threads, made = _STAGES[stage]
+    model = forged(tmp_path, made())
     texts = [f"{comment(i, rude=False)} {comment(j, rude=True)}" for i in range(40) for j in range(50)]
     lines = tmp_path / "lines.txt"
     lines.write_text("\n".join(dict.fromkeys(texts)), encoding="utf-8")
     arguments = ["predict", "--input", str(lines), "--model", str(model), "--threads", str(threads)]
-    program = (
-        "import sys; from gkiller.cli.main import main; import gkiller.inference\n"
-        "print('ready', flush=True)\n"
-        f"sys.exit(main({arguments!r}))"
-    )
+    program = _SIGNALLED.format(method=method, when=when, arguments=arguments)
     assert stopped(program, number) == code

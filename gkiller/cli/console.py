@@ -101,14 +101,19 @@ def as_text(renderables: Iterable[RenderableType], *, width: int = PIPED_WIDTH) 
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
+def one_message(text: str) -> str:
+    """Return text whose further lines are indented, so that none can pose as another message."""
+    return text.replace("\n", "\n  ")
+
+
 def note(text: str) -> None:
     """Print one line of information on stderr."""
-    stderr().print(Text(text), soft_wrap=True)
+    stderr().print(Text(one_message(text)), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    stderr().print(Text.assemble(("warning: ", "bold yellow"), text), soft_wrap=True)
+    stderr().print(Text.assemble(("warning: ", "bold yellow"), one_message(text)), soft_wrap=True)
 
 
 def next_command(command: str, why: str = "next") -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 BROKEN_PIPE = 141
 TERMINATED = 143
 _UNUSABLE = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+_COLUMNS_DIGITS = 4
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ISSUES = "please report it with the output of 'gkiller --debug ...' and 'gkiller doctor'"
 
@@ -155,15 +156,15 @@ def _report(error: GkillerError, as_json: bool) -> None:
     """Print an error: a block on stderr, and with ``--json`` one object on stdout."""
     from rich.text import Text
 
-    from gkiller.cli.console import emit_json, stderr
+    from gkiller.cli.console import emit_json, one_message, stderr
 
     if as_json:
         emit_json(error.as_dict())
-    lines = [Text.assemble(("error: ", "bold red"), (error.what, "red"))]
+    lines = [Text.assemble(("error: ", "bold red"), (one_message(error.what), "red"))]
     if error.where:
         lines.append(Text.assemble(("  where: ", "dim"), visible(error.where, lines=False)))
     if error.remedy:
-        lines.append(Text.assemble(("  remedy: ", "dim"), error.remedy))
+        lines.append(Text.assemble(("  remedy: ", "dim"), visible(error.remedy, lines=False)))
     console = stderr()
     for line in lines:
         console.print(line, soft_wrap=True)
@@ -175,6 +176,8 @@ def _prepare_process() -> None:
         # Python takes the arguments and the names of files for ASCII: begin again with UTF-8.
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    if len(os.environ.get("COLUMNS", "")) > _COLUMNS_DIGITS:
+        del os.environ["COLUMNS"]  # rich fills lines of any length, and runs out of memory
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Reversible, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, get_args, overload
 
@@ -34,29 +33,12 @@ from gkiller.inference.encoding import Encoder
 from gkiller.inference.flags import deciding_labels, reached
 from gkiller.inference.results import Contribution, Prediction
 from gkiller.inference.session import Logits, Session, Stop
-
-"""Comments are tokenized and scored in chunks of at most so many, and so many characters."""
+from gkiller.inference.work import Scored, Scores, Work
 
 _AHEAD = 2  # chunks at work at the same time: one is tokenized while another is scored
 
 Thresholds = float | Mapping[str, float] | None
-Scores = npt.NDArray[np.float64]
 Key = TypeVar("Key")
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Scores of n comments.
-
-    Attributes:
-        scores: float64 of shape (n, L), in 0..1.
-        windows: int64 of shape (n,): pieces that each comment was read in.
-        truncated: bool of shape (n,): whether its end was left unread.
-    """
-
-    scores: Scores
-    windows: npt.NDArray[np.int64]
-    truncated: npt.NDArray[np.bool_]
 
 
 class Classifier:
@@ -295,7 +277,7 @@ class Classifier:
                 f"no such way with long texts: {long_text!r}",
                 remedy=did_you_mean(str(long_text), get_args(LongText)),
             )
-        waiting: deque[tuple[Key, _Work]] = deque()
+        waiting: deque[tuple[Key, Work]] = deque()
         try:
             yield from self._stream(chunks, long_text, due, waiting)
         finally:  # its caller may have stopped
@@ -307,7 +289,7 @@ class Classifier:
         chunks: Iterable[tuple[Key, Sequence[str]]],
         long_text: LongText,
         due: Callable[[Key], bool] | None,
-        waiting: deque[tuple[Key, _Work]],
+        waiting: deque[tuple[Key, Work]],
     ) -> Iterator[tuple[Key, Scored]]:
         source, fault = iter(chunks), None
         while True:
@@ -335,7 +317,7 @@ class Classifier:
         ):
             yield scored
 
-    def _begin(self, texts: list[str], long_text: LongText) -> _Work:
+    def _begin(self, texts: list[str], long_text: LongText) -> Work:
         """Tokenize comments, each different one once, and let the threads score them."""
         place: dict[str, int] = {}
         back = [place.setdefault(text, len(place)) for text in texts]
@@ -347,7 +329,7 @@ class Classifier:
             answers: list[Logits | Future[Logits]] = [self._run(windows, rows, stop) for rows in parts]
         else:
             answers = [pool.submit(self._run, windows, rows, stop) for rows in parts]
-        return _Work(windows, parts, answers, np.array(back, np.int64), len(self.labels), stop)
+        return Work(windows, parts, answers, np.array(back, np.int64), len(self.labels), stop)
 
     def _run(self, windows: Windows, rows: npt.NDArray[np.int64], stop: Stop) -> Logits:
         return self._session.run(*pad(windows, rows, self._encoder), stop)
@@ -360,45 +342,6 @@ class Classifier:
         return self._pool
 
 
-@dataclass(frozen=True)
-class _Work:
-    """A chunk on its way through the network."""
-
-    windows: Windows
-    parts: list[npt.NDArray[np.int64]]
-    answers: list[Logits | Future[Logits]]
-    back: npt.NDArray[np.int64]
-    labels: int
-    ending: Stop
-
-    def result(self) -> Scored:
-        """Wait for the scores: of each comment, the highest of its windows."""
-        logits = np.zeros((len(self.windows.owner), self.labels), np.float32)
-        try:
-            for rows, answer in zip(self.parts, self.answers, strict=True):
-                logits[rows] = answer.result() if isinstance(answer, Future) else answer
-        except BaseException:
-            self.stop()
-            raise
-        count = self.windows.count
-        if len(count) != len(logits):
-            logits = np.maximum.reduceat(logits, np.cumsum(count) - count)
-        return Scored(sigmoid(logits)[self.back], count[self.back], self.windows.truncated[self.back])
-
-    def stop(self) -> None:
-        """Let go of what has no answer yet, so that no thread is waited for."""
-        self.ending.terminate = True
-        for answer in self.answers:
-            if isinstance(answer, Future):
-                answer.cancel()
-
-
-def sigmoid(logits: npt.NDArray[np.floating]) -> Scores:
-    """Return probabilities in 0..1, without overflow: 1 / (1 + exp(-x)) by way of tanh."""
-    half: Scores = np.tanh(np.asarray(logits, np.float64) / 2)
-    return 0.5 + half / 2
-
-
 def _listed(texts: object) -> list[str]:
     """Return the comments as a list.
 
@@ -406,7 +349,7 @@ def _listed(texts: object) -> list[str]:
         RowError: one is no string, or they have no order or cannot be listed.
     """
     # A mapping or a table would give its keys or columns instead of comments.
-    whole = isinstance(texts, bytes | Mapping) or getattr(texts, "ndim", 1) != 1
+    whole = isinstance(texts, bytes | bytearray | memoryview | Mapping) or getattr(texts, "ndim", 1) != 1
     if isinstance(texts, Set) and not isinstance(texts, Reversible):
         raise RowError(
             f"comments in a {type(texts).__name__} have no order, so their scores could not be told apart",

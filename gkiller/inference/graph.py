@@ -4,7 +4,8 @@
 control flow, functions, or weights in other files. Two kinds of harm are bounded:
 
 * **Before scoring**: while it opens a graph, onnxruntime computes what does not depend on a comment. Such
-  operators may make only about as many numbers as the file has bytes.
+  operators may make only about as many numbers as the file has bytes. It also packs weights for each operator
+  that uses them.
 * **While scoring**: sizes depend on the comments. `gkiller.inference.session` bounds the memory.
 
 Not bounded is the time of one operator within that memory. The file is read by hand because an installation
@@ -62,10 +63,13 @@ OPERATORS: Final[dict[str, frozenset[str]]] = {
     "com.microsoft": frozenset({"MatMulIntegerToFloat", "MultiHeadAttention", "SkipLayerNormalization"}),
 }
 """By domain: of the lean graph with all its rewrites, and of torch's export of every encoder and its int8."""
-MAX_FIELDS: Final = 1_000_000
+MAX_FIELDS: Final = 250_000
 """Of all messages that are looked into; a network of 24 layers has about 50,000."""
 FOLDED: Final = 1 << 24
 """Numbers that may be computed of constants alone, beyond one for each byte of the file."""
+_USES: Final = 32
+"""How often operators may use a constant, on average over the file: onnxruntime packs its numbers anew
+for each. Networks whose layers share their weights use them 24 times."""
 
 _MOST_DIMENSIONS: Final = 8
 _ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}  # by TensorProto.DataType
@@ -148,6 +152,7 @@ class _Tensors:
         self._open: set[str] = set()
         self._shapes: set[str] = set()
         self._left = FOLDED + size
+        self._left_to_pack = FOLDED + _USES * size
 
     def take(self, name: str) -> None:
         """Add an input of the graph."""
@@ -169,6 +174,9 @@ class _Tensors:
             raise ValueError(f"an operator {operator} makes what is there already")
         count = self._foldable(operator, inputs)
         if count is None:
+            self._left_to_pack -= sum(self._constant.get(name, 0) for name in inputs)
+            if self._left_to_pack < 0:
+                raise ValueError("its operators use the same weights too often")
             self._other.update(outputs)
             self._follow_sizes(operator, inputs, outputs)
             return

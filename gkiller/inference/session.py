@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 Stop: TypeAlias = ort.RunOptions
 """Setting its ``terminate`` ends the calls that were given it."""
+Result = TypeVar("Result")
 
 _FATAL_ONLY = 4
 _QUICK_TOKENS = 64
@@ -59,16 +60,22 @@ class Session:
             check_graph(graph)
         except ValueError as error:
             raise self._fault(f"not a graph that gkiller exports: {one_line(error)}") from error
+        options = _options()
+        self._session = _aside(
+            lambda: self._open(graph, options), lambda: options.set_load_cancellation_flag(True)
+        )
+        self._check_names()
+        for number, (ids, mask) in enumerate(probes):
+            logits = self._answer_aside(ids, mask, Stop())
+            if number == 0:
+                self._check_finite(logits)
+
+    def _open(self, graph: bytes, options: ort.SessionOptions) -> ort.InferenceSession:
         try:
-            self._session = ort.InferenceSession(graph, _options(), providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             what = f"not a graph that onnxruntime {ort.__version__} can run: {one_line(error)}"
             raise self._fault(what) from error
-        self._check_names()
-        for number, (ids, mask) in enumerate(probes):
-            logits = self._aside(ids, mask, Stop())
-            if number == 0:
-                self._check_finite(logits)
 
     def _check_names(self) -> None:
         inputs = sorted(value.name for value in self._session.get_inputs())
@@ -87,31 +94,15 @@ class Session:
             ModelFormatError: the graph fails, or answers anything but one finite number a row and label.
         """
         stop = stop or Stop()
-        aside = threading.current_thread() is threading.main_thread() and ids.size > _QUICK_TOKENS
-        logits = (self._aside if aside else self._answer)(ids, mask, stop)
+        logits = (self._answer_aside if ids.size > _QUICK_TOKENS else self._answer)(ids, mask, stop)
         self._check_finite(logits)
         return logits
 
-    def _aside(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
-        """Compute on another thread, so that this one takes signals."""
-        answer: Future[Logits] = Future()
-
-        def work() -> None:
-            try:
-                answer.set_result(self._answer(ids, mask, stop))
-            except ModelFormatError as error:
-                answer.set_exception(error)
-            finally:
-                answer.cancel()  # does nothing to one that is there
-
-        thread = threading.Thread(target=work, name="gkiller-run", daemon=True)
-        thread.start()
-        try:
-            return answer.result()
-        except BaseException:
+    def _answer_aside(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
+        def end() -> None:
             stop.terminate = True
-            thread.join(_PATIENCE)
-            raise
+
+        return _aside(lambda: self._answer(ids, mask, stop), end)
 
     def _answer(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
         try:
@@ -134,6 +125,35 @@ class Session:
 
     def _fault(self, what: str, remedy: str = REMEDY_DAMAGED) -> ModelFormatError:
         return ModelFormatError(what, where=self._where, remedy=remedy)
+
+
+def _aside(work: Callable[[], Result], end: Callable[[], None]) -> Result:
+    """Do what takes no signals on another thread, so that the main thread takes them; elsewhere just do it.
+
+    Args:
+        work: what to do.
+        end: asks it to end early; called on an interrupt.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    answer: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(work())
+        except ModelFormatError as error:
+            answer.set_exception(error)
+        finally:
+            answer.cancel()  # does nothing to one that is there
+
+    thread = threading.Thread(target=run, name="gkiller-run", daemon=True)
+    thread.start()
+    try:
+        return answer.result()
+    except BaseException:
+        end()
+        thread.join(_PATIENCE)
+        raise
 
 
 def _options() -> ort.SessionOptions:

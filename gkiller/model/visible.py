@@ -4,7 +4,8 @@ Every tokenizer gets its comments from here, in training, in measuring and in sc
 
 * Default_Ignorable_Code_Point of Unicode's DerivedCoreProperties.txt: soft hyphen, zero-width characters,
   direction marks, variation selectors, tags, Hangul fillers;
-* control characters that are no white space, annotation marks and blanks that are no white space (U+2800);
+* control characters that are no white space, annotation marks, format characters of hieroglyphs and of Arabic
+  numbers, and fillers and blanks that are no white space (U+2800, U+16FE4);
 * marks that strike through, underline or enclose (general category Me, U+20D0-20F0) and others that are no
   accent of a Latin letter, every mark on a digit, and of a stack on one letter all but the first two.
 
@@ -26,6 +27,7 @@ _SHOWN_NEVER = (
     _CONTROLS + r"\x80-\x84\x86-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200c\u200e\u200f"
     r"\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb"
     r"\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    r"\u0890\u0891\u08e2\U000110cd\U00013430-\U0001343f\U00016fe4\U0001cf00-\U0001cf46"
     r"\u0305\u030d\u030e\u0310\u0312\u0315-\u031a\u031c-\u0322\u032a-\u032c\u032f\u0332-\u0337\u0339-\u033f"
     r"\u0346-\u0357\u0359-\u036f\u0488\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ua670-\ua672\ufe20-\ufe2f"
 )

@@ -21,10 +21,10 @@ import numpy.typing as npt
 from gkiller.errors import FormatError, SettingsError
 from gkiller.inference.bulk.chunks import Chunk
 from gkiller.inference.bulk.keeping import MISSING, json_of, plain, safe_cell, text_of
-from gkiller.inference.classifier import Scored, Scores
 from gkiller.inference.encoding import clean
 from gkiller.inference.flags import reached
 from gkiller.inference.results import Contribution
+from gkiller.inference.work import Scored, Scores
 from gkiller.model.layout import FLAG_LABELS
 from gkiller.wording import visible, visible_json
 

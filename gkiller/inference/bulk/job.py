@@ -13,7 +13,8 @@ from gkiller.inference.bulk.chunks import Chunk, OnError, chunked
 from gkiller.inference.bulk.formats import DIGITS, Answer, OutputFormat, Shape, Writer, answers
 from gkiller.inference.bulk.reading import Source
 from gkiller.inference.bulk.sinks import Mark, Sink
-from gkiller.inference.classifier import Classifier, Scored
+from gkiller.inference.classifier import Classifier
+from gkiller.inference.work import Scored
 from gkiller.ort import onnxruntime
 
 Progress = Callable[[int, int | None], None]
