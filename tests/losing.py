@@ -44,12 +44,8 @@ class Case:
 
 
 def draw(random_: random.Random) -> Case:
-    """Draw a case. Parquet must be a file, and what is packed must have a name that says so."""
+    """Draw a case."""
     form, output, way = random_.choice(INPUTS), random_.choice(OUTPUTS), random_.choice(WAYS)
-    if form.startswith("parquet"):
-        way = "file"
-    elif form.endswith(".gz"):
-        way = random_.choice(("file", "fifo"))
     stops = tuple((random_.choice(SIGNALS), random_.random()) for _ in range(random_.randint(1, 3)))
     return Case(form, way, output, stops)
 
