@@ -134,6 +134,8 @@ class Jobs:
         code = process.returncode
         if after is not None and code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 130, 143):
             return -1
+        if after is not None and b"init_import_site" in said:
+            return -1  # an interrupt before Python itself was ready
         assert code == 0, (case, code, said[-2000:])
         return 0
 

@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -105,12 +105,12 @@ class Session:
                 answer.cancel()  # does nothing to one that is there
 
         thread = threading.Thread(target=work, name="gkiller-run", daemon=True)
-        thread.start()
         try:
+            thread.start()
             return answer.result()
-        except BaseException:
+        except BaseException:  # a signal may also strike while the thread starts
             stop.terminate = True
-            thread.join(_PATIENCE)
+            wait([answer], _PATIENCE)
             raise
 
     def _answer(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
