@@ -236,19 +236,21 @@ def test_termination_ends_with_143_after_cleaning_up(command):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_termination_that_was_swallowed_still_ends_with_143(command):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_was_swallowed_still_ends_the_process(command, number, code):
     def import_something() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             signal.pause()
-        except SystemExit:
+        except (SystemExit, KeyboardInterrupt):
             raise AttributeError("partially initialized module") from None
 
     command(import_something)
     with pytest.raises(SystemExit) as caught:
         main(["doctor"])
-    assert caught.value.code == 143
+    assert caught.value.code == code
     assert isinstance(caught.value.__cause__, AttributeError)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_fault_without_termination_stays_one(command):

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -325,3 +326,22 @@ def test_a_signal_stops(tmp_path, number, code, stage):
     arguments = ["predict", "--input", str(lines), "--model", str(model), "--threads", str(threads)]
     program = _SIGNALLED.format(method=method, when=when, arguments=arguments)
     assert stopped(program, number) == code
+
+
+def test_no_call_goes_on_after_a_signal_while_its_thread_starts(onnx_model, monkeypatch):
+    session, ended = load(onnx_model)._session, threading.Event()
+
+    def answer(ids, mask, stop):
+        while not stop.terminate:
+            time.sleep(0.01)
+        ended.set()
+
+    def start(thread, begin=threading.Thread.start):
+        begin(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "_answer", answer)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        session.run(np.zeros((100, 128), np.int64), np.ones((100, 128), np.int64))
+    assert ended.wait(60)

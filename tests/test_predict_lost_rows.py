@@ -8,8 +8,6 @@ import pytest
 from losing import OUTPUTS, WAYS, Case, Jobs, draw
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and pipes of POSIX")
-# What cannot be read twice is lost today.
-PIPES = {"pipe", "fifo", "/dev/fd"}
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +17,6 @@ def jobs(onnx_model, tmp_path_factory):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_no_way_in_loses_a_row(jobs, way):
-    if way in PIPES:
-        pytest.xfail("pipes are not yet read in one pass")
     jobs.check(Case("csv", way, "csv", ((signal.SIGKILL, 0.7),)))
 
 

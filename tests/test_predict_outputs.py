@@ -17,6 +17,7 @@ from gkiller.inference import load
 from gkiller.inference.bulk import sinks
 from gkiller.inference.bulk.formats import make_writer
 from gkiller.inference.bulk.job import run
+from gkiller.inference.bulk.reading import Source
 from gkiller.inference.bulk.stream import StreamSink
 from gkiller.settings import DataSettings
 
@@ -245,6 +246,7 @@ def test_a_dash_is_standard_output_or_refused(shell, tmp_path):
     plain = shell("PREDICT hello there")
     assert plain.returncode == 0
     assert shell("PREDICT hello there --output -").stdout == plain.stdout
+    assert shell("PREDICT hello there --output /dev/stdout | cat").stdout == plain.stdout
     (tmp_path / "a.csv").write_text("text,toxicity\nhello,0\nidiot,1\n")
     assert shell("PREDICT --input a.csv -o - -f csv").stdout.startswith("row,flagged")
     assert shell("PREDICT --input a.csv --output - --format parquet").returncode == 2
@@ -271,3 +273,28 @@ def test_an_error_that_nobody_reads_and_other_closed_streams(shell, tmp_path):
     assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
     done = shell("PREDICT hello there --output out.jsonl <&- >&- 2>&-")
     assert (done.returncode, (tmp_path / "out.jsonl").read_text().count("\n")) == (0, 2)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_file_that_has_come_to_the_name_meanwhile_stays(clf, tmp_path, form):
+    path = tmp_path / f"out.{form}"
+    with pytest.raises(KilledError):
+        to_file(clf, path, breaking(TEXTS, 10))
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="was not there when the job began"):
+        to_file(clf, path, breaking(TEXTS, 0), resume=True)
+    assert path.read_text() == "mine"
+    path.unlink()
+
+    def rows():
+        yield from breaking(TEXTS, 0).rows()
+        path.write_text("mine")
+
+    with pytest.raises(OutputError, match="was not there when the job began"):
+        to_file(clf, path, Source("test", False, rows), resume=True)
+    assert path.read_text() == "mine"
+    path.unlink()
+    assert to_file(clf, path, breaking(TEXTS, 0), resume=True).mark.rows == 23
+    with pytest.raises(KilledError):
+        to_file(clf, path, breaking(TEXTS, 10), force=True)
+    assert to_file(clf, path, breaking(TEXTS, 0), resume=True).mark.rows == 23  # it began with force

@@ -194,3 +194,27 @@ def test_the_name_of_a_file_is_no_comment_unless_insisted_on(call, onnx_model, t
     code, out, _ = call("predict", "--model", onnx_model, *insist, path)
     assert (code, len(out.splitlines())) == (0, 1)
     assert call("predict", "--model", onnx_model, tmp_path / "no such.csv")[0] == 0
+
+
+@pytest.mark.parametrize("keep", [None, ["late"], ["a,late"]])
+@pytest.mark.parametrize("layout", ["lines", "array"])
+def test_a_pipe_keeps_the_columns_that_a_file_keeps(tmp_path, keep, layout):
+    rows = [{"text": "x", "a": 1}, {"text": "y", "late": 2}]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    if layout == "array":
+        path.write_text(json.dumps(rows))
+    of_file = from_file(path, "a", keep=keep)
+    expected = [row.kept for row in of_file.rows()]
+    reading, target = os.pipe()
+    feed(target, path.read_bytes(), 1000)
+    of_pipe = from_stream(os.fdopen(reading, "rb"), keep=keep, owned=True)
+    assert of_pipe.kept == of_file.kept
+    assert [row.kept for row in of_pipe.rows() if row is not None] == expected
+
+
+def test_kept_columns_do_not_make_a_row_wait_for_the_next():
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb", buffering=0) as target:
+        target.write(b'{"text": "x", "a": 1}\n')
+        source = from_stream(os.fdopen(reading, "rb"), keep=None, owned=True)
+        assert next(source.rows()).kept == (1,)

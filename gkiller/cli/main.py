@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _prepare_process()
         sys.excepthook = _show_traceback if debug else _Unexpected(as_json)
-    with _termination():
+    with _stopping():
         try:
             return _run(arguments, as_json=as_json, debug=debug)
         except KeyboardInterrupt:
@@ -201,26 +201,34 @@ class _Unexpected:
 
 
 @contextmanager
-def _termination() -> Iterator[None]:
-    """Turn a termination signal into an orderly exit with 143 while the block runs."""
+def _stopping() -> Iterator[None]:
+    """Turn a termination signal into an orderly exit with 143 while the block runs.
+
+    What was under way can swallow that exit, or an interrupt, and fail in its own way, as imports of
+    extension modules do: the process then ends as the signal asked.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    asked = False
+    asked = 0
 
-    def terminate(number: int, frame: object) -> None:
+    def stop(number: int, frame: object) -> None:
         nonlocal asked
-        asked = True
+        asked = number
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         raise SystemExit(TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored, as nohup does
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
     except Exception as error:
-        # What was under way can swallow the exit and fail in its own way, as imports of extension modules do.
         if asked:
-            raise SystemExit(TERMINATED) from error
+            raise SystemExit(INTERRUPTED if asked == signal.SIGINT else TERMINATED) from error
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

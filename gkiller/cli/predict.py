@@ -107,7 +107,7 @@ def predict(
     from gkiller.inference.bulk.formats import Shape, Shown, make_writer
     from gkiller.inference.bulk.job import Job
 
-    output = None if output is not None and str(output) == "-" else output
+    output = None if str(output) in ("-", "/dev/stdout") else output
     direct = texts is not None and output is None and not resume
     _check(json=json, direct=direct, output=output, resume=resume, force=force, form=format_)
     if not (text or context.meta.get(AFTER_DASHES)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -47,13 +47,17 @@ class JsonLinesReader(TextReader):
         """
         if not self._columns:
             check_text(self.path, self.name)
-            self._columns = self._keys(_PEEK_ROWS, first=self.watched() is not None)
+            self._columns = self._keys(_PEEK_ROWS, until=None if self.watched() is None else _at_once)
         return list(self._columns)
 
     def more_columns(self) -> list[str]:
         """Return the keys of the first thousand objects, of a pipe, too."""
         self._columns = self._keys(_PEEK_ROWS)
         return list(self._columns)
+
+    def look_further(self) -> None:
+        """Know the keys of the first thousand objects; of a pipe of those that come without a pause."""
+        self._columns = self._keys(_PEEK_ROWS, until=self.waiting)
 
     def all_columns(self) -> list[str]:
         """Return the keys of every object: a whole pass over the file."""
@@ -64,7 +68,7 @@ class JsonLinesReader(TextReader):
         """Whether the next row has not come yet, and reading it would block; never so for a file."""
         return self._values.waiting() if self._values is not None else super().waiting()
 
-    def _keys(self, limit: int | None, *, first: bool = False) -> list[str]:
+    def _keys(self, limit: int | None, *, until: Callable[[], bool] | None = None) -> list[str]:
         keys: dict[str, None] = {}
         whole: dict[str, None] = {}
         fault: BadRowError | None = None
@@ -76,12 +80,12 @@ class JsonLinesReader(TextReader):
                 continue
             keys.update(dict.fromkeys(_paths(value)))
             whole.update(dict.fromkeys(value))
-            if first and keys:
+            if keys and until is not None and until():
                 break
         self.whole = list(whole)
         if not count:
             raise EmptyDataError("the file is empty", where=self.name, remedy="give a file with JSON objects")
-        if count == 1 and not first and isinstance(value, dict):
+        if count == 1 and until is None and isinstance(value, dict):
             self._refuse_wrapped(value)
         if not keys:
             raise (
@@ -173,6 +177,10 @@ class JsonLinesReader(TextReader):
             else:
                 values = [value if name == WHOLE else picked(value, name) for name in wanted]
                 yield RawRow(row, number, values, size)
+
+
+def _at_once() -> bool:
+    return True
 
 
 def picked(value: Any, name: str) -> Any:

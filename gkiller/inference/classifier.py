@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Reversible, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, get_args, overload
 
@@ -32,7 +33,7 @@ from gkiller.inference.batches import (
 from gkiller.inference.encoding import Encoder
 from gkiller.inference.flags import deciding_labels, reached
 from gkiller.inference.results import Contribution, Prediction
-from gkiller.inference.session import Logits, Session, Stop
+from gkiller.inference.session import Logits, Session, Stop, aside, end
 from gkiller.inference.work import Scored, Scores, Work
 
 _AHEAD = 2  # chunks at work at the same time: one is tokenized while another is scored
@@ -325,10 +326,13 @@ class Classifier:
         parts = list(batches(windows))
         pool = self._threads() if self.threads > 1 and len(parts) > 1 else None
         stop = Stop()
-        if pool is None:
-            answers: list[Logits | Future[Logits]] = [self._run(windows, rows, stop) for rows in parts]
-        else:
+        answers: Sequence[Logits | Future[Logits]]
+        if pool is not None:
             answers = [pool.submit(self._run, windows, rows, stop) for rows in parts]
+        elif len(parts) > 1:  # one thread for all of them: starting one takes as long as a short batch
+            answers = aside(lambda: [self._run(windows, rows, stop) for rows in parts], partial(end, stop))
+        else:
+            answers = [self._run(windows, rows, stop) for rows in parts]
         return Work(windows, parts, answers, np.array(back, np.int64), len(self.labels), stop)
 
     def _run(self, windows: Windows, rows: npt.NDArray[np.int64], stop: Stop) -> Logits:

@@ -6,13 +6,13 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import ModelFormatError, counted, one_line
+from gkiller.errors import GkillerError, ModelFormatError, counted, one_line
 from gkiller.inference.graph import check_graph
 from gkiller.model.layout import REMEDY_DAMAGED
 from gkiller.ort import onnxruntime as ort
@@ -61,7 +61,7 @@ class Session:
         except ValueError as error:
             raise self._fault(f"not a graph that gkiller exports: {one_line(error)}") from error
         options = _options()
-        self._session = _aside(
+        self._session = aside(
             lambda: self._open(graph, options), lambda: options.set_load_cancellation_flag(True)
         )
         self._check_names()
@@ -99,10 +99,7 @@ class Session:
         return logits
 
     def _answer_aside(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
-        def end() -> None:
-            stop.terminate = True
-
-        return _aside(lambda: self._answer(ids, mask, stop), end)
+        return aside(lambda: self._answer(ids, mask, stop), functools.partial(end, stop))
 
     def _answer(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
         try:
@@ -127,12 +124,12 @@ class Session:
         return ModelFormatError(what, where=self._where, remedy=remedy)
 
 
-def _aside(work: Callable[[], Result], end: Callable[[], None]) -> Result:
+def aside(work: Callable[[], Result], give_up: Callable[[], None]) -> Result:
     """Do what takes no signals on another thread, so that the main thread takes them; elsewhere just do it.
 
     Args:
         work: what to do.
-        end: asks it to end early; called on an interrupt.
+        give_up: asks it to end early; called on an interrupt.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
@@ -141,19 +138,24 @@ def _aside(work: Callable[[], Result], end: Callable[[], None]) -> Result:
     def run() -> None:
         try:
             answer.set_result(work())
-        except ModelFormatError as error:
+        except (GkillerError, MemoryError, RuntimeError, ValueError) as error:
             answer.set_exception(error)
         finally:
             answer.cancel()  # does nothing to one that is there
 
     thread = threading.Thread(target=run, name="gkiller-run", daemon=True)
-    thread.start()
     try:
+        thread.start()
         return answer.result()
-    except BaseException:
-        end()
-        thread.join(_PATIENCE)
+    except BaseException:  # a signal may also strike while the thread starts
+        give_up()
+        wait([answer], _PATIENCE)
         raise
+
+
+def end(stop: Stop) -> None:
+    """End the calls that were given it."""
+    stop.terminate = True
 
 
 def _options() -> ort.SessionOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Work:
 
     windows: Windows
     parts: list[npt.NDArray[np.int64]]
-    answers: list[Logits | Future[Logits]]
+    answers: Sequence[Logits | Future[Logits]]
     back: npt.NDArray[np.int64]
     labels: int
     ending: Stop

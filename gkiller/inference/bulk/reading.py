@@ -243,7 +243,9 @@ def _source(reader: Reader, form: str, text_column: str | None, id_column: str |
         [text], identifier = reader.columns(), None
         notes: list[str] = []
     else:
-        text, identifier, notes = _columns(reader, form, text_column, id_column)
+        text, identifier, notes = _columns(reader, form, text_column, id_column, keep)
+        if keep is None and isinstance(reader, JsonLinesReader) and reader.watched() is not None:
+            reader.look_further()
         kept = kept_columns(reader, form, text, identifier, keep)
 
     told = len(reader.notes)
@@ -266,13 +268,13 @@ def _source(reader: Reader, form: str, text_column: str | None, id_column: str |
 
 
 def _columns(
-    reader: Reader, form: str, text_column: str | None, id_column: str | None
+    reader: Reader, form: str, text_column: str | None, id_column: str | None, keep: Keep
 ) -> tuple[str, str | None, list[str]]:
     """Return the columns of comment and id, and what was guessed."""
     names = reader.columns()
     if form in ("csv", "tsv"):
         need_header(names, (text_column, id_column), f"{reader.name}, line 1")
-    if isinstance(reader, JsonLinesReader) and not _enough(names, text_column, id_column):
+    if isinstance(reader, JsonLinesReader) and not _enough(names, text_column, id_column, keep):
         names = reader.more_columns()
     for column, flag in ((text_column, "--text-column"), (id_column, "--id-column")):
         if column is not None and column not in names:
@@ -301,11 +303,12 @@ def _columns(
     return text_column, id_column, notes
 
 
-def _enough(names: Sequence[str], text_column: str | None, id_column: str | None) -> bool:
+def _enough(names: Sequence[str], text_column: str | None, id_column: str | None, keep: Keep) -> bool:
     """Whether the columns that are named, or a usual one, are among those of the first rows."""
     known = {name.lower() for name in names}
     text = text_column in names if text_column is not None else not known.isdisjoint(TEXT_NAMES)
-    return text and (id_column is None or id_column in names)
+    kept = all(one in names or set(one.split(",")).issubset(names) for one in keep or ())
+    return text and kept and (id_column is None or id_column in names)
 
 
 def _row(batch: RawBatch, position: int, name: str, form: str, text: str, identifier: str | None) -> Row:

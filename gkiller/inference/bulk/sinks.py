@@ -20,7 +20,7 @@ from gkiller.sealed import digest_of
 from gkiller.strict_json import parse_json
 
 _VERSION = 2
-_KEYS = {"version", "settings", "bytes", "sha256", "mark", "digest"}
+_KEYS = {"version", "settings", "replaces", "bytes", "sha256", "mark", "digest"}
 _KEYS_1 = {"version", "settings", "bytes", "mark"}  # of earlier releases, which had no digests
 _JOURNAL_BYTES = _BLOCK = 1 << 20
 _JOURNAL_SECONDS = 1.0
@@ -90,7 +90,8 @@ class FileSink:
     Until then ``NAME.partial`` holds what is written and ``NAME.progress.json`` says how far it is valid,
     renewed about once a second: after a kill, the rest is cut off and done again. The journal carries digests
     of itself and of those bytes, so that a job never goes on with a file that somebody changed. A file of
-    either name that no such job wrote is left alone. Where ``path`` is a link, it stays, and what it leads
+    either name that no such job wrote is left alone, and so is one that has come to ``path`` since the job
+    began. Where ``path`` is a link, it stays, and what it leads
     to is replaced.
 
     Attributes:
@@ -113,6 +114,7 @@ class FileSink:
     _rows_kept: int = 0
     _saved_at: float = float("-inf")
     _dirty: bool = False
+    _replaces: bool = False  # what is at `path`: as the job began, also after it was gone on with
 
     @property
     def partial(self) -> Path:
@@ -153,6 +155,7 @@ class FileSink:
             _lock(self._stream, self.partial)
             if going_on:
                 return self._go_on(self._read_journal())
+            self._replaces = self.force
             self._stream.truncate(0)
             self._save()  # before the first byte: from now on the partial file is known as ours
             self._append(self.writer.header(), Mark())
@@ -213,10 +216,21 @@ class FileSink:
                 where=str(self.partial),
                 remedy="start anew: --force",
             )
+        self._replaces = known["replaces"]
+        self._refuse_newcomer()
         self._stream.truncate(valid)
         self._done = _Done(valid, Mark(**known["mark"]), found)
         self._rows_kept = self._done.mark.rows
         return self._done.mark
+
+    def _refuse_newcomer(self) -> None:
+        """Refuse to replace a file that was not there when the job began, unless it began with --force."""
+        if self.path.exists() and not self._replaces:
+            raise OutputError(
+                "the file was not there when the job began, and would be replaced",
+                where=str(self.path),
+                remedy="move it away, and go on with --resume",
+            )
 
     def rewind(self, row: int) -> None:
         """Do nothing: the file was cut off where the journal says, which is the end of a chunk."""
@@ -242,6 +256,8 @@ class FileSink:
     def finish(self) -> None:
         """Put the file in its place."""
         assert self._stream is not None
+        self._refuse_newcomer()
+        self._replaces = True  # from now on the file there may be this job's own
         self._save()
         with writing(self.path):
             if os.name == "nt":  # which does not move an open file; elsewhere it stays, for its lock
@@ -270,6 +286,7 @@ class FileSink:
         content = {
             "version": _VERSION,
             "settings": dict(self.settings),
+            "replaces": self._replaces,
             "bytes": done.bytes,
             "sha256": done.found.hexdigest(),
             "mark": asdict(done.mark),
@@ -290,6 +307,8 @@ class FileSink:
             fresh = asdict(Mark())
             if any(type(counts[key]) is not type(fresh[key]) for key in fresh):
                 raise ValueError("invalid count")
+            if type(known["replaces"]) is not bool:
+                raise ValueError("invalid mark of what is replaced")
             if type(known["bytes"]) is not int or known["bytes"] < 0:
                 raise ValueError("invalid byte count")
         except (OSError, ValueError, TypeError, KeyError) as error:

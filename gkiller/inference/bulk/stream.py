@@ -109,12 +109,12 @@ class StreamSink:
         try:
             with Path(f"/dev/fd/{self.stream.fileno()}").open("rb") as reader:
                 if not reader.seekable():
-                    raise OSError("it is no file")
+                    raise OSError("it is not a file")
                 reader.seek(0)
                 yield reader
         except OSError as error:
             raise ResumeError(
-                f"there is no file to go on with: {error}",
+                f"an earlier job's lines cannot be read: {error}",
                 where="standard output",
                 remedy="append to the file with >>, or name it with --output",
             ) from error
