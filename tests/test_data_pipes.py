@@ -16,7 +16,8 @@ from gkiller.data import spool
 from gkiller.data.labelled import load_labelled
 from gkiller.data.parquet import ParquetReader
 from gkiller.data.prepare import prepare
-from gkiller.errors import EmptyDataError, FormatError
+from gkiller.errors import ColumnError, EmptyDataError, FormatError
+from gkiller.inference.bulk.reading import from_file
 from gkiller.settings import DataSettings
 
 ROWS = [(f"comment number {i} of the page", i % 2) for i in range(60)]
@@ -95,3 +96,13 @@ def test_parquet_that_is_packed_beyond_what_text_can_be_is_refused(tmp_path):
     pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, compression="zstd")
     with pytest.raises(FormatError, match="unpack to"):
         ParquetReader(path, "a").columns()
+
+
+def test_a_list_of_texts_in_parquet_is_refused_before_it_is_decoded(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", text=[["a", "b"]], label=[1])
+    for read in (
+        lambda: from_file(path, "a"),
+        lambda: load_labelled(DataSettings(source=str(path)), None),
+    ):
+        with pytest.raises(ColumnError, match="list<"):
+            read()

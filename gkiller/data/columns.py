@@ -16,6 +16,7 @@ from gkiller.data.labels import (
     vocabulary_name,
 )
 from gkiller.data.names import ID_NAMES, LABEL_NAMES, TEXT_NAMES, need_header, refuse_repeated
+from gkiller.data.parquet import ParquetReader
 from gkiller.data.parts import Part
 from gkiller.errors import ColumnError, did_you_mean
 from gkiller.settings import DataSettings
@@ -314,6 +315,8 @@ def _part_columns(
             where=part.reader.name,
             remedy="name the columns with --text-column and --label-columns",
         )
+    if isinstance(part.reader, ParquetReader):
+        part.reader.refuse_lists(text)
     identifier = settings.id_column if settings.id_column in names else None
     if settings.id_column is None:
         identifier = next((name for name in names if name.lower() in ID_NAMES and name != text), None)

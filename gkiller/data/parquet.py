@@ -13,7 +13,7 @@ from gkiller.data.names import refuse_repeated
 from gkiller.data.rows import BATCH_BYTES, BATCH_ROWS, RawBatch
 from gkiller.data.spool import copy_bounded
 from gkiller.data.textfile import readable
-from gkiller.errors import EmptyDataError, FormatError
+from gkiller.errors import ColumnError, EmptyDataError, FormatError
 
 _DECODED_BYTES = 256 << 20
 _MOST_RATIO = 100
@@ -199,6 +199,22 @@ class ParquetReader:
                     table, wanted, row, {name: self.types[name] for name in self.scalars}
                 )
                 row += table.num_rows
+
+    def refuse_lists(self, column: str) -> None:
+        """Refuse a column whose values are lists or maps, before they are decoded.
+
+        Raises:
+            ColumnError: they are.
+        """
+        import pyarrow as pa
+
+        kind = self.types[column]
+        if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
+            raise ColumnError(
+                f"the column {column!r} holds {kind}, not text",
+                where=self.name,
+                remedy="name a column of text with --text-column",
+            )
 
     @contextmanager
     def _file(self, texts: list[str] | None = None) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, cast
 from gkiller.data.comments import comment_fault, is_missing
 from gkiller.data.jsonl import JsonLinesReader
 from gkiller.data.names import ID_NAMES, TEXT_NAMES, need_header
+from gkiller.data.parquet import ParquetReader
 from gkiller.data.replay import Replayable
 from gkiller.data.rows import RawBatch, Reader, place
 from gkiller.data.sniff import json_layout, sniff
@@ -209,8 +210,6 @@ def _reader(path: Path, name: str, form: str) -> Reader:
     if form == "jsonl":
         return JsonLinesReader(path, name)
     if form == "parquet":
-        from gkiller.data.parquet import ParquetReader
-
         _need_pyarrow(name)
         return ParquetReader(path, name)
     from gkiller.data.delimited import DelimitedReader
@@ -297,6 +296,8 @@ def _columns(
                 remedy=f"name one with --text-column; there are: {there}",
             )
         notes.append(f"{reader.name}: {text_column!r} is taken as the comment column")
+    if isinstance(reader, ParquetReader):
+        reader.refuse_lists(text_column)
     if id_column is None:
         id_column = next((lower[usual] for usual in ID_NAMES if usual in lower), None)
         id_column = None if id_column == text_column else id_column
