@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -144,6 +146,13 @@ def remove_leftovers(directory: Path, *, keep: tuple[str, ...] = ()) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what a killed `write_bytes` left beside a file that nobody else writes to now."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if re.fullmatch(r"[0-9a-f]{12}", left.name.removeprefix(f".{path.name}.")):
+            left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

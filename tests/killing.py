@@ -79,13 +79,8 @@ def train_in_process(
 
     finish.write_training_plots = lambda rows, folder: None
     evaluation.write_evaluation_plots = lambda *given, **named: []
-    seen = {"operations": 0, "steps": 0}
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if _is_write(event, arguments, str(run)):
-            seen["operations"] += 1
-            if seen["operations"] == killer.operation:
-                os.kill(os.getpid(), signal.SIGKILL)
+    seen = count_operations(run, killer.operation)
+    seen["steps"] = 0
 
     def step(learner: Learner, *given: Any) -> float:
         loss = take_step(learner, *given)
@@ -95,7 +90,6 @@ def train_in_process(
         return loss
 
     take_step, Learner.step = Learner.step, step
-    sys.addaudithook(hook)
     train(
         settings,
         out=run.parent,
@@ -103,6 +97,20 @@ def train_in_process(
         resume=run if resume else None,
     )
     counts.write_text(json.dumps(seen))
+
+
+def count_operations(folder: Path, last: int) -> dict[str, int]:
+    """Count this process's file operations in a folder from now on, and kill it before the ``last`` one."""
+    seen = {"operations": 0}
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if _is_write(event, arguments, str(folder)):
+            seen["operations"] += 1
+            if seen["operations"] == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    return seen
 
 
 def _is_write(event: str, arguments: tuple[Any, ...], run: str) -> bool:

@@ -77,19 +77,21 @@ class Jobs:
         expected, seconds = self._unbroken(case, source)
         out = self._folder / f"stopped.{case.output.replace('>>', 'jsonl')}"
         struck = 0
-        for number, share in case.stops:
-            if out.exists() and case.output != ">>":
-                break  # the job came to its end before the signal
-            struck += self._run(case, source, out, after=share * seconds, number=number) == -1
-        if not (out.exists() and case.output != ">>"):
-            assert self._run(case, source, out) == 0, case
-        assert out.read_bytes() == expected, case
-        left = [path.name for path in self._folder.glob("*stopped*") if path != out]
-        assert not left, (case, left)
-        out.unlink()
+        try:
+            for number, share in case.stops:
+                if out.exists() and case.output != ">>":
+                    break  # the job came to its end before the signal
+                struck += self._run(case, source, out, after=share * seconds, number=number) == -1
+            if not (out.exists() and case.output != ">>"):
+                assert self._run(case, source, out) == 0, case
+            assert out.read_bytes() == expected, (case, _first_difference(out.read_bytes(), expected))
+            left = [path.name for path in self._folder.glob("*stopped*") if path != out]
+            assert not left, (case, left)
+        finally:
+            self._clear()
         return struck
 
-    def clear(self) -> None:
+    def _clear(self) -> None:
         """Remove what a case left."""
         for path in self._folder.glob("*stopped*"):
             path.unlink()
@@ -169,6 +171,13 @@ class Jobs:
             data = _content(form.removesuffix(".gz"), texts)
             path.write_bytes(gzip.compress(data, mtime=0) if form.endswith(".gz") else data)
         return path
+
+
+def _first_difference(found: bytes, expected: bytes) -> str:
+    pairs = enumerate(zip(found, expected, strict=False))
+    at = next((i for i, (one, other) in pairs if one != other), min(len(found), len(expected)))
+    near = slice(max(0, at - 60), at + 60)
+    return f"{len(found)} bytes, not {len(expected)}; from {at}: {found[near]!r}, not {expected[near]!r}"
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from gkiller.errors import OutputError, ResumeError, RunLockedError, one_line
-from gkiller.files import file_place, json_text, refuse_inputs, sync, write_text, writing
+from gkiller.files import file_place, json_text, refuse_inputs, remove_unfinished, sync, write_text, writing
 from gkiller.inference.bulk.formats import Writer
 from gkiller.sealed import digest_of
 from gkiller.strict_json import parse_json
@@ -153,14 +153,17 @@ class FileSink:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.partial.open("a+b", buffering=0)
             _lock(self._stream, self.partial)
+            remove_unfinished(self.journal)
             if going_on:
-                return self._go_on(self._read_journal())
-            self._replaces = self.force
-            self._stream.truncate(0)
-            self._save()  # before the first byte: from now on the partial file is known as ours
-            self._append(self.writer.header(), Mark())
-            self._save()
-            return Mark()
+                self._go_on(self._read_journal())
+            else:
+                self._replaces = self.force
+                self._stream.truncate(0)
+                self._save()  # before the first byte: from now on the partial file is known as ours
+            if not self._done.bytes:  # a kill may have come before the header was written down
+                self._append(self.writer.header(), self._done.mark)
+                self._save()
+            return self._done.mark
 
     def _started(self) -> bool:
         """Return whether there is a job to go on with, and refuse what must not be replaced."""
@@ -196,7 +199,7 @@ class FileSink:
                 remedy="move that file away, or give the output another name",
             )
 
-    def _go_on(self, known: Mapping[str, Any]) -> Mark:
+    def _go_on(self, known: Mapping[str, Any]) -> None:
         assert self._stream is not None
         size, valid = self._stream.seek(0, os.SEEK_END), known["bytes"]
         if size < valid:
@@ -221,7 +224,6 @@ class FileSink:
         self._stream.truncate(valid)
         self._done = _Done(valid, Mark(**known["mark"]), found)
         self._rows_kept = self._done.mark.rows
-        return self._done.mark
 
     def _refuse_newcomer(self) -> None:
         """Refuse to replace a file that was not there when the job began, unless it began with --force."""
