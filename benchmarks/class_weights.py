@@ -19,8 +19,8 @@ from typing import Any
 
 from document import insert
 
-from gkiller.files import json_text, write_text
 from gkiller.settings import resolve
+from gkiller.storage.files import json_text, write_text
 from gkiller.training.train import train
 
 WEIGHTS = ("none", "balanced")

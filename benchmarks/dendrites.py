@@ -24,13 +24,11 @@ import numpy as np
 from document import insert
 
 from gkiller.data.load import read_prepared
-from gkiller.evaluation.bootstrap import interval, resample
-from gkiller.evaluation.metrics import HALF, RANK_FIGURES, plan
-from gkiller.evaluation.ranking import rank
-from gkiller.files import json_text, write_text
-from gkiller.model.ablation import ablated_scores, top_weight_mean
+from gkiller.evaluation.metrics import HALF, RANK_FIGURES, interval, plan, rank, resample
 from gkiller.model.directory import load_model
 from gkiller.settings import resolve
+from gkiller.storage.files import json_text, write_text
+from gkiller.training.gain import ablated_scores, top_weight_mean
 from gkiller.training.train import train
 
 NEURON, DENDRITE, JOINT = 3, 3, 1

@@ -29,23 +29,22 @@ import numpy as np
 from document import insert
 
 from gkiller import load
-from gkiller.benchmark.machine import child_environment
-from gkiller.benchmark.timing import Seconds, in_turns, take_turns
-from gkiller.data.batches import scoring_batches, tokenize
+from gkiller.benchmark.plan import Seconds, in_turns, take_turns
+from gkiller.benchmark.processes import child_environment
 from gkiller.data.load import read_prepared
 from gkiller.deployment.arithmetic import Scheme
-from gkiller.deployment.calibrate import find_ranges
-from gkiller.deployment.graph import export_plain
 from gkiller.deployment.lean import build
-from gkiller.deployment.quantise import CANDIDATES
-from gkiller.deployment.runtime import score_tokens, session
+from gkiller.deployment.plain import export_plain
+from gkiller.deployment.probes import score_tokens, session
+from gkiller.deployment.quantize import CANDIDATES, find_ranges
 from gkiller.deployment.weights import network_of
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.results import Figure
 from gkiller.model.directory import LoadedModel, load_model
 from gkiller.model.layout import BESIDE
-from gkiller.model.scoring import score_texts
+from gkiller.scoring.network import score_texts
 from gkiller.settings import EvaluationSettings
+from gkiller.tokens.batches import scoring_batches, tokenize
 
 BATCH = 16
 LENGTHS = (32, 128)

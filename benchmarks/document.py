@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gkiller.files import write_text
+from gkiller.storage.files import write_text
 
 
 def insert(document: Path, text: str, name: str = "tables") -> None:

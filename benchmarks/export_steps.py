@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 from document import insert
 
-from gkiller.benchmark.timing import Ratio, in_turns, ratio
-from gkiller.data.batches import Tokens, scoring_batches, tokenize
+from gkiller.benchmark.plan import Ratio, in_turns, ratio
 from gkiller.data.load import read_prepared
 from gkiller.deployment.arithmetic import Scheme
-from gkiller.deployment.calibrate import find_ranges
 from gkiller.deployment.lean import NONE, Rewrites, build
-from gkiller.deployment.runtime import score_tokens, session
+from gkiller.deployment.probes import score_tokens, session
+from gkiller.deployment.quantize import find_ranges
 from gkiller.deployment.weights import network_of
 from gkiller.model.directory import load_model
+from gkiller.tokens.batches import Tokens, scoring_batches, tokenize
 
 BATCH = 16
 LENGTHS = (32, 128)

@@ -14,9 +14,10 @@ from functools import partial
 
 import numpy as np
 
-from gkiller.benchmark.timing import in_turns
+from gkiller.benchmark.plan import in_turns
 from gkiller.data.load import read_prepared
-from gkiller.inference import batches, load
+from gkiller.inference import load
+from gkiller.tokens import batches
 
 SIZES = ((2, 512), (4, 512), (8, 512), (8, 1024), (16, 512), (16, 1024), (32, 1024), (32, 2048), (64, 4096))
 

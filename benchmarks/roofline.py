@@ -27,10 +27,10 @@ import numpy as np
 from document import insert
 from onnx import TensorProto, helper, numpy_helper
 
-from gkiller.data.batches import Tokens, scoring_batches, tokenize
 from gkiller.data.load import read_prepared
+from gkiller.inference.ort import onnxruntime
 from gkiller.model.directory import LoadedModel, load_model
-from gkiller.ort import onnxruntime
+from gkiller.tokens.batches import Tokens, scoring_batches, tokenize
 
 BATCH = 16
 GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model.int8.onnx"}

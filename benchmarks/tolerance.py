@@ -19,7 +19,7 @@ from pathlib import Path
 
 from document import insert
 
-from gkiller.report.run import RunDirectory
+from gkiller.training.run import RunDirectory
 
 SHORT = ("model.encoder=fresh", "train.epochs=1", "dendrites.epochs=1", "dendrites.joint_epochs=1")
 CALM = ("model.dropout=0", "train.token_dropout=0")

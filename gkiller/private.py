@@ -5,13 +5,14 @@ The only place that sets such variables; docs/privacy.md has the reasons and how
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 ONNXRUNTIME: Final = {"ORT_DISABLE_TELEMETRY": "1"}
 """Read by onnxruntime when it is imported. Its own `disable_telemetry_events` stops nothing of it."""
@@ -72,3 +73,21 @@ def _variables(**values: str) -> Iterator[None]:
             os.environ.pop(name)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Let transformers log nothing, draw no bars and report nothing while the block runs."""
+    from transformers import utils
+
+    silence_hub()
+    talk: Any = utils.logging
+    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity(logging.CRITICAL)
+    talk.disable_progress_bar()
+    try:
+        yield
+    finally:
+        talk.set_verbosity(level)
+        if bars:
+            talk.enable_progress_bar()

@@ -1,8 +1,9 @@
-"""Text made safe to show: on a terminal, in a plot, in Markdown."""
+"""Text made safe to show on a terminal, in a plot or in Markdown; and how long work reports its progress."""
 
 from __future__ import annotations
 
 import re
+from typing import Protocol
 
 # Control characters (C0 without tab and line feed, DEL, C1), line separators, marks and overrides of the
 # writing direction, deprecated format characters, and lone surrogates, which no stream can encode.
@@ -11,6 +12,24 @@ _UNSAFE = re.compile(
 )
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MARKDOWN = re.compile(r"([\\`*\[\]|])")
+
+
+class Progress(Protocol):
+    """Called by every function that takes long: ``progress(done, total, stage)``.
+
+    ``total`` is None where it is not known; ``stage`` names a part of the work, "" where there is only one.
+    """
+
+    def __call__(self, done: int, total: int | None = None, stage: str = "", /) -> None: ...  # noqa: D102
+
+
+def silent(done: int, total: int | None = None, stage: str = "", /) -> None:
+    """Show nothing: the `Progress` where none is asked for."""
+
+
+def staged(progress: Progress | None, stage: str) -> Progress:
+    """Return a `Progress` for one stage of a longer work."""
+    return silent if progress is None else lambda done, total=None, _="", /: progress(done, total, stage)
 
 
 def visible(text: str, *, lines: bool = True) -> str:

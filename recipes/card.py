@@ -19,8 +19,8 @@ from commands import answer
 from identity import identity_comments, unlisted
 
 from gkiller.deployment.deploy import copy_deployed
-from gkiller.evaluation.deployed import load_any
 from gkiller.model.layout import GRAPHS
+from gkiller.scoring.models import load_any
 
 LICENCES = Path(__file__).with_name("licences.md")
 AUCS = ("subgroup", "bpsn", "bnsp", "fpr")

@@ -19,8 +19,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gkiller.data.batches import Tokens, end_to_end
-from gkiller.model.wordpiece import special_ids
+from gkiller.tokens.batches import Tokens, end_to_end
+from gkiller.tokens.wordpiece import special_ids
 
 AT_ONCE = 4096
 """Comments that are tokenized at once."""

@@ -7,7 +7,7 @@ A comment can be disguised with letters that a reader takes for Latin ones; a vo
 words of them. `reading_disguises` undoes that in the tokenizer itself, so that every program that reads its
 tokenizer.json does the same: first Unicode's compatibility forms (NFKC: full width, mathematical and circled
 letters), then, letter by letter, `LOOKALIKES`, then gkiller's own readings of leet and of words whose letters
-stand apart (`gkiller.model.disguises`). Words that are meant in other letters are changed too: this is for
+stand apart (`gkiller.tokens.visible`). Words that are meant in other letters are changed too: this is for
 models of English.
 
 ``recipes/pretrain.py`` gives its encoder such a tokenizer. The first command above writes a copy of a model
@@ -25,12 +25,12 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, normalizers
 
-from gkiller.data.augment.letters import HOMOGLYPHS
-from gkiller.evaluation.deployed import load_any
+from gkiller.data.augment.operators import HOMOGLYPHS
 from gkiller.model.directory import add_files, stored_files
-from gkiller.model.disguises import READINGS
 from gkiller.model.layout import CARD, TOKENIZER
-from gkiller.model.wordpiece import is_reading, normalizers_in
+from gkiller.scoring.models import load_any
+from gkiller.tokens.visible import READINGS
+from gkiller.tokens.wordpiece import is_reading, normalizers_in
 
 _ALIKE = {
     "a": "αᴀɑ",

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gkiller.data.augment.identity import CLASSES
+from gkiller.data.augment.operators import CLASSES
 from gkiller.data.sample_grammar import Grammar, expand, load_grammar, pick, stable_random
 
 Use = Literal["train", "more", "measure"]

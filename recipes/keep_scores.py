@@ -22,12 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gkiller.data.load import load_dataset
+from gkiller.training.distillation import transfer_texts, with_transfer
+from gkiller.training.opening import run_settings
 from gkiller.training.ranks import Ranks
-from gkiller.training.resume import run_settings
 from gkiller.training.runtime import resolve_device
 from gkiller.training.teachers import find_teachers, lesson
 from gkiller.training.train import TEACHERS
-from gkiller.training.transfer import transfer_texts, with_transfer
 
 DIGITS = 4
 """Digits of a score: logits of fine-tuned teachers end near 6, whose score is 0.9975."""

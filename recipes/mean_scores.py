@@ -19,8 +19,7 @@ import pyarrow as pa
 from keep_scores import scores_of, write
 
 from gkiller.data.labels import CANONICAL_LABELS
-from gkiller.training.scored import logits_of, read_teacher
-from gkiller.training.teachers import mean_logits
+from gkiller.training.teachers import logits_of, mean_logits, read_teacher
 
 
 def mean_scores(files: Sequence[Path], labels: Sequence[str]) -> pa.Table:

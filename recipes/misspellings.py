@@ -10,7 +10,7 @@ as those of the run, a card of its own, and its graphs, fp32 and int8, the latte
 
 Which misspellings: of the vocabulary's words of four Latin letters or more, those that the model itself finds
 most toxic, alone, first; two neighbouring letters that differ, neither the first nor the last, are swapped
-(`gkiller.data.augment.letters.swapped`). Left out is
+(`gkiller.data.augment.operators.swapped`). Left out is
 
 * what is a piece already, or one of `WORDS`;
 * what may be either of two words, unless one is `CLEARLY` times as frequent in the training comments;
@@ -33,13 +33,13 @@ from commands import export
 from refine import save_tuned
 from tokenizers import Tokenizer
 
-from gkiller.data.augment.letters import swappable, swapped
+from gkiller.data.augment.operators import swappable, swapped
 from gkiller.data.load import load_dataset
 from gkiller.deployment.vocabulary import with_pieces
 from gkiller.model.directory import LoadedModel, load_model
-from gkiller.model.scoring import score_texts
-from gkiller.model.wordpiece import parse_tokenizer
-from gkiller.training.resume import run_settings
+from gkiller.scoring.network import score_texts
+from gkiller.tokens.wordpiece import parse_tokenizer
+from gkiller.training.opening import run_settings
 
 WORDS: Final = frozenset({"cruse", "lair", "lairs", "salve", "salves", "silt", "tarp", "untie"})
 """English words that the training comments lack and that a swap makes of words in them."""

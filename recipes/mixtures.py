@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gkiller.data.clean import fold_text
+from gkiller.data.rows import fold_text
 from gkiller.data.sample_grammar import pick, stable_random
 
 PAIRS = 0.7

@@ -41,14 +41,14 @@ from torch import Tensor, nn
 from transformers import AutoModel, BertConfig, BertForMaskedLM, PreTrainedModel
 
 from gkiller.assets import tokenizer_path
-from gkiller.data.batches import Tokens, tokenize, training_batches
-from gkiller.files import atomic_directory
 from gkiller.model.layout import usable_positions
-from gkiller.model.wordpiece import parse_tokenizer, special_ids
 from gkiller.settings import ModelSettings
+from gkiller.storage.files import atomic_directory
+from gkiller.tokens.batches import Tokens, tokenize, training_batches
+from gkiller.tokens.wordpiece import parse_tokenizer, special_ids
 from gkiller.training.checkpoint import load_weights, save_weights
 from gkiller.training.optim import build_optimizer
-from gkiller.training.rng import seed_everything
+from gkiller.training.runtime import seed_everything
 
 SHAPE = ModelSettings()
 HEAD_WIDTH, FFN_TIMES = SHAPE.hidden // SHAPE.heads, SHAPE.ffn // SHAPE.hidden

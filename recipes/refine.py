@@ -34,18 +34,17 @@ import torch
 from commands import export, gkiller, settings, train
 from default import MIXTURES, own_comments, prepare, taught_by, transfer, write_labels
 
-from gkiller.data.labelled import Labelled
-from gkiller.data.load import load_dataset
+from gkiller.data.load import Labelled, load_dataset
 from gkiller.evaluation.evaluate import evaluate
+from gkiller.evaluation.report import evaluation_text
 from gkiller.evaluation.source import tuned_on
 from gkiller.evaluation.thresholds import stored_entries, tune_thresholds
-from gkiller.model.classifier import parameter_count
 from gkiller.model.directory import LoadedModel, load_model, save_model, stored_files
 from gkiller.model.layout import TOKENIZER
-from gkiller.model.scoring import score_texts
-from gkiller.report.card import CardFacts, model_card
-from gkiller.report.evaluation_text import evaluation_text
-from gkiller.training.resume import run_settings
+from gkiller.model.network import parameter_count
+from gkiller.scoring.network import score_texts
+from gkiller.training.card import CardFacts, model_card
+from gkiller.training.opening import run_settings
 
 SHORT = (
     "train.epochs=1",

@@ -87,7 +87,7 @@ def saved(saved_once, tmp_path):
 def no_plots(monkeypatch):
     """Leave the plots out: they have tests of their own and take longer than a tiny training."""
     monkeypatch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
-    monkeypatch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+    monkeypatch.setattr("gkiller.evaluation.report.write_evaluation_plots", lambda *given, **named: [])
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def made(tmp_path_factory, tokenizer_file):
     """A folder with a CSV, prepared data, and runs on either: runs/d1 and runs/file."""
     patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("made")
     patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
-    patch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+    patch.setattr("gkiller.evaluation.report.write_evaluation_plots", lambda *given, **named: [])
     patch.chdir(folder)
     write_toy_csv(folder / "comments.csv")
     overrides = (*TINY, "train.epochs=1", f"model.tokenizer={tokenizer_file}")

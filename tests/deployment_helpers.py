@@ -9,11 +9,11 @@ import torch
 from toy import comment, tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.data.dataset import Dataset, Split
-from gkiller.data.labelled import Labelled
-from gkiller.model.classifier import build_classifier
-from gkiller.model.dendritic import add_dendrites
+from gkiller.data.load import Labelled
+from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
+from gkiller.model.dendrites.layer import add_dendrites
 from gkiller.model.directory import load_model, save_model
-from gkiller.model.growth import chosen_linears, dendritic_modules
+from gkiller.model.network import build_classifier
 
 ONE, SIX = ("toxicity",), ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack")
 LENGTH = 16

@@ -6,7 +6,7 @@ import pytest
 
 from gkiller.errors import ModelFormatError
 from gkiller.model.directory import load_model
-from gkiller.sealed import digest_of, seal
+from gkiller.storage.sealed import digest_of, seal
 
 FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json")
 

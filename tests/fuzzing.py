@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gkiller.files import sha256_file
-from gkiller.sealed import digest_of
+from gkiller.storage.files import sha256_file
+from gkiller.storage.sealed import digest_of
 
 HOSTILE = (
     *(None, True, False, 0, -1, 1, 2, 0.5, -0.0, 1e300, 2**31, 2**63, 10**30, "", "x", "..", "/etc/passwd"),

@@ -10,8 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from toy import RUDE, toy_tokenizer
 
-from gkiller.files import sha256_file
-from gkiller.sealed import digest_of
+from gkiller.storage.files import sha256_file
+from gkiller.storage.sealed import digest_of
 
 LABELS = ("toxicity", "insult")
 MAX_LENGTH = 16

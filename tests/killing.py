@@ -20,8 +20,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
-from gkiller.report.run import RunDirectory
 from gkiller.settings import Settings
+from gkiller.training.run import RunDirectory
 
 TIMINGS = ("seconds", "rows_per_second")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -72,7 +72,7 @@ def train_in_process(
         environment: variables to set, such as a rank.
     """
     os.environ.update(environment)
-    from gkiller.report import evaluation
+    from gkiller.evaluation import report as evaluation
     from gkiller.training import finish
     from gkiller.training.learner import Learner
     from gkiller.training.train import train

@@ -8,8 +8,8 @@ from itertools import count
 import numpy as np
 import pytest
 
-from gkiller.benchmark import kept
-from gkiller.benchmark.kept import KeptScores
+from gkiller.benchmark import quality as kept
+from gkiller.benchmark.quality import KeptScores
 from gkiller.benchmark.systems import SystemSpec
 
 TEXTS = ["you are kind", "you \ud800 fool", ""]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gkiller.benchmark.plan import Rate, Speed, SpeedRatio, same_runtime
+from gkiller.benchmark.plan import Rate, Ratio, Speed, SpeedRatio, same_runtime
 from gkiller.benchmark.quality import Duel, Quality, SetQuality
 from gkiller.benchmark.scorecard import (
     NAMES,
@@ -19,7 +19,6 @@ from gkiller.benchmark.scorecard import (
     training_of,
 )
 from gkiller.benchmark.systems import SystemSpec
-from gkiller.benchmark.timing import Ratio
 from gkiller.errors import CriteriaError, SettingsError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.significance import Side, compare_sides, verdict

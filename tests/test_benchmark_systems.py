@@ -20,7 +20,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel, P
 
 from gkiller.benchmark.child import joined, measure
 from gkiller.benchmark.giants import fit_probe, giant_fingerprint
-from gkiller.benchmark.linear import fit_linear, load_linear
+from gkiller.benchmark.linear import fit_linear, fit_static, load_linear
 from gkiller.benchmark.plan import Plan
 from gkiller.benchmark.processes import start_cold, time_systems
 from gkiller.benchmark.rivals import (
@@ -31,9 +31,7 @@ from gkiller.benchmark.rivals import (
     transformers_specs,
     unique_names,
 )
-from gkiller.benchmark.static import fit_static
 from gkiller.benchmark.systems import SystemSpec, open_system, score
-from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import read_prepared
 from gkiller.deployment.lean import build
@@ -47,11 +45,12 @@ from gkiller.errors import (
     SingleClassError,
 )
 from gkiller.inference import load
-from gkiller.model.classifier import ToxicityClassifier
 from gkiller.model.directory import add_files, load_model
-from gkiller.model.scoring import score_texts
+from gkiller.model.network import ToxicityClassifier
 from gkiller.model.sequence import label_columns, name_of
+from gkiller.scoring.network import score_texts
 from gkiller.settings import resolve
+from gkiller.tokens.batches import tokenize
 
 TEXTS = [comment(i, i % 3 == 0) for i in range(50)]
 
@@ -453,7 +452,7 @@ def test_a_child_that_fails_says_why(exported, frame, tmp_path):
 
 def test_a_cold_start_of_a_graph_does_not_import_torch():
     code = (
-        "import gkiller.benchmark.once, gkiller.benchmark.systems, gkiller.benchmark.machine, sys;"
+        "import gkiller.benchmark.once, gkiller.benchmark.systems, gkiller.benchmark.processes, sys;"
         "sys.exit(bool({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from gkiller.benchmark.machine import Machine, child_environment
-from gkiller.benchmark.plan import Measurement, Plan, ratios_of, speed_of
-from gkiller.benchmark.processes import cold_of
-from gkiller.benchmark.timing import count_outliers, in_turns, ratio, summarise, take_turns
+from gkiller.benchmark.plan import (
+    Measurement,
+    Plan,
+    count_outliers,
+    in_turns,
+    ratio,
+    ratios_of,
+    speed_of,
+    summarise,
+    take_turns,
+)
+from gkiller.benchmark.processes import Machine, child_environment, cold_of
 
 
 class Clock:

@@ -55,8 +55,7 @@ def timings(monkeypatch):
 @pytest.fixture(scope="module")
 def made(tiny, tmp_path_factory):
     """A trained run with an fp32 graph, and a tiny encoder to make a giant of."""
-    from gkiller.data.labelled import Labelled
-    from gkiller.data.load import read_prepared
+    from gkiller.data.load import Labelled, read_prepared
     from gkiller.deployment.deploy import export_onnx
     from gkiller.deployment.parity import parity_rows
 
@@ -64,7 +63,7 @@ def made(tiny, tmp_path_factory):
     settings = tiny("dendrites.enabled=false")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
-        patch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+        patch.setattr("gkiller.evaluation.report.write_evaluation_plots", lambda *given, **named: [])
         run = train(settings, out=folder / "runs", name="tiny").run
     dataset = read_prepared(settings.data.source)
     loaded = load_model(run.path)
@@ -127,7 +126,7 @@ def test_json_is_one_object_with_everything(call, place, timings):
 def test_thresholds_are_tuned_on_validation_rows_whatever_is_stored(call, place):
     from gkiller.data.load import read_prepared
     from gkiller.evaluation.thresholds import tune_thresholds
-    from gkiller.model.scoring import score_texts
+    from gkiller.scoring.network import score_texts
 
     own = resolve(config=place / "runs/tiny/settings.toml", environ={}).settings
     valid = read_prepared(own.data.source).split("valid")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from gkiller.cli import console
-from gkiller.cli.training_display import TrainingDisplay, event_line
+from gkiller.cli.train import TrainingDisplay, event_line
 from gkiller.settings import resolve
-from gkiller.training.events import TrainingEvent
+from gkiller.training.phases import TrainingEvent
 
 
 class Colour(Enum):
@@ -78,7 +78,7 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(capsys):
     console.next_command("gkiller evaluate")
     with console.progress("reading") as advance:
         advance(1, 2)
-    with console.stages() as callback:
+    with console.progress() as callback:
         callback("a", 1, None)
     streams = capsys.readouterr()
     assert "toxic [b]" in streams.out

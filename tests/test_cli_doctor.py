@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gkiller.cli import checks, lazy
-from gkiller.cli.checks import Check
+from gkiller.cli import doctor as checks
+from gkiller.cli import lazy
+from gkiller.cli.doctor import Check
 from gkiller.cli.main import main
 from gkiller.errors import FoldMismatchError
 from gkiller.settings import settings_reference

@@ -10,10 +10,10 @@ from test_benchmark_systems import save_transformers, tiny_bert
 from toy import toy_rows
 from transformers import BertForSequenceClassification, BertModel
 
-from gkiller.data.augment.identity import identity_groups
-from gkiller.evaluation.suites.scorers import open_scorer
+from gkiller.data.augment.operators import identity_groups
 from gkiller.model.directory import load_model
-from gkiller.model.scoring import score_texts
+from gkiller.scoring.network import score_texts
+from gkiller.scoring.scorers import open_scorer
 from gkiller.settings import resolve
 
 pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")

@@ -11,7 +11,7 @@ import pytest
 from toy import TINY
 
 from gkiller.errors import RunLockedError
-from gkiller.report.run import RunDirectory
+from gkiller.training.run import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("clean_environment")
 

@@ -8,8 +8,8 @@ from toy import TINY, write_toy_csv
 
 from gkiller.cli.main import main
 from gkiller.model.directory import load_model
-from gkiller.report.run import RunDirectory
 from gkiller.training import train as training
+from gkiller.training.run import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
 
@@ -26,7 +26,7 @@ def finished(tiny_flags, tmp_path_factory):
     """A run made by the command line, in runs/first."""
     patch = pytest.MonkeyPatch()
     patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
-    patch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+    patch.setattr("gkiller.evaluation.report.write_evaluation_plots", lambda *given, **named: [])
     folder = tmp_path_factory.mktemp("finished")
     patch.chdir(folder)
     assert main(["train", *map(str, tiny_flags), "--name", "first", "--no-dendrites"]) == 0
@@ -111,7 +111,7 @@ def test_a_pattern_that_names_nothing_is_31(call, tiny_flags, tmp_path):
 
 
 def test_without_perforatedai_it_is_30_and_no_dendrites_works(call, tiny_flags, monkeypatch):
-    from gkiller.model import perforated
+    from gkiller.model.dendrites import perforated
 
     monkeypatch.setattr(perforated.importlib.util, "find_spec", lambda name: None)
     code, _, err = call("train", *tiny_flags)

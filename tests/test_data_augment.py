@@ -17,12 +17,23 @@ from tokenizers import Tokenizer
 
 from gkiller.assets import tokenizer_path
 from gkiller.data.augment import FAMILIES, KINDS, augment, resolve_kinds, variants
-from gkiller.data.augment.digests import DigestSet
-from gkiller.data.augment.edits import same_case
-from gkiller.data.augment.identity import CLASSES, identity
-from gkiller.data.augment.letters import HOMOGLYPHS, LEET, MOST_REPEATS, SEPARATORS, ZERO_WIDTH
-from gkiller.data.augment.words import AFTER, BEFORE, FORMS, FUNCTION_WORDS, NEGATORS
-from gkiller.data.rows import MAX_FIELD_CHARACTERS
+from gkiller.data.augment.operators import (
+    AFTER,
+    BEFORE,
+    CLASSES,
+    FORMS,
+    FUNCTION_WORDS,
+    HOMOGLYPHS,
+    LEET,
+    MOST_REPEATS,
+    NEGATORS,
+    SEPARATORS,
+    ZERO_WIDTH,
+    identity,
+    same_case,
+)
+from gkiller.data.augment.prepared import DigestSet
+from gkiller.data.readers import MAX_FIELD_CHARACTERS
 from gkiller.data.sample import sample_rows
 from gkiller.errors import SettingsError
 

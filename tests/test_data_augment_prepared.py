@@ -13,8 +13,7 @@ from seq2seq_helpers import write_seq2seq
 
 from gkiller.data.augment import KINDS, augment
 from gkiller.data.augment.prepared import augment_source
-from gkiller.data.labelled import load_labelled
-from gkiller.data.load import read_prepared
+from gkiller.data.load import load_labelled, read_prepared
 from gkiller.data.prepare import prepare
 from gkiller.errors import FormatError, OutputError, SettingsError, SourceNotFoundError
 from gkiller.settings import AugmentSettings

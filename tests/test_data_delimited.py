@@ -10,10 +10,9 @@ from data_helpers import all_rows, many, settings, write_csv
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.data.delimited import DelimitedReader, parse_records
 from gkiller.data.inspect import inspect
 from gkiller.data.prepare import prepare
-from gkiller.data.swallowed import Profile
+from gkiller.data.readers.delimited import DelimitedReader, Profile, parse_records
 from gkiller.errors import ColumnError, FormatError, LabelValueError, RowError
 from gkiller.inference.bulk.reading import from_file
 

@@ -9,11 +9,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from gkiller.assets import tokenizer_path
 from gkiller.data.dataset import Dataset, Split
-from gkiller.data.inspect import inspect
-from gkiller.data.inspect_plot import plot_inspection
+from gkiller.data.inspect import inspect, plot_inspection
 from gkiller.data.prepare import prepare
 from gkiller.errors import EmptyDataError, ModelFormatError, ModelNotFoundError, OutputError
-from gkiller.model.wordpiece import parse_tokenizer
+from gkiller.tokens.wordpiece import parse_tokenizer
 
 
 @pytest.fixture

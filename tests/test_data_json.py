@@ -8,10 +8,10 @@ from data_helpers import write_parquet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.data import textfile
-from gkiller.data.jsonl import JsonLinesReader, picked
-from gkiller.data.parquet import ParquetReader
-from gkiller.data.rows import BadRowError
+from gkiller.data.readers import BadRowError
+from gkiller.data.readers import text as textfile
+from gkiller.data.readers.jsonl import JsonLinesReader, picked
+from gkiller.data.readers.parquet import ParquetReader
 from gkiller.errors import EmptyDataError, FormatError
 
 values = st.recursive(

@@ -8,8 +8,8 @@ from data_helpers import many, settings, write_csv
 
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset, read_prepared, split_fingerprint
+from gkiller.data.manifest import manifest_digest
 from gkiller.data.prepare import prepare
-from gkiller.data.store import manifest_digest
 from gkiller.errors import ColumnError, FormatError, SettingsError, SourceNotFoundError
 
 

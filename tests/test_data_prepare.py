@@ -23,9 +23,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from gkiller.data.assign import TEST, VALID, Shares, split_rows
-from gkiller.data.clean import fold_text
 from gkiller.data.prepare import prepare
+from gkiller.data.rows import fold_text
+from gkiller.data.splits import TEST, VALID, Shares, split_rows
 from gkiller.errors import OutputError, SourceNotFoundError
 
 SIX = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
@@ -251,7 +251,7 @@ def test_same_input_same_bytes_whatever_the_batch_size(tmp_path, monkeypatch):
     source = write_csv(tmp_path / "a.csv", rows)
     found = []
     for size in (4096, 4096, 7, 1):
-        monkeypatch.setattr("gkiller.data.rows.BATCH_ROWS", size)
+        monkeypatch.setattr("gkiller.data.readers.BATCH_ROWS", size)
         out = tmp_path / f"out{len(found)}"
         prepare(settings(), out, sources=[str(source)])
         found.append({path.name: path.read_bytes() for path in out.iterdir()})

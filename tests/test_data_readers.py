@@ -10,11 +10,11 @@ from data_helpers import plain_text, write_csv, write_jsonl, write_parquet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.data import delimited
-from gkiller.data import rows as rows_room
-from gkiller.data.delimited import DelimitedReader, UnclosedQuoteError, parse_records
-from gkiller.data.jsonl import JsonLinesReader
-from gkiller.data.parquet import ParquetReader
+from gkiller.data import readers as rows_room
+from gkiller.data.readers import delimited
+from gkiller.data.readers.delimited import DelimitedReader, UnclosedQuoteError, parse_records
+from gkiller.data.readers.jsonl import JsonLinesReader
+from gkiller.data.readers.parquet import ParquetReader
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, FormatError, RowError
 
 

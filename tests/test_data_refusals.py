@@ -8,11 +8,11 @@ import pytest
 from data_helpers import many, settings, write_csv
 
 from gkiller.data.inspect import inspect
-from gkiller.data.labelled import load_labelled
 from gkiller.data.labels import CANONICAL_LABELS
+from gkiller.data.load import load_labelled
 from gkiller.data.prepare import prepare
 from gkiller.errors import ColumnError, EmptyDataError, FormatError, SingleClassError, SourceNotFoundError
-from gkiller.files import write_bytes
+from gkiller.storage.files import write_bytes
 
 SIX = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 

@@ -17,10 +17,10 @@ from gkiller import assets, load
 from gkiller.deployment.deploy import quantise
 from gkiller.deployment.parity import parity_rows
 from gkiller.errors import ModelError
-from gkiller.evaluation.deployed import load_any
 from gkiller.inference.loading import available_threads
 from gkiller.model.directory import add_files, load_model
 from gkiller.model.layout import default_model, find_model, has_weights, is_default, settled
+from gkiller.scoring.models import load_any
 from gkiller.settings import DeploymentSettings, resolve
 from gkiller.training.train import train
 
@@ -217,7 +217,7 @@ def test_a_build_without_it_says_so(call, nothing_shipped, command):
 
 
 def test_doctor_says_so(nothing_shipped):
-    from gkiller.cli.model_checks import check_model
+    from gkiller.cli.doctor import check_model
 
     [found] = check_model("default")
     assert (found.status, "no default model" in found.detail) == ("failed", True)
@@ -261,7 +261,7 @@ def test_suites_measure_its_graph_beside_the_run(call, shipped, trained, prepare
     first, second = json.loads(out)["models"]
     assert (first["name"], second["name"]) == ("default", str(trained))
     assert abs(first["recall"]["value"] - second["recall"]["value"]) < 0.2
-    from gkiller.evaluation.suites.scorers import open_scorer
+    from gkiller.scoring.scorers import open_scorer
 
     own = open_scorer("default", ("toxicity",), resolve(environ={}).settings)
     texts = ["you are kind", "you fool"]
@@ -309,7 +309,7 @@ def test_bench_times_its_graph(call, shipped, trained, prepared):
 
 
 def test_doctor_scores_its_probes(shipped):
-    from gkiller.cli.model_checks import check_model
+    from gkiller.cli.doctor import check_model
 
     found = check_model("default")
     assert [check.status for check in found] == ["ok", "ok"]

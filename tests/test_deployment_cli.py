@@ -6,9 +6,9 @@ import shutil
 import pytest
 from deployment_helpers import save
 
-from gkiller.cli.model_checks import check_model
+from gkiller.cli.doctor import check_model
+from gkiller.inference.ort import onnxruntime
 from gkiller.model.directory import add_files, load_model
-from gkiller.ort import onnxruntime
 from gkiller.training.train import train
 
 LOOSE = (
@@ -187,7 +187,7 @@ def test_doctor_says_what_is_wrong_with_a_model(run, tmp_path):
 
 
 def test_doctor_takes_a_model(call, run, monkeypatch):
-    from gkiller.cli import checks
+    from gkiller.cli import doctor as checks
 
     names = [name for name in vars(checks) if name.startswith("check_")]
     for name in names:

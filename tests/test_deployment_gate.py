@@ -10,18 +10,17 @@ from deployment_helpers import LENGTH, ONE, SIX, labelled, network, save
 from gkiller.deployment import deploy
 from gkiller.deployment.deploy import copy_plain, export_onnx, quantise
 from gkiller.deployment.parity import Limits, compare, limits_of, parity_rows, require
-from gkiller.deployment.probes import LONG, new_probes, read_probes, score_probes
-from gkiller.deployment.quantise import CANDIDATES, Tried, choose
-from gkiller.deployment.recheck import recheck
+from gkiller.deployment.probes import LONG, new_probes, read_probes, recheck, score_probes
+from gkiller.deployment.quantize import CANDIDATES, Tried, choose
 from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError, ModelFormatError, OutputError, ParityError
-from gkiller.files import sha256_file
 from gkiller.inference import load
-from gkiller.inference.batches import window_starts
 from gkiller.model.directory import add_files, load_model, rewrite_model
 from gkiller.model.layout import PROBES
-from gkiller.model.scoring import score_texts
+from gkiller.scoring.network import score_texts
 from gkiller.settings import DeploymentSettings
+from gkiller.storage.files import sha256_file
+from gkiller.tokens.batches import window_starts
 
 STRICT = Limits(1e-4, 0.0, 1e-4, 1e-4)
 LOOSE = DeploymentSettings(

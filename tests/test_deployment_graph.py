@@ -7,15 +7,15 @@ import onnx
 import pytest
 from deployment_helpers import LENGTH, ONE, SIX, network, tokens, torch_logits
 
-from gkiller.data.batches import end_to_end
 from gkiller.deployment.arithmetic import Scheme, byte_scale, quantised_columns
-from gkiller.deployment.calibrate import find_ranges
-from gkiller.deployment.graph import export_plain
 from gkiller.deployment.lean import NONE, Rewrites, build
-from gkiller.deployment.runtime import score_tokens, session, sigmoid
+from gkiller.deployment.plain import export_plain
+from gkiller.deployment.probes import score_tokens, session, sigmoid
+from gkiller.deployment.quantize import find_ranges
 from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError
-from gkiller.report.environment import read_cpu
+from gkiller.storage.environment import read_cpu
+from gkiller.tokens.batches import end_to_end
 
 SHAPES = [(1, 2), (1, LENGTH), (3, 5), (7, LENGTH), (16, 9)]
 NAMES = [field.name for field in fields(Rewrites)]

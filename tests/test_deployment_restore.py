@@ -11,20 +11,20 @@ from onnx import numpy_helper
 from toy import tiny_settings
 
 from gkiller import assets
-from gkiller.data.batches import tokenize
 from gkiller.deployment.arithmetic import Scheme
-from gkiller.deployment.calibrate import find_ranges
 from gkiller.deployment.deploy import copy_deployed, export_onnx, quantise
 from gkiller.deployment.lean import build
 from gkiller.deployment.parity import parity_rows
+from gkiller.deployment.quantize import find_ranges
 from gkiller.deployment.restore import deployed_encoder, encoder_state, read_deployed, read_network
 from gkiller.deployment.weights import LINEARS, NORMS, network_of
 from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
-from gkiller.model.description import read_description
 from gkiller.model.directory import load_model
 from gkiller.model.layout import CONFIG, GRAPHS, default_model
+from gkiller.model.network import read_description
 from gkiller.settings import DeploymentSettings
-from gkiller.strict_json import parse_json
+from gkiller.storage.untrusted import parse_json
+from gkiller.tokens.batches import tokenize
 
 LOOSE = DeploymentSettings(int8_flips=1, int8_ap_loss=1, int8_f1_loss=1, int8_score_difference=1)
 SHAPES = {

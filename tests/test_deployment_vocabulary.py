@@ -13,9 +13,9 @@ from gkiller.deployment.parity import parity_rows
 from gkiller.deployment.vocabulary import save_trimmed, with_pieces
 from gkiller.errors import ExportError, ParityError
 from gkiller.model.directory import load_model
-from gkiller.model.scoring import score_texts
-from gkiller.model.wordpiece import parse_tokenizer
+from gkiller.scoring.network import score_texts
 from gkiller.settings import DeploymentSettings
+from gkiller.tokens.wordpiece import parse_tokenizer
 
 REFERENCE = ["thank you for the careful edit of this page", "you idiot"]
 

@@ -15,9 +15,8 @@ from full_disk import FileLimit
 import gkiller
 from gkiller.deployment import wheel as room
 from gkiller.deployment.deploy import export_onnx
-from gkiller.deployment.imports import ALLOWED, needed_modules
 from gkiller.deployment.parity import parity_rows
-from gkiller.deployment.wheel import build_wheel
+from gkiller.deployment.wheel import ALLOWED, build_wheel, needed_modules
 from gkiller.errors import ExportError, OutputError, SettingsError, WheelContentError
 from gkiller.model.directory import load_model
 from gkiller.settings import DeploymentSettings
@@ -185,7 +184,7 @@ def test_the_sealed_copy_lists_only_what_is_inside(exported):
 def test_gkiller_s_own_inference_code_is_light():
     root = room.Path(gkiller.__file__).parent
     modules = needed_modules(root)
-    assert {"gkiller.inference", "gkiller.sealed", "gkiller.model.layout"} <= set(modules)
+    assert {"gkiller.inference", "gkiller.storage.sealed", "gkiller.model.layout"} <= set(modules)
     assert "gkiller.model.directory" not in modules
 
 

@@ -11,8 +11,8 @@ from training_helpers import untimed
 
 from gkiller.cli.main import main
 from gkiller.model.directory import load_model
-from gkiller.report.run import RunDirectory
 from gkiller.settings import resolve
+from gkiller.training.run import RunDirectory
 from gkiller.training.train import train
 
 SETTINGS = ("train.epochs=2", "dendrites.epochs=2", "dendrites.joint_epochs=1", "dendrites.count=1")

@@ -26,13 +26,13 @@ from gkiller.errors import (
     RunExistsError,
     RunLockedError,
 )
-from gkiller.model import perforated
+from gkiller.model.dendrites import perforated
+from gkiller.model.dendrites.growth import dendritic_modules
 from gkiller.model.directory import load_model
-from gkiller.model.growth import dendritic_modules
 from gkiller.model.pretrained import loading
-from gkiller.model.scoring import score_texts
-from gkiller.report.run import RunDirectory
+from gkiller.scoring.network import score_texts
 from gkiller.settings import resolve
+from gkiller.training.run import RunDirectory
 from gkiller.training.selftest import round_trip
 from gkiller.training.train import train
 
@@ -56,7 +56,7 @@ def reference(tiny, tmp_path_factory):
     """A whole run that others must equal."""
     patch = pytest.MonkeyPatch()
     patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
-    patch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+    patch.setattr("gkiller.evaluation.report.write_evaluation_plots", lambda *given, **named: [])
     rigged(patch, 1)
     out = tmp_path_factory.mktemp("runs")
     result = train(tiny(SMALL), out=out, name="reference", argv=["gkiller", "train"])
@@ -415,7 +415,7 @@ def test_a_refused_training_leaves_no_run_and_does_not_block_the_next(
     assert not (tmp_path / "x").exists()
     monkeypatch.undo()
     monkeypatch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
-    monkeypatch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+    monkeypatch.setattr("gkiller.evaluation.report.write_evaluation_plots", lambda *given, **named: [])
     assert train(tiny(SMALL), out=tmp_path, name="x").progress.finished
 
 

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gkiller.evaluation import bootstrap
-from gkiller.evaluation.bootstrap import draws, interval, resample
-from gkiller.evaluation.metrics import label_figures, plan
-from gkiller.evaluation.ranking import rank
+from gkiller.evaluation import metrics as bootstrap
+from gkiller.evaluation.metrics import draws, interval, label_figures, plan, rank, resample
 
 QUICK = settings(max_examples=40, deadline=None)
 FEW = settings(max_examples=10, deadline=None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gkiller.evaluation.chance import learnt_nothing
 from gkiller.evaluation.evaluate import evaluate
+from gkiller.evaluation.results import learnt_nothing
 from gkiller.settings.definition import EvaluationSettings
 
 SETTINGS = EvaluationSettings(resamples=100)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import toy_rows, write_six_label_csv, write_toy_csv
 
-from gkiller.data.labelled import load_labelled
+from gkiller.data.load import load_labelled
+from gkiller.data.scorefiles import flag_threshold, is_score_file, join, read_column, read_scores
 from gkiller.errors import (
     ColumnError,
     LabelMismatchError,
@@ -21,11 +22,17 @@ from gkiller.errors import (
     SettingsError,
     SourceNotFoundError,
 )
-from gkiller.evaluation.comparison import compare
-from gkiller.evaluation.scorefiles import flag_threshold, is_score_file, join, read_column, read_scores
-from gkiller.evaluation.sides import BY_FLAGS, GivenThresholds, side_of_file
+from gkiller.evaluation.comparison import (
+    GivenThresholds,
+    column_slices,
+    compare,
+    length_slices,
+    named_slices,
+    side_of_file,
+    truth_slices,
+)
 from gkiller.evaluation.significance import Side, compare_sides
-from gkiller.evaluation.slices import column_slices, length_slices, named_slices, truth_slices
+from gkiller.scoring.scorers import BY_FLAGS
 from gkiller.settings import DataSettings
 from gkiller.settings.definition import EvaluationSettings
 

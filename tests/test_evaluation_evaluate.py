@@ -12,7 +12,7 @@ import pytest
 from gkiller.errors import LabelMismatchError, ScoreRangeError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import label_figures
-from gkiller.report.evaluation_text import evaluation_text
+from gkiller.evaluation.report import evaluation_text
 from gkiller.settings.definition import EvaluationSettings
 
 LABELS = ("toxicity", "threat", "insult")

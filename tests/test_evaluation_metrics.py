@@ -17,8 +17,7 @@ from gkiller.errors import (
     ScoreRangeError,
     SingleClassError,
 )
-from gkiller.evaluation.metrics import label_figures, macro_score
-from gkiller.evaluation.ranking import rank, reliability_of
+from gkiller.evaluation.metrics import label_figures, macro_score, rank, reliability_of
 
 QUICK = settings(max_examples=40, deadline=None)
 TIED = st.integers(0, 6).map(lambda k: k / 6)

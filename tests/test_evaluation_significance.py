@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 
 from gkiller.errors import GkillerError, LabelMismatchError, LabelValueError, ScoreRangeError
 from gkiller.evaluation.metrics import label_figures
-from gkiller.evaluation.significance import (
-    FIGURES,
-    Difference,
-    Side,
-    compare_sides,
-    holm,
-    mcnemar_p,
-    verdict,
-)
+from gkiller.evaluation.significance import FIGURES, Difference, Side, compare_sides, holm, mcnemar_p, verdict
 
 QUICK = settings(max_examples=60, deadline=None)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from gkiller.errors import OutputError, RunExistsError
-from gkiller.files import atomic_directory, json_text, sha256_file, write_text
-from gkiller.report.run import RunDirectory
+from gkiller.storage.files import atomic_directory, json_text, sha256_file, write_text
+from gkiller.training.run import RunDirectory
 
 
 def contents(folder):
@@ -48,7 +48,7 @@ def test_the_old_directory_comes_back_when_the_new_one_cannot_take_its_place(tmp
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
-    monkeypatch.setattr("gkiller.files._exchange", lambda one, other: False)  # as on other systems
+    monkeypatch.setattr("gkiller.storage.files._exchange", lambda one, other: False)  # as on other systems
     with pytest.raises(OutputError) as caught:
         fill(tmp_path / "out", "second")
     assert "Permission denied" in caught.value.what

@@ -12,14 +12,14 @@ from inference_helpers import LABELS, write_model
 from saved_models import save
 
 from gkiller import load
-from gkiller.data.labelled import load_labelled
+from gkiller.data.load import load_labelled
+from gkiller.data.scorefiles import read_scores
 from gkiller.errors import LabelMismatchError, ModelFormatError, SettingsError
-from gkiller.evaluation.flagged import flagged_figures
-from gkiller.evaluation.models import Measured
-from gkiller.evaluation.scorefiles import read_scores
-from gkiller.evaluation.sides import GivenThresholds, side_of_file
-from gkiller.evaluation.suites.scorers import scorer_of_file
+from gkiller.evaluation.comparison import GivenThresholds, side_of_file
+from gkiller.evaluation.evaluate import Measured
+from gkiller.evaluation.retuning import flagged_figures
 from gkiller.model.directory import add_files, load_model, rewrite_model
+from gkiller.scoring.scorers import scorer_of_file
 from gkiller.settings.definition import DataSettings
 
 TEXTS = ["you idiot", "thank you", "a fool and a clown", "good work", "you loser", "the map"]

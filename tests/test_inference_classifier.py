@@ -9,7 +9,7 @@ from toy import comment
 from gkiller.errors import ModelFormatError, RowError, ScoreRangeError, SettingsError
 from gkiller.inference import classifier as room
 from gkiller.inference import load
-from gkiller.inference.work import sigmoid
+from gkiller.inference.session import sigmoid
 
 TEXTS = [comment(i, i % 4 == 0) for i in range(500)]
 

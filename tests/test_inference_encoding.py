@@ -10,11 +10,10 @@ from toy import RUDE, toy_tokenizer
 
 from gkiller.assets import tokenizer_path
 from gkiller.errors import ModelFormatError
-from gkiller.inference import encoding
-from gkiller.inference.batches import BATCH_ROWS, BATCH_TOKENS, batches, make_windows, pad, window_starts
-from gkiller.inference.encoding import Encoder
-from gkiller.model.disguises import READINGS
-from gkiller.model.visible import visible
+from gkiller.tokens import encoding
+from gkiller.tokens.batches import BATCH_ROWS, BATCH_TOKENS, batches, make_windows, pad, window_starts
+from gkiller.tokens.encoding import Encoder
+from gkiller.tokens.visible import READINGS, visible
 
 
 def folding():

@@ -11,12 +11,7 @@ from toy import toy_tokenizer
 
 import gkiller
 from gkiller import assets
-from gkiller.errors import (
-    ModelFormatError,
-    ModelNotFoundError,
-    ModelTamperedError,
-    SettingsError,
-)
+from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError, SettingsError
 from gkiller.inference import load, loading
 
 
@@ -195,7 +190,7 @@ def test_nothing_heavy_is_imported(model):
     done = run(
         "import sys; from gkiller import load; clf = load(sys.argv[1])\n"
         "clf.predict(['you fool', 'h\\u00e9'] * 300); clf.explain('you fool')\n"
-        "import gkiller.inference.bulk.job, gkiller.inference.bulk.stream, gkiller.inference.bulk.reading\n"
+        "import gkiller.inference.bulk.job, gkiller.inference.bulk.sinks, gkiller.inference.bulk.reading\n"
         f"sys.exit(' '.join(m for m in {HEAVY!r} if m in sys.modules) or 0)",
         model,
     )

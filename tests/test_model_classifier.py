@@ -4,7 +4,7 @@ import pytest
 import torch
 from toy import tiny_settings, vocabulary
 
-from gkiller.model.classifier import build_classifier, parameter_count
+from gkiller.model.network import build_classifier, parameter_count
 
 VOCABULARY = len(vocabulary())
 

@@ -16,11 +16,11 @@ import torch
 from toy import tiny_settings, vocabulary
 
 from gkiller.errors import DendriteError, DendritesUnavailableError
-from gkiller.model import perforated
-from gkiller.model.classifier import build_classifier
-from gkiller.model.containment import contained
-from gkiller.model.growth import check_fold, chosen_linears, folded
-from gkiller.model.perforated import PerforatedGrowth, require_available, unavailable_reason
+from gkiller.model.dendrites import perforated
+from gkiller.model.dendrites.containment import contained
+from gkiller.model.dendrites.growth import check_fold, chosen_linears, folded
+from gkiller.model.dendrites.perforated import PerforatedGrowth, require_available, unavailable_reason
+from gkiller.model.network import build_classifier
 
 
 def network():

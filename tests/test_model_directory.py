@@ -11,13 +11,13 @@ from toy import toy_tokenizer
 from transformers import BertForSequenceClassification
 
 from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError, OutputError
-from gkiller.files import atomic_directory, sha256_file
 from gkiller.model import directory as room
+from gkiller.model.dendrites.growth import dendritic_modules
 from gkiller.model.directory import load_model, rewrite_model
-from gkiller.model.growth import dendritic_modules
 from gkiller.model.layout import find_model
-from gkiller.model.scoring import score_texts
-from gkiller.sealed import digest_of, seal
+from gkiller.scoring.network import score_texts
+from gkiller.storage.files import atomic_directory, sha256_file
+from gkiller.storage.sealed import digest_of, seal
 
 TEXTS = ["good work on the map", "you idiot", "", "[SEP] [MASK]", "thank you " * 40, "ünïcode 🙂"]
 FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json")

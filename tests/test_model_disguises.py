@@ -6,9 +6,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Regex, normalizers
 
-from gkiller.data.augment import letters
-from gkiller.model import disguises
-from gkiller.model.disguises import READINGS, may_be_disguised
+from gkiller.data.augment import operators as letters
+from gkiller.tokens import visible as disguises
+from gkiller.tokens.visible import READINGS, may_be_disguised
 
 NORMALIZER = normalizers.Sequence(
     [normalizers.Replace(Regex(pattern), letters_read) for pattern, letters_read in READINGS]

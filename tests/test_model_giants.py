@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from toy import comment, tiny_settings
 
 import gkiller
-from gkiller.data.batches import tokenize
 from gkiller.errors import ExportError, ModelFormatError, ModelNotFoundError, SettingsError
-from gkiller.model.classifier import build_classifier
 from gkiller.model.directory import load_model
-from gkiller.model.scoring import score_texts
-from gkiller.model.tokenizer import load_tokenizer
+from gkiller.model.network import build_classifier
+from gkiller.model.pretrained import load_tokenizer
+from gkiller.scoring.network import score_texts
+from gkiller.tokens.batches import tokenize
 from gkiller.training.train import train
 
 TEXTS = [
@@ -54,7 +54,7 @@ def trained(encoder, prepared, tmp_path_factory):
     """A trained giant of each architecture; nobody may change it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
-        patch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+        patch.setattr("gkiller.evaluation.report.write_evaluation_plots", lambda *given, **named: [])
         settings = giant_settings(encoder, f"data.source={prepared}")
         return train(settings, out=tmp_path_factory.mktemp("runs"), name="giant")
 
@@ -90,7 +90,7 @@ def test_it_computes_what_transformers_computes(kind, encoder):
 def test_what_is_loaded_in_a_new_process_is_what_was_trained(trained):
     code = (
         "import sys, numpy as np; from gkiller.model.directory import load_model\n"
-        "from gkiller.model.scoring import score_texts\n"
+        "from gkiller.scoring.network import score_texts\n"
         f"np.save(sys.argv[2], score_texts(load_model(sys.argv[1]), {TEXTS!r}))"
     )
     out = trained.run.path / "scores.npy"
@@ -163,7 +163,7 @@ def configure(folder, **changes):
 
 
 def test_sizes_that_lie_allocate_nothing(kind, copied, monkeypatch):
-    monkeypatch.setattr("gkiller.model.description.new_classifier", lambda *_: pytest.fail("it was built"))
+    monkeypatch.setattr("gkiller.model.network.new_classifier", lambda *_: pytest.fail("it was built"))
     hidden, layers = ("dim", "n_layers") if kind == "distilbert" else ("hidden_size", "num_hidden_layers")
     configure(copied, vocab_size=2_000_000, **{hidden: 16_384})
     refused(copied, "has the shape")

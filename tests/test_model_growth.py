@@ -7,9 +7,7 @@ from torch import nn
 from toy import tiny_settings, vocabulary
 
 from gkiller.errors import DendritePatternError, FoldMismatchError
-from gkiller.model.classifier import build_classifier
-from gkiller.model.dendritic import ACTIVATIONS, DendriticLinear
-from gkiller.model.growth import (
+from gkiller.model.dendrites.growth import (
     PlainGrowth,
     check_fold,
     chosen_linears,
@@ -17,7 +15,9 @@ from gkiller.model.growth import (
     dendritic_modules,
     folded,
 )
-from gkiller.model.perforated import PerforatedGrowth
+from gkiller.model.dendrites.layer import ACTIVATIONS, DendriticLinear
+from gkiller.model.dendrites.perforated import PerforatedGrowth
+from gkiller.model.network import build_classifier
 
 PER_LAYER = (
     "attention.self.query",

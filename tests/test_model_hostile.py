@@ -7,9 +7,9 @@ import pytest
 from forging import FILES, describe, forge, refused, replace
 from saved_models import LABELS
 
-from gkiller import sealed
 from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
 from gkiller.model.directory import load_model, rewrite_model
+from gkiller.storage import sealed
 
 # -- the place of files ---------------------------------------------------------------------------
 

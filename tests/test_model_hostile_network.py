@@ -13,10 +13,10 @@ from forging import forge, refused, replace
 from safetensors.torch import load_file, save_file
 from toy import toy_tokenizer
 
-from gkiller import tensors
 from gkiller.errors import ScoreRangeError
 from gkiller.model.directory import load_model
-from gkiller.model.scoring import score_texts
+from gkiller.scoring.network import score_texts
+from gkiller.storage import untrusted as tensors
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 
@@ -236,7 +236,7 @@ def test_weights_that_overflow_on_some_comments_alone(saved):
 
 
 def test_nothing_is_allocated_for_shapes_that_lie(saved, monkeypatch):
-    monkeypatch.setattr("gkiller.model.description.new_classifier", lambda *_: pytest.fail("it was built"))
+    monkeypatch.setattr("gkiller.model.network.new_classifier", lambda *_: pytest.fail("it was built"))
     configure(saved, vocab_size=2_000_000, hidden_size=16_384)
     refused(saved, "has the shape")
 

@@ -7,7 +7,7 @@ from forging import refused, replace
 from toy import toy_tokenizer
 
 from gkiller.model.directory import load_model
-from gkiller.model.disguises import READINGS
+from gkiller.tokens.visible import READINGS
 
 
 def tokenizer(change):
@@ -184,7 +184,7 @@ def test_tokenizers_that_are_not_hostile(saved, change):
 
 
 def test_a_panic_of_the_library_is_an_error_of_the_file(saved, monkeypatch, capfd):
-    monkeypatch.setattr("gkiller.model.wordpiece._check_parts", lambda content: None)
+    monkeypatch.setattr("gkiller.tokens.wordpiece._check_parts", lambda content: None)
     replace(saved, "tokenizer.json", tokenizer(lambda t: t.update(normalizer=CHARSMAP)))
     refused(saved, "not a tokenizer: Precompiled")
     assert "panicked" in capfd.readouterr().err  # the library's own words; they cannot be held back
@@ -194,6 +194,6 @@ def test_an_interrupt_is_not_taken_for_a_panic(saved, monkeypatch):
     def interrupt(content):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gkiller.model.wordpiece._check_parts", interrupt)
+    monkeypatch.setattr("gkiller.tokens.wordpiece._check_parts", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load_model(saved)

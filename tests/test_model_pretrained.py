@@ -16,8 +16,8 @@ from transformers.utils import logging
 import gkiller
 from gkiller.errors import HubUnavailableError, ModelFormatError, ModelNotFoundError
 from gkiller.model import pretrained
-from gkiller.model.classifier import build_classifier
-from gkiller.model.tokenizer import load_tokenizer
+from gkiller.model.network import build_classifier
+from gkiller.model.pretrained import load_tokenizer
 
 VOCABULARY = len(vocabulary())
 

@@ -8,9 +8,8 @@ import pytest
 from giants import write_encoder
 from seq2seq_helpers import write_seq2seq
 
-from gkiller.data.augment.paraphrase import Paraphraser
+from gkiller.data.augment.seq2seq import LONGEST, Paraphraser, load_seq2seq
 from gkiller.errors import ModelFormatError, ModelNotFoundError
-from gkiller.model.seq2seq import LONGEST, load_seq2seq
 from gkiller.settings import AugmentSettings
 
 TEXTS = ["you are kind", "thank you for the help with this", "you fool", "good"] * 3

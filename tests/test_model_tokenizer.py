@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from toy import tiny_settings, toy_tokenizer, vocabulary
 
-from gkiller.data.batches import tokenize
 from gkiller.errors import ModelFormatError, ModelNotFoundError
-from gkiller.model.tokenizer import load_tokenizer
-from gkiller.model.wordpiece import parse_tokenizer
+from gkiller.model.pretrained import load_tokenizer
+from gkiller.tokens.batches import tokenize
+from gkiller.tokens.wordpiece import parse_tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CACHED = parse_tokenizer(toy_tokenizer().to_str(), "here", 16)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from toy import toy_tokenizer
 
 from gkiller.assets import default_model_path
-from gkiller.data.batches import tokenize
-from gkiller.inference.encoding import Encoder
-from gkiller.model.visible import visible, visible_places
-from gkiller.model.wordpiece import parse_tokenizer
+from gkiller.tokens.batches import tokenize
+from gkiller.tokens.encoding import Encoder
+from gkiller.tokens.visible import visible, visible_places
+from gkiller.tokens.wordpiece import parse_tokenizer
 
 TOKENIZER = (default_model_path() / "tokenizer.json").read_text("utf-8")
 ENCODER = Encoder(TOKENIZER, "default", 128)

@@ -14,11 +14,10 @@ from tokenizers import Tokenizer, processors
 from toy import FRIENDLY, RUDE, toy_tokenizer
 
 from gkiller import load
-from gkiller.inference.batches import make_windows
 from gkiller.model.directory import load_model, rewrite_model
 from gkiller.model.layout import default_model
-from gkiller.model.reading import Reader
-from gkiller.model.scoring import score_texts
+from gkiller.scoring.network import score_texts
+from gkiller.tokens.batches import Reader, make_windows
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "user_figures.py"
 

@@ -16,9 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy import comment
 
-from gkiller.inference.bulk.chunks import chunked
-from gkiller.inference.bulk.formats import Shape, column_names
-from gkiller.inference.bulk.keeping import safe_cell
+from gkiller.inference.bulk.columns import safe_cell
+from gkiller.inference.bulk.formats import Shape, chunked, column_names
 from gkiller.inference.bulk.reading import Row, from_file
 
 HEADER = ["text", "id", "note", "toxicity", "row"]
@@ -218,7 +217,7 @@ def test_a_resumed_job_keeps_the_same_columns(predict, tmp_path, target):
 
 
 def test_long_kept_values_make_short_chunks(monkeypatch):
-    monkeypatch.setattr("gkiller.inference.bulk.chunks.CHUNK_CHARACTERS", 100)
+    monkeypatch.setattr("gkiller.inference.bulk.formats.CHUNK_CHARACTERS", 100)
     rows = (Row(number, "a", None, None, ("x" * 40, [1, 2])) for number in range(1, 11))
     assert max(len(chunk.rows) for chunk in chunked(rows, 1000, "fail")) < 4
 

@@ -19,8 +19,7 @@ from gkiller.inference.bulk import sinks
 from gkiller.inference.bulk.formats import Shape, make_writer
 from gkiller.inference.bulk.job import Job, run
 from gkiller.inference.bulk.reading import Row, Source, from_texts
-from gkiller.inference.bulk.sinks import FileSink
-from gkiller.inference.bulk.stream import StreamSink, whole_lines_backwards
+from gkiller.inference.bulk.sinks import FileSink, StreamSink, whole_lines_backwards
 
 TEXTS = [comment(i, i % 4 == 0) for i in range(23)]
 FORMATS = ["jsonl", "csv", "parquet", "jsonl.gz", "csv.gz"]
@@ -201,7 +200,7 @@ def test_lines_backwards(lines, block):
         expected.append((start, line + b"\n"))
         start += len(line) + 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gkiller.inference.bulk.stream._BLOCK", block)
+        patch.setattr("gkiller.inference.bulk.sinks._LINE_BLOCK", block)
         assert list(whole_lines_backwards(io.BytesIO(data))) == expected[::-1]
 
 

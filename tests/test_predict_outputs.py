@@ -12,14 +12,14 @@ from toy import write_toy_csv
 
 from gkiller.data.prepare import prepare
 from gkiller.errors import OutputError, ResumeError
-from gkiller.files import write_text
 from gkiller.inference import load
 from gkiller.inference.bulk import sinks
 from gkiller.inference.bulk.formats import make_writer
 from gkiller.inference.bulk.job import run
 from gkiller.inference.bulk.reading import Source
-from gkiller.inference.bulk.stream import StreamSink
+from gkiller.inference.bulk.sinks import StreamSink
 from gkiller.settings import DataSettings
+from gkiller.storage.files import write_text
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links, descriptors and limits of POSIX")
 LINE = b'{"row": %d, "flagged": false, "flags": [], "scores": {"toxicity": 0.1, "insult": 0.2}}\n'

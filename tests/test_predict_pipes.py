@@ -14,9 +14,11 @@ from data_helpers import plain_text, write_csv, write_jsonl, write_parquet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gkiller.data import replay, sniff, textfile
-from gkiller.data.replay import Replayable
-from gkiller.inference.bulk.chunks import chunked
+from gkiller.data.readers import pipes as sniff
+from gkiller.data.readers import text as replay
+from gkiller.data.readers import text as textfile
+from gkiller.data.readers.text import Replayable
+from gkiller.inference.bulk.formats import chunked
 from gkiller.inference.bulk.reading import Row, from_file, from_stream
 
 FORMATS = ("txt", "csv", "tsv", "jsonl", "json", "pretty", "parquet")

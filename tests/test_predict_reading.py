@@ -11,10 +11,10 @@ from data_helpers import write_csv, write_jsonl, write_parquet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.data.replay import Replayable
-from gkiller.data.rows import MAX_FIELD_CHARACTERS
+from gkiller.data.readers import MAX_FIELD_CHARACTERS
+from gkiller.data.readers.text import Replayable
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, FormatError, RowError
-from gkiller.inference.bulk.chunks import chunked
+from gkiller.inference.bulk.formats import chunked
 from gkiller.inference.bulk.reading import Row, from_file, from_stream, from_texts
 
 
@@ -207,7 +207,7 @@ def test_chunks_hold_every_row_once(drawn, size):
 
 
 def test_long_comments_make_short_chunks(monkeypatch):
-    monkeypatch.setattr("gkiller.inference.bulk.chunks.CHUNK_CHARACTERS", 10)
+    monkeypatch.setattr("gkiller.inference.bulk.formats.CHUNK_CHARACTERS", 10)
     chunks = list(chunked(from_texts(["a" * 11, "b", "c" * 9, "d"]).rows(), 100, "fail"))
     assert [c.rows for c in chunks] == [[1], [2, 3], [4]]
 

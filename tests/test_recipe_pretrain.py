@@ -136,8 +136,8 @@ def test_word_vectors_are_the_teachers_turned_and_scaled(pretrain, teacher):
 
 
 def test_a_training_starts_from_it(pretrain, teacher, corpus, tiny, tmp_path, monkeypatch):
-    from gkiller.model.classifier import build_classifier
-    from gkiller.model.tokenizer import load_tokenizer
+    from gkiller.model.network import build_classifier
+    from gkiller.model.pretrained import load_tokenizer
     from gkiller.settings import resolve
 
     run(pretrain, monkeypatch, corpus, "--teacher", teacher, "--epochs", 0, "--out", tmp_path / "encoder")

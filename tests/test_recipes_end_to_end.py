@@ -16,12 +16,12 @@ from giants import write_encoder
 from toy_corpora import GROUPS, write_corpora
 
 from gkiller.cli.main import main
-from gkiller.data.augment.letters import swappable, swapped
+from gkiller.data.augment.operators import swappable, swapped
 from gkiller.data.load import load_dataset
-from gkiller.evaluation.deployed import load_any
 from gkiller.model.directory import load_model
-from gkiller.model.scoring import score_texts
-from gkiller.training.resume import run_settings
+from gkiller.scoring.models import load_any
+from gkiller.scoring.network import score_texts
+from gkiller.training.opening import run_settings
 
 RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "benchmarks"))
 LITTLE = ("--without", "own", "--mixtures", "40", "--threads", "1", "--precision", "fp32")

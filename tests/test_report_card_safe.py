@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gkiller.data.inspect_plot import _shown
-from gkiller.report.card import CardFacts, model_card, threshold_list
+from gkiller.data.inspect import _shown
+from gkiller.training.card import CardFacts, model_card, threshold_list
 
 NAME = "a`b<script>|x\x1b[2J\u202e"
 

@@ -8,11 +8,11 @@ import struct
 import numpy as np
 import pytest
 
-from gkiller.report import training_plots
-from gkiller.report.drawing import DASHES, colour, dash, safe
-from gkiller.report.evaluation_plots import write_evaluation_plots
-from gkiller.report.phases import phase_name
-from gkiller.report.training_plots import _name_phases, _spans, write_training_plots
+from gkiller.drawing import DASHES, colour, dash, safe
+from gkiller.evaluation.plots import write_evaluation_plots
+from gkiller.training import plots as training_plots
+from gkiller.training.phases import phase_name
+from gkiller.training.plots import _name_phases, _spans, write_training_plots
 
 
 def size(path):
@@ -166,7 +166,7 @@ def test_phase_names():
 
 
 def test_phase_names_do_not_touch(tmp_path):
-    from gkiller.report.drawing import new_figure
+    from gkiller.drawing import new_figure
 
     rows = epochs(("neuron", 40, 0), *((p, 1, d) for d in (1, 2, 3) for p in ("dendrite", "joint")))
     figure = new_figure(9, 5)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gkiller import sealed
-from gkiller.sealed import SealBrokenError, digest_of, seal, unseal
+from gkiller.storage import sealed
+from gkiller.storage.sealed import SealBrokenError, digest_of, seal, unseal
 
 KEEP = {"a.txt": 100}
 

@@ -16,7 +16,7 @@ from gkiller.settings import (
     settings_reference,
     settings_toml,
 )
-from gkiller.settings.files import parse
+from gkiller.settings.layers import parse
 
 # TOML files are UTF-8: no lone surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)

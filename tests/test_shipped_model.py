@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gkiller import assets, load
-from gkiller.cli.model_checks import check_model
+from gkiller.cli.doctor import check_model
 from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.model.layout import settled
 from gkiller.settings import ModelSettings

@@ -8,14 +8,23 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gkiller.data.augment.identity import CLASSES, identity_groups
+from gkiller.data.augment.operators import CLASSES, identity_groups
 from gkiller.data.dataset import Dataset, Split
-from gkiller.data.labelled import Labelled
+from gkiller.data.load import Labelled
 from gkiller.errors import ColumnError, EmptyDataError, SettingsError, SingleClassError
+from gkiller.evaluation.identity import (
+    AUCS,
+    HEADLINE,
+    bias_aucs,
+    column_terms,
+    find_terms,
+    measure_identity,
+    named_groups,
+    power_mean,
+)
 from gkiller.evaluation.metrics import label_figures
-from gkiller.evaluation.suites.identity import AUCS, HEADLINE, bias_aucs, measure_identity, power_mean
-from gkiller.evaluation.suites.scorers import Contestant, Scorer
-from gkiller.evaluation.suites.terms import column_terms, find_terms, named_groups
+from gkiller.evaluation.suites import Contestant
+from gkiller.scoring.scorers import Scorer
 from gkiller.settings.definition import EvaluationSettings
 
 QUICK = EvaluationSettings(resamples=40)

@@ -10,12 +10,12 @@ from test_suites_identity import comments
 
 from gkiller.data.augment import augment
 from gkiller.data.dataset import Dataset, Split
-from gkiller.data.labelled import Labelled
+from gkiller.data.load import Labelled
 from gkiller.errors import ScoreRangeError, SettingsError, SingleClassError
 from gkiller.evaluation.metrics import label_figures
-from gkiller.evaluation.suites.equal_fpr import EqualFpr
-from gkiller.evaluation.suites.robustness import MEAN, measure_robustness
-from gkiller.evaluation.suites.scorers import Contestant, Scorer
+from gkiller.evaluation.robustness import MEAN, EqualFpr, measure_robustness
+from gkiller.evaluation.suites import Contestant
+from gkiller.scoring.scorers import Scorer
 from gkiller.settings.definition import AugmentSettings, EvaluationSettings
 
 QUICK = EvaluationSettings(resamples=50)

@@ -24,11 +24,11 @@ from gkiller.errors import (
     SweepFailedError,
     TerminatedRunError,
 )
-from gkiller.report.run import RunDirectory
 from gkiller.settings import resolve
 from gkiller.sweep.study import LEAST_FOR_IMPORTANCE
 from gkiller.sweep.sweep import find_sweep, resumed_settings, sweep
-from gkiller.training.events import TrainingEvent
+from gkiller.training.phases import TrainingEvent
+from gkiller.training.run import RunDirectory
 
 SPACE = ("train.lr=log:1e-4..1e-1", "model.dropout=0..0.4", "model.pooling=mean,cls")
 

@@ -4,8 +4,8 @@ import pytest
 
 from gkiller.errors import SettingsError
 from gkiller.settings import resolve, settings_of, settings_toml, settings_values
-from gkiller.settings.files import parse
-from gkiller.sweep.space import Dimension, parse_space, range_text, shortest_names
+from gkiller.settings.layers import parse
+from gkiller.sweep.study import Dimension, parse_space, range_text, shortest_names
 
 
 def one(text):

@@ -7,9 +7,9 @@ from threading import Event
 import pytest
 from training_helpers import untimed
 
-from gkiller.report.run import RunDirectory
 from gkiller.settings import settings_values
 from gkiller.sweep.worker import Desk, run_trial
+from gkiller.training.run import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 

@@ -10,8 +10,8 @@ from gkiller import load
 from gkiller.benchmark.quality import LabelledSet, _tune
 from gkiller.benchmark.systems import SystemSpec
 from gkiller.data.dataset import Split
-from gkiller.evaluation.deployed import load_any
 from gkiller.evaluation.thresholds import stored_entries, tune_thresholds
+from gkiller.scoring.models import load_any
 from gkiller.settings.definition import EvaluationSettings
 
 

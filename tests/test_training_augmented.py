@@ -10,9 +10,9 @@ from toy import comment
 from training_helpers import toy_trainer
 
 from gkiller.data.augment import augment
-from gkiller.data.batches import tokenize
 from gkiller.errors import SettingsError
-from gkiller.model.tokenizer import load_tokenizer
+from gkiller.model.pretrained import load_tokenizer
+from gkiller.tokens.batches import tokenize
 from gkiller.training.augmented import Augmented
 from gkiller.training.train import train
 

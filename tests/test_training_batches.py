@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.data.batches import Tokens, scoring_batches, training_batches
+from gkiller.tokens.batches import Tokens, scoring_batches, training_batches
 
 lengths_of_rows = st.lists(st.integers(1, 40), min_size=1, max_size=300).map(np.array)
 

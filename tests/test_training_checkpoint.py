@@ -13,21 +13,20 @@ from fuzzing import reseal
 from gkiller.errors import OutputError, ResumeError
 from gkiller.training.checkpoint import (
     Checkpoint,
+    CheckpointStore,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
-from gkiller.training.phases import Phase
-from gkiller.training.progress import Progress
-from gkiller.training.rng import restore_rng, rng_state, seed_everything
-from gkiller.training.store import CheckpointStore
+from gkiller.training.phases import Phase, Position
+from gkiller.training.runtime import restore_rng, rng_state, seed_everything
 
 CPU = torch.device("cpu")
 
 
 def checkpoint(epoch=3, value=1.0):
-    progress = Progress(
+    progress = Position(
         Phase("dendrite", "tops", 1, 4, 0.01),
         phase_number=2,
         phase_epoch=1,
@@ -274,7 +273,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
     store = filled(tmp_path, 2, 1)
     before = sorted(tmp_path.rglob("*"))
     usage = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr("gkiller.files.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("gkiller.storage.files.shutil.disk_usage", lambda path: usage)
     with pytest.raises(OutputError, match=r"1\.3 MB are needed, 1\.0 MB are free"):
         store.save(checkpoint(2))
     assert sorted(tmp_path.rglob("*")) == before

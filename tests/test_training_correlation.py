@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from toy import tiny_settings, vocabulary
 
-from gkiller.model.classifier import build_classifier
-from gkiller.model.dendritic import ACTIVATIONS
-from gkiller.model.growth import chosen_linears
-from gkiller.model.perforated import PerforatedGrowth
-from gkiller.training.correlation import capture, correlation, correlation_loss, newest_activation
-from gkiller.training.losses import task_loss
+from gkiller.model.dendrites.growth import chosen_linears
+from gkiller.model.dendrites.layer import ACTIVATIONS
+from gkiller.model.dendrites.perforated import PerforatedGrowth
+from gkiller.model.network import build_classifier
+from gkiller.training.losses import capture, correlation, correlation_loss, newest_activation, task_loss
 
 finite = st.floats(-100, 100, width=32)
 
@@ -136,7 +135,7 @@ def test_following_the_gradient_raises_it(growth):
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_newest_activation_is_the_module_s_own(activation):
-    from gkiller.model.dendritic import DendriticLinear
+    from gkiller.model.dendrites.layer import DendriticLinear
 
     torch.manual_seed(0)
     module = DendriticLinear(4, 3, 3, activation)

@@ -10,9 +10,9 @@ import pytest
 from full_disk import FileLimit
 from toy import TINY
 
+from gkiller import drawing
 from gkiller.errors import OutputError
-from gkiller.report import drawing
-from gkiller.training.store import CheckpointStore
+from gkiller.training.checkpoint import CheckpointStore
 from gkiller.training.train import train
 
 pytestmark = [

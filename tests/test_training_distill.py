@@ -34,13 +34,13 @@ from gkiller.errors import (
 )
 from gkiller.evaluation.agreement import agreement
 from gkiller.model.directory import load_model
-from gkiller.model.scoring import logit_texts, score_texts
+from gkiller.scoring.network import logit_texts, score_texts
 from gkiller.training import teachers as teaching
+from gkiller.training.distillation import transfer_texts, with_transfer
 from gkiller.training.losses import logit_loss, loss_mass, similarity_loss, task_loss
 from gkiller.training.ranks import Ranks
 from gkiller.training.teachers import Lesson, find_teachers, lesson, mean_logits
 from gkiller.training.train import train
-from gkiller.training.transfer import transfer_texts, with_transfer
 
 NAN = float("nan")
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def runs(prepared, prepared_six, tokenizer_file, tmp_path_factory):
     """Runs of one label and of six, to be teachers."""
     patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("teachers")
     patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
-    patch.setattr("gkiller.report.evaluation.write_evaluation_plots", lambda *given, **named: [])
+    patch.setattr("gkiller.evaluation.report.write_evaluation_plots", lambda *given, **named: [])
     shared = (f"model.tokenizer={tokenizer_file}", "dendrites.enabled=false", "train.lr=0.01")
     for name, data, seed in (("one", prepared, 1), ("other", prepared, 2), ("six", prepared_six, 3)):
         settings = tiny_settings(f"data.source={data}", f"train.seed={seed}", *shared)
@@ -245,7 +245,7 @@ def test_scoring_that_breaks_off_leaves_nothing_half_written(runs, tmp_path, mon
 
 
 def test_no_room_on_the_disk_is_told_before_writing(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("gkiller.files.shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    monkeypatch.setattr("gkiller.storage.files.shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(OutputError, match="nearly full"):
         told(runs / "one", tmp_path)
 

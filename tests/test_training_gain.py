@@ -14,7 +14,7 @@ from gkiller.evaluation.significance import Side, compare_sides
 from gkiller.settings import resolve
 from gkiller.training.checkpoint import load_checkpoint, save_checkpoint
 from gkiller.training.gain import RESAMPLES, Gain, gain_interval, gain_line, judge, kept_dendrites
-from gkiller.training.progress import Progress
+from gkiller.training.phases import Position
 from gkiller.training.train import train
 from gkiller.training.trainer import Trainer
 
@@ -175,7 +175,7 @@ def test_what_was_judged_is_in_the_checkpoints(tiny, tmp_path):
     values = json.loads(json.dumps(checkpoint.progress.as_dict()))
     values["gains"]["3"] = values["gains"]["1"]
     with pytest.raises(ValueError, match="judged without a score"):
-        Progress.from_dict(values)
+        Position.from_dict(values)
 
 
 def test_a_checkpoint_of_before_there_were_gains_is_judged_anew(tiny, tmp_path):

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from test_model_giants import TEXTS, giant_settings
 from toy import tiny_settings
 
-from gkiller.data.batches import tokenize
 from gkiller.errors import DivergedError, InterruptedRunError, OutputError, SettingsError
-from gkiller.model.classifier import build_classifier
-from gkiller.model.tokenizer import load_tokenizer
-from gkiller.report.run import RunDirectory
+from gkiller.model.network import build_classifier
+from gkiller.model.pretrained import load_tokenizer
 from gkiller.settings import resolve
+from gkiller.tokens.batches import tokenize
 from gkiller.training import frozen
 from gkiller.training.frozen import frozen_parameters, lower_outputs
+from gkiller.training.run import RunDirectory
 from gkiller.training.train import train
 
 HEAD = {"classifier.weight", "classifier.bias"}

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from toy import tiny_settings, vocabulary
 
-from gkiller.model.classifier import build_classifier
-from gkiller.model.growth import PlainGrowth, chosen_linears
-from gkiller.model.perforated import PerforatedGrowth
+from gkiller.model.dendrites.growth import PlainGrowth, chosen_linears
+from gkiller.model.dendrites.perforated import PerforatedGrowth
+from gkiller.model.network import build_classifier
 from gkiller.settings import TrainSettings
 from gkiller.training.optim import build_optimizer, decays, rate, trained_parameters
 from gkiller.training.phases import Phase

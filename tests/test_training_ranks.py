@@ -13,9 +13,9 @@ from killing import LONGEST, Killer, server, train_in_process
 from toy import TINY
 
 from gkiller.model.directory import load_model
-from gkiller.report.run import RunDirectory
 from gkiller.training.losses import loss_mass, task_loss
 from gkiller.training.ranks import Ranks, local_processes, rank_device, world_size
+from gkiller.training.run import RunDirectory
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
 

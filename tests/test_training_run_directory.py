@@ -16,9 +16,9 @@ from gkiller.errors import (
     SettingsError,
     SourceNotFoundError,
 )
-from gkiller.report.run import RunDirectory
 from gkiller.settings import resolve
-from gkiller.training.resume import resume_command, resumed_settings
+from gkiller.training.opening import resume_command, resumed_settings
+from gkiller.training.run import RunDirectory
 
 
 def test_runs_are_numbered(tmp_path):

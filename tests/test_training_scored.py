@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from toy import TINY, comment
 
 from gkiller.data.load import load_dataset
+from gkiller.data.scorefiles import Records, ScoreFile
 from gkiller.errors import (
     EmptyDataError,
     LabelMismatchError,
@@ -22,11 +23,9 @@ from gkiller.errors import (
     SettingsError,
     SourceNotFoundError,
 )
-from gkiller.evaluation.scorefiles import Records, ScoreFile
 from gkiller.settings.definition import DistillSettings
 from gkiller.training.ranks import Ranks
-from gkiller.training.scored import EXTREME, logits_of
-from gkiller.training.teachers import find_teachers, lesson
+from gkiller.training.teachers import EXTREME, find_teachers, lesson, logits_of
 from gkiller.training.train import train
 
 PLAIN = ("data.sample_size=48", "dendrites.enabled=false", "train.epochs=1")

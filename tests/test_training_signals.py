@@ -12,9 +12,9 @@ from killing import Trainings, outcome
 from toy import TINY, write_toy_csv
 
 from gkiller.errors import InterruptedRunError, SourceNotFoundError, TerminatedRunError
-from gkiller.report.run import RunDirectory
 from gkiller.training import finish as finishing
-from gkiller.training.stopping import StopRequest, stop_signals
+from gkiller.training.run import RunDirectory
+from gkiller.training.runtime import StopRequest, stop_signals
 from gkiller.training.train import train
 
 SMALL = ("data.sample_size=48", "train.checkpoint_seconds=none", "dendrites.min_gain=-1")

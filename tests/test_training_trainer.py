@@ -7,10 +7,10 @@ import pytest
 import torch
 from training_helpers import toy_trainer, untimed
 
-from gkiller.data.batches import Tokens
 from gkiller.errors import DivergedError, SettingsError, SingleClassError
-from gkiller.model.classifier import build_classifier
-from gkiller.model.growth import PlainGrowth
+from gkiller.model.dendrites.growth import PlainGrowth
+from gkiller.model.network import build_classifier
+from gkiller.tokens.batches import Tokens
 from gkiller.training.learner import Encoded, Learner, Validation, watched_labels
 from gkiller.training.ranks import Ranks
 from gkiller.training.trainer import Trainer

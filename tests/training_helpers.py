@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from gkiller.data.load import load_dataset
-from gkiller.model.classifier import build_classifier
-from gkiller.model.tokenizer import load_tokenizer
+from gkiller.model.network import build_classifier
+from gkiller.model.pretrained import load_tokenizer
+from gkiller.training.checkpoint import CheckpointStore
 from gkiller.training.ranks import Ranks
 from gkiller.training.runtime import runtime
-from gkiller.training.store import CheckpointStore
 from gkiller.training.train import encode, growing, new_learner
 from gkiller.training.trainer import Trainer
 

@@ -172,7 +172,7 @@ def settings_document() -> str:
 def _giants() -> Iterator[str]:
     """Yield the defaults that a giant brings."""
     from gkiller.settings import plain_text
-    from gkiller.settings.files import read_arch
+    from gkiller.settings.layers import read_arch
 
     yield "With `model.arch` set to `giant` these are the defaults:"
     yield ""

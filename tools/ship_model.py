@@ -23,9 +23,9 @@ from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.deployment.deploy import copy_deployed
 from gkiller.deployment.restore import read_deployed
 from gkiller.errors import ExportError, GkillerError, LabelMismatchError
-from gkiller.evaluation.deployed import AnyModel, load_any
 from gkiller.model.directory import stored_files
 from gkiller.model.layout import CARD, GRAPHS, PROBES
+from gkiller.scoring.models import AnyModel, load_any
 
 MOST_BYTES = 5_000_000
 """Of all the files together, the tokenizer included."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -10,30 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gkiller.benchmark.machine import Machine, load_average, machine
-from gkiller.benchmark.plan import Plan, Speed, SpeedRatio, ratios_of, same_runtime, speed_of
-from gkiller.benchmark.processes import Cold, start_cold, time_systems
+from gkiller.benchmark.plan import OUTLIER_RULE, Plan, Speed, SpeedRatio, ratios_of, same_runtime, speed_of
+from gkiller.benchmark.processes import Cold, Machine, load_average, machine, start_cold, time_systems
 from gkiller.benchmark.quality import LabelledSet, Quality, measure_quality
-from gkiller.benchmark.rivals import (
-    Frame,
-    gkiller_specs,
-    linear_spec,
-    rival_specs,
-    static_spec,
-    unique_names,
-)
+from gkiller.benchmark.rivals import Frame, gkiller_specs, linear_spec, rival_specs, static_spec, unique_names
 from gkiller.benchmark.scorecard import Criterion, Found, scorecard, training_of
 from gkiller.benchmark.systems import SystemSpec
-from gkiller.benchmark.timing import OUTLIER_RULE
-from gkiller.data.labelled import Labelled, load_labelled
-from gkiller.data.load import split_fingerprint
+from gkiller.data.load import Labelled, load_labelled, split_fingerprint
 from gkiller.errors import LabelMismatchError, SettingsError
-from gkiller.evaluation.deployed import AnyModel, DeployedModel, load_any
 from gkiller.evaluation.source import DataChoice, choose_data, load_chosen, run_of
 from gkiller.inference.loading import available_threads
 from gkiller.model.sequence import is_gkiller, name_of
+from gkiller.scoring.models import AnyModel, DeployedModel, load_any
 from gkiller.settings import DataSettings
-from gkiller.strict_json import parse_json
+from gkiller.storage.untrusted import parse_json
+from gkiller.wording import Progress, silent
 
 if TYPE_CHECKING:
     from gkiller.benchmark.giants import Base
@@ -41,7 +32,6 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import Settings
     from gkiller.training.trainer import EventCallback
 
-    Progress = Callable[[str, int, int | None], None]
 
 _SYNTHETIC = "these comments are synthetic: the figures say nothing about real ones"
 _SCORES = "scores"
@@ -163,7 +153,7 @@ def run_bench(
         GkillerError: a model, rival or data cannot be read; the data have none of the model's labels.
         BenchmarkFailedError: a child process did not come to its end.
     """
-    tell: Progress = progress or _silent
+    tell: Progress = progress or silent
     loaded = load_any(request.model)
     assert loaded.path is not None
     choice = choose_data(loaded.path, request.settings.data, request.asked)
@@ -184,7 +174,7 @@ def run_bench(
     settings = request.settings
     cold, before = {}, load_average()  # cold starts are a load of their own
     for done, spec in enumerate(specs):
-        tell("cold starts", done, len(specs))
+        tell(done, len(specs), "cold starts")
         few = texts[: settings.bench.memory_rows]
         cold[spec.key] = start_cold(spec, few, plan.threads, settings.bench.processes)
     measured = time_systems(specs, plan, tell)
@@ -364,7 +354,7 @@ def _trained_on_others(loaded: AnyModel, dataset: Dataset) -> list[str]:
 
 
 def _facts(settings: Settings, plan: Plan, max_length: int) -> dict[str, Any]:
-    from gkiller.report.environment import package_versions
+    from gkiller.storage.environment import package_versions
 
     bench = settings.bench
     names = ("gkiller", "torch", "onnxruntime", "tokenizers", "transformers", "scikit-learn", "numpy")
@@ -414,7 +404,3 @@ def _plain_quality(quality: Quality | None) -> dict[str, Any] | None:
         for one in quality.sets
     ]
     return {"thresholds": quality.thresholds, "threshold_rule": quality.rule, "sets": sets}
-
-
-def _silent(stage: str, done: int, total: int | None) -> None:
-    """Take a report that nobody wants."""

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from gkiller.benchmark.plan import Measurement, Plan
+from gkiller.benchmark.plan import Measurement, Plan, Stage, take_turns
 from gkiller.benchmark.systems import System, SystemSpec, open_system
-from gkiller.benchmark.timing import Stage, take_turns
 
 Tell = Callable[[str, int, int], None]
 WARM_SINGLES = 10

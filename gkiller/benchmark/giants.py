@@ -14,31 +14,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from gkiller.benchmark.graphs import make_graphs
-from gkiller.benchmark.rivals import Frame, fingerprint, gkiller_specs, rival_specs, with_graphs
+from gkiller.benchmark.rivals import Frame, fingerprint, gkiller_specs, make_graphs, rival_specs, with_graphs
 from gkiller.benchmark.systems import SystemSpec, Trained
-from gkiller.data.labelled import Labelled
-from gkiller.data.load import split_fingerprint
+from gkiller.data.load import Labelled, split_fingerprint
 from gkiller.deployment.deploy import export_onnx, quantise
-from gkiller.deployment.graph import ScoringNetwork
 from gkiller.deployment.parity import parity_rows
+from gkiller.deployment.plain import ScoringNetwork
 from gkiller.errors import ParityError, SettingsError
-from gkiller.model.classifier import ToxicityClassifier, new_classifier
 from gkiller.model.directory import LoadedModel, load_model, save_model
 from gkiller.model.layout import GRAPHS, META, GraphPrecision
-from gkiller.model.pretrained import load_encoder, loading
+from gkiller.model.network import ToxicityClassifier, new_classifier
+from gkiller.model.pretrained import load_encoder, load_tokenizer, loading
 from gkiller.model.sequence import fetch, is_classifier, is_gkiller, weights_digest
-from gkiller.model.tokenizer import load_tokenizer
+from gkiller.wording import Progress, staged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gkiller.data.dataset import Dataset
-    from gkiller.evaluation.deployed import AnyModel
+    from gkiller.scoring.models import AnyModel
     from gkiller.settings.definition import Settings
     from gkiller.training.trainer import EventCallback
 
-    Progress = Callable[[str, int, int | None], None]
 
 DEFAULT_BASE: Final = "google-bert/bert-base-uncased"
 """The giant where none is named."""
@@ -201,7 +198,7 @@ def fit_probe(
 
 
 def _embed(network: nn.Module, tokenizer: Any, texts: Sequence[str], progress: Progress) -> Any:
-    from gkiller.data.batches import scoring_batches, tokenize
+    from gkiller.tokens.batches import scoring_batches, tokenize
 
     tokens = tokenize(tokenizer, texts)
     vectors: Any = None
@@ -214,7 +211,7 @@ def _embed(network: nn.Module, tokenizer: Any, texts: Sequence[str], progress: P
                 vectors = np.zeros((len(texts), found.shape[1]), np.float32)
             vectors[rows] = found
             done += len(rows)
-            progress("embedding with the frozen giant", done, len(texts))
+            progress(done, len(texts), "embedding with the frozen giant")
     return vectors
 
 
@@ -252,7 +249,7 @@ def _fine_tuned(
     on_event: EventCallback,
 ) -> tuple[list[SystemSpec], list[str]]:
     """Return the rows of the fine-tuned giant; it is trained, or goes on training, unless it was before."""
-    from gkiller.report.run import RunDirectory
+    from gkiller.training.run import RunDirectory
     from gkiller.training.train import train
 
     run = frame.cache / f"{name}-{giant_fingerprint(giant, folder, dataset)}"
@@ -280,11 +277,9 @@ def _export(loaded: LoadedModel, giant: Settings, dataset: Dataset, progress: Pr
     if all((loaded.path / GRAPHS[precision]).is_file() for precision in ("fp32", "int8")):
         return []
     valid = Labelled(dataset, dataset.split("valid"), "valid")
-
-    def advance(done: int, total: int | None) -> None:
-        progress("scoring with the giant", done, total)
-
-    rows = parity_rows(loaded, valid, giant.deployment.parity_rows, advance)
+    rows = parity_rows(
+        loaded, valid, giant.deployment.parity_rows, staged(progress, "scoring with the giant")
+    )
     warnings = []
     ways: dict[GraphPrecision, Callable[..., Any]] = {"fp32": export_onnx, "int8": quantise}
     for precision, make in ways.items():

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from gkiller.benchmark.systems import Ids, Logits, Network, SystemSpec
-from gkiller.deployment.graph import ScoringNetwork
-from gkiller.files import write_text
+from gkiller.deployment.plain import ScoringNetwork
 from gkiller.model.directory import load_model
 from gkiller.model.sequence import load_classifier, read_tokenizer
+from gkiller.storage.files import write_text
 
 
 def open_network(spec: SystemSpec, threads: int) -> Network:

@@ -13,7 +13,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-LIBRARIES = ("numpy", "gkiller.ort", "tokenizers")
+LIBRARIES = ("numpy", "gkiller.inference.ort", "tokenizers")
 """What is most of the import, timed apart."""
 
 
@@ -44,7 +44,7 @@ def main() -> None:
         score(system, texts[:1])
         scored = time.perf_counter()
         score(system, texts)
-    from gkiller.benchmark.machine import peak_memory
+    from gkiller.benchmark.processes import peak_memory
 
     found = {
         "libraries": libraries - begun,

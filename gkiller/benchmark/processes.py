@@ -1,13 +1,14 @@
-"""Child processes: each has its threads set before it starts, and nothing in its memory but one benchmark."""
+"""Where and when something was timed: processor, load, threads."""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +16,109 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Final
 
-from gkiller.benchmark.machine import child_environment
 from gkiller.benchmark.plan import Measurement, Plan
 from gkiller.benchmark.systems import SystemSpec
 from gkiller.errors import BenchmarkFailedError
+from gkiller.inference.loading import available_threads
+from gkiller.storage.environment import CPU_FLAGS, read_cpu
+from gkiller.wording import Progress
 
-Progress = Callable[[str, int, int | None], None]
+BUSY: Final = 0.25
+
+"""Load a core, beside the benchmark's own, from which on the machine is called busy."""
+
+THREAD_VARIABLES: Final = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a benchmark ran.
+
+    Attributes:
+        cpu: the processor's name.
+        flags: its vector instructions that matter here.
+        cores: that the process may use.
+        load_before: the load average of the last minute before the timing, None where the system has none.
+        load_after: the same after it, with the benchmark's own threads in it.
+    """
+
+    cpu: str
+    flags: tuple[str, ...]
+    cores: int
+    load_before: float | None
+    load_after: float | None
+
+    def warnings(self, threads: int) -> list[str]:
+        """Return what makes the timings doubtful.
+
+        Args:
+            threads: that the benchmark used.
+        """
+        found = []
+        if threads > self.cores:
+            found.append(f"{threads} threads were timed on {self.cores} cores")
+        limit = BUSY * self.cores
+        for when, load, own in (("before", self.load_before, 0), ("after", self.load_after, threads)):
+            if load is not None and load - own > limit:
+                found.append(
+                    f"the machine was busy: load average {load:.2f} {when} the timing, on {self.cores} cores "
+                    f"(limit {limit + own:.2f}); trust the ratios more than the rates"
+                )
+        return found
+
+
+def load_average() -> float | None:
+    """Return the load average of the last minute, None where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def machine(load_before: float | None, load_after: float | None) -> Machine:
+    """Describe this machine."""
+    cpu, flags = read_cpu()
+    known = tuple(flag for flag in CPU_FLAGS if flag in flags)
+    return Machine(cpu, known, available_threads(), load_before, load_after)
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """Return the environment of a child process that is to use so many threads."""
+    return {
+        **os.environ,
+        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
+        "PYTHONHASHSEED": "0",
+    }
+
+
+def peak_memory() -> int | None:
+    """Return the most memory this process has held, in bytes; None where the system does not tell.
+
+    Linux hands a parent's peak on to ``ru_maxrss`` of its children; ``VmHWM`` is the process's own.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text("utf-8", errors="replace").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return _by_usage()
+
+
+def _by_usage() -> int | None:
+    try:
+        import resource
+        import sys
+    except ImportError:
+        return None
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 STEPS: Final = ("process", "libraries", "import", "load", "first_score", "cpu")
 
 
@@ -78,7 +176,7 @@ def _tell_of(
     progress: Progress, number: int, processes: int, stage: str, done: int, total: int | None
 ) -> None:
     of = f", process {number + 1} of {processes}" if processes > 1 else ""
-    progress(stage + of, done, total)
+    progress(done, total, stage + of)
 
 
 def _time_once(specs: Sequence[SystemSpec], plan: Plan, progress: Progress) -> Measurement:
@@ -95,7 +193,7 @@ def _time_once(specs: Sequence[SystemSpec], plan: Plan, progress: Progress) -> M
                 message = json.loads(line)
                 found = message.get("result", found)
                 if "stage" in message:
-                    progress(message["stage"], message["done"], message["total"])
+                    progress(message["done"], message["total"], message["stage"])
         errors.seek(0)
         complaint = errors.read()
     if process.returncode or found is None:

@@ -1,32 +1,91 @@
-"""How well the systems score: each at its own thresholds, and paired on the same rows."""
+"""Scores that are kept: an unchanged system does not score the same comments twice."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gkiller.benchmark.kept import KeptScores
 from gkiller.benchmark.plan import main_row
 from gkiller.benchmark.systems import Scores, System, SystemSpec, open_system, score
+from gkiller.data.load import texts_digest
 from gkiller.errors import LabelMismatchError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.significance import Paired, Side, Verdict, compare_sides, verdict
 from gkiller.evaluation.thresholds import Threshold, kept_notes, tune_thresholds
 from gkiller.model.layout import META, read_labels, read_thresholds
-from gkiller.strict_json import parse_json
+from gkiller.storage.files import atomic_directory, sha256_file
+from gkiller.storage.sealed import SealBrokenError, seal, unseal
+from gkiller.storage.untrusted import parse_json
+from gkiller.wording import Progress
 
 if TYPE_CHECKING:
     from gkiller.data.dataset import Split
     from gkiller.evaluation.results import Evaluation
     from gkiller.settings.definition import EvaluationSettings
 
-Progress = Callable[[str, int, int | None], None]
+
+_SEAL: Final = "scores.json"
+
+_FILE: Final = "scores.f64"
+
+_VERSION: Final = 1
+
+_PACKAGES: Final = ("gkiller", "torch", "onnxruntime", "scikit-learn", "tokenizers", "numpy")
+
+_SIZE: Final = 8
+
+"""Bytes of a score."""
+
+
+class KeptScores:
+    """The scores of one system, in a directory for each set of comments.
+
+    Args:
+        folder: holds the directories, each named by a fingerprint of everything that its scores depend on:
+            the system's files, limits and reading, the comments, and the versions of the packages.
+        spec: of the system.
+    """
+
+    def __init__(self, folder: Path, spec: SystemSpec) -> None:
+        self._folder = folder
+        self._labels = len(spec.labels)
+        files = [sha256_file(Path(file)) for file in spec.files]
+        limits = (spec.kind, spec.runtime, spec.labels, spec.max_length, spec.batch_size, spec.pad)
+        # Older scores are of truncated comments, and their names say nothing of the reading.
+        reading = [spec.long_text] if spec.max_length and spec.long_text != "truncate" else []
+        self._facts: list[Any] = [files, limits, [version(package) for package in _PACKAGES], *reading]
+
+    def scores(self, texts: Sequence[str], compute: Callable[[], Scores]) -> Scores:
+        """Return the scores of n comments, float64 (n, L): those that are kept, else computed and kept.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        facts = json.dumps([*self._facts, texts_digest(texts)])
+        place = self._folder / hashlib.sha256(facts.encode()).hexdigest()[:32]
+        shape = (len(texts), self._labels)
+        try:
+            size = shape[0] * shape[1] * _SIZE
+            found = unseal(place, _SEAL, version=_VERSION, keep={_FILE: size}, exact=True).kept[_FILE]
+            return np.frombuffer(found, np.float64).reshape(shape)
+        except (SealBrokenError, OSError, ValueError):
+            scores = compute()
+        with atomic_directory(place) as temporary:
+            (temporary / _FILE).write_bytes(np.ascontiguousarray(scores, np.float64).tobytes())
+            seal(temporary, _SEAL, {"format_version": _VERSION})
+        return scores
+
+
 _CHUNK = 512
+
 """Comments scored between two reports of progress."""
 
 
@@ -147,7 +206,7 @@ def measure_quality(
     pairs = duel_pairs(chosen)
     found = []
     for done, one in enumerate(sets):
-        progress("resampling", done, len(sets))
+        progress(done, len(sets), "resampling")
         systems = {
             spec.key: _evaluate(spec, one, tables[spec.key][one.name], thresholds, settings)
             for spec in chosen
@@ -160,7 +219,7 @@ def measure_quality(
             if label in _tuned(pair[1], one, thresholds)
         ]
         found.append(SetQuality(one.name, len(one.rows), systems, tuple(duels)))
-    progress("resampling", len(sets), len(sets))
+    progress(len(sets), len(sets), "resampling")
     return Quality(thresholds, rule, tuple(found), kept)
 
 
@@ -196,7 +255,7 @@ def _tables(
         for start in range(0, len(order), _CHUNK):
             rows = order[start : start + _CHUNK]
             table[rows] = score(opened[0], [texts[row] for row in rows])
-            progress(f"scoring with {spec.key}", done + start + len(rows), total)
+            progress(done + start + len(rows), total, f"scoring with {spec.key}")
         return table
 
     found = {}

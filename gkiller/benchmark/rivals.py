@@ -1,43 +1,71 @@
-"""From what a user names to rows of the table: models, classifiers of transformers, and fitted rivals.
-
-What takes long to make is kept in a cache directory, under a name that ends with a fingerprint of everything
-it depends on.
-"""
+"""ONNX graphs of rivals that no gate compares: fp32 by torch's exporter, int8 by onnxruntime."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_file
 from gkiller.data.load import split_fingerprint
+from gkiller.deployment.plain import export_network
+from gkiller.deployment.quantize import PLAIN_CANDIDATES, quantise_plain
 from gkiller.errors import ModelNotFoundError, counted
-from gkiller.evaluation.deployed import AnyModel, DeployedModel, load_any
 from gkiller.evaluation.source import run_of
 from gkiller.model.layout import BESIDE, TOKENIZER, WEIGHTS
 from gkiller.model.pretrained import loading
-from gkiller.model.sequence import (
-    fetch_classifier,
-    is_gkiller,
-    load_classifier,
-    name_of,
-    weights_digest,
-)
-from gkiller.model.wordpiece import special_ids
+from gkiller.model.sequence import fetch_classifier, is_gkiller, load_classifier, name_of, weights_digest
+from gkiller.scoring.models import AnyModel, DeployedModel, load_any
 from gkiller.settings import resolve
+from gkiller.storage.files import writing
+from gkiller.tokens.wordpiece import special_ids
+from gkiller.wording import Progress
 
 if TYPE_CHECKING:
-    from gkiller.data.dataset import Split
-    from gkiller.inference.batches import LongText
+    from torch import nn
 
-Progress = Callable[[str, int, int | None], None]
+    from gkiller.data.dataset import Split
+    from gkiller.tokens.batches import LongText
+
+
+FILES: Final[dict[Runtime, str]] = {"onnx fp32": "model.onnx", "onnx int8": "model.int8.onnx"}
+
+
+def make_graphs(module: nn.Module, max_length: int, folder: Path) -> dict[Runtime, Path]:
+    """Write a network's graphs, unless they are there.
+
+    Args:
+        module: maps ids and mask to one logit per label.
+        max_length: tokens of the longest comment.
+        folder: where to; made when it is not there.
+
+    Returns:
+        The files by runtime. int8 is the first way that a giant's graph is tried in: onnxruntime's dynamic
+        quantisation of weights and embeddings.
+    """
+    plain, small = (folder / file for file in FILES.values())
+    if not (plain.is_file() and small.is_file()):
+        graph = export_network(module, max_length)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder) as made:
+                first, second = Path(made) / plain.name, Path(made) / small.name
+                first.write_bytes(graph.SerializeToString())
+                second.write_bytes(quantise_plain(graph, PLAIN_CANDIDATES[0].scheme))
+                second.replace(small)
+                first.replace(plain)
+    return {"onnx fp32": plain, "onnx int8": small}
+
+
 RUNTIMES: Final[tuple[Runtime, ...]] = ("torch fp32", "onnx fp32", "onnx int8")
+
 _SHORT: Final = 12
+
 """Hex digits of a fingerprint in a name."""
 
 
@@ -132,7 +160,6 @@ def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[Syst
 
 def transformers_specs(frame: Frame, reference: str, folder: Path, role: Role) -> list[SystemSpec]:
     """Return the rows of a sequence classifier of transformers; its graphs are made and kept in the cache."""
-    from gkiller.benchmark.graphs import make_graphs
     from gkiller.benchmark.networks import save_tokenizer
 
     module, labels = load_classifier(str(folder), frame.labels)
@@ -176,7 +203,7 @@ def linear_spec(frame: Frame, train: Split, labels: Sequence[str], progress: Pro
     facts = (linear.FEATURES, linear.C, linear.MIN_DF, version("scikit-learn"))
     place = frame.cache / f"tfidf-{fingerprint(split_fingerprint(train, tuple(labels)), *facts)}"
     if not (place / linear.FILES[-1]).is_file():
-        progress("fitting TF-IDF", 0, None)
+        progress(0, None, "fitting TF-IDF")
         linear.fit_linear(train, labels).save(place)
     return frame.spec(
         name="TF-IDF + LR",
@@ -198,7 +225,7 @@ def static_spec(frame: Frame, source: str, train: Split, labels: Sequence[str]) 
         SettingsError: model2vec is not installed.
         ModelNotFoundError: there is no such directory.
     """
-    from gkiller.benchmark import static
+    from gkiller.benchmark import linear as static
 
     folder = Path(source).expanduser()
     if not folder.is_dir():

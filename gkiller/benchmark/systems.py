@@ -18,25 +18,32 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.batches import Tokens, scoring_batches
-from gkiller.deployment.runtime import session, sigmoid
+from gkiller.deployment.probes import session, sigmoid
 from gkiller.errors import ModelFormatError, one_line
 from gkiller.inference.graph import check_graph
 from gkiller.model.layout import GRAPHS
-from gkiller.model.reading import Reader
+from gkiller.tokens.batches import Reader, Tokens, scoring_batches
 
 if TYPE_CHECKING:
-    from gkiller.inference.batches import LongText
-    from gkiller.model.reading import Read
+    from gkiller.tokens.batches import LongText, Read
+
 
 Scores = npt.NDArray[np.float64]
+
 Logits = npt.NDArray[np.float32]
+
 Ids = npt.NDArray[np.int64]
+
 Network = Callable[[Ids, Ids], Logits]
+
 Kind = Literal["gkiller", "transformers", "probe", "linear", "static"]
+
 Runtime = Literal["torch fp32", "onnx fp32", "onnx int8", "scikit-learn", "numpy"]
+
 Trained = Literal["whole", "head", "nothing"]
+
 Role = Literal["model", "giant", "rival"]
+
 ONNX: Final[dict[Runtime, Literal["fp32", "int8"]]] = {"onnx fp32": "fp32", "onnx int8": "int8"}
 
 
@@ -175,7 +182,7 @@ def open_system(spec: SystemSpec, threads: int = 1) -> System:
 
         return load_linear(Path(spec.path))
     if spec.kind == "static":
-        from gkiller.benchmark.static import load_static
+        from gkiller.benchmark.linear import load_static
 
         return load_static(Path(spec.path))
     from tokenizers import Tokenizer

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from gkiller.cli.console import emit_json, note, results_table, show, stages, warn
+from gkiller.cli.console import emit_json, note, progress, results_table, show, warn
 from gkiller.cli.evaluate import DATA_HELP, AnyModelArgument
 from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.errors import SettingsError
+from gkiller.wording import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from gkiller.benchmark.bench import BenchResult
     from gkiller.benchmark.quality import SetQuality
     from gkiller.settings import Resolved
-    from gkiller.training.events import TrainingEvent
+    from gkiller.training.phases import TrainingEvent
 
 BASE_FLAG = "--compare-base"
 DEFAULT_BASE = "google-bert/bert-base-uncased"
@@ -161,11 +162,11 @@ def bench(
     passes only when its interval shows it.
     """
     from gkiller.benchmark.bench import Request, run_bench
+    from gkiller.benchmark.plot import write_bench_plot
+    from gkiller.benchmark.report import bench_markdown, write_bench
+    from gkiller.benchmark.report import plain as plain_result
     from gkiller.benchmark.scorecard import checked_demand, require
-    from gkiller.files import file_place, refuse_inputs, write_text
-    from gkiller.report.bench import bench_markdown, write_bench
-    from gkiller.report.bench import plain as plain_result
-    from gkiller.report.bench_plot import write_bench_plot
+    from gkiller.storage.files import file_place, refuse_inputs, write_text
 
     quality = not (benchmark_only or speed_only)
     for demand in fail_under or ():
@@ -186,7 +187,7 @@ def bench(
         static=static,
         cache=cache,
     )
-    with stages() as advance:
+    with progress() as advance:
         result = run_bench(request, progress=advance, on_event=_told(advance))
     written = write_bench(out, result) if out is not None else []
     if markdown is not None:
@@ -266,13 +267,13 @@ def _named(pairs: list[str]) -> dict[str, str]:
     return found
 
 
-def _told(advance: Callable[[str, int, int | None], None]) -> Callable[[TrainingEvent], None]:
+def _told(advance: Progress) -> Callable[[TrainingEvent], None]:
     """Return a listener of a giant's training: a bar for its steps, a line for its epochs."""
-    from gkiller.cli.training_display import event_line
+    from gkiller.cli.train import event_line
 
     def listen(event: TrainingEvent) -> None:
         if event.kind == "step":
-            advance(f"fine-tuning the giant, epoch {event.epoch}", event.step, event.steps)
+            advance(event.step, event.steps, f"fine-tuning the giant, epoch {event.epoch}")
         else:
             note(event_line(event))
 
@@ -296,8 +297,8 @@ def _duels(one: SetQuality) -> Table:
 
 def _show(result: BenchResult) -> None:
     """Draw the main columns; ``--markdown`` and ``--json`` have all."""
-    from gkiller.model.reading import reading_text
-    from gkiller.report.bench import figure_text, rate_text
+    from gkiller.benchmark.report import figure_text, rate_text
+    from gkiller.tokens.batches import reading_text
 
     speed = [
         (

@@ -19,20 +19,23 @@ from contextlib import contextmanager
 from datetime import date
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rich.console import Console
 from rich.text import Text
 
-from gkiller.wording import visible, visible_json
+from gkiller.wording import Progress, silent, visible, visible_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import TracebackType
 
-    from rich.console import ConsoleOptions, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.progress import Progress as Bars
     from rich.progress import TaskID
     from rich.segment import Segment
     from rich.table import Table
+
 
 PIPED_WIDTH = 120
 
@@ -215,30 +218,17 @@ def _plain_container(value: Any) -> Any:
 
 
 @contextmanager
-def progress(description: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar for counted work while the block runs; yields ``callback(done, total)``.
+def progress(description: str = "") -> Iterator[Progress]:
+    """Show a bar per stage while the block runs; ``description`` names a stage that has no name.
 
-    Without a terminal the callback does nothing.
+    Without a terminal nothing is shown.
     """
-    with stages() as callback:
-
-        def advance(done: int, total: int | None = None) -> None:
-            callback(description, done, total)
-
-        yield advance
-
-
-@contextmanager
-def stages() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show a bar per stage; yields ``callback(stage, done, total)``, total None when unknown.
-
-    Without a terminal the callback does nothing.
-    """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     console = stderr()
     if not console.is_terminal:
-        yield _ignore
+        yield silent
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -247,20 +237,42 @@ def stages() -> Iterator[Callable[[str, int, int | None], None]]:
         TimeRemainingColumn(),
     )
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Bars(*columns, console=console, transient=True) as bars:
 
-        def advance(stage: str, done: int, total: int | None = None) -> None:
+        def advance(done: int, total: int | None = None, stage: str = "", /) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
+                tasks[stage] = bars.add_task(stage or description, total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
         yield advance
 
 
-def _ignore(stage: str, done: int, total: int | None = None) -> None:
-    """Take an advance that nobody sees."""
-
-
 def key_values(title: str, values: Mapping[str, object]) -> Table:
     """Return a two-column table of named values."""
     return results_table(title, ("", ""), [(key, value) for key, value in values.items()])
+
+
+class BarDisplay:
+    """A context manager that stops its bars at its end, however that comes.
+
+    Args:
+        console: where to draw; stderr by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or stderr()
+        self._bars: Bars | None = None
+        self._tasks: dict[int, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages, warn
+from gkiller.cli.console import emit_json, next_command, note, progress, results_table, show, warn
 from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.errors import counted
 
@@ -79,7 +79,7 @@ def prepare_data(
     """Validate, deduplicate and split comments into a directory to train on."""
     from gkiller.data.prepare import prepare
 
-    with stages() as progress:
+    with progress() as advance:
         manifest = prepare(
             resolved.settings.data,
             out,
@@ -87,7 +87,7 @@ def prepare_data(
             valid=valid or (),
             test=test or (),
             overwrite=force,
-            progress=progress,
+            progress=advance,
         )
     if json:
         emit_json({"directory": str(out), **manifest})
@@ -164,13 +164,13 @@ def augment_data(
 ) -> None:
     """Add changed copies of train comments that keep their labels: noise, disguises, other wordings."""
     from gkiller.data.augment.prepared import augment_source
-    from gkiller.data.store import is_prepared
+    from gkiller.data.manifest import is_prepared
 
     settings = resolved.settings
     wanted = source or settings.data.source
-    with stages() as progress:
+    with progress() as advance:
         manifest = augment_source(
-            wanted, out, settings.data, settings.augment, split=split, overwrite=force, progress=progress
+            wanted, out, settings.data, settings.augment, split=split, overwrite=force, progress=advance
         )
     if json:
         emit_json({"directory": str(out), **manifest})
@@ -206,8 +206,7 @@ def inspect_data(
 ) -> None:
     """Show label rates, lengths, duplicates, label conflicts and overlap of splits."""
     from gkiller.assets import tokenizer_path
-    from gkiller.data.inspect import inspect
-    from gkiller.data.inspect_plot import check_plot, plot_inspection
+    from gkiller.data.inspect import check_plot, inspect, plot_inspection
 
     if plot is not None:
         check_plot(plot)
@@ -215,9 +214,9 @@ def inspect_data(
     named = settings.model.tokenizer
     tokenizer = Path(named).expanduser() if named else tokenizer_path()
     wanted = source or settings.data.source
-    with stages() as progress:
+    with progress() as advance:
         result = inspect(
-            wanted, tokenizer, settings.model.max_length, settings=settings.data, progress=progress
+            wanted, tokenizer, settings.model.max_length, settings=settings.data, progress=advance
         )
     if plot is not None:
         plot_inspection(result, plot)

@@ -7,25 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gkiller.cli.console import (
-    emit_json,
-    next_command,
-    progress,
-    results_table,
-    show,
-    stages,
-    warn,
-)
+from gkiller.cli.console import emit_json, next_command, progress, results_table, show, warn
 from gkiller.cli.evaluate import DATA_HELP, split_help
 from gkiller.cli.options import with_settings
 from gkiller.errors import ParityError, SettingsError
+from gkiller.wording import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from rich.table import Table
 
-    from gkiller.data.labelled import Labelled
+    from gkiller.data.load import Labelled
     from gkiller.deployment.deploy import Exported
     from gkiller.deployment.parity import ParityRows
     from gkiller.model.directory import LoadedModel
@@ -59,7 +52,7 @@ def _rows(
 
     assert loaded.path is not None  # it was just read from there
     choice = choose_data(loaded.path, resolved.settings.data, asked)
-    with stages() as on_data:
+    with progress() as on_data:
         return load_chosen(choice, split, on_data, default=default)
 
 
@@ -84,10 +77,10 @@ def refuse_unused(given: Mapping[str, object], remedy: str) -> None:
 
 
 @contextmanager
-def comparing(as_json: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+def comparing(as_json: bool) -> Iterator[Progress]:
     """Show how far the block is; and what was measured, before a refusal of the gate is reported."""
     try:
-        with stages() as advance:
+        with progress() as advance:
             yield advance
     except ParityError as error:
         if not as_json:

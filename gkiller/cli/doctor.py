@@ -1,20 +1,260 @@
-"""``gkiller doctor``: whether everything that gkiller needs is here and works."""
+"""What ``gkiller doctor`` checks. Each check returns its findings; none raises for a broken set-up."""
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
-from gkiller.cli import checks
-from gkiller.cli.checks import Check
+from gkiller.cli import doctor as checks
 from gkiller.cli.console import emit_json, progress, results_table, show
-from gkiller.cli.model_checks import check_model
 from gkiller.cli.options import JsonFlag
+from gkiller.errors import ExportError, GkillerError, counted
+from gkiller.model.layout import PERFORATEDAI, SUPPORTED
+from gkiller.storage.environment import CPU_FLAGS, package_versions, read_cpu
+
+if TYPE_CHECKING:
+    from gkiller.deployment.probes import Recheck
+
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+
+ASSETS = ("assets/tokenizer.json", "assets/sample", "settings/presets/default.toml")
+
+HUB_TIMEOUT = 4.0  # seconds
+
+ROOM = 10**9  # bytes of free disk below which a run may not fit
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, how it is, and what to do if it is not well."""
+
+    name: str
+    status: Status
+    detail: str
+    remedy: str = ""
+
+
+def check_versions() -> list[Check]:
+    """Return the versions of Python, gkiller and what it stands on."""
+    found = [
+        Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    ]
+    remedy = "install gkiller again: pip install ."
+    for name, number in package_versions().items():
+        if name == "perforatedai":
+            continue  # not needed everywhere: it has a check of its own
+        if number is None:
+            found.append(Check(name, "failed", "not installed", remedy))
+        else:
+            found.append(Check(name, "ok", number))
+    return found
+
+
+def check_cpu() -> list[Check]:
+    """Return the processor, the threads this process may use, and the vector instructions."""
+    model, flags = read_cpu()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    vectors = ", ".join(flag for flag in CPU_FLAGS if flag in flags) or "no vector instructions known"
+    return [Check("cpu", "ok", f"{model}; {usable} of {os.cpu_count()} threads; {vectors}")]
+
+
+def check_device() -> list[Check]:
+    """Return what torch can train on."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return [Check("device", "failed", f"torch cannot be imported: {error}", "install torch again")]
+    if torch.cuda.is_available():
+        return [Check("device", "ok", f"cuda: {torch.cuda.get_device_name(0)}")]
+    if torch.backends.mps.is_available():
+        return [Check("device", "ok", "mps")]
+    return [Check("device", "ok", "cpu")]
+
+
+def check_perforatedai() -> list[Check]:
+    """Return whether dendrites can grow here."""
+    found = [_perforatedai()]
+    if find_spec("perforatedbp") is not None:
+        remedy = "pip uninstall perforatedbp"
+        detail = "installed: it silently changes how perforatedai trains, so that results differ"
+        found.append(Check("perforatedbp", "warning", detail, remedy))
+    return found
+
+
+def _perforatedai() -> Check:
+    if find_spec("perforatedai") is None:
+        remedy = (
+            f"it supports {SUPPORTED}; there: pip install perforatedai=={PERFORATEDAI}; "
+            "elsewhere train with --no-dendrites"
+        )
+        return Check("perforatedai", "warning", "not installed: no dendrites", remedy)
+    try:
+        found = version("perforatedai")
+    except PackageNotFoundError:
+        found = "of unknown version"
+    if found != PERFORATEDAI:
+        remedy = f"pip install perforatedai=={PERFORATEDAI}"
+        return Check("perforatedai", "warning", f"{found}; gkiller is tested with {PERFORATEDAI}", remedy)
+    return Check("perforatedai", "ok", found)
+
+
+def check_hub(*, online: bool, timeout: float = HUB_TIMEOUT) -> list[Check]:
+    """Return whether the Hugging Face hub answers; only hub data sets and hub encoders need it."""
+    if not online:
+        return [Check("hub", "skipped", "not asked: gkiller doctor --online asks")]
+    try:
+        from huggingface_hub import constants
+    except ImportError as error:
+        return [Check("hub", "warning", f"huggingface_hub cannot be imported: {error}", "install it again")]
+    if constants.HF_HUB_OFFLINE:
+        return [Check("hub", "skipped", "not asked: HF_HUB_OFFLINE is set")]
+    return [_ask(constants.ENDPOINT, timeout)]
+
+
+def _ask(endpoint: str, timeout: float) -> Check:
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    remedy = "only hub data sets and hub encoders need it; check the network, a proxy, or HF_ENDPOINT"
+    try:
+        with urlopen(Request(endpoint, method="HEAD"), timeout=timeout) as answer:
+            return Check("hub", "ok", f"{endpoint} answers ({answer.status})")
+    except HTTPError as error:
+        if error.code < 500:  # it is there, whatever it thinks of the question
+            return Check("hub", "ok", f"{endpoint} answers ({error.code})")
+        return Check("hub", "warning", f"{endpoint} answers with an error ({error.code})", remedy)
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        return Check("hub", "warning", f"{endpoint} is not reachable: {reason}", remedy)
+
+
+def check_settings() -> list[Check]:
+    """Return whether the settings that a command would use here are valid."""
+    from gkiller.settings import resolve
+
+    try:
+        resolved = resolve()
+    except GkillerError as error:
+        return [Check("settings", "failed", f"{error.where}: {error.what}", error.remedy)]
+    changed = sum(origin != "default" for origin in resolved.origins.values())
+    return [
+        Check(
+            "settings", "ok", f"preset {resolved.preset}, {counted(changed, 'value')} not from the definition"
+        )
+    ]
+
+
+def check_runs(directory: Path) -> list[Check]:
+    """Return whether runs can be written below ``directory``, and whether the disk has room."""
+    place = directory / "runs"
+    place = place if place.is_dir() else directory
+    try:
+        with tempfile.NamedTemporaryFile(dir=place) as file:
+            file.write(b"gkiller")
+            file.flush()
+    except OSError as error:
+        detail = f"{place} is not writable: {error.strerror or error}"
+        return [Check("run directory", "failed", detail, "go to another directory, or train with --out")]
+    free = shutil.disk_usage(place).free
+    detail = f"{place} is writable, {free / 1e9:.1f} GB free"
+    if free < ROOM:
+        return [Check("run directory", "warning", detail, "free some space, or train with --out elsewhere")]
+    return [Check("run directory", "ok", detail)]
+
+
+def check_assets() -> list[Check]:
+    """Return whether the files that gkiller ships are there."""
+    root = files("gkiller")
+    missing = []
+    for name in ASSETS:
+        item = root.joinpath(*name.split("/"))
+        if not (item.is_file() or item.is_dir()):
+            missing.append(name)
+    if missing:
+        return [Check("assets", "failed", "missing: " + ", ".join(missing), "install gkiller again")]
+    return [Check("assets", "ok", f"{len(ASSETS)} present")]
+
+
+def check_round_trip() -> list[Check]:
+    """Train, save, load and predict with a tiny model."""
+    remedy = "see the checks above; 'gkiller --debug train --preset fast' shows the traceback"
+    try:
+        from gkiller.training.selftest import round_trip
+
+        result: dict[str, Any] = round_trip()
+    except GkillerError as error:
+        return [Check("round trip", "failed", f"{error.where}: {error.what}".lstrip(": "), error.remedy)]
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        return [Check("round trip", "failed", f"{type(error).__name__}: {error}", remedy)]
+    if not result["ok"]:
+        detail = f"two loads of one model do not give the same finite scores: {result['scores']}"
+        return [Check("round trip", "failed", detail, remedy)]
+    dendrites = "with dendrites" if result["dendrites"] else "without dendrites"
+    detail = f"trained {dendrites}, saved, loaded, predicted; fold difference {result['fold_difference']:.1e}"
+    return [Check("round trip", "ok", detail)]
+
+
+def check_model(path: str) -> list[Check]:
+    """Return whether a model is whole, and whether its graphs score here as where they were made."""
+    from gkiller.deployment.probes import recheck
+
+    try:
+        whole = [_whole(path)]
+    except GkillerError as error:
+        return [Check("model", "failed", f"{error.where}: {error.what}", error.remedy)]
+    try:
+        return whole + [_graph(one, path) for one in recheck(path)]
+    except ExportError as error:
+        return [*whole, Check("graphs", "skipped", error.what, error.remedy)]
+    except GkillerError as error:
+        return [*whole, Check("graphs", "failed", f"{error.where}: {error.what}", error.remedy)]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        detail = f"not usable: {type(error).__name__}: {error}"
+        return [*whole, Check("graphs", "failed", detail, f"run: gkiller export {path}")]
+
+
+def _whole(path: str) -> Check:
+    """Check every file; of a copy without weights, which scoring does not need, what it scores with."""
+    from gkiller.inference import load
+    from gkiller.model.directory import load_model
+    from gkiller.model.layout import WEIGHTS, find_model
+
+    if (find_model(path) / WEIGHTS).is_file():
+        model = load_model(path)
+        return Check("model", "ok", f"{model.path}: {', '.join(model.labels)}; all digests are right")
+    deployed = load(path)
+    detail = f"{deployed.path}: {', '.join(deployed.labels)}; a copy to score with, without {WEIGHTS}"
+    return Check("model", "ok", detail)
+
+
+def _graph(one: Recheck, path: str) -> Check:
+    detail = (
+        f"{one.probes} probes: {one.max_difference:.1e} at most from the scores where it was exported "
+        f"(limit {one.score_difference:g}), {one.flips} flips; "
+        f"{one.from_reference:.1e} from the trained model"
+    )
+    if one.missing_flags:
+        detail += f"; not here: {', '.join(one.missing_flags)}"
+    if one.passed:
+        return Check(one.file, "ok", detail)
+    remedy = f"run on this machine: gkiller quantize {path} --portable"
+    return Check(one.file, "failed", detail, remedy)
+
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gkiller.cli.console import emit_json, next_command, note, progress, show, stages, warn
+from gkiller.cli.console import emit_json, next_command, note, progress, show, warn
 from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.cli.tables import evaluation_table
 
@@ -71,12 +71,12 @@ def evaluate(
     confusion matrix, per label, at 0.5 and at the stored threshold, with bootstrap intervals. Without
     --data it reads the data of the model's own run, and refuses them when they have changed since.
     """
-    from gkiller.evaluation.deployed import DeployedModel, load_any
-    from gkiller.evaluation.models import evaluate_measured, measure
+    from gkiller.evaluation.evaluate import evaluate_measured, measure
+    from gkiller.evaluation.report import write_evaluation
     from gkiller.evaluation.source import choose_data, load_chosen, measuring_warnings
-    from gkiller.files import refuse_inputs
-    from gkiller.model.reading import reading_text
-    from gkiller.report.evaluation import write_evaluation
+    from gkiller.scoring.models import DeployedModel, load_any
+    from gkiller.storage.files import refuse_inputs
+    from gkiller.tokens.batches import reading_text
 
     loaded = load_any(model)
     assert loaded.path is not None  # it was just read from there
@@ -84,7 +84,7 @@ def evaluate(
     choice = choose_data(loaded.path, settings.data, asked)
     if out is not None:
         refuse_inputs(out.glob("evaluation*"), [Path(choice.data.source).expanduser()])
-    with stages() as on_data:
+    with progress() as on_data:
         found = load_chosen(choice, split, on_data, default="test")
     with progress("scoring") as advance:
         measured = measure(

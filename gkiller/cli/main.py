@@ -17,9 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.lazy import INTERRUPTED, LazyGroup
-from gkiller.cli.streams import replace_closed, silence
-from gkiller.cli.usage import UsageError, advise_dashes, explain
+from gkiller.cli.lazy import (
+    INTERRUPTED,
+    LazyGroup,
+    UsageError,
+    advise_dashes,
+    explain,
+    replace_closed,
+    silence,
+)
 from gkiller.errors import (
     GkillerError,
     InterruptedRunError,

@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gkiller.inference import Classifier
+    from gkiller.inference.bulk.columns import Keep
     from gkiller.inference.bulk.formats import OutputFormat, Writer
     from gkiller.inference.bulk.job import Job, Outcome
-    from gkiller.inference.bulk.keeping import Keep
     from gkiller.inference.bulk.reading import InputFormat, Source
     from gkiller.inference.bulk.sinks import Sink
 
@@ -237,7 +237,7 @@ def _thresholds(given: list[str]) -> Callable[[Classifier], dict[str, float]]:
 
 def _deciding(names: list[str] | None, classifier: Classifier) -> tuple[str, ...]:
     """Return the labels that decide whether a comment is flagged."""
-    from gkiller.inference.flags import deciding_labels
+    from gkiller.inference.results import deciding_labels
 
     if names is None:
         return classifier.flag_labels
@@ -276,7 +276,7 @@ def _source(
     id_column: str | None,
     keep: Keep,
 ) -> Source:
-    from gkiller.inference.bulk.keeping import refuse_keep
+    from gkiller.inference.bulk.columns import refuse_keep
     from gkiller.inference.bulk.reading import from_file, from_stream, from_texts
 
     if texts is not None and path is not None:
@@ -310,8 +310,7 @@ def _sink(
     resume: bool,
     force: bool,
 ) -> Sink:
-    from gkiller.inference.bulk.sinks import FileSink
-    from gkiller.inference.bulk.stream import StreamSink
+    from gkiller.inference.bulk.sinks import FileSink, StreamSink
 
     if output is None:
         return StreamSink(sys.stdout.buffer, writer, job.shape.labels, resume, inputs)

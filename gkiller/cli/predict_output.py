@@ -26,7 +26,7 @@ _WORDS_SHOWN = 12
 
 def values(job: Job, texts: Sequence[str]) -> list[dict[str, Any]]:
     """Score a few comments; return each with its scores, flags and explanation, as plain values."""
-    from gkiller.inference.encoding import clean
+    from gkiller.tokens.encoding import clean
 
     found = []
     predictions = job.classifier.predict(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from gkiller.deployment.quantise import Tried
+    from gkiller.deployment.quantize import Tried
     from gkiller.settings import Resolved
 
 
@@ -114,7 +114,7 @@ def quantize(
 
 
 def _candidates(tried: Sequence[Tried]) -> Table:
-    from gkiller.deployment.quantise import choose
+    from gkiller.deployment.quantize import choose
 
     best = choose(tried)
     rows = [

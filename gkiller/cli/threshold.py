@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.console import emit_json, next_command, progress, results_table, show, stages, warn
+from gkiller.cli.console import emit_json, next_command, progress, results_table, show, warn
 from gkiller.cli.evaluate import DATA_HELP, AnyModelArgument, split_help
 from gkiller.cli.options import JsonFlag, label_names, out_place, with_settings
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from gkiller.evaluation.deployed import AnyModel
     from gkiller.evaluation.retuning import Tuning
+    from gkiller.scoring.models import AnyModel
     from gkiller.settings import Resolved
 
 SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("valid"))]
@@ -73,13 +73,13 @@ def threshold(
     """
     from gkiller.deployment.deploy import target_for
     from gkiller.errors import OutputError
-    from gkiller.evaluation.deployed import load_any
-    from gkiller.evaluation.models import measure
+    from gkiller.evaluation.evaluate import measure
     from gkiller.evaluation.retuning import retune
     from gkiller.evaluation.source import choose_data, load_chosen, tuned_on, tuning_warnings
-    from gkiller.inference.flags import deciding_labels
+    from gkiller.inference.results import deciding_labels
     from gkiller.model.layout import is_default
-    from gkiller.model.reading import reading_text
+    from gkiller.scoring.models import load_any
+    from gkiller.tokens.batches import reading_text
 
     loaded = load_any(model)
     if out is None and is_default(model):
@@ -89,7 +89,7 @@ def threshold(
     target = target_for(loaded, out)
     settings, how = resolved.settings, resolved.settings.evaluation
     choice = choose_data(_place(loaded), settings.data, asked)
-    with stages() as on_data:
+    with progress() as on_data:
         found = load_chosen(choice, split, on_data, default="valid")
     with progress("scoring") as advance:
         measured = measure(
@@ -124,7 +124,7 @@ def _store(target: Path, loaded: AnyModel, thresholds: dict[str, Any], flag_labe
     from gkiller.evaluation.source import run_of
     from gkiller.model.directory import rewrite_model, stored_files
     from gkiller.model.layout import CARD
-    from gkiller.report.card import update_card, with_thresholds
+    from gkiller.training.card import update_card, with_thresholds
 
     some = flag_labels if len(flag_labels) < len(loaded.labels) else ()
     card = with_thresholds(stored_files(loaded, (CARD,))[CARD].decode("utf-8"), thresholds, some)

@@ -1,4 +1,4 @@
-"""``gkiller train``."""
+"""How a running training looks: bars on a terminal, one line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -8,22 +8,117 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.console import emit_json, next_command, note, results_table, show, stages, warn
+from gkiller.cli.console import BarDisplay, emit_json, next_command, note, progress, results_table, show, warn
 from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.cli.tables import evaluation_table, teacher_table
-from gkiller.cli.training_display import TrainingDisplay
 from gkiller.errors import SettingsError, counted
+from gkiller.training.phases import CANDIDATES, phase_name
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+
     from gkiller.settings import Resolved, Settings
+    from gkiller.training.phases import TrainingEvent
     from gkiller.training.train import TrainResult
+
+
+class TrainingDisplay(BarDisplay):
+    """Draws training events on stderr; use it as a context manager and pass it as the callback.
+
+    On a terminal: a bar per phase with epoch, loss, score, time left and rows per second. Elsewhere:
+    one plain line per phase, epoch and note.
+
+    Args:
+        console: where to draw; stderr by default.
+    """
+
+    def __call__(self, event: TrainingEvent) -> None:
+        """Draw one event; the first one starts the bars."""
+        if self._bars is None and self._console.is_terminal:
+            self._bars = _bars(self._console)
+            self._bars.start()
+        if event.kind != "step":
+            self._line(event)
+        if self._bars is not None and event.kind != "note":
+            self._update(self._bars, event)
+
+    def _line(self, event: TrainingEvent) -> None:
+        if event.kind == "phase" and self._bars is not None and not event.message:
+            return  # its bar says so
+        self._print(event_line(event))
+
+    def _update(self, bars: Bars, event: TrainingEvent) -> None:
+        """Move the phase's bar: its length is the most steps the phase may take."""
+        total = event.epochs * event.steps or None
+        if event.phase_index not in self._tasks:
+            self._tasks[event.phase_index] = bars.add_task(
+                phase_name(event.phase, event.trains), total=total, epoch="", loss="", score="", speed=""
+            )
+        done = (
+            event.epoch * event.steps
+            if event.kind == "epoch"
+            else (event.epoch - 1) * event.steps + event.step
+        )
+        fields: dict[str, Any] = {"epoch": f"epoch {event.epoch}/{event.epochs}"}
+        if event.loss is not None:
+            fields["loss"] = _loss(event)
+        if event.score is not None:
+            fields["score"] = f"{event.metric} {event.score:.4f}"
+        if event.rows_per_second is not None:
+            fields["speed"] = f"{event.rows_per_second:,.0f} rows/s"
+        bars.update(self._tasks[event.phase_index], completed=max(done, 0), total=total, **fields)
+
+
+def event_line(event: TrainingEvent) -> str:
+    """Return an event as one plain line."""
+    if event.kind == "note":
+        return event.message
+    name = phase_name(event.phase, event.trains)
+    parts = [f"{name} phase", f"epoch {event.epoch}/{event.epochs}"]
+    if event.kind == "phase":
+        parts = [f"phase {event.phase_index}: {name}", f"up to {counted(event.epochs, 'epoch')}"]
+    if event.loss is not None:
+        parts.append(_loss(event))
+    if event.score is not None:
+        parts.append(f"{event.metric} {event.score:.4f}")
+    if event.rows_per_second is not None:
+        parts.append(f"{event.rows_per_second:,.0f} rows/s")
+    if event.message:
+        parts.append(event.message)
+    return ", ".join(parts)
+
+
+def _loss(event: TrainingEvent) -> str:
+    """Return the loss in words; candidates have none, but a correlation that they raise."""
+    assert event.loss is not None
+    return f"correlation {-event.loss:.4f}" if event.trains == CANDIDATES else f"loss {event.loss:.4f}"
+
+
+def _bars(console: Console) -> Bars:
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    return Bars(
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[epoch]}", markup=False),
+        TextColumn("{task.fields[loss]}", markup=False),
+        TextColumn("{task.fields[score]}", markup=False),
+        TextColumn("{task.fields[speed]}", style="dim", markup=False),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
 
 OutOption = Annotated[
     Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory that holds runs.")
 ]
+
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The run's name; else train-1, train-2, ...")
 ]
+
 ResumeOption = Annotated[
     str | None,
     typer.Option(
@@ -55,7 +150,7 @@ def train(
             )
         path = _resumed(out, resume)
         settings = _resumed_settings(path, resolved)
-    with stages() as on_data, TrainingDisplay() as display:
+    with progress() as on_data, TrainingDisplay() as display:
         result = run_training(
             settings,
             out=path.parent if path else out,
@@ -78,7 +173,7 @@ def train(
 
 
 def _resumed(out: Path, resume: str) -> Path:
-    from gkiller.report.run import RunDirectory
+    from gkiller.training.run import RunDirectory
 
     if resume == "last":
         return RunDirectory.newest(out).path
@@ -94,7 +189,7 @@ def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
         ResumeError: a setting given on the command line differs from the run's, and it is not a harmless one.
     """
     from gkiller.settings import resolve
-    from gkiller.training.resume import resumed_settings
+    from gkiller.training.opening import resumed_settings
 
     arch = resolved.settings.model.arch
     around = resolve()  # what would be resolved without the command line
@@ -130,7 +225,7 @@ def _facts(result: TrainResult, settings: Settings) -> dict[str, Any]:
 
 
 def _warnings(result: TrainResult) -> list[str]:
-    from gkiller.evaluation.chance import learnt_nothing
+    from gkiller.evaluation.results import learnt_nothing
     from gkiller.evaluation.thresholds import kept_notes
 
     finished = result.finished
@@ -144,7 +239,7 @@ def _warnings(result: TrainResult) -> list[str]:
 
 
 def _show(result: TrainResult, settings: Settings) -> None:
-    from gkiller.model.reading import reading_text
+    from gkiller.tokens.batches import reading_text
 
     finished, run = result.finished, result.run
     reading = reading_text(settings.evaluation.long_text, settings.model.max_length)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+from gkiller.data.readers import Reader
 
 
 @dataclass(frozen=True)
@@ -123,3 +126,39 @@ def find_known(name: str) -> KnownSource | None:
 def known_names() -> list[str]:
     """Return the names of all known sources."""
     return [source.name for source in KNOWN_SOURCES]
+
+
+SPLIT_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+
+"""How files and hub splits may be named, in lower case."""
+
+
+@dataclass
+class Part:
+    """One file or hub split.
+
+    Attributes:
+        split: ``train``, ``valid`` or ``test``.
+        reader: its rows.
+        stem: the beginning of the ids of rows that have none.
+        path: the local file, if it is one.
+        known: the catalogue's entry, if there is one.
+        info: what the manifest says of it.
+
+    """
+
+    split: str
+    reader: Reader
+    stem: str
+    path: Path | None = None
+    known: KnownSource | None = None
+    info: dict[str, Any] = field(default_factory=dict)

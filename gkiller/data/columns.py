@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from gkiller.data.delimited import DelimitedReader
-from gkiller.data.jsonl import JsonLinesReader
+from gkiller.data.catalogue import Part
 from gkiller.data.labels import (
+    ID_NAMES,
+    LABEL_NAMES,
     MAX_LABELS,
     RESERVED_NAMES,
+    TEXT_NAMES,
     LabelReader,
     canonical_name,
     label_problem,
+    need_header,
+    refuse_repeated,
     vocabulary_name,
 )
-from gkiller.data.names import ID_NAMES, LABEL_NAMES, TEXT_NAMES, need_header, refuse_repeated
-from gkiller.data.parquet import ParquetReader
-from gkiller.data.parts import Part
+from gkiller.data.readers.delimited import DelimitedReader
+from gkiller.data.readers.jsonl import JsonLinesReader
+from gkiller.data.readers.parquet import ParquetReader
 from gkiller.errors import ColumnError, did_you_mean
 from gkiller.settings import DataSettings
 

@@ -18,16 +18,25 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
+
+from gkiller.errors import ColumnError
+
+FLAG_LABELS: Final = "flag_labels"
+
 
 CANONICAL_LABELS = ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack")
+
 """The vocabulary that every room uses."""
 
 ALIASES = {"toxic": "toxicity", "severe_toxic": "severe_toxicity", "identity_hate": "identity_attack"}
+
 """Usual column names of canonical labels; renaming is always reported."""
 
 RESERVED_NAMES = ("id", "text", "weight")
+
 """Columns of a prepared file that are not labels."""
 
 CLASS_NAMES = {
@@ -42,25 +51,33 @@ CLASS_NAMES = {
     "not toxic": 0,
     "not_toxic": 0,
 }
+
 """Class names that stand for 0 and 1, in lower case."""
 
 UNKNOWN_NAMES = frozenset({"", "nan", "na", "n/a", "null", "none"})
+
 """Spellings of an unknown label, in lower case."""
 
 UNKNOWN = -1
+
 """How an unknown label is coded in int8 arrays; Parquet files hold a null."""
 
 MOST_CLASSES = 100
+
 """Class names of a label after which another negative one is refused: the column does not hold classes."""
 
 MAX_LABELS = 1000
+
 """Most labels of a model."""
 
 MAX_LABEL = 200
+
 """Most characters of a label's name."""
 
 _CACHE_LIMIT = 4096
+
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
+
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{1,18},[0-9]{1,18}")
 
 
@@ -189,3 +206,65 @@ def _class_key(name: str) -> str | float:
     """Return what the spellings of a class name share: its lower case, or the number that it is."""
     word = name.strip().lower()
     return float(word) if _NUMBER.fullmatch(word) else word
+
+
+TEXT_NAMES = ("text", "comment_text", "comment", "content", "tweet", "body", "message", "sentence", "post")
+
+LABEL_NAMES = ("label", "toxicity", "toxic", "target", "is_toxic", "class", "labels")
+
+ID_NAMES = ("id", "comment_id")
+
+_DECIMAL = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
+
+_VALUES = frozenset({"true", "false", "yes", "no", "non-toxic", "non_toxic", "nontoxic", "not toxic"})
+
+_LONGEST_NAME = 60
+
+_MOST_WORDS = 4
+
+
+def refuse_repeated(names: Sequence[str], what: str, where: str) -> None:
+    """Check that no column's name stands twice; columns without a name may.
+
+    Args:
+        names: the columns.
+        what: what names them, for the message.
+        where: for the message.
+
+    Raises:
+        ColumnError: one does.
+
+    """
+    twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
+    if twice:
+        named = ", ".join(map(repr, twice[:20])) + (", ..." if len(twice) > 20 else "")
+        raise ColumnError(
+            f"{what} names {named} more than once", where=where, remedy="give every column its own name"
+        )
+
+
+def need_header(names: Sequence[str], asked: Collection[str | None], where: str) -> None:
+    """Check that the first line of a delimited file is a header, not a row.
+
+    It is one where a name is usual or asked for. Else it is a row where one field, but not all, is a number
+    or a class name, or has the length of a sentence.
+
+    Args:
+        names: the fields of the first line.
+        asked: columns that the user names.
+        where: for the message.
+
+    Raises:
+        ColumnError: it is a row.
+
+    """
+    if any(name.lower() in (*TEXT_NAMES, *LABEL_NAMES, *ID_NAMES) or name in asked for name in names):
+        return
+    values = [bool(_DECIMAL.fullmatch(name)) or name.lower() in _VALUES for name in names]
+    sentence = any(len(name) > _LONGEST_NAME or len(name.split()) >= _MOST_WORDS for name in names)
+    if sentence or (any(values) and not all(values)):
+        raise ColumnError(
+            "there is no header: the first line looks like a row",
+            where=where,
+            remedy="put a line of column names above it, such as text,label",
+        )

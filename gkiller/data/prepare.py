@@ -15,23 +15,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.assign import TRAIN, Shares, split_rows
-from gkiller.data.clean import Progress, Tally, clean_rows, new_tally
 from gkiller.data.columns import ColumnPlan, plan_columns
 from gkiller.data.dataset import SPLIT_NAMES
-from gkiller.data.duplicates import Duplicates, find_duplicates
-from gkiller.data.manifest import build_manifest, check_classes
-from gkiller.data.sources import Plan, check_files, resolve_sources
-from gkiller.data.store import (
+from gkiller.data.manifest import (
     RowWriter,
+    build_manifest,
+    check_classes,
     check_output,
     read_row_groups,
     rows_table,
     write_manifest,
 )
+from gkiller.data.rows import Tally, clean_rows, new_tally
+from gkiller.data.sources import Plan, check_files, resolve_sources
+from gkiller.data.splits import TRAIN, Duplicates, Shares, find_duplicates, split_rows
 from gkiller.errors import EmptyDataError, counted
-from gkiller.files import atomic_directory, refuse_source_within
 from gkiller.settings import DataSettings
+from gkiller.storage.files import atomic_directory, refuse_source_within
+from gkiller.wording import Progress
 
 DROPPED = -1
 
@@ -59,7 +60,7 @@ def prepare(
         valid: sources of validation rows.
         test: sources of test rows.
         overwrite: replace ``out`` when it is a prepared directory.
-        progress: called as ``progress(stage, done, total)``; stages are ``reading`` and ``writing``, in rows.
+        progress: stages are ``reading`` and ``writing``, in rows.
 
     Returns:
         The manifest, as written.
@@ -199,7 +200,7 @@ def _write_splits(
             writer.add(table.filter(pa.array(here == index)))
         done += table.num_rows
         if progress is not None:
-            progress("writing", done, len(assigned))
+            progress(done, len(assigned), "writing")
     for writer in writers.values():
         writer.close()
     return {name: writer for name, writer in writers.items() if writer.rows}

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from gkiller.data.catalogue import KnownSource, find_known, known_names
-from gkiller.data.delimited import DelimitedReader
-from gkiller.data.embedded import sample_parts
-from gkiller.data.hub import hub_parts
-from gkiller.data.jsonl import JsonLinesReader
-from gkiller.data.parquet import ParquetReader
-from gkiller.data.parts import SPLIT_ALIASES, Part
-from gkiller.data.sniff import sniff
-from gkiller.data.spool import STDIN, is_pipe, keep_until_gone, open_pipe, spool
-from gkiller.data.textfile import readable, text_lines
+from gkiller.data.catalogue import SPLIT_ALIASES, KnownSource, Part, find_known, known_names
+from gkiller.data.readers.delimited import DelimitedReader
+from gkiller.data.readers.hub import hub_parts
+from gkiller.data.readers.jsonl import JsonLinesReader
+from gkiller.data.readers.parquet import ParquetReader
+from gkiller.data.readers.pipes import STDIN, is_pipe, keep_until_gone, open_pipe, sniff, spool
+from gkiller.data.readers.text import readable, text_lines
+from gkiller.data.sample import sample_parts
 from gkiller.errors import FormatError, SourceNotFoundError, did_you_mean, nearest
 
 _FORMATS = {
@@ -29,8 +27,11 @@ _FORMATS = {
     ".json": "JSON Lines",
     ".parquet": "Parquet",
 }
+
 FORMAT_NAMES = ".csv, .tsv, .jsonl, .parquet, each also with .gz"
+
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w.-]+)?")
+
 _SPLIT_STEM = re.compile(r"([A-Za-z]+)(?:[-_.]\d[\w.-]*)?")
 
 

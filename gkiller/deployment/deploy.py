@@ -9,27 +9,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from gkiller.deployment.arithmetic import Scheme
-from gkiller.deployment.dynamic import PLAIN_CANDIDATES, quantise_plain
-from gkiller.deployment.graph import export_plain
+from gkiller.deployment.arithmetic import OPSET, Scheme
 from gkiller.deployment.lean import Rewrites, build
-from gkiller.deployment.nodes import OPSET
 from gkiller.deployment.parity import Limits, Parity, ParityRows, compare, limits_of, require
-from gkiller.deployment.probes import new_probes, read_probes, score_probes
-from gkiller.deployment.quantise import (
+from gkiller.deployment.plain import export_plain
+from gkiller.deployment.probes import new_probes, read_probes, score_probes, score_tokens, session
+from gkiller.deployment.quantize import (
     CANDIDATES,
-    Progress,
+    PLAIN_CANDIDATES,
     Tried,
     choose,
     measure,
-    silent,
+    quantise_plain,
     try_candidates,
 )
-from gkiller.deployment.runtime import score_tokens, session
 from gkiller.deployment.vocabulary import TRIMMED, save_trimmed
 from gkiller.deployment.weights import leanable, network_of
 from gkiller.errors import ExportError, OutputError, ParityError
-from gkiller.files import writing
 from gkiller.model.directory import add_files, stored_files
 from gkiller.model.layout import (
     BESIDE,
@@ -44,9 +40,11 @@ from gkiller.model.layout import (
     WEIGHTS,
     GraphPrecision,
 )
-from gkiller.model.reading import Reader
-from gkiller.report.environment import CPU_FLAGS, read_cpu
-from gkiller.sealed import SealBrokenError, unseal
+from gkiller.storage.environment import CPU_FLAGS, read_cpu
+from gkiller.storage.files import writing
+from gkiller.storage.sealed import SealBrokenError, unseal
+from gkiller.tokens.batches import Reader
+from gkiller.wording import Progress, silent, staged
 
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel, Stored
@@ -116,7 +114,7 @@ def export_onnx(
     """
     target = target_for(loaded, out)
     tell = progress or silent
-    tell("building the graph", 0, None)
+    tell(0, None, "building the graph")
     plain = plain or not leanable(loaded.model)
     if plain and precision == "fp32":
         graph = export_plain(loaded.model, loaded.max_length).SerializeToString()
@@ -127,9 +125,7 @@ def export_onnx(
         scheme = Scheme(precision, precision)
         graph = build(network_of(loaded.model, loaded.max_length), scheme).SerializeToString()
     limits = limits_of(settings, precision)
-    scores = score_tokens(
-        session(graph), rows.tokens, BATCH, lambda done, total: tell("comparing", done, total)
-    )
+    scores = score_tokens(session(graph), rows.tokens, BATCH, staged(tell, "comparing"))
     parity = compare(rows, scores, limits)
     require(parity, f"the {precision} graph", str(target))
     facts = {"graph": "plain" if plain else "lean", **({} if plain else {"rewrites": asdict(Rewrites())})}
@@ -179,7 +175,7 @@ def quantise(
         )
     else:
         tell = progress or silent
-        tell("building the graph", 0, None)
+        tell(0, None, "building the graph")
         plain = export_plain(loaded.model, loaded.max_length)
         graphs = [quantise_plain(plain, one.scheme) for one in candidates]
         tried = measure(candidates, graphs, rows, limits, tell)

@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gkiller.deployment.arithmetic import Ranges, Scheme, arithmetic_of, embedding_rows, stored
-from gkiller.deployment.nodes import CONTRIB, Nodes
+from gkiller.deployment.arithmetic import (
+    CONTRIB,
+    Nodes,
+    Ranges,
+    Scheme,
+    arithmetic_of,
+    embedding_rows,
+    stored,
+)
 from gkiller.deployment.weights import Dense, Layer, Network, Norm, joinable, joined
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +13,18 @@ import numpy.typing as npt
 from gkiller.data.sources import public_source
 from gkiller.errors import ParityError
 from gkiller.evaluation.metrics import label_figures
-from gkiller.model.reading import Reader
-from gkiller.model.scoring import score_texts
+from gkiller.scoring.network import score_texts
+from gkiller.tokens.batches import Reader
+from gkiller.wording import Progress
 
 if TYPE_CHECKING:
-    from gkiller.data.batches import Tokens
-    from gkiller.data.labelled import Labelled
+    from gkiller.data.load import Labelled
     from gkiller.model.directory import LoadedModel
     from gkiller.model.layout import GraphPrecision
-    from gkiller.model.reading import Read
     from gkiller.settings.definition import DeploymentSettings
+    from gkiller.tokens.batches import Read, Tokens
 
 FloatArray = npt.NDArray[np.float64]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

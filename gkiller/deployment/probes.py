@@ -1,42 +1,112 @@
-"""Fixed random token sequences with their scores: the gate that runs again on another machine.
-
-int8 arithmetic differs between processors: without VNNI, sums of two products are cut at 16 bits. A model
-directory therefore holds token sequences, drawn at random so that no comment is given away, with the scores
-that each graph gave where it was made. Some are longer than the network reads at once: they have windows.
-"""
+"""Score token sequences with onnxruntime, as the deployed model does."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.deployment.runtime import score_tokens, session
-from gkiller.errors import ModelFormatError, one_line
-from gkiller.model.reading import windowed
-from gkiller.model.wordpiece import special_ids
-from gkiller.strict_json import parse_json
+from gkiller.errors import ExportError, ModelFormatError, one_line
+from gkiller.inference.session import Session
+from gkiller.model.layout import (
+    FORMAT_VERSION,
+    LIMITS,
+    META,
+    PROBES,
+    find_model,
+    read_labels,
+    read_thresholds,
+    unbroken,
+)
+from gkiller.storage.environment import CPU_FLAGS, read_cpu
+from gkiller.storage.sealed import Sealed, unseal
+from gkiller.storage.untrusted import parse_json
+from gkiller.tokens.batches import Tokens, scoring_batches, windowed
+from gkiller.tokens.wordpiece import special_ids
+from gkiller.wording import Progress
 
 if TYPE_CHECKING:
     import onnx
 
+    from gkiller.inference.ort import onnxruntime
     from gkiller.model.directory import LoadedModel
-    from gkiller.model.reading import Read
-    from gkiller.ort import onnxruntime
+    from gkiller.tokens.batches import Read
 
-COUNT: Final = 64
-LONG: Final = 8
-"""Of them, those that are longer than a window."""
-SEED: Final = 0
-VERSION: Final = 2
-OLDER: Final = 1
-"""Without a window: no sequence is longer than the network reads at once."""
-DIGITS: Final = 6
 
 Scores = npt.NDArray[np.float64]
+
+
+def session(graph: bytes | onnx.ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Load a graph on the CPU.
+
+    Args:
+        graph: the file's content, or the graph itself.
+        threads: that one call may use.
+    """
+    from gkiller.inference.ort import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    content = graph if isinstance(graph, bytes) else graph.SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def score_tokens(
+    running: onnxruntime.InferenceSession,
+    tokens: Tokens,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Scores:
+    """Return the scores of n tokenized comments, float64 of shape (n, L).
+
+    Args:
+        running: a loaded graph.
+        tokens: the comments.
+        batch_size: comments per call; comments of similar length go together.
+        progress: called with the comments done and n.
+    """
+    found: dict[int, npt.NDArray[np.float32]] = {}
+    done = 0
+    for rows in scoring_batches(tokens.lengths, batch_size):
+        ids, mask = tokens.pad_batch(rows)
+        [logits] = running.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+        found.update(zip(rows.tolist(), logits, strict=True))
+        done += len(rows)
+        if progress is not None:
+            progress(done, len(tokens))
+    return sigmoid(np.stack([found[row] for row in range(len(tokens))]))
+
+
+def sigmoid(logits: npt.NDArray[np.floating]) -> Scores:
+    """Return the scores of logits."""
+    # Both forms are exact; each is used where it cannot overflow.
+    small = np.exp(-np.abs(logits.astype(np.float64)))
+    return np.asarray(np.where(logits >= 0, 1.0, small) / (1.0 + small))
+
+
+COUNT: Final = 64
+
+LONG: Final = 8
+
+"""Of them, those that are longer than a window."""
+
+SEED: Final = 0
+
+VERSION: Final = 2
+
+OLDER: Final = 1
+
+"""Without a window: no sequence is longer than the network reads at once."""
+
+DIGITS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -161,3 +231,109 @@ def _table(rows: Any, count: int) -> Scores:
     if table.ndim != 2 or len(table) != count or not np.isfinite(table).all():
         raise ValueError(f"scores of shape {table.shape} for {count} sequences")
     return table
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """How a graph scores here.
+
+    Attributes:
+        file: the graph.
+        probes: token sequences scored.
+        max_difference: from the scores that it gave where it was exported.
+        from_reference: from the trained model's scores, where it was exported.
+        flips: decisions that differ from those where it was exported, at the stored thresholds.
+        score_difference: the limit that it was exported under.
+        flip_share: the same for flips.
+        missing_flags: vector instructions that were there and are not here.
+    """
+
+    file: str
+    probes: int
+    max_difference: float
+    from_reference: float
+    flips: int
+    score_difference: float
+    flip_share: float
+    missing_flags: tuple[str, ...]
+    decisions: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether both limits are kept."""
+        return self.max_difference <= self.score_difference and self.flips <= self.flip_share * self.decisions
+
+
+def recheck(path: str | Path) -> list[Recheck]:
+    """Score the probes with every graph that is there; the weights and the other graphs need not be.
+
+    Args:
+        path: the model directory, or the run that it is in.
+
+    Raises:
+        ModelNotFoundError: there is no model.
+        ExportError: the model has no graph.
+        ModelTamperedError: a graph or the probes are not what was written.
+        ModelFormatError: its probes, or what it says of a graph, are not readable; a graph does not run here.
+    """
+    directory = find_model(path)
+    content = _unseal(directory, {}).content
+    exports: dict[str, Any] = content.get("exports") or {}
+    files = sorted(file for file in exports if (directory / file).is_file())
+    if not files:
+        raise ExportError(
+            "the model has no graph yet", where=str(directory), remedy=f"run: gkiller export {directory}"
+        )
+    stored = _unseal(directory, {name: LIMITS[name] for name in (PROBES, *files)}).kept
+    probes = read_probes(stored[PROBES], str(directory / PROBES))
+    labels = read_labels(content["labels"])
+    thresholds = read_thresholds(content["thresholds"], labels)
+    cuts = np.array([thresholds[label] for label in labels])
+    here = read_cpu()[1]
+    found = []
+    for file in files:
+        facts, there = exports[file], probes.scores[file]
+        where = str(directory / file)
+        scores = _scores(probes, stored[file], where, len(labels), str(facts["onnxruntime"]))
+        if not scores.shape == there.shape == probes.reference.shape:
+            what = f"the stored scores are not of the {len(labels)} labels"
+            raise ModelFormatError(what, where=where, remedy="export the model again")
+        limits = facts["gate"]["limits"]
+        found.append(
+            Recheck(
+                file=file,
+                probes=len(scores),
+                max_difference=float(np.abs(scores - there).max()),
+                from_reference=float(np.abs(scores - probes.reference).max()),
+                flips=int(((scores >= cuts) != (there >= cuts)).sum()),
+                score_difference=float(limits["score_difference"]),
+                flip_share=float(limits["flips"]),
+                missing_flags=tuple(
+                    flag for flag in CPU_FLAGS if flag in facts["cpu_flags"] and flag not in here
+                ),
+                decisions=int(scores.size),
+            )
+        )
+    return found
+
+
+def _scores(probes: Probes, graph: bytes, where: str, labels: int, made_with: str) -> Scores:
+    """Score each window alone, as `gkiller.load` does; of each sequence the highest, (n, L)."""
+    read = probes.read
+    try:
+        running = Session(graph, where, labels, [])
+        rows = np.arange(len(read.tokens.lengths))[:, None]
+        logits = [running.run(*read.tokens.pad_batch(row)) for row in rows]
+    except ModelFormatError as error:
+        error.what = f"onnxruntime {version('onnxruntime')} cannot run the graph here: {error.what}"
+        error.remedy = (
+            f"it was exported with onnxruntime {made_with}: install that, or export the model again"
+        )
+        raise
+    found: Scores = read.highest(sigmoid(np.concatenate(logits)))
+    return found
+
+
+def _unseal(directory: Path, keep: Mapping[str, int]) -> Sealed:
+    with unbroken():
+        return unseal(directory, META, version=FORMAT_VERSION, keep=keep, check="kept")

@@ -26,18 +26,11 @@ from gkiller.deployment.weights import (
 )
 from gkiller.inference.loading import graph_name
 from gkiller.model.architectures import encoder_config, new_encoder
-from gkiller.model.description import Description, read_description
-from gkiller.model.layout import (
-    CONFIG,
-    FORMAT_VERSION,
-    LIMITS,
-    META,
-    consistent,
-    unbroken,
-)
+from gkiller.model.layout import CONFIG, FORMAT_VERSION, LIMITS, META, consistent, unbroken
+from gkiller.model.network import Description, read_description
 from gkiller.model.pretrained import check_fits
-from gkiller.sealed import unseal
-from gkiller.strict_json import parse_json
+from gkiller.storage.sealed import unseal
+from gkiller.storage.untrusted import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from gkiller.data.batches import tokenize
+from gkiller.data.labels import FLAG_LABELS
 from gkiller.errors import ExportError
-from gkiller.model.classifier import new_classifier
-from gkiller.model.dendritic import add_dendrites
+from gkiller.model.dendrites.growth import dendritic_modules
+from gkiller.model.dendrites.layer import add_dendrites
 from gkiller.model.directory import LoadedModel, load_model, save_model
-from gkiller.model.growth import dendritic_modules
-from gkiller.model.layout import FLAG_LABELS
-from gkiller.model.wordpiece import parse_tokenizer
+from gkiller.model.network import new_classifier
+from gkiller.tokens.batches import tokenize
+from gkiller.tokens.wordpiece import parse_tokenizer
 
 if TYPE_CHECKING:
-    from gkiller.model.classifier import ToxicityClassifier
+    from gkiller.model.network import ToxicityClassifier
 
 CONTINUATION: Final = "##"
 TRIMMED: Final = "vocabulary"

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.errors import ExportError
-from gkiller.model.classifier import Pooling
-from gkiller.model.dendritic import DendriticLinear
+from gkiller.model.dendrites.layer import DendriticLinear
+from gkiller.model.network import Pooling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
 
-    from gkiller.model.classifier import ToxicityClassifier
+    from gkiller.model.network import ToxicityClassifier
 
 Array = npt.NDArray[np.float32]
 

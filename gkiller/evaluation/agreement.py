@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gkiller.evaluation.bootstrap import draws, interval
-from gkiller.evaluation.checks import FloatArray
+from gkiller.data.dataset import FloatArray
+from gkiller.evaluation.metrics import draws, interval
 from gkiller.evaluation.results import Evaluation, Figure, number
 
 if TYPE_CHECKING:

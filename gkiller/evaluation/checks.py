@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gkiller.data.dataset import FloatArray
 from gkiller.errors import EmptyDataError, LabelMismatchError, LabelValueError, ScoreRangeError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-FloatArray: TypeAlias = NDArray[np.float64]
-IntArray: TypeAlias = NDArray[np.intp]
 
 WEIGHT_RANGE = (1e-100, 1e100)  # sums of weights and of their squares stay finite and above 0
 

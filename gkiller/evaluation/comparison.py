@@ -1,16 +1,16 @@
-"""Two sides on the same rows: every label, slices of the rows, and the comments they differ on."""
+"""One side of a comparison: a model that scores the rows, or a file of their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gkiller.errors import LabelMismatchError
-from gkiller.evaluation.few import few_rows
-from gkiller.evaluation.results import number
+from gkiller.data.scorefiles import join, read_column, read_scores
+from gkiller.errors import ColumnError, LabelMismatchError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.evaluation.results import few_rows, number
 from gkiller.evaluation.significance import (
     FIGURES,
     MARGIN,
@@ -21,18 +21,278 @@ from gkiller.evaluation.significance import (
     holm,
     verdict,
 )
-from gkiller.evaluation.slices import Slice, length_slices, truth_slices
+from gkiller.scoring.scorers import BY_FLAGS, STORED, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gkiller.data.labelled import Labelled
-    from gkiller.evaluation.checks import FloatArray
-    from gkiller.evaluation.sides import ScoredSide
+    from gkiller.data.dataset import FloatArray, IntArray
+    from gkiller.data.load import Labelled
+    from gkiller.scoring.models import AnyModel
     from gkiller.settings.definition import EvaluationSettings
+    from gkiller.tokens.batches import LongText
+    from gkiller.wording import Progress
+
+
+@dataclass(frozen=True)
+class GivenThresholds:
+    """Thresholds of the command line.
+
+    Attributes:
+        flag: what gave them, for messages.
+        overall: for every label, or None.
+        single: by label.
+    """
+
+    flag: str
+    overall: float | None = None
+    single: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoredSide:
+    """The scores of one side on the rows that are compared.
+
+    Attributes:
+        name: as it was given.
+        kind: a model or a file of scores.
+        labels: L labels that it and the data have.
+        scores: float64 of shape (n, L).
+        thresholds: by label.
+        origins: by label, where the threshold is from.
+        notes: what else to know.
+        reading: ``long_text`` and ``max_length``, as the comments were read; None where that is not known.
+    """
+
+    name: str
+    kind: Literal["model", "scores"]
+    labels: tuple[str, ...]
+    scores: FloatArray
+    thresholds: dict[str, float]
+    origins: dict[str, str]
+    notes: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+    def column(self, label: str) -> FloatArray:
+        """Return the scores (n,) of a label."""
+        return self.scores[:, self.labels.index(label)]
+
+
+def side_of_model(
+    name: str,
+    loaded: AnyModel,
+    found: Labelled,
+    batch_size: int,
+    given: GivenThresholds,
+    progress: Progress | None = None,
+    *,
+    long_text: LongText = "window",
+) -> ScoredSide:
+    """Score the rows with a model, at its stored thresholds unless others are given.
+
+    Raises:
+        LabelMismatchError: the data have none of its labels.
+        SettingsError, ScoreRangeError: an unknown label, or a threshold outside 0..1.
+    """
+    from gkiller.evaluation.evaluate import measure
+
+    measured = measure(loaded, found.dataset, found.rows, batch_size, progress, long_text=long_text)
+    thresholds, origins = _given(given, measured.labels)
+    for label in measured.labels:
+        thresholds.setdefault(label, measured.thresholds[label])
+        origins.setdefault(label, STORED)
+    reading = {"long_text": long_text, "max_length": loaded.max_length}
+    return ScoredSide(name, "model", measured.labels, measured.scores, thresholds, origins, (), reading)
+
+
+def side_of_file(name: str, found: Labelled, given: GivenThresholds) -> ScoredSide:
+    """Read a file of scores for the rows.
+
+    Its thresholds are those given, else they are read off its flags, which predict sets at the model's own
+    thresholds. None is ever tuned on the rows compared.
+
+    Raises:
+        SettingsError: it has no flags of a label that has no threshold, or an unknown label is named.
+        DataError, EvaluationError: see ``read_scores`` and ``join``.
+    """
+    file = read_scores(name, found.dataset.labels)
+    places, how = join(file.records, found.rows)
+    thresholds, origins = _given(given, file.labels)
+    for column, label in enumerate(file.labels):
+        if label in thresholds:
+            continue
+        if label not in file.decided:
+            raise SettingsError(
+                f"the score file has no flags of {label!r}, so its threshold is not known",
+                where=name,
+                remedy=f"name it, tuned on other rows: {given.flag} {label}=0.5",
+            )
+        thresholds[label] = file.threshold(column)
+        origins[label] = BY_FLAGS
+    reading = {"long_text": file.long_text}
+    notes = (how, UNKNOWN)
+    return ScoredSide(name, "scores", file.labels, file.scores[places], thresholds, origins, notes, reading)
+
+
+def other_reading(first: ScoredSide, second: ScoredSide) -> list[str]:
+    """Return a warning where two sides are known to have read long comments in different ways."""
+    ways = {"window": "in windows", "truncate": "without their end"}
+    how = [ways.get(str(side.reading.get("long_text"))) for side in (first, second)]
+    if None in how or how[0] == how[1]:
+        return []
+    return [f"long comments are read {how[0]} by A, and {how[1]} by B (--long-text)"]
+
+
+def _given(given: GivenThresholds, labels: tuple[str, ...]) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the thresholds that were given, and where they are from."""
+    for label in given.single:
+        if label not in labels:
+            raise SettingsError(
+                f"there is no label {label!r}", where=given.flag, remedy=did_you_mean(label, labels)
+            )
+    start = {} if given.overall is None else dict.fromkeys(labels, given.overall)
+    thresholds = {**start, **given.single}
+    for label, value in thresholds.items():
+        if not 0 <= value <= 1:
+            raise ScoreRangeError(
+                f"the threshold {value:g} is outside 0..1",
+                where=f"{given.flag}, label {label!r}",
+                remedy="give a number in 0..1",
+            )
+    return thresholds, dict.fromkeys(thresholds, given.flag)
+
+
+LENGTH = "length"
+
+MISSING = "(missing)"
+
+MOST = 20
+
+"""A column of more different values is cut at its quartiles when they are numbers, else refused."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the rows.
+
+    Attributes:
+        column: what they are parted by.
+        value: what they have in common.
+        rows: their positions in the data, from 0.
+    """
+
+    column: str
+    value: str
+    rows: IntArray
+
+
+def length_slices(texts: Sequence[str]) -> list[Slice]:
+    """Return four slices by the comments' length in characters: it does not depend on a side's tokenizer."""
+    return _quartiles(LENGTH, np.array([len(text) for text in texts], dtype=np.float64))
+
+
+def truth_slices(label: str, truth: Any) -> list[Slice]:
+    """Return the positives and the negatives of a label, truth (n,); unknown rows are in neither."""
+    values = np.asarray(truth, dtype=np.float64)
+    slices = [Slice(label, name, np.flatnonzero(values == code)) for code, name in ((1, "1"), (0, "0"))]
+    return [one for one in slices if len(one.rows)]
+
+
+def column_slices(column: str, values: Sequence[Any]) -> list[Slice]:
+    """Return a slice for each value of a column, or for each quarter of its numbers.
+
+    Args:
+        column: its name.
+        values: (n,) of any kind; None, NaN and empty texts are missing.
+
+    Raises:
+        ColumnError: it has over MOST different values that are no numbers.
+    """
+    names = [_name(value) for value in values]
+    different = dict.fromkeys(names)
+    if len(different) > MOST:
+        numbers = _numbers(values)
+        if numbers is None:
+            raise ColumnError(
+                f"the column {column!r} has {len(different):,} different values",
+                where="--slice",
+                remedy=f"name one with at most {MOST}, or one of numbers",
+            )
+        missing = np.flatnonzero(np.isnan(numbers))
+        return _quartiles(column, numbers) + ([Slice(column, MISSING, missing)] if len(missing) else [])
+    table = np.array(names)
+    return [Slice(column, value, np.flatnonzero(table == value)) for value in sorted(different)]
+
+
+def named_slices(
+    columns: Sequence[str],
+    found: Labelled,
+    file: str | None,
+    *,
+    text_column: str | None = None,
+    id_column: str | None = None,
+) -> tuple[list[Slice], list[str]]:
+    """Return the slices of columns that were asked for, and how the file was joined.
+
+    Args:
+        columns: labels of the data, or columns of ``file``: data in memory keep no other column.
+        found: the rows.
+        file: the file that the data are from, or another one with the same comments; None when there is none.
+        text_column: its column of the comment; else one with a usual name.
+        id_column: its column of the id; else one with a usual name.
+
+    Raises:
+        ColumnError: no such column, or too many different values.
+        RowError: the file's comments are not those of the data.
+    """
+    slices: list[Slice] = []
+    notes: list[str] = []
+    for column in dict.fromkeys(columns):
+        if column in found.dataset.labels:
+            slices += truth_slices(column, found.rows.labels[:, found.dataset.labels.index(column)])
+            continue
+        if file is None:
+            raise ColumnError(
+                f"there is no label {column!r}, and prepared data keep no other columns",
+                where="--slice",
+                remedy="name a file of the same comments that has the column with --slice-data; "
+                + did_you_mean(column, found.dataset.labels),
+            )
+        records, values = read_column(file, column, text_column=text_column, id_column=id_column)
+        places, how = join(records, found.rows)
+        slices += column_slices(column, [values[place] for place in places.tolist()])
+        notes.append(how)
+    return slices, list(dict.fromkeys(notes))
+
+
+def _name(value: Any) -> str:
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    return str(value)[:60]
+
+
+def _numbers(values: Sequence[Any]) -> FloatArray | None:
+    """Return values (n,) as numbers, NaN where missing, or None when one is neither."""
+    try:
+        return np.array([np.nan if _name(value) == MISSING else float(value) for value in values])
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _quartiles(column: str, values: FloatArray) -> list[Slice]:
+    """Cut at the quartiles; a value that fills several quarters leaves fewer slices."""
+    known = values[~np.isnan(values)]
+    place = np.searchsorted(np.unique(np.quantile(known, (0.25, 0.5, 0.75))), values, side="left")
+    slices = []
+    for quarter in range(4):
+        rows = np.flatnonzero((place == quarter) & ~np.isnan(values))
+        if len(rows):
+            low, high = values[rows].min(), values[rows].max()
+            slices.append(Slice(column, f"{low:g} to {high:g}", rows))
+    return slices
+
 
 MCNEMAR = "mcnemar"
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""The figures of one label, weighted, for the data as they are and for every resample at once."""
+"""One label's rows in descending order of score, and the sums that every figure is made of.
+
+All sums run over a ``counts`` matrix (R, n): how often each row was drawn in each of R resamples. The
+data as they are have R = 1 and counts of one, so a figure and its bootstrap come from the same code.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,181 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gkiller.data.dataset import FloatArray, IntArray
 from gkiller.errors import SingleClassError
-from gkiller.evaluation.checks import FloatArray, IntArray, checked_tables
-from gkiller.evaluation.ranking import Ranking, bin_of, rank, running
+from gkiller.evaluation.checks import checked_tables
+from gkiller.wording import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    # FIXME
+
+
+@dataclass(frozen=True)
+class Side:
+    """The positives or the negatives of a label, by descending score.
+
+    Attributes:
+        rows: (m,) their row numbers in the table, from 0.
+        scores: (m,) descending.
+        weights: (m,) all above 0.
+    """
+
+    rows: IntArray
+    scores: FloatArray
+    weights: FloatArray
+
+    def masses(self, counts: FloatArray) -> FloatArray:
+        """Return the weight of each row in each resample, (R, m)."""
+        drawn: FloatArray = np.take(counts, self.rows, axis=1)
+        drawn *= self.weights
+        return drawn
+
+    def above(self, cuts: FloatArray) -> IntArray:
+        """Return how many rows score above each cut (C,)."""
+        return np.searchsorted(-self.scores, -cuts, side="left")
+
+    def at_or_above(self, cuts: FloatArray) -> IntArray:
+        """Return how many rows score at or above each cut (C,)."""
+        return np.searchsorted(-self.scores, -cuts, side="right")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A label's known rows of positive weight, apart by class."""
+
+    positives: Side
+    negatives: Side
+
+    @property
+    def one_class(self) -> str:
+        """Say why the classes cannot be told apart, or return an empty string."""
+        if not len(self.positives.rows) and not len(self.negatives.rows):
+            return "no row of this label is known and weighted"
+        if not len(self.positives.rows):
+            return "there are only negatives"
+        if not len(self.negatives.rows):
+            return "there are only positives"
+        return ""
+
+
+def rank(truth: FloatArray, scores: FloatArray, weights: FloatArray) -> Ranking:
+    """Sort one label's rows by descending score.
+
+    Args:
+        truth: (n,) 0, 1 or NaN; unknown rows are left out.
+        scores: (n,).
+        weights: (n,); rows of weight 0 are left out, for they change no figure.
+    """
+    order = np.argsort(-scores, kind="stable")
+
+    def side(value: float) -> Side:
+        rows = order[(truth[order] == value) & (weights[order] > 0)]
+        return Side(rows=rows, scores=scores[rows], weights=weights[rows])
+
+    return Ranking(positives=side(1.0), negatives=side(0.0))
+
+
+def running(masses: FloatArray) -> FloatArray:
+    """Return the sums of the first 0, 1, ..., m masses of each resample, (R, m + 1)."""
+    sums = np.zeros((masses.shape[0], masses.shape[1] + 1))
+    np.cumsum(masses, axis=1, out=sums[:, 1:])
+    return sums
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Every way to cut a ranking between two distinct scores.
+
+    Attributes:
+        scores: (G,) the distinct scores, descending; cut g calls all rows at or above scores[g] positive.
+        tp: (G,) weight of the true positives of each cut.
+        fp: (G,) weight of the false positives.
+        positives: weight of all positives.
+        negatives: weight of all negatives.
+    """
+
+    scores: FloatArray
+    tp: FloatArray
+    fp: FloatArray
+    positives: float
+    negatives: float
+
+
+def cuts_of(ranking: Ranking) -> Cuts:
+    """Return all cuts of a ranking."""
+    pos, neg = ranking.positives, ranking.negatives
+    distinct = np.unique(np.concatenate([pos.scores, neg.scores]))[::-1]
+    tp = running(pos.weights[None, :])[0]
+    fp = running(neg.weights[None, :])[0]
+    return Cuts(
+        scores=distinct,
+        tp=tp[pos.at_or_above(distinct)],
+        fp=fp[neg.at_or_above(distinct)],
+        positives=float(tp[-1]),
+        negatives=float(fp[-1]),
+    )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A label's scores in equal-width bins.
+
+    Attributes:
+        edges: (B + 1,) from 0 to 1.
+        weight: (B,) weight in each bin.
+        rows: (B,) rows in each bin.
+        score: (B,) weighted mean score, NaN in an empty bin.
+        rate: (B,) weighted share of positives, NaN in an empty bin.
+        effective: (B,) Kish's effective number of rows, (sum w)^2 / sum w^2.
+    """
+
+    edges: FloatArray
+    weight: FloatArray
+    rows: IntArray
+    score: FloatArray
+    rate: FloatArray
+    effective: FloatArray
+
+
+def bin_of(scores: FloatArray, bins: int) -> IntArray:
+    """Return the equal-width bin of each score; a score of exactly 1 falls into the last."""
+    return np.minimum((scores * bins).astype(np.intp), bins - 1)
+
+
+def reliability_of(ranking: Ranking, bins: int) -> Reliability:
+    """Sum a label's scores and positives by bin."""
+    pos, neg = ranking.positives, ranking.negatives
+    scores = np.concatenate([pos.scores, neg.scores])
+    weights = np.concatenate([pos.weights, neg.weights])
+    relative = weights / weights.max() if len(weights) else weights  # squares stay above 0
+    place = bin_of(scores, bins)
+
+    def total(values: FloatArray | None) -> FloatArray:
+        return np.bincount(place, weights=values, minlength=bins).astype(np.float64)
+
+    mass = total(weights)
+    full = mass > 0
+    hits = np.bincount(place[: len(pos.rows)], weights=pos.weights, minlength=bins).astype(np.float64)
+
+    def share(part: FloatArray, whole: FloatArray) -> FloatArray:
+        quotient: FloatArray = np.divide(part, whole, out=np.full(bins, np.nan), where=full)
+        return quotient
+
+    return Reliability(
+        edges=np.linspace(0.0, 1.0, bins + 1),
+        weight=mass,
+        rows=total(None).astype(np.intp),
+        score=share(total(weights * scores), mass),
+        rate=share(hits, mass),
+        effective=np.nan_to_num(share(total(relative) ** 2, total(relative**2))),
+    )
+
 
 POINT_FIGURES = ("f1", "precision", "recall", "accuracy", "mcc")
+
 RANK_FIGURES = ("roc_auc", "ap", "brier", "ece")
+
 HALF = 0.5
 
 
@@ -204,3 +374,69 @@ def macro_score(metric: Literal["ap", "f1"], truth: Any, scores: Any, weights: A
             remedy="use a larger validation split, or data that hold both classes",
         )
     return float(np.mean(values))
+
+
+CELLS = 1 << 20  # counts held at once: 8 MiB, and a few working copies of it
+
+MIN_DEFINED = 0.5  # share of resamples in which a figure must exist for an interval
+
+
+def draws(rows: int, resamples: int, seed: int) -> Iterator[FloatArray]:
+    """Yield how often each row was drawn, as (R, rows) with R resamples at a time.
+
+    Every resample draws ``rows`` rows with replacement. The draws depend on the seed alone, not on how many
+    are held at once.
+    """
+    rng = np.random.default_rng(seed)
+    at_once = max(1, CELLS // rows)
+    for start in range(0, resamples, at_once):
+        counts = np.empty((min(at_once, resamples - start), rows))
+        for row in counts:
+            row[:] = np.bincount(rng.integers(0, rows, size=rows), minlength=rows)
+        yield counts
+
+
+def resample(
+    plans: Sequence[Plan], rows: int, resamples: int, seed: int, progress: Progress | None = None
+) -> FloatArray:
+    """Return every figure of every label in every resample, (L, R, K); NaN where undefined.
+
+    Args:
+        plans: a plan per label, all with the same number of thresholds.
+        rows: n, the rows that are drawn from (with unknown ones: a row is drawn for all labels together).
+        resamples: R.
+        seed: of the draws.
+        progress: called with the resamples done and R.
+    """
+    parts: list[FloatArray] = []
+    done = 0
+    for counts in draws(rows, resamples, seed):
+        parts.append(np.stack([one.figures(counts) for one in plans]))
+        done += len(counts)
+        if progress is not None:
+            progress(done, resamples)
+    return np.concatenate(parts, axis=1)
+
+
+def interval(
+    values: FloatArray, confidence: float, *, centre: float | None = None
+) -> tuple[float, float, int]:
+    """Return the percentile interval of a figure, and in how many resamples it was defined.
+
+    The ends are NaN when fewer than half of the resamples define the figure.
+
+    Args:
+        values: (R,) the figure in each resample, NaN where undefined.
+        confidence: coverage, such as 0.95.
+        centre: for a figure that resampling biases: the resamples are first shifted so that their mean is
+            this value, and cut off at 0.
+    """
+    known = values[np.isfinite(values)]
+    if len(known) < max(1, MIN_DEFINED * len(values)):
+        return np.nan, np.nan, len(known)
+    tail = (1.0 - confidence) / 2.0
+    low, high = np.quantile(known, (tail, 1.0 - tail))
+    if centre is not None:
+        shift = centre - float(known.mean())
+        low, high = max(0.0, low + shift), max(0.0, high + shift)
+    return float(low), float(high), len(known)

@@ -1,12 +1,52 @@
-"""What an evaluation returns: frozen values, and the same as plain ones for JSON."""
+"""A warning where figures rest on few rows of a class."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gkiller.evaluation.few import few_rows
+from gkiller.errors import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    # FIXME
+
+
+FEW = 50
+
+"""Positives or negatives below which figures are rough, and percentile intervals too narrow to lean on."""
+
+
+def few_rows(labels: Mapping[str, tuple[int, int]], rows: str = "") -> list[str]:
+    """Return a warning that names the labels with fewer than `FEW` positives or negatives; else nothing.
+
+    Args:
+        labels: by label, its positives and its known rows.
+        rows: the rows' name, such as "validation".
+    """
+    least = {label: min((p, "positive"), (n - p, "negative")) for label, (p, n) in labels.items()}
+    few = [f"{label} ({counted(*found)})" for label, found in least.items() if found[0] < FEW]
+    if not few:
+        return []
+    where = f" in {rows}" if rows else ""
+    names = ", ".join(few)
+    return [f"fewer than {FEW} positives or negatives{where}: {names}: figures and intervals are rough"]
+
+
+def learnt_nothing(evaluation: Evaluation) -> list[str]:
+    """Return the labels for which nothing shows that the model has learnt them.
+
+    Scores drawn by lot have an average precision near the share of positives, as have equal scores. A label
+    is returned when the interval of its average precision does not lie above that share. On few rows a weak
+    model looks like this too. A label with one class only is left out: there it cannot be told.
+    """
+    found = []
+    for result in evaluation.labels:
+        least = result.ap.value if result.ap.low is None else result.ap.low
+        if least is not None and result.prior is not None and least <= result.prior < 1:
+            found.append(result.label)
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,96 @@
-"""New thresholds for a model, and which labels decide whether a comment is flagged."""
+"""What ``flagged`` reaches when several labels decide it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gkiller.evaluation.few import few_rows
-from gkiller.evaluation.flagged import Flagged, flagged_figures, target_warnings
-from gkiller.evaluation.models import narrowed, tune_measured
-from gkiller.evaluation.thresholds import Threshold, kept_notes
+import numpy as np
+
+from gkiller.evaluation.evaluate import narrowed, tune_measured
+from gkiller.evaluation.metrics import ratio
+from gkiller.evaluation.results import few_rows, number
+from gkiller.evaluation.thresholds import SLACK, Threshold, kept_notes
+from gkiller.inference.results import reached
 from gkiller.model.layout import read_flag_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gkiller.evaluation.deployed import AnyModel
-    from gkiller.evaluation.models import Measured
+    from gkiller.evaluation.evaluate import Measured
+    from gkiller.scoring.models import AnyModel
     from gkiller.settings.definition import EvaluationSettings
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """How good the decision is whether a comment is flagged.
+
+    A comment is positive when any of the deciding labels is, and known when one is positive or all are known.
+
+    Attributes:
+        labels: those that decide.
+        n: known rows.
+        positives: of them.
+        precision: weighted; None where nothing is flagged, or where the data lack one of the labels.
+        recall: weighted; None without positives, or where the data lack one of the labels.
+    """
+
+    labels: tuple[str, ...]
+    n: int = 0
+    positives: int = 0
+    precision: float | None = None
+    recall: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def flagged_figures(measured: Measured, thresholds: Mapping[str, float], deciding: Sequence[str]) -> Flagged:
+    """Return what the decision reaches on the rows of a measured model.
+
+    Args:
+        measured: the rows.
+        thresholds: of the model's labels.
+        deciding: the labels that decide.
+    """
+    if not set(deciding) <= set(measured.labels):
+        return Flagged(tuple(deciding))
+    truth = measured.truth[:, [measured.labels.index(label) for label in deciding]]
+    positive = (truth == 1).any(1)
+    known = (positive | ~np.isnan(truth).any(1)) & (measured.weights > 0)
+    flagged = reached(measured.scores, measured.labels, thresholds, deciding).any(1)
+    mass = np.where(known, measured.weights, 0.0)
+    right = mass[positive & flagged].sum()
+    precision, recall = (ratio(right, mass[each].sum()) for each in (flagged, positive))
+    n, positives = int(known.sum()), int((known & positive).sum())
+    return Flagged(tuple(deciding), n, positives, number(float(precision)), number(float(recall)))
+
+
+def target_warnings(flagged: Flagged, measured: Measured, settings: EvaluationSettings) -> list[str]:
+    """Return whether the decision misses the precision or recall that each label was tuned for.
+
+    Args:
+        flagged: what the decision reaches.
+        measured: the rows.
+        settings: the target.
+    """
+    targets = {"precision": settings.min_precision, "recall": settings.min_recall}
+    name, least = next(((key, value) for key, value in targets.items() if value is not None), ("", 0.0))
+    if not name or len(flagged.labels) == 1:
+        return []
+    remedy = "let one label decide, such as with --labels " + measured.labels[0]
+    if lacking := [label for label in flagged.labels if label not in measured.labels]:
+        also = f"`flagged` is also decided by {', '.join(lacking)}, which the data lack"
+        return [f"{also}: its {name} is not known; {remedy}"]
+    value = flagged.precision if name == "precision" else flagged.recall
+    if value is None or value >= least - SLACK:
+        return []
+    several = ", ".join(flagged.labels)
+    return [
+        f"`flagged` is decided by {several} together: its {name} is {value:.4f}, below {least:g}; " + remedy
+    ]
 
 
 @dataclass(frozen=True)

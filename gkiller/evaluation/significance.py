@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from gkiller.data.dataset import FloatArray
 from gkiller.errors import LabelMismatchError, ScoreRangeError
-from gkiller.evaluation.bootstrap import Progress, interval, resample
-from gkiller.evaluation.checks import FloatArray, checked_tables
-from gkiller.evaluation.metrics import POINT_FIGURES, RANK_FIGURES, plan, ratio
-from gkiller.evaluation.ranking import rank
+from gkiller.evaluation.checks import checked_tables
+from gkiller.evaluation.metrics import POINT_FIGURES, RANK_FIGURES, interval, plan, rank, ratio, resample
 from gkiller.evaluation.results import number
+from gkiller.wording import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

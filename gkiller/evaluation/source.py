@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gkiller.data.labelled import ALL, Labelled, load_labelled
-from gkiller.data.load import split_fingerprint
+from gkiller.data.load import ALL, Labelled, load_labelled, split_fingerprint
 from gkiller.data.sources import is_plain_path, public_source
 from gkiller.errors import DataChangedError, SettingsError, SourceNotFoundError
 
 if TYPE_CHECKING:
-    from gkiller.data.clean import Progress
-    from gkiller.inference.batches import LongText
     from gkiller.settings.definition import DataSettings
+    from gkiller.tokens.batches import LongText
+    from gkiller.wording import Progress
 
 _LEARNT = "the model was trained on these rows: the figures are better than on new comments"
 _NAME_THEM = "put the data back as they were, or name the data to measure on with --data"

@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gkiller.data.dataset import FloatArray
 from gkiller.errors import SettingsError, ThresholdTargetError
-from gkiller.evaluation.checks import FloatArray, checked_tables
-from gkiller.evaluation.metrics import HALF, confusion_figures, ratio
-from gkiller.evaluation.ranking import Ranking, cuts_of, rank, running
+from gkiller.evaluation.checks import checked_tables
+from gkiller.evaluation.metrics import HALF, Ranking, confusion_figures, cuts_of, rank, ratio, running
 from gkiller.evaluation.results import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+
 EXTREME = 1e-6
+
 """Scores are taken no nearer to 0 and 1 than this: the logit of a rounded 0 would be without bounds."""
+
 SLACK = 1e-12  # a target of 0.9 is reached by 9 of 10, whatever the last bit of the sum
 
 

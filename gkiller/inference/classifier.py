@@ -13,14 +13,10 @@ from typing import TypeVar, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import (
-    GkillerError,
-    RowError,
-    ScoreRangeError,
-    SettingsError,
-    did_you_mean,
-)
-from gkiller.inference.batches import (
+from gkiller.errors import GkillerError, RowError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.inference.results import Contribution, Prediction, deciding_labels, reached
+from gkiller.inference.session import Logits, Scored, Scores, Session, Stop, Work, aside, end
+from gkiller.tokens.batches import (
     CHUNK_CHARACTERS,
     CHUNK_ROWS,
     LongText,
@@ -30,11 +26,7 @@ from gkiller.inference.batches import (
     make_windows,
     pad,
 )
-from gkiller.inference.encoding import Encoder
-from gkiller.inference.flags import deciding_labels, reached
-from gkiller.inference.results import Contribution, Prediction
-from gkiller.inference.session import Logits, Session, Stop, aside, end
-from gkiller.inference.work import Scored, Scores, Work
+from gkiller.tokens.encoding import Encoder
 
 _AHEAD = 2  # chunks at work at the same time: one is tokenized while another is scored
 
@@ -50,7 +42,7 @@ class Classifier:
 
     Any text has an answer: what the tokenizer does not know is [UNK], an empty text or one of white space
     alone is scored as a comment without a word, characters that show nothing are ignored, and a lone
-    surrogate counts as U+FFFD; see `gkiller.model.visible`.
+    surrogate counts as U+FFFD; see `gkiller.tokens.visible`.
 
     Attributes:
         labels: in the order of the columns of `predict_proba`.

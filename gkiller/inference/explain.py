@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.errors import SettingsError
-from gkiller.inference.batches import Windows, batches, pad, window_starts
-from gkiller.inference.encoding import Encoder, Word
 from gkiller.inference.results import Contribution
 from gkiller.inference.session import Logits, Session
+from gkiller.tokens.batches import Windows, batches, pad, window_starts
+from gkiller.tokens.encoding import Encoder, Word
 
 _ROWS_AT_ONCE = 4096
 

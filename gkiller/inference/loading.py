@@ -11,7 +11,6 @@ import numpy as np
 
 from gkiller.errors import ModelNotFoundError, ModelTamperedError, SettingsError, did_you_mean
 from gkiller.inference.classifier import Classifier
-from gkiller.inference.encoding import Encoder
 from gkiller.inference.session import Ids, Session
 from gkiller.model.layout import (
     CONFIG,
@@ -31,8 +30,9 @@ from gkiller.model.layout import (
     read_thresholds,
     unbroken,
 )
-from gkiller.sealed import Check, Sealed, unseal
-from gkiller.strict_json import parse_json
+from gkiller.storage.sealed import Check, Sealed, unseal
+from gkiller.storage.untrusted import parse_json
+from gkiller.tokens.encoding import Encoder
 
 Precision = Literal["auto"] | GraphPrecision
 _PRECISIONS = ("auto", *GRAPHS)

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -14,25 +15,37 @@ import numpy.typing as npt
 
 from gkiller.errors import GkillerError, ModelFormatError, counted, one_line
 from gkiller.inference.graph import check_graph
+from gkiller.inference.ort import onnxruntime as ort
 from gkiller.model.layout import REMEDY_DAMAGED
-from gkiller.ort import onnxruntime as ort
+from gkiller.tokens.batches import Windows
 
 INPUTS = ("input_ids", "attention_mask")
+
 OUTPUT = "logits"
+
 WORKING_BYTES = (2 << 30) + (64 << 20) * (os.cpu_count() or 1)
+
 """What all graphs of a process may use at a time, besides their weights. A batch of 512 tokens takes 50 MB in
 a network of BERT-Large's size."""
 
 Ids = npt.NDArray[np.int64]
+
 Logits = npt.NDArray[np.float32]
+
 Stop: TypeAlias = ort.RunOptions
+
 """Setting its ``terminate`` ends the calls that were given it."""
+
 Result = TypeVar("Result")
 
 _FATAL_ONLY = 4
+
 _QUICK_TOKENS = 64
+
 """A call of no more tokens, padding included, runs on the main thread itself: another costs as much."""
+
 _PATIENCE = 2.0
+
 """Seconds that a stopped call has to end in: it does so after the operator that is at work."""
 
 
@@ -178,3 +191,60 @@ def _bound_memory() -> None:
     """Let all sessions share one bounded arena; onnxruntime has one such allocator a process."""
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     ort.create_and_register_allocator(place, ort.OrtArenaCfg(WORKING_BYTES, -1, -1, -1))
+
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of n comments.
+
+    Attributes:
+        scores: float64 of shape (n, L), in 0..1.
+        windows: int64 of shape (n,): pieces that each comment was read in.
+        truncated: bool of shape (n,): whether its end was left unread.
+    """
+
+    scores: Scores
+    windows: npt.NDArray[np.int64]
+    truncated: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A chunk on its way through the network."""
+
+    windows: Windows
+    parts: list[npt.NDArray[np.int64]]
+    answers: Sequence[Logits | Future[Logits]]
+    back: npt.NDArray[np.int64]
+    labels: int
+    ending: Stop
+
+    def result(self) -> Scored:
+        """Wait for the scores: of each comment, the highest of its windows."""
+        logits = np.zeros((len(self.windows.owner), self.labels), np.float32)
+        try:
+            for rows, answer in zip(self.parts, self.answers, strict=True):
+                logits[rows] = answer.result() if isinstance(answer, Future) else answer
+        except BaseException:
+            self.stop()
+            raise
+        count = self.windows.count
+        if len(count) != len(logits):
+            logits = np.maximum.reduceat(logits, np.cumsum(count) - count)
+        return Scored(sigmoid(logits)[self.back], count[self.back], self.windows.truncated[self.back])
+
+    def stop(self) -> None:
+        """Let go of what has no answer yet, so that no thread is waited for."""
+        self.ending.terminate = True
+        for answer in self.answers:
+            if isinstance(answer, Future):
+                answer.cancel()
+
+
+def sigmoid(logits: npt.NDArray[np.floating]) -> Scores:
+    """Return probabilities in 0..1, without overflow: 1 / (1 + exp(-x)) by way of tanh."""
+    half: Scores = np.tanh(np.asarray(logits, np.float64) / 2)
+    return 0.5 + half / 2

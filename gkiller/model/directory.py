@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from safetensors.torch import save
 
+from gkiller.data.labels import FLAG_LABELS
 from gkiller.errors import ModelNotFoundError
-from gkiller.files import atomic_directory, json_text
 from gkiller.model.architectures import architecture_of
-from gkiller.model.classifier import ToxicityClassifier, parameter_count
-from gkiller.model.description import read_description
-from gkiller.model.growth import dendritic_modules
+from gkiller.model.dendrites.growth import dendritic_modules
 from gkiller.model.layout import (
     CARD,
     CONFIG,
-    FLAG_LABELS,
     FORMAT_VERSION,
     LIMITS,
     META,
@@ -40,10 +37,11 @@ from gkiller.model.layout import (
     require_weights,
     unbroken,
 )
-from gkiller.model.wordpiece import check_padding, check_vocabulary, parse_tokenizer
-from gkiller.sealed import Sealed, seal, unseal
-from gkiller.strict_json import parse_json
-from gkiller.tensors import FLOATS, read_header, read_tensors
+from gkiller.model.network import ToxicityClassifier, parameter_count, read_description
+from gkiller.storage.files import atomic_directory, json_text
+from gkiller.storage.sealed import Sealed, seal, unseal
+from gkiller.storage.untrusted import FLOATS, parse_json, read_header, read_tensors
+from gkiller.tokens.wordpiece import check_padding, check_vocabulary, parse_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

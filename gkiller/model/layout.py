@@ -1,4 +1,4 @@
-"""What a model directory holds and may hold, for every reader of it: nothing here needs torch."""
+"""Where perforatedai can be had. Nothing heavy is imported here, so that ``gkiller doctor`` can ask early."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gkiller import assets
-from gkiller.data.labels import MAX_LABELS, label_problem
+from gkiller.data.labels import FLAG_LABELS, MAX_LABELS, label_problem
 from gkiller.errors import (
     GkillerError,
     ModelFormatError,
@@ -17,44 +17,63 @@ from gkiller.errors import (
     nearest,
     one_line,
 )
-from gkiller.sealed import SealBrokenError, unseal
-from gkiller.strict_json import parse_json
+from gkiller.storage.sealed import SealBrokenError, unseal
+from gkiller.storage.untrusted import parse_json
+from gkiller.tokens.wordpiece import COUNTED_FROM_PADDING, MAX_TOKENIZER_BYTES
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import ModelSettings
 
+
+PERFORATEDAI: Final = "3.2.9"
+
+"""The one version that gkiller is written for and tested with; ``pyproject.toml`` pins it."""
+
+SUPPORTED: Final = "CPython 3.11 or 3.12 on Linux x86-64 or Windows x86-64, and 3.11 to 3.13 on macOS"
+
+"""The platforms its publisher has builds for; ``pyproject.toml`` marks the dependency with them."""
+
+
 FORMAT_VERSION: Final = 1
+
 META: Final = "gkiller.json"
-FLAG_LABELS: Final = "flag_labels"
+
+
 CONFIG: Final = "config.json"
+
 WEIGHTS: Final = "model.safetensors"
+
 TOKENIZER: Final = "tokenizer.json"
+
 CARD: Final = "README.md"
 
 GraphPrecision = Literal["int8", "fp32", "fp16"]
+
 GRAPHS: Final[dict[GraphPrecision, str]] = {
     "int8": "onnx/model.int8.onnx",
     "fp32": "onnx/model.onnx",
     "fp16": "onnx/model.fp16.onnx",
 }
+
 """The graph of each precision, the preferred one first."""
 
 PROBES: Final = "onnx/parity.json"
+
 """Token sequences with the scores of each graph, where it was made."""
 
 BESIDE: Final = (CONFIG, META, TOKENIZER)
+
 """What a graph needs beside it to predict."""
 
 DEFAULT: Final = "default"
+
 """The name of the model that gkiller ships, wherever a model or an encoder is named."""
+
 _SHAPE: Final = ("tokenizer", "layers", "hidden", "heads", "ffn")
+
 """Settings of the model that ask for another encoder than the shipped one."""
 
-COUNTED_FROM_PADDING: Final = ("mpnet", "roberta")
-"""Values of model_type whose first token has the position pad_token_id + 1: of 514 positions 512 are used."""
 
-MAX_TOKENIZER_BYTES: Final = 32 * 2**20
-"""Of a tokenizer.json; that of the multilingual BERT has 2 MiB."""
 LIMITS: Final[dict[str, int]] = {
     CONFIG: 2**20,
     WEIGHTS: 4 * 2**30,
@@ -63,11 +82,15 @@ LIMITS: Final[dict[str, int]] = {
     PROBES: 2**24,
     **dict.fromkeys(GRAPHS.values(), 2**30),
 }
+
 """The most bytes that are read of each file."""
 
 REMEDY_DAMAGED: Final = "copy the model again from where it came, or train it again"
+
 _REMEDY_MISSING = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
+
 _RUN = "settings.toml"
+
 """The file that makes a directory a run."""
 
 

@@ -6,13 +6,15 @@ a minute. With ``HF_HUB_OFFLINE`` set nothing is asked, and the local cache is r
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tokenizers import Tokenizer
+
+from gkiller.assets import tokenizer_path
 from gkiller.errors import (
     GkillerError,
     HubUnavailableError,
@@ -27,19 +29,23 @@ from gkiller.model.architectures import (
     encoder_config,
     pooler_argument,
 )
-from gkiller.model.layout import usable_positions
-from gkiller.private import silence_hub
+from gkiller.model.layout import TOKENIZER, default_model, is_default, settled, usable_positions
+from gkiller.private import quiet_transformers, silence_hub
+from gkiller.tokens.wordpiece import parse_tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
     from gkiller.settings.definition import ModelSettings
 
+
 TIMEOUT_SECONDS = 10.0
+
 _OTHER_WAYS = (
     "check the id and the connection, name a local directory, set HF_HUB_OFFLINE=1 to use the local cache, "
     "or use model.encoder=fresh"
 )
+
 _AGREE = "the directory must hold an encoder's config.json and the model.safetensors that belongs to it"
 
 
@@ -164,24 +170,6 @@ def loading(where: str) -> Iterator[None]:
             ) from error
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Let transformers log nothing, draw no bars and report nothing while the block runs."""
-    from transformers import utils
-
-    silence_hub()
-    talk: Any = utils.logging
-    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
-    talk.set_verbosity(logging.CRITICAL)
-    talk.disable_progress_bar()
-    try:
-        yield
-    finally:
-        talk.set_verbosity(level)
-        if bars:
-            talk.enable_progress_bar()
-
-
 def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[PreTrainedModel, dict[str, Any]]:
     import torch
     from transformers import PreTrainedConfig
@@ -275,3 +263,39 @@ def check_fits(config: PreTrainedConfig, settings: ModelSettings, vocab_size: in
 
 def _brief(error: BaseException) -> str:
     return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+
+
+def load_tokenizer(settings: ModelSettings) -> Tokenizer:
+    """Load the tokenizer that the settings ask for.
+
+    ``model.tokenizer`` when set; else the pretrained encoder's own; else the one gkiller ships.
+
+    Raises:
+        ModelNotFoundError: no such file.
+        ModelFormatError: it is not a tokenizer that BERT can use.
+        HubUnavailableError: the hub cannot be reached.
+    """
+    settings = settled(settings)
+    if settings.tokenizer is not None:
+        return read_tokenizer(Path(settings.tokenizer).expanduser(), settings.max_length)
+    if is_default(settings.encoder):
+        return read_tokenizer(default_model() / TOKENIZER, settings.max_length)
+    if settings.encoder == "fresh":
+        return read_tokenizer(tokenizer_path(), settings.max_length)
+    folder = Path(locate(settings)[0])
+    if is_local(settings.encoder) and (folder / "tokenizer.json").is_file():
+        return read_tokenizer(folder / "tokenizer.json", settings.max_length)
+    return _convert(settings)
+
+
+def _convert(settings: ModelSettings) -> Tokenizer:
+    """Let transformers find the encoder's tokenizer, which can be an older vocab.txt."""
+    own = getattr(load_own_tokenizer(settings), "backend_tokenizer", None)
+    # Where it finds no vocabulary, transformers makes a tokenizer that knows the special tokens alone.
+    if own is None or own.get_vocab_size() <= len(own.get_added_tokens_decoder()):
+        raise ModelFormatError(
+            "the encoder came without a tokenizer.json or vocab.txt",
+            where=settings.encoder,
+            remedy="set model.tokenizer to the tokenizer.json that belongs to it",
+        )
+    return parse_tokenizer(own.to_str(), settings.encoder, settings.max_length)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from gkiller import assets
 from gkiller.data.labels import CANONICAL_LABELS, canonical_name
 from gkiller.errors import LabelMismatchError, ModelFormatError, ModelNotFoundError
-from gkiller.files import sha256_file
 from gkiller.model.layout import DEFAULT, find_model, is_default, usable_positions
 from gkiller.model.pretrained import is_local, loading, resolve_commit
+from gkiller.storage.files import sha256_file
 
 _HUB_FILES: Final = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "spiece.model")
 _POSITIVE: Final = ("toxic", "toxicity", "hate", "abusive", "offensive", "positive", "label_1", "1")

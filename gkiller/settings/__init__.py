@@ -14,15 +14,21 @@ from gkiller.settings.definition import (
     SweepSettings,
     TrainSettings,
 )
-from gkiller.settings.document import settings_toml
-from gkiller.settings.files import preset_about
-from gkiller.settings.layers import Resolved, preset_names, resolve, settings_of, settings_values
+from gkiller.settings.layers import (
+    Resolved,
+    preset_about,
+    preset_names,
+    resolve,
+    settings_of,
+    settings_values,
+)
 from gkiller.settings.reference import (
     Reference,
     plain_text,
     section_titles,
     settings_by_key,
     settings_reference,
+    settings_toml,
 )
 from gkiller.settings.values import key_advice, nearest_keys
 

@@ -24,20 +24,18 @@ from gkiller.errors import (
     TerminatedRunError,
     counted,
 )
-from gkiller.report.environment import environment
-from gkiller.report.run import RunDirectory
-from gkiller.report.sweep import write_best, write_plot, write_trials
 from gkiller.settings import settings_of, settings_values
-from gkiller.sweep.pool import Channel, Inbox, Message, Start, Worker
-from gkiller.sweep.space import parse_space
-from gkiller.sweep.study import Study, open_study
-from gkiller.sweep.trials import SweepEvent, Trial, best_of, ended
-from gkiller.training.events import TrainingEvent
-from gkiller.training.stopping import StopRequest, stop_signals
+from gkiller.storage.environment import environment
+from gkiller.sweep.pool import Channel, Inbox, Message, Start, SweepEvent, Trial, Worker, best_of, ended
+from gkiller.sweep.report import write_best, write_plot, write_trials
+from gkiller.sweep.study import Study, open_study, parse_space
+from gkiller.training.phases import TrainingEvent
+from gkiller.training.run import RunDirectory
+from gkiller.training.runtime import StopRequest, stop_signals
 
 if TYPE_CHECKING:
-    from gkiller.data.clean import Progress as DataProgress
     from gkiller.settings import Settings
+    from gkiller.wording import Progress as DataProgress
 
 MANIFEST, STUDY, RUNS = "sweep.json", "study.db", "runs"
 FORMAT_VERSION = 1

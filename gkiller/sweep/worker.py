@@ -32,7 +32,7 @@ from gkiller.training.runtime import thread_count
 from gkiller.training.train import TrainResult, train
 
 if TYPE_CHECKING:
-    from gkiller.training.events import TrainingEvent
+    from gkiller.training.phases import TrainingEvent
 
 _STEP_SECONDS = 0.2
 """Least time between two steps that are told."""

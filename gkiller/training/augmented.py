@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gkiller.data.augment import augment
-from gkiller.data.batches import Tokens, tokenize
+from gkiller.tokens.batches import Tokens, tokenize
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,29 +7,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from gkiller.data.labelled import Labelled
+from gkiller.data.load import Labelled
 from gkiller.data.sources import public_source
 from gkiller.evaluation.agreement import Taught
-from gkiller.evaluation.evaluate import evaluate
+from gkiller.evaluation.evaluate import Measured, evaluate
 from gkiller.evaluation.metrics import macro_score
-from gkiller.evaluation.models import Measured
+from gkiller.evaluation.report import evaluation_text, write_evaluation
 from gkiller.evaluation.results import Evaluation
 from gkiller.evaluation.source import tuned_on
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
-from gkiller.files import json_text
-from gkiller.model.ablation import ablated_scores, top_weight_mean
-from gkiller.model.classifier import parameter_count
+from gkiller.model.dendrites.growth import check_fold, dendrite_counts, folded
 from gkiller.model.directory import LoadedModel, save_model
-from gkiller.model.growth import check_fold, dendrite_counts, folded
-from gkiller.model.scoring import score_texts
-from gkiller.model.wordpiece import parse_tokenizer
-from gkiller.report.card import CardFacts, model_card
-from gkiller.report.distillation import distillation_text
-from gkiller.report.evaluation import write_evaluation
-from gkiller.report.evaluation_text import evaluation_text
-from gkiller.report.training_plots import write_training_plots
-from gkiller.training.gain import kept_dendrites
-from gkiller.training.taught import taught
+from gkiller.model.network import parameter_count
+from gkiller.scoring.network import score_texts
+from gkiller.storage.files import json_text
+from gkiller.tokens.wordpiece import parse_tokenizer
+from gkiller.training.card import CardFacts, model_card
+from gkiller.training.distillation import distillation_text, taught
+from gkiller.training.gain import ablated_scores, kept_dendrites, top_weight_mean
+from gkiller.training.plots import write_training_plots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,11 +34,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gkiller.data.dataset import Dataset, Split
-    from gkiller.model.growth import Growth, State
-    from gkiller.report.run import RunDirectory
+    from gkiller.model.dendrites.growth import Growth, State
     from gkiller.settings.definition import EvaluationSettings, Settings
-    from gkiller.training.progress import Progress
-    from gkiller.training.store import CheckpointStore
+    from gkiller.training.checkpoint import CheckpointStore
+    from gkiller.training.phases import Position
+    from gkiller.training.run import RunDirectory
     from gkiller.training.teachers import Lesson, Teacher
 
 
@@ -76,7 +72,7 @@ def finish(
     tokenizer_json: str,
     growth: Growth,
     store: CheckpointStore,
-    progress: Progress,
+    progress: Position,
     manifest: dict[str, Any],
     *,
     teachers: tuple[tuple[Teacher, ...], Lesson] | None = None,
@@ -169,7 +165,7 @@ def dendrite_report(loaded: LoadedModel, split: Split, settings: EvaluationSetti
     return report
 
 
-def _close_manifest(manifest: dict[str, Any], progress: Progress, finished: Finished) -> None:
+def _close_manifest(manifest: dict[str, Any], progress: Position, finished: Finished) -> None:
     manifest["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
     manifest["training_seconds"] = round(progress.seconds, 3)
     manifest["epochs"] = progress.epoch

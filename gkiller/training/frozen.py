@@ -19,15 +19,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gkiller.data.batches import scoring_batches
 from gkiller.errors import DivergedError, SettingsError
-from gkiller.files import atomic_directory, remove_leftovers, require_space, writing
-from gkiller.sealed import SealBrokenError, seal, unseal
+from gkiller.storage.files import atomic_directory, remove_leftovers, require_space, writing
+from gkiller.storage.sealed import SealBrokenError, seal, unseal
+from gkiller.tokens.batches import scoring_batches
 from gkiller.training.runtime import mixed_precision, resolve_precision
 
 if TYPE_CHECKING:
-    from gkiller.data.batches import Tokens
-    from gkiller.model.classifier import ToxicityClassifier
+    from gkiller.model.network import ToxicityClassifier
+    from gkiller.tokens.batches import Tokens
 
 _SEAL: Final = "outputs.json"
 _FILE: Final = "outputs.f16"

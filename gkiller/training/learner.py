@@ -13,16 +13,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gkiller.data.batches import Tokens, scoring_batches
 from gkiller.errors import DivergedError, SettingsError, SingleClassError, did_you_mean
 from gkiller.evaluation.metrics import macro_score
-from gkiller.training.correlation import capture, correlation_loss
-from gkiller.training.losses import class_weights, logit_loss, loss_mass, similarity_loss, task_loss
+from gkiller.tokens.batches import Tokens, scoring_batches
+from gkiller.training.losses import (
+    capture,
+    class_weights,
+    correlation_loss,
+    logit_loss,
+    loss_mass,
+    similarity_loss,
+    task_loss,
+)
 from gkiller.training.ranks import Ranks
 from gkiller.training.runtime import mixed_precision
 
 if TYPE_CHECKING:
-    from gkiller.model.growth import Growth
+    from gkiller.model.dendrites.growth import Growth
     from gkiller.settings.definition import Settings
     from gkiller.training.augmented import Augmented
     from gkiller.training.frozen import LowerOutputs

@@ -1,22 +1,69 @@
-"""Device, threads and determinism: set for a training, and put back after it."""
+"""The random generators that a training draws from: their state as plain values."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import random
+import signal
+import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from gkiller.errors import SettingsError
 from gkiller.training.ranks import local_processes
-from gkiller.training.rng import seed_everything
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import TrainSettings
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (every device), numpy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of torch's, numpy's and Python's global generators, as JSON can hold it."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    version, internal, following = random.getstate()
+    state: dict[str, Any] = {
+        "torch": _text(torch.get_rng_state()),
+        "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)],
+        "python": [version, list(internal), following],
+    }
+    if device.type == "cuda":
+        state["cuda"] = _text(torch.cuda.get_rng_state(device))
+    return state
+
+
+def restore_rng(state: dict[str, Any], device: torch.device) -> None:
+    """Put back what `rng_state` returned.
+
+    Raises:
+        KeyError, TypeError, ValueError: the state is not one.
+    """
+    torch.set_rng_state(_tensor(state["torch"]))
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    version, internal, following = state["python"]
+    random.setstate((version, tuple(internal), following))
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(_tensor(state["cuda"]), device)
+
+
+def _text(tensor: torch.Tensor) -> str:
+    return base64.b64encode(tensor.numpy().tobytes()).decode("ascii")
+
+
+def _tensor(text: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -84,3 +131,59 @@ def runtime(settings: TrainSettings, device: torch.device) -> Iterator[None]:
         random.setstate(python_state)
         torch.use_deterministic_algorithms(deterministic)
         torch.set_num_threads(threads)
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
+    """The training stopped because it was asked to; its checkpoint is written.
+
+    Attributes:
+        number: the signal that asked.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"stopped by signal {number}")
+
+
+class StopRequest:
+    """Whether somebody asked the training to stop.
+
+    Attributes:
+        number: the signal that asked, 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._interrupted = False
+
+    def ask(self, number: int, frame: FrameType | None = None) -> None:
+        """Take a signal; a second interrupt stops at once.
+
+        Raises:
+            KeyboardInterrupt: this is the second interrupt.
+        """
+        if number == signal.SIGINT and self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = self._interrupted or number == signal.SIGINT
+        self.number = number
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Collect SIGINT and SIGTERM in a request while the block runs, instead of ending the process.
+
+    Outside the main thread, where Python allows no handlers, nobody ever asks.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.ask) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from gkiller.model.dendrites.perforated import unavailable_reason
 from gkiller.model.directory import load_model
-from gkiller.model.perforated import unavailable_reason
-from gkiller.model.scoring import score_texts
+from gkiller.scoring.network import score_texts
 from gkiller.settings import resolve
 from gkiller.training.train import train
 

@@ -1,9 +1,4 @@
-"""Teachers: trained classifiers, or files of their scores, that a student learns from.
-
-A classifier scores every comment once. What it says of a list of comments is kept in a sealed directory,
-under a fingerprint of the teacher and the comments, so that other runs, and this one when it goes on, read
-the same bytes. Until all are scored, parts of the list are kept so.
-"""
+"""Teachers that are files of scores: what another program has said of the comments, beforehand."""
 
 from __future__ import annotations
 
@@ -22,18 +17,10 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from gkiller.data.batches import scoring_batches, tokenize
 from gkiller.data.load import texts_digest
-from gkiller.errors import ScoreRangeError, SettingsError, counted
-from gkiller.evaluation.scorefiles import is_score_file
-from gkiller.files import (
-    atomic_directory,
-    make_directory,
-    remove_leftovers,
-    require_space,
-    sha256_file,
-    writing,
-)
+from gkiller.data.rows import folded_hash
+from gkiller.data.scorefiles import is_score_file, read_scores
+from gkiller.errors import EmptyDataError, RowError, ScoreRangeError, SettingsError, counted
 from gkiller.model.directory import load_model
 from gkiller.model.layout import (
     FORMAT_VERSION,
@@ -55,35 +42,141 @@ from gkiller.model.sequence import (
     read_tokenizer,
     weights_digest,
 )
-from gkiller.model.wordpiece import special_ids
-from gkiller.sealed import SealBrokenError, seal, unseal
+from gkiller.storage.files import (
+    atomic_directory,
+    make_directory,
+    remove_leftovers,
+    require_space,
+    sha256_file,
+    writing,
+)
+from gkiller.storage.sealed import SealBrokenError, seal, unseal
+from gkiller.tokens.batches import scoring_batches, tokenize
+from gkiller.tokens.wordpiece import special_ids
 from gkiller.training.runtime import mixed_precision, resolve_precision
-from gkiller.training.scored import logits_of, read_teacher
+from gkiller.wording import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
     from tokenizers import Tokenizer
 
-    from gkiller.evaluation.scorefiles import ScoreFile
+    from gkiller.data.scorefiles import ScoreFile
     from gkiller.settings.definition import DistillSettings
     from gkiller.training.ranks import Ranks
 
+
+EXTREME: Final = 1e-4
+
+"""Scores are taken no nearer to 0 and 1 than this: the logit of a rounded 0 would be without bounds."""
+
+
+def read_teacher(name: str, labels: Sequence[str]) -> ScoreFile:
+    """Read a file of scores to learn from.
+
+    Args:
+        name: JSON Lines, CSV, TSV or Parquet, as ``gkiller predict --with-text`` writes it.
+        labels: of the data; those that the file lacks are not learnt from it.
+
+    Raises:
+        DataError: it cannot be read, is empty, or a row is broken.
+        LabelMismatchError: it has none of the labels.
+        RowError: its rows have neither comments nor ids, so they cannot be found.
+        ScoreRangeError: a score is missing or is no number in 0..1.
+    """
+    found = read_scores(name, labels)
+    if not found.records.count:
+        raise EmptyDataError("the score file has no rows", where=name, remedy="score the comments again")
+    if not found.records.texts and not found.records.ids:
+        raise RowError(
+            "its rows have neither comments nor ids, so nothing tells whose scores they are",
+            where=name,
+            remedy="add the column text (gkiller predict --with-text writes it)",
+        )
+    return found
+
+
+def logits_of(file: ScoreFile, texts: Sequence[str], ids: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Return the logits of comments by a file's scores, (n, its labels); NaN where it has no such comment.
+
+    Comments are found by their texts, but for case and white space, or where the file has none by their ids;
+    of several rows of one comment the first counts.
+
+    Args:
+        file: of scores.
+        texts: n comments.
+        ids: n ids.
+    """
+    records = file.records
+    rows: dict[bytes | str, int] = {}
+    if records.texts:
+        keys: list[bytes | str] = [folded_hash(text) for text in texts]
+        for row, text in enumerate(records.texts):
+            rows.setdefault(folded_hash(text), row)
+    else:
+        keys = list(ids)
+        for row, identifier in enumerate(records.ids):
+            rows.setdefault(identifier, row)
+    places = np.array([rows.get(key, -1) for key in keys], dtype=np.intp)
+    scores: npt.NDArray[np.float64] = file.scores.clip(EXTREME, 1 - EXTREME)
+    logits = np.log(scores / (1 - scores)).astype(np.float32)[places]
+    logits[places < 0] = np.nan
+    return logits
+
+
+def coverage(name: str, logits: npt.NDArray[np.float32], where: str) -> str:
+    """Return how many of n training comments a file of scores has, for a reader.
+
+    Args:
+        name: of the teacher.
+        logits: (n, L), as of `logits_of`.
+        where: the file, for messages.
+
+    Raises:
+        RowError: it has none of them.
+    """
+    known = int((~np.isnan(logits)).any(1).sum())
+    if not known:
+        raise RowError(
+            "it has the scores of none of the training comments",
+            where=where,
+            remedy="score those: texts, or ids where there are none, have to be the data's",
+        )
+    return f"teacher {name}: has {known:,} of {counted(len(logits), 'training comment')}"
+
+
 Logits = npt.NDArray[np.float32]
+
 States = npt.NDArray[np.float16]
-Progress = Callable[[str, int, int | None], None]
+
+
 Network = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
 """Maps ids and mask to one logit per label, (rows, L), and token vectors, (rows, tokens, hidden)."""
+
 Scores = tuple[Logits, States | None]
+
 Opened = tuple[Network, "Tokenizer", int, int]
+
 """A network on its device, its own tokenizer, the padding id, and the hidden size."""
 
 _SEAL: Final = "scores.json"
+
 _LOGITS: Final = "logits.f32"
+
 _STATES: Final = "states.f16"
+
 _LOCK: Final = ".lock"
+
 _VERSION: Final = 1
+
 _PART: Final = 8192
+
 """Comments after which scores are kept: a scoring that is killed loses no more."""
+
 _LONGEST: Final = 512
+
 """Tokens of a comment read by a teacher that states no limit of its own."""
 
 
@@ -310,7 +403,7 @@ def _compute(
                 states[places] = mean.half().cpu()
             done += len(rows)
             all_done = scored.start + min(done * ranks.size, len(scored))
-            progress(f"scoring with {teacher.name}", all_done, len(texts))
+            progress(all_done, len(texts), f"scoring with {teacher.name}")
     logits = ranks.add(logits)
     states = None if states is None else ranks.add(states)
     whole = logits.isfinite().all(1)

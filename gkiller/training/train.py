@@ -11,47 +11,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkiller.data.augment import resolve_kinds
-from gkiller.data.batches import tokenize
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset, texts_digest
 from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
 from gkiller.evaluation.source import located
-from gkiller.model.growth import Growth, PlainGrowth, chosen_linears
+from gkiller.model.dendrites.growth import Growth, PlainGrowth, chosen_linears
+from gkiller.model.dendrites.perforated import PerforatedGrowth, require_available
 from gkiller.model.layout import settled
-from gkiller.model.perforated import PerforatedGrowth, require_available
-from gkiller.model.tokenizer import load_tokenizer
-from gkiller.model.wordpiece import special_ids
-from gkiller.report.run import RunDirectory
+from gkiller.model.pretrained import load_tokenizer
 from gkiller.settings import settings_by_key
+from gkiller.tokens.batches import tokenize
+from gkiller.tokens.wordpiece import special_ids
 from gkiller.training.augmented import Augmented
-from gkiller.training.events import TrainingEvent
+from gkiller.training.checkpoint import CheckpointStore
+from gkiller.training.distillation import transfer_texts, with_transfer
 from gkiller.training.finish import Finished, finish
 from gkiller.training.frozen import frozen_parameters, lower_outputs
 from gkiller.training.learner import Encoded, Learner
-from gkiller.training.opening import compare_runs, network_facts, new_manifest, new_network, open_run
-from gkiller.training.progress import Progress
-from gkiller.training.ranks import Ranks, joined, rank_device
-from gkiller.training.resume import (
+from gkiller.training.opening import (
     changed,
     check_lengths,
+    compare_runs,
+    network_facts,
+    new_manifest,
+    new_network,
+    open_run,
     resume_command,
     resumed_settings,
     run_settings,
 )
-from gkiller.training.runtime import resolve_device, runtime
-from gkiller.training.scored import coverage
-from gkiller.training.stopping import Stopped, StopRequest, stop_signals
-from gkiller.training.store import CheckpointStore
-from gkiller.training.teachers import Lesson, Teacher, find_teachers, lesson, taught_by
+from gkiller.training.phases import Position, TrainingEvent
+from gkiller.training.ranks import Ranks, joined, rank_device
+from gkiller.training.run import RunDirectory
+from gkiller.training.runtime import Stopped, StopRequest, resolve_device, runtime, stop_signals
+from gkiller.training.teachers import Lesson, Teacher, coverage, find_teachers, lesson, taught_by
 from gkiller.training.trainer import EventCallback, Trainer
-from gkiller.training.transfer import transfer_texts, with_transfer
+from gkiller.wording import silent
 
 if TYPE_CHECKING:
     import torch
     from tokenizers import Tokenizer
 
-    from gkiller.data.clean import Progress as DataProgress
     from gkiller.settings.definition import DataSettings, Settings
+    from gkiller.wording import Progress as DataProgress
 
 _CACHE = "cache"
 """The directory of a run for what is computed once; it goes when the run ends."""
@@ -72,7 +74,7 @@ class TrainResult:
     """
 
     run: RunDirectory
-    progress: Progress
+    progress: Position
     finished: Finished
     manifest: dict[str, Any]
     first: bool = True
@@ -271,7 +273,7 @@ class _Work:
                 cache,
                 self.device,
                 self.ranks,
-                on_data or (lambda stage, done, total: None),
+                on_data or silent,
             )
         for teacher, each in zip(self.teachers, found["train"].each, strict=True):
             if teacher.scores is not None:

@@ -14,27 +14,24 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from gkiller.data.batches import training_batches
 from gkiller.errors import DivergedError, ResumeError
+from gkiller.tokens.batches import training_batches
 from gkiller.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
-from gkiller.training.events import TrainingEvent
 from gkiller.training.frozen import frozen_parameters
 from gkiller.training.gain import Gain, gain_line, judge, kept_dendrites
 from gkiller.training.learner import Encoded, Learner, Rows, Validation, require_both_classes
+from gkiller.training.opening import check_network, check_place, lengthened
 from gkiller.training.optim import build_optimizer, rate, trained_parameters
-from gkiller.training.phases import ends_dendrite, first_phase, lengths, next_phase
-from gkiller.training.progress import Progress
+from gkiller.training.phases import Position, TrainingEvent, ends_dendrite, first_phase, lengths, next_phase
 from gkiller.training.ranks import Ranks, check_same
-from gkiller.training.resume import check_network, check_place, lengthened
-from gkiller.training.rng import restore_rng, rng_state, seed_everything
-from gkiller.training.stopping import Stopped, StopRequest
+from gkiller.training.runtime import Stopped, StopRequest, restore_rng, rng_state, seed_everything
 
 if TYPE_CHECKING:
-    from gkiller.evaluation.checks import FloatArray
-    from gkiller.model.growth import Growth
+    from gkiller.data.dataset import FloatArray
+    from gkiller.model.dendrites.growth import Growth
     from gkiller.settings.definition import Settings
+    from gkiller.training.checkpoint import CheckpointStore
     from gkiller.training.phases import Phase
-    from gkiller.training.store import CheckpointStore
 
 EventCallback = Callable[[TrainingEvent], None]
 MetricsCallback = Callable[[dict[str, Any]], None]
@@ -82,7 +79,7 @@ class Trainer:
         self.stop = stop or StopRequest()
         self.steps = math.ceil(len(learner.train.tokens) / settings.train.batch_size)
         self.lengths = lengths(settings, self.steps)
-        self.progress = Progress(first_phase(settings, self.lengths))
+        self.progress = Position(first_phase(settings, self.lengths))
         self._optimizer_state: dict[str, Tensor] = {}
         self._saved_at = time.monotonic()
 
@@ -98,7 +95,7 @@ class Trainer:
 
     # -- phases ---------------------------------------------------------------------------------
 
-    def run(self) -> Progress:
+    def run(self) -> Position:
         """Train from the start, or from where `resume` has put it; returns the finished progress.
 
         Raises:

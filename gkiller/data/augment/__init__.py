@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from gkiller.data.augment.apply import DEFAULT_INTENSITY, Variant, augment, variants
-from gkiller.data.augment.kinds import FAMILIES, KINDS, resolve_kinds
+from gkiller.data.augment.apply import (
+    DEFAULT_INTENSITY,
+    FAMILIES,
+    KINDS,
+    Variant,
+    augment,
+    resolve_kinds,
+    variants,
+)
 
 __all__ = [
     "DEFAULT_INTENSITY",

@@ -1,17 +1,76 @@
-"""Changed copies of comments: which are drawn, and of which kind."""
+"""The kinds of change by their names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 
-from gkiller.data.augment.kinds import KINDS, resolve_kinds
-from gkiller.data.rows import MAX_FIELD_CHARACTERS
+from gkiller.data.augment import operators as letters
+from gkiller.data.augment import operators as words
+from gkiller.data.augment.operators import Operator, identity
+from gkiller.data.readers import MAX_FIELD_CHARACTERS
+from gkiller.errors import SettingsError, did_you_mean
 from gkiller.settings import AugmentSettings
+
+KINDS: MappingProxyType[str, Operator] = MappingProxyType(
+    {
+        "swap": letters.swap,
+        "delete": letters.delete,
+        "insert": letters.insert,
+        "neighbour": letters.neighbour,
+        "repeat": letters.repeat,
+        "leet": letters.leet,
+        "homoglyph": letters.homoglyph,
+        "spacing": letters.spacing,
+        "zero_width": letters.zero_width,
+        "casing": words.casing,
+        "contraction": words.contraction,
+        "negation": words.negation,
+        "word_swap": words.word_swap,
+        "word_delete": words.word_delete,
+        "identity": identity,
+    }
+)
+
+"""Every operator by the name of its kind."""
+
+FAMILIES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "noise": ("swap", "delete", "insert", "neighbour", "repeat"),
+        "obfuscation": ("leet", "homoglyph", "spacing", "zero_width"),
+        "eda": ("word_swap", "word_delete"),
+        "style": ("casing", "contraction", "negation"),
+    }
+)
+
+"""Names for several kinds."""
+
+
+def resolve_kinds(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the kinds that are meant, each once, in the order of `KINDS`.
+
+    Args:
+        names: kinds and families; every kind when there is none.
+
+    Raises:
+        SettingsError: there is no such kind or family.
+    """
+    wanted: set[str] = set()
+    for name in names:
+        if name not in KINDS and name not in FAMILIES:
+            raise SettingsError(
+                f"there is no kind of augmentation {name!r}",
+                where="augment.kinds",
+                remedy=did_you_mean(name, [*FAMILIES, *KINDS]),
+            )
+        wanted |= set(FAMILIES.get(name, (name,)))
+    return tuple(kind for kind in KINDS if kind in wanted or not wanted)
+
 
 DEFAULT_INTENSITY: float = AugmentSettings().intensity
 

@@ -1,7 +1,4 @@
-"""Prepared directories with changed copies of their comments, in bounded memory.
-
-A first pass over all splits keeps 8 bytes per row to know duplicates by; a second one writes.
-"""
+"""A growing set of 64-bit digests, at 8 bytes each."""
 
 from __future__ import annotations
 
@@ -17,29 +14,56 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller import __version__
-from gkiller.data.assign import TRAIN
-from gkiller.data.augment.apply import Variant, is_drawn, variants
-from gkiller.data.augment.digests import Digests, DigestSet
-from gkiller.data.augment.kinds import resolve_kinds
-from gkiller.data.augment.paraphrase import PARAPHRASE, Paraphraser
-from gkiller.data.clean import Progress, exact_hash, folded_hash
+from gkiller.data.augment.apply import Variant, is_drawn, resolve_kinds, variants
+from gkiller.data.augment.seq2seq import PARAPHRASE, Paraphraser
 from gkiller.data.dataset import SPLIT_NAMES
 from gkiller.data.load import check_settings, read_manifest, split_file
-from gkiller.data.manifest import class_weights, label_counts
-from gkiller.data.prepare import prepare
-from gkiller.data.store import (
+from gkiller.data.manifest import (
     MANIFEST_NAME,
     RowWriter,
     check_output,
+    class_weights,
+    label_counts,
     read_row_groups,
     table_codes,
     write_manifest,
 )
+from gkiller.data.prepare import prepare
+from gkiller.data.rows import exact_hash, folded_hash
+from gkiller.data.splits import TRAIN
 from gkiller.errors import SettingsError, SourceNotFoundError, did_you_mean
-from gkiller.files import atomic_directory, refuse_source_within, sha256_file
 from gkiller.settings import AugmentSettings, DataSettings
+from gkiller.storage.files import atomic_directory, refuse_source_within, sha256_file
+from gkiller.wording import Progress
+
+Digests = npt.NDArray[np.uint64]
+
+
+class DigestSet:
+    """Sorted runs, each longer than the next; a run is merged into the one before once it is as long."""
+
+    def __init__(self) -> None:
+        self._runs: list[Digests] = []
+
+    def contains(self, digests: Digests) -> npt.NDArray[np.bool_]:
+        """Mark the digests, of shape (n,), that are in the set."""
+        found = np.zeros(len(digests), dtype=bool)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run, digests), len(run) - 1)
+            found |= run[at] == digests
+        return found
+
+    def add(self, digests: Digests) -> None:
+        """Put digests, of shape (n,), into the set."""
+        run = np.unique(digests)
+        while self._runs and len(self._runs[-1]) <= len(run):
+            run = np.union1d(self._runs.pop(), run)
+        if len(run):
+            self._runs.append(run)
+
 
 _SLICE_ROWS = 512  # rows whose copies are in memory together
+
 _TRAIN = SPLIT_NAMES[TRAIN]
 
 
@@ -70,7 +94,7 @@ def augment_source(
         settings: kinds, rate, intensity, copies, seed, and the seq2seq models if any.
         split: "train", "valid" or "test", for a suite to measure robustness on.
         overwrite: replace ``out`` when it is a prepared directory.
-        progress: called as ``progress(stage, done, total)``; stages are those of ``prepare``, then
+        progress: stages are those of ``prepare``, then
             ``comparing`` and ``augmenting``, in rows.
 
     Returns:
@@ -216,7 +240,7 @@ def _folded_digests(files: dict[str, Path], manifest: dict[str, Any], progress: 
             found.add(_folded(table.column("text").to_pylist()))
             done += table.num_rows
             if progress is not None:
-                progress("comparing", done, total)
+                progress(done, total, "comparing")
     return found
 
 
@@ -271,7 +295,7 @@ def _write(
             codes.append(table_codes(part, writer.labels))
             done += table.num_rows
             if progress is not None:
-                progress("augmenting", done, total)
+                progress(done, total, "augmenting")
     writer.close()
     return np.concatenate(codes)
 

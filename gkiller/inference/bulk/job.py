@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gkiller.errors import ResumeError
-from gkiller.inference.batches import CHUNK_ROWS, LongText
-from gkiller.inference.bulk.chunks import Chunk, OnError, chunked
-from gkiller.inference.bulk.formats import DIGITS, Answer, OutputFormat, Shape, Writer, answers
+from gkiller.inference.bulk.formats import (
+    DIGITS,
+    Answer,
+    Chunk,
+    OnError,
+    OutputFormat,
+    Shape,
+    Writer,
+    answers,
+    chunked,
+)
 from gkiller.inference.bulk.reading import Source
 from gkiller.inference.bulk.sinks import Mark, Sink
 from gkiller.inference.classifier import Classifier
-from gkiller.inference.work import Scored
-from gkiller.ort import onnxruntime
+from gkiller.inference.ort import onnxruntime
+from gkiller.inference.session import Scored
+from gkiller.tokens.batches import CHUNK_ROWS, LongText
+from gkiller.wording import Progress
 
-Progress = Callable[[int, int | None], None]
 """``progress(rows done, rows in all)``; the latter is None where it is not known."""
 
 EXAMPLES_KEPT = 5

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gkiller.data.labels import FLAG_LABELS
+from gkiller.inference.bulk.columns import text_of
 from gkiller.inference.bulk.formats import DIGITS, Answer, Shape, column_names
-from gkiller.inference.bulk.keeping import text_of
-from gkiller.inference.encoding import clean
-from gkiller.model.layout import FLAG_LABELS
+from gkiller.tokens.encoding import clean
 
 
 class Parquet:

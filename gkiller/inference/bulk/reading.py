@@ -10,18 +10,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
-from gkiller.data.comments import comment_fault, is_missing
-from gkiller.data.jsonl import JsonLinesReader
-from gkiller.data.names import ID_NAMES, TEXT_NAMES, need_header
-from gkiller.data.parquet import ParquetReader
-from gkiller.data.replay import Replayable
-from gkiller.data.rows import RawBatch, Reader, place
-from gkiller.data.sniff import json_layout, sniff
-from gkiller.data.spool import STDIN, is_pipe, keep_until_gone, open_pipe, spool
-from gkiller.data.textfile import TextReader, encoding_error
+from gkiller.data.labels import ID_NAMES, TEXT_NAMES, need_header
+from gkiller.data.readers import RawBatch, Reader, place
+from gkiller.data.readers.jsonl import JsonLinesReader
+from gkiller.data.readers.parquet import ParquetReader
+from gkiller.data.readers.pipes import STDIN, is_pipe, json_layout, keep_until_gone, open_pipe, sniff, spool
+from gkiller.data.readers.text import LinesReader, Replayable, TextReader, encoding_error
+from gkiller.data.rows import comment_fault, is_missing
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
-from gkiller.inference.bulk.keeping import Keep, Kept, kept_columns, refuse_keep
-from gkiller.inference.bulk.lines import LinesReader
+from gkiller.inference.bulk.columns import Keep, Kept, kept_columns, refuse_keep
 
 InputFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"]
 _SUFFIXES: dict[str, InputFormat] = {
@@ -147,7 +144,7 @@ def from_stream(
 
     Args:
         stream: bytes that can be read once, also packed with gzip.
-        form: its format; "auto" goes by the first line: see `gkiller.data.sniff.sniff`.
+        form: its format; "auto" goes by the first line: see `gkiller.data.readers.pipes.sniff`.
         name: how messages name it.
         owned: whether it is closed when the source is not used any more.
         text_column: column of the comment, guessed when not named.
@@ -212,7 +209,7 @@ def _reader(path: Path, name: str, form: str) -> Reader:
     if form == "parquet":
         _need_pyarrow(name)
         return ParquetReader(path, name)
-    from gkiller.data.delimited import DelimitedReader
+    from gkiller.data.readers.delimited import DelimitedReader
 
     return DelimitedReader(path, name, f".{form}")
 

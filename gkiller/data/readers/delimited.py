@@ -1,0 +1,604 @@
+"""What a delimited file is written with: its separator, a ``sep=`` line, spaces before quotes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import NamedTuple
+
+from gkiller.data.labels import (
+    ALIASES,
+    CANONICAL_LABELS,
+    CLASS_NAMES,
+    ID_NAMES,
+    LABEL_NAMES,
+    TEXT_NAMES,
+    refuse_repeated,
+)
+from gkiller.data.readers import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
+from gkiller.data.readers.text import TextReader, check_text, encoding_problem, text_lines
+from gkiller.errors import EmptyDataError, EncodingError, FormatError, RowError, counted
+
+_MARKS = {".csv": ",;\t|", ".tsv": "\t,;|"}
+
+_SEP_LINE = re.compile(r'\ufeff?"?sep *= *([^\s"\\]|\t|\\t)"?[,;\s]*', re.IGNORECASE)
+
+_AROUND = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # seen by nobody
+
+_QUOTED = re.compile(r'"[^"]*"')
+
+_LOOKED_AT = 20
+
+_PURPOSES = (
+    dict.fromkeys(TEXT_NAMES, "text")
+    | dict.fromkeys(ID_NAMES, "id")
+    | dict.fromkeys((*LABEL_NAMES, *CANONICAL_LABELS, *ALIASES), "label")
+)
+
+_USUAL = frozenset((*_PURPOSES, "weight"))
+
+
+class Dialect(NamedTuple):
+    """How a file is written.
+
+    Attributes:
+        separator: one character between fields.
+        announced: whether a line such as ``sep=;`` stands above the header, as Excel writes and reads it.
+        padded: whether spaces stand between a separator and an opening quote.
+
+    """
+
+    separator: str
+    announced: bool
+    padded: bool
+
+
+def clean_name(name: str) -> str:
+    """Return a column's name without white space and invisible characters around it."""
+    return name.strip().strip(_AROUND).strip()
+
+
+def purpose(name: str) -> str:
+    """Return what the usual names of comments, ids and labels are for; another name as it is."""
+    return _PURPOSES.get(name, name)
+
+
+def separator_line(line: str) -> str:
+    """Return the separator that a ``sep=`` line announces, or an empty string."""
+    match = _SEP_LINE.fullmatch(line.rstrip("\r\n"))
+    return match[1].replace("\\t", "\t") if match else ""
+
+
+def find_dialect(lines: Iterable[str], form: str) -> Dialect:
+    """Find out how a file is written; only a header that leaves a doubt makes it read more than the header.
+
+    Args:
+        lines: the file's physical lines.
+        form: ``.csv`` or ``.tsv``: which separator is expected.
+
+    """
+    rows = (line for line in lines if line.strip("\r\n"))
+    header = next(rows, "")
+    announced = separator_line(header)
+    if announced:
+        header = next(rows, "")
+    bare = _QUOTED.sub('""', header)
+    marks = [mark for mark in _MARKS[form] if mark in bare]
+    if announced and (announced in bare or not marks):
+        separator = announced
+    elif len(marks) > 1:
+        sample = [_QUOTED.sub('""', line) for line in islice(rows, _LOOKED_AT)]
+        separator = max(marks, key=lambda mark: _fit(bare, header, sample, mark))  # of equals the first
+    else:
+        separator = next(chain(marks, _MARKS[form]))
+    padded = re.search(rf'{re.escape(separator)} +"', header) is not None
+    return Dialect(separator, bool(announced), padded)
+
+
+def _fit(bare: str, header: str, sample: list[str], mark: str) -> tuple[int, float]:
+    """Return how well a separator fits: usual names in the header, and the share of rows of its width."""
+    names = {clean_name(name).strip('"').lower() for name in header.split(mark)}
+    width = bare.count(mark)
+    same = sum(line.count(mark) == width for line in sample)
+    return len(names & _USUAL), same / max(1, len(sample))
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?")
+
+_UNIT, _NUMERIC, _CODE, _WORD, _TEXT = range(5)
+
+_LEARNT_ROWS = 200
+
+_MOST_WORDS = 8
+
+_ROWS_PER_WORD = 3
+
+_LONGEST_CODE = 64
+
+_MANY = 5
+
+_LABELS = frozenset((*LABEL_NAMES, *CANONICAL_LABELS, *ALIASES))
+
+
+class Profile:
+    """What the fields of each column look like, learnt from a file's first records.
+
+    A column is told by its kind: numbers in 0..1 (and -1), numbers, codes such as ids (one word with a
+    digit), or a few words such as class names. Columns of text tell nothing. Before the first record is
+    known, the usual names of labels and ids stand for their kinds.
+
+    Args:
+        header: the column names.
+        separator: one character between fields.
+
+    """
+
+    def __init__(self, header: Sequence[str], separator: str) -> None:
+        self._separator = separator
+        self._header = list(header)
+        self._width = len(header)
+        self._rows = 0
+        self._named = [_kind_of_name(name) for name in header]
+        self._kinds = [_UNIT] * len(header)
+        self._words: list[set[str]] = [set() for _ in header]
+
+    def learn(self, fields: Sequence[str]) -> None:
+        """Take note of a record on one line; all but a file's first ones are passed over."""
+        if self._rows >= _LEARNT_ROWS or len(fields) != self._width:
+            return
+        if [clean_name(field) for field in fields] == self._header:
+            return
+        self._rows += 1
+        for column, field in enumerate(fields):
+            self._kinds[column] = max(self._kinds[column], _kind(field))
+            words = self._words[column]
+            if len(words) <= _MOST_WORDS and len(field) <= _LONGEST_CODE:
+                words.add(field.strip())
+
+    def looks_like_record(self, line: str) -> bool:
+        """Whether a physical line, taken alone, has the fields of this file's records."""
+        fields = line.rstrip("\r\n").split(self._separator)
+        if len(fields) != self._width or self._width < 2:
+            return False
+        verdicts = [self._fits(column, field) for column, field in enumerate(fields)]
+        return False not in verdicts and True in verdicts
+
+    def _fits(self, column: int, field: str) -> bool | None:
+        """Whether a field is of its column's kind; None where the column tells nothing."""
+        kind, words = self._kinds[column], self._words[column]
+        if not self._rows:
+            kind = self._named[column]
+            alike = _kind(field) <= kind or field.strip().lower() in CLASS_NAMES
+            return None if kind == _TEXT else alike and bool(field.strip())
+        if kind == _WORD:
+            known = len(words) <= _MOST_WORDS and self._rows >= _ROWS_PER_WORD * len(words)
+            return field.strip() in words if known else None
+        if kind == _TEXT or words == {""}:
+            return None
+        return field.strip() in words if not field.strip() else _kind(field) <= kind
+
+
+class Span:
+    """The physical lines of one record, and which of them look like records of their own.
+
+    Args:
+        profile: judges the lines.
+        first: the record's first line.
+
+    """
+
+    def __init__(self, profile: Profile, first: str) -> None:
+        self._profile = profile
+        self._first = self._last = profile.looks_like_record(first)
+        self._inner = self._inner_alike = 0
+        self._filled = False
+        self.lines = 1
+
+    def add(self, line: str) -> None:
+        """Take the next line of the record."""
+        if self.lines > 1 and self._filled:
+            self._inner += 1
+            self._inner_alike += self._last
+        self._filled = not line.isspace()
+        self._last = self._profile.looks_like_record(line)
+        self.lines += 1
+
+    def swallowed(self, *, faulty: bool) -> bool:
+        """Whether the record is most likely several: a stray quote opened it, and another one closed it.
+
+        A comment over several lines has no label at the end of its first line, so that line is no record;
+        or, where the label comes first, its last line is none.
+
+        Args:
+            faulty: whether the record is bad anyway, so that less evidence is enough.
+
+        """
+        if self.lines < 2:
+            return False
+        mostly = 2 * self._inner_alike >= self._inner
+        ends = self._first and self._last and mostly
+        many = self._inner_alike >= _MANY and 5 * self._inner_alike >= 4 * self._inner
+        return ends or many or (faulty and mostly and self._inner_alike > 0)
+
+
+def _kind_of_name(name: str) -> int:
+    if name.lower() in _LABELS:
+        return _UNIT
+    return _CODE if name.lower() in ID_NAMES else _TEXT
+
+
+def _kind(field: str) -> int:
+    """Return the narrowest kind of a field; an empty one, which may stand anywhere, is of the first."""
+    word = field.strip()
+    if not word:
+        return _UNIT
+    if len(word) > _LONGEST_CODE or len(word.split()) > 1:
+        return _TEXT
+    if _NUMBER.fullmatch(word):
+        number = float(word.replace(",", "."))
+        return _UNIT if 0 <= number <= 1 or number == -1 else _NUMERIC
+    return _CODE if any(map(str.isdigit, word)) else _WORD
+
+
+_EXPECTED = {".csv": ",", ".tsv": "\t"}
+
+
+class Record(NamedTuple):
+    """One record.
+
+    Attributes:
+        line: the line it starts on.
+        fields: its fields.
+        fault: what is wrong with it, or an empty string.
+        last: the line it ends on.
+        opened: the line on which the first quoted field that goes over several lines starts, or 0.
+
+    """
+
+    line: int
+    fields: list[str]
+    fault: str
+    last: int
+    opened: int = 0
+
+
+class UnclosedQuoteError(Exception):
+    """The file ends inside a quoted field that started on ``line``."""
+
+    def __init__(self, line: int) -> None:
+        self.line = line
+        super().__init__(line)
+
+
+def parse_records(
+    lines: Iterator[str], separator: str, *, padded: bool = False, profile: Profile | None = None
+) -> Iterator[Record]:
+    """Yield the records of a delimited file; blank lines are no records.
+
+    Args:
+        lines: physical lines with their ends.
+        separator: one character between fields.
+        padded: whether spaces before an opening quote are no part of a field.
+        profile: tells records that swallow others; their fault is ``swallowed``.
+
+    Raises:
+        UnclosedQuoteError: the file ends inside a quoted field.
+
+    """
+    return _Parser(lines, separator, padded, profile).records()
+
+
+class _Parser:
+    def __init__(self, lines: Iterator[str], separator: str, padded: bool, profile: Profile | None) -> None:
+        self.lines = lines
+        self.separator = separator
+        self.padded = padded
+        self.profile = profile
+        self.span: Span | None = None
+        self.number = 0
+        self.opened = 0
+        self.line = ""
+        self.fault = ""
+
+    def records(self) -> Iterator[Record]:
+        for line in self.lines:
+            self.number += 1
+            start = self.number
+            if '"' not in line:
+                body = line.rstrip("\r\n")
+                if body:
+                    fields = body.split(self.separator)
+                    long = len(body) > MAX_FIELD_CHARACTERS and max(map(len, fields)) > MAX_FIELD_CHARACTERS
+                    if self.profile is not None:
+                        self.profile.learn(fields)
+                    yield Record(start, fields, "oversized" if long else "", start)
+                continue
+            self.line = line
+            self.fault = ""
+            self.opened = 0
+            self.span = Span(self.profile, line) if self.profile is not None else None
+            fields = self._fields()
+            if self.span is not None and self.span.swallowed(faulty=bool(self.fault)):
+                self.fault = "swallowed"
+            elif self.profile is not None and start == self.number and not self.fault:
+                self.profile.learn(fields)
+            yield Record(start, fields, self.fault, self.number, self.opened)
+
+    def _fields(self) -> list[str]:
+        fields = []
+        position: int | None = 0
+        while position is not None:
+            opening = self._opening(position)
+            if self.line.startswith('"', opening):
+                value, position = self._quoted(opening + 1)
+            else:
+                value, position = self._plain(position)
+            if len(value) > MAX_FIELD_CHARACTERS:
+                self.fault = self.fault or "oversized"
+            fields.append(value)
+        return fields
+
+    def _opening(self, position: int) -> int:
+        """Return where a field's opening quote would stand."""
+        while self.padded and self.line.startswith(" ", position):
+            position += 1
+        return position
+
+    def _plain(self, position: int) -> tuple[str, int | None]:
+        """Return an unquoted field and where the next one starts (None at the record's end)."""
+        stop = self.line.find(self.separator, position)
+        if stop < 0:
+            return self.line[position:].rstrip("\r\n"), None
+        return self.line[position:stop], stop + 1
+
+    def _quoted(self, position: int) -> tuple[str, int | None]:
+        """Return a quoted field, whose content starts at ``position``, and where the next one starts."""
+        start = self.number
+        pieces: list[str] = []
+        size = 0
+        while True:
+            stop = self.line.find('"', position)
+            end = len(self.line) if stop < 0 else stop
+            size += end - position
+            if size <= MAX_FIELD_CHARACTERS:
+                pieces.append(self.line[position:end])
+            else:
+                self.fault = "oversized"
+            if stop < 0:
+                following = next(self.lines, None)
+                if following is None:
+                    raise UnclosedQuoteError(start)
+                self.line = following
+                self.number += 1
+                self.opened = self.opened or start
+                if self.span is not None:
+                    self.span.add(following)
+                position = 0
+            elif self.line.startswith('"', stop + 1):
+                pieces.append('"')
+                position = stop + 2
+            else:
+                rest, following_field = self._plain(stop + 1)
+                if rest.strip(" ") if self.padded else rest:
+                    self.fault = self.fault or "quoting"
+                return "".join(pieces), following_field
+
+
+class DelimitedReader(TextReader):
+    """Reads one CSV or TSV file.
+
+    Args:
+        path: the file, plain or ``.gz``.
+        name: how messages name it.
+        form: ``.csv`` or ``.tsv``; says which separator is expected.
+
+    """
+
+    def __init__(self, path: Path, name: str, form: str) -> None:
+        super().__init__(path, name)
+        self._form = form
+        self._dialect = Dialect("", announced=False, padded=False)
+        self._header: list[str] = []
+
+    def columns(self) -> list[str]:
+        """Return the header's names, without the white space around them.
+
+        Raises:
+            DataError: the file cannot be read, is empty, or its header is broken.
+
+        """
+        if self._header:
+            return self._header
+        check_text(self.path, self.name)
+        self._dialect = find_dialect(text_lines(self.path, self.name, ""), self._form)
+        if self._dialect.separator != _EXPECTED[self._form]:
+            self.notes.append(f"{self.name}: fields are separated by {self._dialect.separator!r}")
+        record = next(self._records(None), None)
+        if record is None:
+            raise EmptyDataError(
+                "the file is empty", where=self.name, remedy="give a file with a header and rows"
+            )
+        names = [clean_name(name) for name in record.fields]
+        self._check_header(record, names)
+        if names != record.fields:
+            self.notes.append(f"{self.name}: spaces around column names are left out")
+        self._header = names
+        return self._header
+
+    def _check_header(self, record: Record, names: Sequence[str]) -> None:
+        where = f"{self.name}, header (line {record.line})"
+        for name in names:
+            problem = encoding_problem(name)
+            if problem:
+                raise EncodingError(problem, where=where, remedy="convert the file to UTF-8")
+        if names[0].startswith(("{", "[{")):
+            raise FormatError(
+                "this is JSON, not CSV or TSV", where=self.name, remedy="name it .jsonl or .json"
+            )
+        if record.fault:
+            raise RowError("a column name is too long or badly quoted", where=where, remedy="mend the header")
+        refuse_repeated(names, "the header", where)
+
+    def _lines(self) -> Iterator[str]:
+        """Yield the physical lines; one that announces the separator comes as a blank one."""
+        announced = self._dialect.announced
+        for line in self.lines(""):
+            if announced and line.strip("\r\n"):
+                announced = False
+                yield "\n"
+            else:
+                yield line
+
+    def _records(self, profile: Profile | None) -> Iterator[Record]:
+        separator, _, padded = self._dialect
+        try:
+            yield from parse_records(self._lines(), separator, padded=padded, profile=profile)
+        except UnclosedQuoteError as error:
+            raise RowError(
+                "the file ends inside a quoted field that starts on this line",
+                where=f"{self.name}, line {error.line:,}",
+                remedy='close the quote there; a quote inside a quoted field is written twice, as ""',
+            ) from error
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
+        """Yield the wanted columns of all rows, in order.
+
+        Rows of empty fields and repeated headers are no rows; ``notes`` tells of them after the last batch.
+
+        Raises:
+            DataError: the file cannot be read, a quote is never closed, or another header follows.
+
+        """
+        slots = {name: slot for slot, name in enumerate(self.columns())}
+        yield from in_batches(wanted, self._parsed([slots[name] for name in wanted]), self.watched())
+
+    def _parsed(self, slots: Sequence[int]) -> Iterator[RawRow]:
+        records = self._records(Profile(self._header, self._dialect.separator))
+        next(records)
+        extras = _Extras(self.name, self._header)
+        row = 0
+        for record in records:
+            if extras.take(record):
+                continue
+            row += 1
+            fault = self._fault(record, row)
+            if fault is None:
+                values = [record.fields[slot] for slot in slots]
+                yield RawRow(row, record.line, values, sum(map(len, values)))
+            else:
+                yield RawRow(row, record.line, [None] * len(slots), 0, fault)
+        self.notes += [note for note in extras.notes() if note not in self.notes]
+
+    def _fault(self, record: Record, row: int) -> BadRowError | None:
+        where = place(self.name, row, record.line)
+        if record.fault == "oversized":
+            return BadRowError(
+                "oversized",
+                RowError(
+                    f"a field has over {MAX_FIELD_CHARACTERS:,} characters",
+                    where=where,
+                    remedy="shorten it, look for a missing quote, or skip such rows with --on-error skip",
+                ),
+            )
+        if record.fault == "swallowed":
+            what = (
+                f"the quoted field that starts on line {record.opened:,} goes on to line {record.last:,} and "
+                "holds what look like rows"
+            )
+            remedy = (
+                f"take out the quote on line {record.opened:,}, or close it there; with --on-error skip the "
+                f"{record.last - record.line + 1:,} lines are left out"
+            )
+            return BadRowError("swallowed", RowError(what, where=where, remedy=remedy))
+        if record.fault == "quoting":
+            return BadRowError(
+                "quoting",
+                RowError(
+                    "text follows the closing quote of a field" + _over_lines(record),
+                    where=where,
+                    remedy='write a quote inside a quoted field twice, as "", or use --on-error skip',
+                ),
+            )
+        if len(record.fields) != len(self._header):
+            return BadRowError(
+                "ragged",
+                RowError(
+                    f"the row has {len(record.fields):,} fields, the header {len(self._header):,}"
+                    + _over_lines(record),
+                    where=where,
+                    remedy="quote fields that hold the separator, or skip such rows with --on-error skip",
+                ),
+            )
+        return None
+
+
+def _over_lines(record: Record) -> str:
+    """Return how far a bad record goes, so that no line is lost without a word."""
+    return f"; the row goes from line {record.line:,} to line {record.last:,}" if record.opened else ""
+
+
+class _Extras:
+    """Records that are no rows: repeated headers, and the rows of commas that Excel writes."""
+
+    def __init__(self, name: str, header: Sequence[str]) -> None:
+        self.name = name
+        self.header = header
+        self.folded = [field.casefold() for field in header]
+        self.purposes = [purpose(name) for name in self.folded]
+        self.first = frozenset((*self.folded, *self.purposes))
+        self.longest = max(map(len, header)) + 20
+        self.found: dict[str, tuple[int, int]] = {}
+
+    def take(self, record: Record) -> bool:
+        """Whether a record is none of the rows; it is counted.
+
+        Raises:
+            FormatError: the header of another file follows.
+
+        """
+        fields = record.fields
+        if len(fields) > 1 and not any(field.strip() for field in fields):
+            return self._count("empty row", record.line)
+        if len(fields[0]) > self.longest:
+            return False
+        first = clean_name(fields[0])
+        if len(self.header) == 1:
+            repeated = len(fields) == 1 and first == self.header[0]
+            return repeated and self._count("repeated header", record.line)
+        if len(fields) == 2 and not fields[1].strip() and separator_line(fields[0] + ";"):
+            return self._count("repeated header", record.line)
+        if purpose(first.strip('"').casefold()) not in self.first or len(fields) != len(self.header):
+            return False
+        folded = [clean_name(field).strip('"').casefold() for field in fields]
+        if self._same_names(folded):
+            return self._count("repeated header", record.line)
+        if sorted(folded) == sorted(self.folded):
+            raise FormatError(
+                "a header with the columns in another order stands among the rows",
+                where=f"{self.name}, line {record.line:,}",
+                remedy="files were joined here: split them there, and name each",
+            )
+        return False
+
+    def _same_names(self, names: Sequence[str]) -> bool:
+        """Whether names are those of the header, or other usual ones for the same purposes.
+
+        A class name such as "toxic" is a name only in the column of that name: else it is a label.
+        """
+        odd = any(new in CLASS_NAMES and new != old for new, old in zip(names, self.folded, strict=True))
+        return not odd and [purpose(name) for name in names] == self.purposes
+
+    def _count(self, what: str, line: int) -> bool:
+        """Count a record, and keep the line of the first of its kind."""
+        count, first = self.found.get(what, (0, line))
+        self.found[what] = (count + 1, first)
+        return True
+
+    def notes(self) -> list[str]:
+        """Return what was left out."""
+        return [
+            f"{self.name}: {counted(count, what)} left out ({'on' if count == 1 else 'from'} line {line:,})"
+            for what, (count, line) in self.found.items()
+        ]

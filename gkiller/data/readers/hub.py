@@ -1,0 +1,244 @@
+"""Data sets of the Hugging Face hub, read as a stream through ``datasets``.
+
+The hub is asked once, with a time limit, before ``datasets`` starts: that library would otherwise retry
+for minutes. With ``HF_HUB_OFFLINE`` set nothing is asked, and the local cache is read instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from gkiller.data.catalogue import SPLIT_ALIASES, KnownSource, Part
+from gkiller.data.labels import CLASS_NAMES
+from gkiller.data.readers import BATCH_ROWS, RawBatch
+from gkiller.data.readers.parquet import arrow_batches
+from gkiller.errors import DataError, FormatError, HubUnavailableError, SourceNotFoundError
+from gkiller.private import silence_hub
+
+TIMEOUT_SECONDS = 10.0
+
+_OTHER_WAYS = (
+    "download the data set elsewhere and name its files, set HF_ENDPOINT to a mirror, "
+    "or set HF_HUB_OFFLINE=1 to use the local cache"
+)
+
+
+class HubReader:
+    """Reads one split of a hub data set.
+
+    Args:
+        dataset: a ``datasets.IterableDataset`` or ``datasets.Dataset``.
+        name: how messages name it.
+
+    Attributes:
+        named: whether a class column's numbers are read as the names behind them, whatever those are.
+
+    """
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self.name = name
+        self.named = False
+        self.notes: list[str] = []
+        self._dataset = dataset
+        self._columns: list[str] = []
+        info = getattr(dataset, "info", None)
+        splits = getattr(info, "splits", None) or {}
+        known = splits.get(str(getattr(dataset, "split", ""))) if hasattr(splits, "get") else None
+        self.total: int | None = getattr(known, "num_examples", None) or None
+
+    def columns(self) -> list[str]:
+        """Return the column names; reads one row when the data set does not tell them.
+
+        Raises:
+            DataError: the hub fails, or the split is empty.
+
+        """
+        if not self._columns:
+            with hub_faults(self.name):
+                names = self._dataset.column_names
+                if not names:
+                    names = [name for row in self._dataset.take(1) for name in row]
+            self._columns = list(names)
+        return self._columns
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
+        """Yield the wanted columns of all rows, in order.
+
+        Raises:
+            DataError: the hub fails on the way.
+
+        """
+        classes = {name: self._class_values(name) for name in wanted}
+        row = 1
+        with hub_faults(self.name):
+            for table in self._dataset.with_format("arrow").iter(batch_size=BATCH_ROWS // 4):
+                for batch in arrow_batches(table, wanted, row):
+                    for name, values in classes.items():
+                        if values:
+                            batch.columns[name] = [values.get(value, value) for value in batch.columns[name]]
+                    yield batch
+                row += table.num_rows
+
+    def _class_values(self, column: str) -> dict[Any, str]:
+        """Return the names behind a class column's numbers when it is known which class is toxic."""
+        feature = (self._dataset.features or {}).get(column)
+        names = list(getattr(feature, "names", None) or [])
+        if names and (self.named or all(name.strip().lower() in CLASS_NAMES for name in names)):
+            return dict(enumerate(names))
+        if names:
+            self.notes.append(f"{self.name}: classes of {column!r} are {', '.join(names)}, read as numbers")
+        return {}
+
+
+def hub_parts(
+    repository: str, config: str | None, revision: str | None, known: KnownSource | None, notes: list[str]
+) -> list[Part]:
+    """Return the splits of a hub data set; none of its rows is read yet.
+
+    Args:
+        repository: ``org/name``.
+        config: which of its configurations, if it has several.
+        revision: branch, tag or commit.
+        known: the catalogue's entry, if there is one.
+        notes: receives what was decided and should be told.
+
+    Raises:
+        HubUnavailableError: the hub cannot be reached or refuses, or files must be fetched by hand.
+        SourceNotFoundError: the configuration or a train split is not there.
+
+    """
+    name = repository + (f":{config}" if config else "")
+    if known is not None and known.access == "manual":
+        raise HubUnavailableError(
+            "the hub does not hold this data set's files; they must be fetched by hand",
+            where=name,
+            remedy=known.remedy,
+        )
+    commit = resolve_commit(repository, revision)
+    with hub_faults(name):
+        splits = load_splits(repository, config, commit or revision)
+    info = {"kind": "hub", "repository": repository, "config": config, "revision": commit or revision}
+    parts, left = [], []
+    for split, dataset in splits.items():
+        target = SPLIT_ALIASES.get(split.lower(), "train" if len(splits) == 1 else "")
+        if not target:
+            left.append(split)
+            continue
+        reader = HubReader(dataset, f"{name} ({split})")
+        stem = f"{repository.split('/')[-1]}-{split}"
+        parts.append(Part(split=target, reader=reader, stem=stem, known=known, info={**info, "split": split}))
+    if not any(part.split == "train" for part in parts):
+        raise SourceNotFoundError(
+            f"the data set has no train split; it has: {', '.join(splits) or 'none'}",
+            where=name,
+            remedy="save the split you want to a file, and name that",
+        )
+    if left:
+        notes.append(f"{name}: splits not read: {', '.join(left)}")
+    return parts
+
+
+def resolve_commit(repository: str, revision: str | None) -> str | None:
+    """Ask the hub, once and with a time limit, which commit is meant; None when offline by choice.
+
+    Raises:
+        HubUnavailableError: the hub cannot be reached, or refuses.
+
+    """
+    from huggingface_hub import HfApi, constants
+
+    silence_hub()
+    if constants.HF_HUB_OFFLINE:
+        return None
+    with hub_faults(repository):
+        found = HfApi().dataset_info(repository, revision=revision, timeout=TIMEOUT_SECONDS)
+    commit: str | None = found.sha
+    return commit
+
+
+def load_splits(repository: str, config: str | None, revision: str | None) -> dict[str, Any]:
+    """Open a data set's splits: as streams, or from the local cache when offline by choice."""
+    import datasets
+    from huggingface_hub import constants
+
+    silence_hub()
+    offline = bool(constants.HF_HUB_OFFLINE)
+    loaded = datasets.load_dataset(repository, config, revision=revision, streaming=not offline)
+    return dict(loaded)
+
+
+@contextmanager
+def hub_faults(name: str) -> Iterator[None]:
+    """Turn what ``datasets`` and ``huggingface_hub`` raise into errors with a remedy.
+
+    Raises:
+        HubUnavailableError: no connection, no such data set, or no permission.
+        FormatError: the data set is there but cannot be read.
+
+    """
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub import constants, errors
+
+    host = constants.ENDPOINT
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        what, remedy = (
+            "the data set is gated",
+            f"accept its terms at {host}/datasets/{name}, then: hf auth login",
+        )
+        raise HubUnavailableError(what, where=name, remedy=remedy) from error
+    except errors.RevisionNotFoundError as error:
+        what = "the data set has no such revision"
+        raise HubUnavailableError(what, where=name, remedy="check --revision") from error
+    except errors.RepositoryNotFoundError as error:
+        what = f"{host} knows no such data set, or it is private"
+        raise HubUnavailableError(
+            what, where=name, remedy="check its name; for a private one: hf auth login"
+        ) from error
+    except errors.HFValidationError as error:
+        raise SourceNotFoundError(
+            f"not a data set's name: {_brief(error)}", where=name, remedy="org/name"
+        ) from error
+    except (*_transport_errors(), DatasetsError, ValueError, RuntimeError) as error:
+        raise _translate(error, name, host) from error
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Return what a failed connection raises; huggingface_hub has changed its HTTP library before."""
+    found: list[type[Exception]] = [OSError]
+    for library in ("httpx", "httpx2"):
+        module = sys.modules.get(library)
+        if module is not None:
+            found.append(module.HTTPError)
+    return tuple(found)
+
+
+def _translate(error: Exception, name: str, host: str) -> DataError:
+    from huggingface_hub import constants, errors
+
+    if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
+        what = f"which configuration of the data set is meant? {_brief(error)}"
+        return SourceNotFoundError(what, where=name, remedy="name it after a colon, as org/name:config")
+    if "script" in str(error) and isinstance(error, RuntimeError):
+        what = "the data set is a loading script, which is not run"
+        remedy = "try --revision refs/convert/parquet, or download its files and name them"
+        return FormatError(what, where=name, remedy=remedy)
+    if constants.HF_HUB_OFFLINE:
+        what = f"HF_HUB_OFFLINE is set, and the local cache does not hold the data set: {_brief(error)}"
+        return HubUnavailableError(what, where=name, remedy="unset it, or name local files")
+    if isinstance(error, errors.HfHubHTTPError):
+        what = f"{host} refused: {_brief(error)}"
+        return HubUnavailableError(what, where=name, remedy=_OTHER_WAYS)
+    if isinstance(error, _transport_errors()):
+        what = f"{host} cannot be reached: {_brief(error)}"
+        return HubUnavailableError(what, where=name, remedy=_OTHER_WAYS)
+    return FormatError(f"the data set cannot be read: {_brief(error)}", where=name, remedy=_OTHER_WAYS)
+
+
+def _brief(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:300].rstrip(".") or type(error).__name__

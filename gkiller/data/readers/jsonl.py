@@ -1,0 +1,421 @@
+"""JSON values one after the other: an array's elements, or objects that span lines, in bounded memory."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gkiller.data.labels import TEXT_NAMES
+from gkiller.data.readers import (
+    MAX_FIELD_CHARACTERS,
+    MAX_LINE_CHARACTERS,
+    BadRowError,
+    RawBatch,
+    RawRow,
+    in_batches,
+    place,
+)
+from gkiller.data.readers.pipes import Layout, json_layout
+from gkiller.data.readers.text import TextReader, byte_pieces, check_text, encoding_error, replayable
+from gkiller.errors import DataError, EmptyDataError, FormatError, RowError
+
+_SPACE = " \t\r\n"
+
+_CUT = 16
+
+"""Characters before the end of what was read in which an error may be due to the rest missing."""
+
+
+class JsonValue(NamedTuple):
+    """A value: its number from 1, the line it starts on, its source text, and a key that stands twice."""
+
+    row: int
+    line: int
+    value: Any
+    source: str
+    repeated: str | None
+
+
+class JsonValues:
+    """The elements of one JSON array, or JSON values with white space between them.
+
+    Args:
+        path: the file.
+        name: how messages name it.
+        array: whether it is one array.
+    """
+
+    def __init__(self, path: Path, name: str, *, array: bool) -> None:
+        self._path = path
+        self._name = name
+        self._array = array
+        self._pieces = byte_pieces(path, name)
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self._buffer = ""
+        self._tried = 0
+        self._line = 1
+        self._row = 0
+        self._state = "[" if array else "value"
+        self._ended = False
+        self._found: deque[JsonValue] = deque()
+        self._error: DataError | None = None
+        self._repeated: str | None = None
+        self._parse = json.JSONDecoder(object_pairs_hook=self._object).raw_decode
+
+    def __iter__(self) -> Iterator[JsonValue]:
+        """Yield the values.
+
+        Raises:
+            DataError: the file cannot be read, or is broken from some value on.
+        """
+        while True:
+            while self._found:
+                yield self._found.popleft()
+            if self._error is not None:
+                raise self._error
+            if self._state == "end":
+                return
+            self._advance()
+
+    def waiting(self) -> bool:
+        """Whether the next value has not come yet, and reading it would block; never so for a file."""
+        if replayable(self._path) is None:
+            return False
+        while not self._found and self._error is None and self._state != "end":
+            if not self._ended and self._idle():
+                return True
+            self._advance()
+        return False
+
+    def _advance(self) -> None:
+        """Find the values in what was read, and read on."""
+        try:
+            position = 0
+            while (following := self._step(position)) is not None:
+                position = following
+            self._line += self._buffer.count("\n", 0, position)
+            self._buffer = self._buffer[position:]
+            if self._state != "end" and not self._found:
+                self._read()
+        except DataError as error:
+            self._error = error
+
+    def _read(self) -> None:
+        if self._ended:
+            raise self._broken(
+                "the file ends within the array" if self._array else "the file ends within a value"
+            )
+        if len(self._buffer) >= MAX_LINE_CHARACTERS:
+            raise self._broken(f"a value has over {MAX_LINE_CHARACTERS:,} characters")
+        piece = next(self._pieces, b"")
+        self._ended = not piece
+        self._buffer += self._decode(piece, self._ended)
+
+    def _step(self, position: int) -> int | None:
+        """Take a value or a mark from the buffer; return where it ends, or None when more has to be read."""
+        text = self._buffer
+        while position < len(text) and text[position] in _SPACE:
+            position += 1
+        if position == len(text):
+            if (
+                self._ended
+                and self._state in ("value", "closed")
+                and not (self._array and self._state == "value")
+            ):
+                self._state = "end"
+            return None
+        mark = text[position]
+        if self._state == "closed":
+            raise self._broken("text follows the end of the array", position)
+        if self._state == "[":
+            self._state = "first"
+            return position + 1
+        if mark == "]" and self._array and self._state in ("first", "comma"):
+            self._state = "closed"
+            return position + 1
+        if self._state == "comma":
+            if mark != ",":
+                raise self._broken(f"{mark!r} stands where a comma should", position)
+            self._state = "value"
+            return position + 1
+        if mark in ",]}":
+            raise self._broken(f"{mark!r} stands where a value should", position)
+        return self._value(position)
+
+    def _value(self, position: int) -> int | None:
+        text = self._buffer
+        if self._tried and not self._ended and len(text) - position < 2 * self._tried and not self._idle():
+            return None  # trying again for every piece would make a long value's time quadratic
+        self._repeated = None
+        try:
+            value, end = self._parse(text, position)
+        except json.JSONDecodeError as error:
+            cut = error.pos >= len(text) - _CUT or error.msg.startswith("Unterminated string")
+            if not cut or self._ended:
+                raise self._broken(f"not valid JSON: {error.msg}", error.pos) from error
+            self._tried = len(text) - position
+            return None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
+            raise self._broken("not usable JSON", position) from error
+        self._tried = 0
+        self._row += 1
+        line = self._line + text.count("\n", 0, position)
+        self._found.append(JsonValue(self._row, line, value, text[position:end], self._repeated))
+        self._state = "comma" if self._array else "value"
+        return end
+
+    def _idle(self) -> bool:
+        pipe = replayable(self._path)
+        return pipe is not None and pipe.blocked()
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs) and self._repeated is None:
+            seen: set[str] = set()
+            self._repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        return value
+
+    def _broken(self, what: str, position: int = 0) -> DataError:
+        line = self._line + self._buffer.count("\n", 0, position)
+        remedy = "mend the file there; rows after it cannot be told apart, so they cannot be skipped"
+        return FormatError(what, where=place(self._name, self._row + 1, line), remedy=remedy)
+
+
+_PEEK_ROWS = 1000
+
+_DEEPEST = 16
+
+WHOLE = "\0whole"
+
+"""As a wanted column: the whole object of a row."""
+
+
+class JsonLinesReader(TextReader):
+    """Reads one file of JSON objects: one per line, an array of them, or spread over lines.
+
+    A key that a row lacks counts as null. ``a.b`` names the key ``b`` of the object ``a``, unless a key with
+    a dot has that name. In an array, strings count as objects with the key "text".
+
+    Attributes:
+        whole: the keys of the objects that were looked at for :meth:`columns`, not those within objects.
+    """
+
+    whole: Sequence[str] = ()
+    _columns: Sequence[str] = ()
+    _layout: Layout | None = None
+    _values: JsonValues | None = None
+
+    def columns(self) -> list[str]:
+        """Return the keys of the first thousand objects, in order of appearance; of a pipe's first object.
+
+        Keys of objects within objects are given by their paths.
+
+        Raises:
+            DataError: the file cannot be read, is empty, or holds no object there.
+
+        """
+        if not self._columns:
+            check_text(self.path, self.name)
+            self._columns = self._keys(_PEEK_ROWS, until=None if self.watched() is None else _at_once)
+        return list(self._columns)
+
+    def more_columns(self) -> list[str]:
+        """Return the keys of the first thousand objects, of a pipe, too."""
+        self._columns = self._keys(_PEEK_ROWS)
+        return list(self._columns)
+
+    def look_further(self) -> None:
+        """Know the keys of the first thousand objects; of a pipe of those that come without a pause."""
+        self._columns = self._keys(_PEEK_ROWS, until=self.waiting)
+
+    def all_columns(self) -> list[str]:
+        """Return the keys of every object: a whole pass over the file."""
+        self._columns = self._keys(None)
+        return list(self._columns)
+
+    def waiting(self) -> bool:
+        """Whether the next row has not come yet, and reading it would block; never so for a file."""
+        return self._values.waiting() if self._values is not None else super().waiting()
+
+    def _keys(self, limit: int | None, *, until: Callable[[], bool] | None = None) -> list[str]:
+        keys: dict[str, None] = {}
+        whole: dict[str, None] = {}
+        fault: BadRowError | None = None
+        count, value = 0, None
+        for _, _, value, _ in islice(self._objects(), limit):
+            count += 1
+            if isinstance(value, BadRowError):
+                fault = fault or value
+                continue
+            keys.update(dict.fromkeys(_paths(value)))
+            whole.update(dict.fromkeys(value))
+            if keys and until is not None and until():
+                break
+        self.whole = list(whole)
+        if not count:
+            raise EmptyDataError("the file is empty", where=self.name, remedy="give a file with JSON objects")
+        if count == 1 and until is None and isinstance(value, dict):
+            self._refuse_wrapped(value)
+        if not keys:
+            raise (
+                fault.error
+                if fault is not None
+                else RowError(
+                    "the objects have no keys", where=self.name, remedy="give each object a text and a label"
+                )
+            )
+        return list(keys)
+
+    def _refuse_wrapped(self, value: dict[str, Any]) -> None:
+        """Refuse a single object that holds the rows in a list."""
+        if any(key.lower() in TEXT_NAMES and isinstance(item, str) for key, item in value.items()):
+            return
+        for key, item in value.items():
+            if isinstance(item, list) and item and isinstance(item[0], dict):
+                raise FormatError(
+                    f"the file is one JSON object, which holds a list of objects in {key!r}",
+                    where=self.name,
+                    remedy=f"take the list out of it: jq -c '.[{json.dumps(key)}][]' FILE > NEW.jsonl",
+                )
+
+    def _objects(self) -> Iterator[tuple[int, int, dict[str, Any] | BadRowError, int]]:
+        """Yield row number, line number, object or fault, and size."""
+        if self._layout is None:
+            self._layout = json_layout(self.path, self.name)
+        if self._layout == "lines":
+            for row, number, line in self._rows():
+                try:
+                    yield row, number, self._parse(line, row, number), len(line)
+                except BadRowError as bad:
+                    yield row, number, bad, len(line)
+            return
+        array = self._layout == "array"
+        self._values = JsonValues(self.path, self.name, array=array)
+        for found in self._values:
+            where = place(self.name, found.row, found.line)
+            value = {"text": found.value} if array and isinstance(found.value, str) else found.value
+            try:
+                yield (
+                    found.row,
+                    found.line,
+                    _checked(value, found.source, found.repeated, where),
+                    len(found.source),
+                )
+            except BadRowError as bad:
+                yield found.row, found.line, bad, len(found.source)
+
+    def _rows(self) -> Iterator[tuple[int, int, str]]:
+        """Yield row number, line number and line; blank lines are no rows."""
+        row = 0
+        for number, line in enumerate(self.lines("\n"), start=1):
+            if not line.isspace():
+                row += 1
+                yield row, number, line
+
+    def _parse(self, line: str, row: int, number: int) -> dict[str, Any]:
+        where = place(self.name, row, number)
+        broken = encoding_error(line, where)
+        if broken is not None:
+            raise BadRowError("encoding", broken)
+        try:
+            value = json.loads(line, object_pairs_hook=_unique)
+        except _RepeatedKeyError as error:
+            raise BadRowError("json", _json_error(f"the key {error.key!r} stands twice", where)) from error
+        except json.JSONDecodeError as error:
+            raise BadRowError(
+                "json", _json_error(f"not valid JSON: {error.msg} at character {error.colno}", where)
+            ) from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
+            raise BadRowError("json", _json_error("not usable JSON", where)) from error
+        return _object(value, where)
+
+    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
+        """Yield the wanted keys of all rows, in order.
+
+        Raises:
+            DataError: the file cannot be read.
+
+        """
+        yield from in_batches(wanted, self._parsed(wanted), self.watched())
+
+    def _parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        for row, number, value, size in self._objects():
+            size = min(size, MAX_FIELD_CHARACTERS)
+            if isinstance(value, BadRowError):
+                yield RawRow(row, number, [None] * len(wanted), size, value)
+            else:
+                values = [value if name == WHOLE else picked(value, name) for name in wanted]
+                yield RawRow(row, number, values, size)
+
+
+def _at_once() -> bool:
+    return True
+
+
+def picked(value: Any, name: str) -> Any:
+    """Return what a name stands for in an object: a key, or a path with dots; None where there is none."""
+    while isinstance(value, dict):
+        if name in value:
+            return value[name]
+        head, dot, name = name.partition(".")
+        if not dot:
+            return None
+        value = value.get(head)
+    return None
+
+
+def _paths(value: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator[str]:
+    """Yield an object's keys; in the place of one that holds an object, the paths to that one's."""
+    for key, item in value.items():
+        if isinstance(item, dict) and item and depth < _DEEPEST:
+            yield from _paths(item, f"{prefix}{key}.", depth + 1)
+        else:
+            yield prefix + key
+
+
+def _checked(value: Any, source: str, repeated: str | None, where: str) -> dict[str, Any]:
+    """Return an array's element where it is a good object."""
+    broken = encoding_error(source, where)
+    if broken is not None:
+        raise BadRowError("encoding", broken)
+    if repeated is not None:
+        raise BadRowError("json", _json_error(f"the key {repeated!r} stands twice", where))
+    return _object(value, where)
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadRowError("json", _json_error(f"a JSON {_kind(value)} stands where an object should", where))
+    return value
+
+
+class _RepeatedKeyError(Exception):
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(key)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object, refusing repeated keys: which value counts would be a guess."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _RepeatedKeyError(key)
+            seen.add(key)
+    return value
+
+
+def _json_error(what: str, where: str) -> DataError:
+    return RowError(what, where=where, remedy="mend the line, or skip such rows with --on-error skip")
+
+
+def _kind(value: object) -> str:
+    names = {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names.get(type(value), "null")

@@ -1,0 +1,395 @@
+"""Score files, as ``gkiller predict`` writes them, and other tables of the same comments, joined with data.
+
+Rows are joined by id where the file has one in every row, else by their order; also by order where none
+of the ids is one of the data and the texts can tell. Texts, where the file has them, must be those of the
+data.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gkiller.data.labels import FLAG_LABELS, ID_NAMES, TEXT_NAMES, as_number, has_decimal_comma
+from gkiller.data.readers import place
+from gkiller.data.readers.pipes import is_pipe
+from gkiller.data.rows import fold_text
+from gkiller.data.sources import data_suffix, resolve_sources
+from gkiller.errors import (
+    ColumnError,
+    LabelMismatchError,
+    RowError,
+    ScoreRangeError,
+    SourceNotFoundError,
+    counted,
+    did_you_mean,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from gkiller.data.catalogue import Part
+    from gkiller.data.dataset import FloatArray, IntArray, Split
+    from gkiller.data.readers import RawBatch
+
+
+ROUNDING = 1e-6  # scores are written with six digits
+
+_MEND = "mend the row, or score the comments again"
+
+_SAME_ROWS = "score the rows that are compared, all of them and in their order, or with their ids"
+
+
+@dataclass
+class Records:
+    """What tells which row is which.
+
+    Attributes:
+        name: of the file, for messages.
+        ids: m ids; empty unless every row has one.
+        texts: m comments; empty unless every row has one.
+        numbers: m row numbers of the input that was scored; empty unless every row has one.
+        count: m.
+    """
+
+    name: str
+    ids: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """The scores of a file.
+
+    Attributes:
+        records: its m rows.
+        labels: L of the labels asked for, those that it has.
+        scores: float64 of shape (m, L).
+        flags: bool of shape (m, L), or None where the file has no flags.
+        decided: the labels whose flags the file has: those that decided whether a row was flagged.
+        long_text: how comments were read, "window" or "truncate"; None where no column ``long_text`` says so.
+    """
+
+    records: Records
+    labels: tuple[str, ...]
+    scores: FloatArray
+    flags: NDArray[np.bool_] | None
+    decided: tuple[str, ...] = ()
+    long_text: str | None = None
+
+    def threshold(self, column: int) -> float:
+        """Return where the flags part the scores of the label in a column; see `flag_threshold`."""
+        assert self.flags is not None, self.records.name
+        where = f"{self.records.name}, label {self.labels[column]!r}"
+        return flag_threshold(self.scores[:, column], self.flags[:, column], where)
+
+
+def is_score_file(name: str) -> bool:
+    """Whether a name is that of a file of scores, there or not, rather than of a model."""
+    path = Path(name).expanduser()
+    return path.is_file() or is_pipe(name) or (bool(data_suffix(path)) and not path.is_dir())
+
+
+def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
+    """Read a file of scores: JSON Lines, CSV, TSV or Parquet, also ``.gz``.
+
+    A label's score is in the column of its name, or ``score_NAME`` or ``scores.NAME``; in JSON Lines
+    also in the object ``scores``.
+
+    Args:
+        name: the file.
+        labels: the labels that are wanted.
+
+    Raises:
+        SourceNotFoundError: no such file.
+        DataError: it cannot be read, or a row is broken.
+        LabelMismatchError: it has none of the labels.
+        ScoreRangeError: a score is missing or is no number in 0..1.
+    """
+    part = _part(name, "score file")
+    columns = part.reader.columns()
+    nested = part.info.get("format") == "JSON Lines" and any(c.split(".")[0] == "scores" for c in columns)
+    spelt = ((label, column) for label in labels for column in (label, f"scores.{label}", f"score_{label}"))
+    named = {label: column for label, column in spelt if column in columns}  # the last one there counts
+    has_flags = "flags" in columns
+    deciding = has_flags and FLAG_LABELS in columns
+    stated = [name for name in ("flags", "long_text", *[FLAG_LABELS] * deciding) if name in columns]
+    ways: set[str] = set()
+    extra = [*stated, *(["scores"] if nested else list(named.values()))]
+    records = Records(name)
+    table: list[list[float]] = []
+    flags: list[list[bool]] = []
+    decided: set[frozenset[str]] = set()
+    chosen: tuple[str, ...] = () if nested else tuple(named)
+    for batch in _batches(part, records, columns, extra, ID_NAMES, TEXT_NAMES[:1]):
+        ways.update(map(str, batch.columns.get("long_text", ())))
+        for i in range(len(batch)):
+            if nested:
+                values = batch.columns["scores"][i]
+                if not isinstance(values, dict):
+                    raise _bad_row(name, batch, i, "scores", "there are no scores")
+                chosen = chosen or tuple(label for label in labels if label in values)
+            else:
+                values = {label: batch.columns[column][i] for label, column in named.items()}
+            table.append([_score(values.get(label), name, batch, i, label) for label in chosen])
+            if has_flags:
+                raised = _flags(batch.columns["flags"][i], name, batch, i)
+                flags.append([label in raised for label in chosen])
+            if deciding:
+                decided.add(_flags(batch.columns[FLAG_LABELS][i], name, batch, i, FLAG_LABELS))
+    if not chosen:
+        raise LabelMismatchError(
+            f"the score file has no score of {', '.join(labels)}",
+            where=name,
+            remedy=f"it holds: {', '.join(columns[:20])}; name the data's labels with --label-columns",
+        )
+    # A label that does not decide in some rows has no flags there.
+    known = tuple(label for label in chosen if has_flags and all(label in some for some in decided))
+    raised_table = np.array(flags, dtype=bool) if has_flags else None
+    way = ways.pop() if ways in ({"window"}, {"truncate"}) else None
+    return ScoreFile(records, chosen, np.array(table, dtype=np.float64), raised_table, known, way)
+
+
+def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> float:
+    """Return a threshold that parts a file's scores as its flags do: where predict's own one lay.
+
+    Args:
+        scores: (m,) of one label.
+        flags: (m,) whether the label was flagged.
+        where: file and label, for messages.
+
+    Raises:
+        ScoreRangeError: no threshold does, but for rounding.
+    """
+    low = float(scores[~flags].max()) if (~flags).any() else 0.0
+    high = float(scores[flags].min()) if flags.any() else 1.0
+    if low > high + ROUNDING or (low == 1.0 and not flags.any()):
+        raise ScoreRangeError(
+            f"no threshold explains the flags: {low:g} is not flagged, {high:g} would be",
+            where=where,
+            remedy="name the threshold with --threshold-a or --threshold-b",
+        )
+    middle = low + (high - low) / 2
+    return middle if low < middle else high
+
+
+def read_column(
+    name: str,
+    column: str,
+    *,
+    text_column: str | None = None,
+    id_column: str | None = None,
+    flag: str = "--slice",
+) -> tuple[Records, list[Any]]:
+    """Read one column of a file of comments, and what tells its rows apart.
+
+    A row without an id gets the one that ``gkiller data prepare`` gives it: name of the file, row number.
+
+    Args:
+        name: the file: CSV, TSV, JSON Lines or Parquet, also ``.gz``.
+        column: the column.
+        text_column: column of the comment; else one with a usual name.
+        id_column: column of the id; else one with a usual name.
+        flag: what named the column, for messages.
+
+    Raises:
+        SourceNotFoundError: no such file.
+        ColumnError: no such column, or none that holds the comment.
+        DataError: it cannot be read, or a row is broken.
+    """
+    part = _part(name, "file")
+    columns = part.reader.columns()
+    if column not in columns:
+        raise ColumnError(
+            f"there is no column {column!r} ({flag})", where=name, remedy=did_you_mean(column, columns)
+        )
+    ids = [id_column, *ID_NAMES] if id_column is not None else ID_NAMES
+    texts = [text_column, *TEXT_NAMES] if text_column is not None else TEXT_NAMES
+    records = Records(name)
+    values: list[Any] = []
+    for batch in _batches(part, records, columns, [column], ids, texts, part.stem):
+        values += batch.columns[column]
+    if not records.texts:
+        raise ColumnError(
+            "no column holds the comment, so it cannot be told whether the rows are those of the data",
+            where=name,
+            remedy="name it with --text-column",
+        )
+    return records, values
+
+
+def join(records: Records, split: Split) -> tuple[IntArray, str]:
+    """Find each row of the data in a file.
+
+    Args:
+        records: the file's m rows.
+        split: the data's n rows.
+
+    Returns:
+        Positions (n,) in the file, and how they were found, one sentence.
+
+    Raises:
+        RowError: a row is missing or not the same comment, or an id is not clear.
+    """
+    same = records.ids == split.ids
+    usable = not records.texts or not set(records.ids).isdisjoint(split.ids)
+    if records.ids and not same and usable:
+        places = _by_id(records, split)
+        unused = records.count - len(set(places.tolist()))
+        how = f"{records.name}: joined by id" + (f"; {counted(unused, 'row')} not used" if unused else "")
+    else:
+        _check_order(records, len(split))
+        places = np.arange(len(split), dtype=np.intp)
+        how = f"{records.name}: joined by {'id' if same else 'order'}"
+    if records.texts:
+        _check_texts(records, split, places)
+    elif not records.ids:
+        how += ", and nothing but the number of rows shows that it belongs to these comments"
+    return places, how
+
+
+def _part(name: str, what: str) -> Part:
+    path = Path(name).expanduser()
+    if not path.is_file() and not is_pipe(name):
+        raise SourceNotFoundError(f"there is no such {what}", where=name, remedy="check the path")
+    return resolve_sources([name]).parts[0]
+
+
+def _batches(
+    part: Part,
+    records: Records,
+    columns: Sequence[str],
+    extra: Sequence[str],
+    id_names: Sequence[str],
+    text_names: Sequence[str],
+    stem: str | None = None,
+) -> Iterator[RawBatch]:
+    """Yield batches with the ``extra`` columns and those that tell rows apart, and fill the records.
+
+    Of ``id_names`` and of ``text_names`` the first one there counts, in any case. A row without an id gets
+    one of ``stem`` and its number; where ``stem`` is None it has none.
+    """
+    lower = {name.lower(): name for name in reversed(columns)}
+    identifier = next((lower[name.lower()] for name in id_names if name.lower() in lower), None)
+    text = next((lower[name.lower()] for name in text_names if name.lower() in lower), None)
+    number = "row" if stem is None and "row" in columns else None
+    wanted = [name for name in (identifier, text, number, *extra) if name is not None]
+    whole = {"ids": True, "texts": text is not None, "numbers": number is not None}
+    for batch in part.reader.batches(list(dict.fromkeys(wanted))):
+        if batch.bad:
+            error = next(iter(batch.bad.values())).error
+            raise type(error)(error.what, where=error.where, remedy=_MEND)  # rows cannot be skipped here
+        ids = batch.columns[identifier] if identifier is not None else [None] * len(batch)
+        for row, value in zip(batch.rows, ids, strict=True):
+            if value is None or value == "":
+                whole["ids"] &= stem is not None
+                value = f"{stem}:{row}"
+            records.ids.append(str(value))
+        if text is not None:
+            records.texts += [value if isinstance(value, str) else "" for value in batch.columns[text]]
+        if number is not None:
+            parsed = [_whole(value) for value in batch.columns[number]]
+            whole["numbers"] &= None not in parsed
+            records.numbers += [value or 0 for value in parsed]
+        records.count += len(batch)
+        yield batch
+    for name, complete in whole.items():
+        if not complete:
+            getattr(records, name).clear()
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _score(value: Any, name: str, batch: RawBatch, i: int, label: str) -> float:
+    score = math.nan if isinstance(value, bool) else as_number(value)
+    if not 0 <= score <= 1:
+        fault = "is written with a decimal comma" if has_decimal_comma(value) else "is not in 0..1"
+        what = "the score is missing" if value in (None, "") else f"the score {value!r:.40} {fault}"
+        raise ScoreRangeError(what, where=_where(name, batch, i, label), remedy=_MEND)
+    return score
+
+
+def _flags(value: Any, name: str, batch: RawBatch, i: int, column: str = "flags") -> frozenset[str]:
+    if value is None or value == "":
+        return frozenset()
+    if isinstance(value, str):
+        return frozenset(value.split("|"))
+    if isinstance(value, list) and all(isinstance(flag, str) for flag in value):
+        return frozenset(value)
+    raise _bad_row(name, batch, i, column, f"the {column} are no list of labels")
+
+
+def _where(name: str, batch: RawBatch, i: int, column: str) -> str:
+    return place(name, batch.rows[i], batch.lines[i] if batch.lines else None, column)
+
+
+def _bad_row(name: str, batch: RawBatch, i: int, column: str, what: str) -> RowError:
+    return RowError(
+        what, where=_where(name, batch, i, column), remedy="give a file as gkiller predict writes it"
+    )
+
+
+def _by_id(records: Records, split: Split) -> IntArray:
+    first: dict[str, int] = {}
+    again: dict[str, int] = {}
+    for position, identifier in enumerate(records.ids):
+        if first.setdefault(identifier, position) != position:
+            again.setdefault(identifier, position)
+    places = np.array([first.get(identifier, -1) for identifier in split.ids], dtype=np.intp)
+    if (places < 0).any():
+        row = int(np.argmax(places < 0))
+        raise RowError(
+            f"{counted(int((places < 0).sum()), 'row')} of {len(split):,} of the data are not in it; "
+            f"the first is row {row + 1:,}, id {split.ids[row]!r:.60}",
+            where=records.name,
+            remedy=f"{_SAME_ROWS}; of predict, without --only-flagged and --on-error skip",
+        )
+    for identifier in split.ids if again else ():
+        if identifier in again:
+            raise RowError(
+                f"the id {identifier!r:.60} stands in the rows {first[identifier] + 1:,} and "
+                f"{again[identifier] + 1:,}, so it is not clear which one is meant",
+                where=records.name,
+                remedy="give every row its own id, or files without ids and in the order of the data",
+            )
+    return places
+
+
+def _check_order(records: Records, n: int) -> None:
+    if records.count != n:
+        raise RowError(
+            f"it has {counted(records.count, 'row')} and the data {n:,}, and it has no ids to join them by",
+            where=records.name,
+            remedy=_SAME_ROWS,
+        )
+    gap = next((i for i, number in enumerate(records.numbers) if number != i + 1), None)
+    if gap is not None:
+        raise RowError(
+            f"the row numbers are not 1, 2, 3 and so on: row {gap + 1:,} says {records.numbers[gap]:,}",
+            where=place(records.name, gap + 1, column="row"),
+            remedy="rows were left out or sorted: " + _SAME_ROWS,
+        )
+
+
+def _check_texts(records: Records, split: Split, places: IntArray) -> None:
+    for row, position in enumerate(places.tolist()):
+        there, here = records.texts[position], split.texts[row]
+        if there != here and fold_text(there) != fold_text(here):
+            raise RowError(
+                f"the comment is not that of row {row + 1:,} of the data: {there[:40]!r}, not {here[:40]!r}",
+                where=place(records.name, position + 1),
+                remedy=_SAME_ROWS,
+            )

@@ -1,0 +1,20 @@
+"""onnxruntime without its telemetry: all of gkiller imports it from here, and no other module may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnxruntime  # noqa: TID251
+
+from gkiller.private import silence_onnxruntime
+
+silence_onnxruntime()
+
+__all__ = ["onnxruntime", "quantization"]
+
+
+def quantization() -> Any:
+    """Return onnxruntime's own tools for int8, which need onnx."""
+    from onnxruntime import quantization  # noqa: TID251
+
+    return quantization

@@ -1,0 +1,1 @@
+"""Dendrites: the layer, how a network grows them, and the only importer of perforatedai."""

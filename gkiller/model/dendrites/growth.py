@@ -1,0 +1,198 @@
+"""How a network grows during training: the interface the training loop sees, and the one that never grows."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gkiller.errors import DendritePatternError, FoldMismatchError, did_you_mean
+from gkiller.model.dendrites.layer import DendriticLinear, add_dendrites
+from gkiller.model.layout import usable_positions
+from gkiller.model.network import ToxicityClassifier, new_classifier
+
+State = dict[str, Tensor]
+
+ENCODER = "bert."
+
+FOLD_TOLERANCE = 1e-5
+
+
+class Growth(Protocol):
+    """A network in training, with or without dendrites.
+
+    States are always in the names and shapes of the folded model, whatever the training modules look like.
+    """
+
+    model: ToxicityClassifier
+    count: int
+
+    def observe(self, score: float) -> bool:
+        """Tell the history rule a neuron epoch's validation score; True when it says to switch."""
+        ...
+
+    def grow(self, score: float) -> None:
+        """Give every chosen Linear one more dendrite; ``score`` is the best validation score so far."""
+        ...
+
+    def neuron_parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is not a dendrite, by folded name."""
+        ...
+
+    def dendrite_parameters(self) -> dict[str, nn.Parameter]:
+        """The newest dendrites' weights and links and all top weights, by folded name."""
+        ...
+
+    def all_dendrites(self) -> dict[str, nn.Parameter]:
+        """Every dendrite's weights, links and top weights, old and new, by folded name."""
+        ...
+
+    def grown(self) -> dict[str, nn.Module]:
+        """The modules that carry dendrites, by folded name."""
+        ...
+
+    def state(self) -> State:
+        """A copy of the current weights, by folded name, on the CPU."""
+        ...
+
+    def load(self, state: State) -> None:
+        """Take over weights; dendrites that the state does not have are silenced (top weight 0)."""
+        ...
+
+
+class PlainGrowth:
+    """A network that stays as it is: training without dendrites."""
+
+    def __init__(self, model: ToxicityClassifier) -> None:
+        self.model = model
+        self.count = 0
+
+    def observe(self, score: float) -> bool:
+        """Never switch."""
+        return False
+
+    def grow(self, score: float) -> None:
+        """Refuse.
+
+        Raises:
+            RuntimeError: always; the loop does not grow a plain network.
+        """
+        raise RuntimeError("a network without dendrites does not grow")
+
+    def neuron_parameters(self) -> dict[str, nn.Parameter]:
+        """Return every parameter, by name."""
+        return dict(self.model.named_parameters())
+
+    def dendrite_parameters(self) -> dict[str, nn.Parameter]:
+        """Return none."""
+        return {}
+
+    def all_dendrites(self) -> dict[str, nn.Parameter]:
+        """Return none."""
+        return {}
+
+    def grown(self) -> dict[str, nn.Module]:
+        """Return none."""
+        return {}
+
+    def state(self) -> State:
+        """Return a copy of the weights, by name, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.named_parameters()}
+
+    def load(self, state: State) -> None:
+        """Take over weights, strictly by name."""
+        self.model.load_state_dict(state)
+
+
+def chosen_linears(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
+    """Return the names of the encoder's Linears that grow dendrites, in the network's order.
+
+    Args:
+        model: the classifier.
+        patterns: shell patterns matched with or without the leading "bert."; "*" is all (12 in BERT-Tiny).
+
+    Raises:
+        DendritePatternError: a pattern matches none of them.
+    """
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(f"{ENCODER}encoder.")
+    ]
+    short = {name: name.removeprefix(ENCODER) for name in names}
+    for pattern in patterns:
+        if not any(fnmatchcase(n, pattern) or fnmatchcase(s, pattern) for n, s in short.items()):
+            raise DendritePatternError(
+                f"{pattern!r} matches none of the encoder's Linears",
+                where="dendrites.patterns",
+                remedy=did_you_mean(pattern, short.values()),
+            )
+    return [
+        n for n, s in short.items() if any(fnmatchcase(n, pat) or fnmatchcase(s, pat) for pat in patterns)
+    ]
+
+
+def dendrite_counts(state: State) -> dict[str, int]:
+    """Return the dendrites of each module that has some, read off a folded state."""
+    return {
+        name.removesuffix(".dendrite_tops"): tensor.shape[0]
+        for name, tensor in state.items()
+        if name.endswith(".dendrite_tops")
+    }
+
+
+def folded(model: ToxicityClassifier, state: State, activation: str) -> ToxicityClassifier:
+    """Return a plain classifier (CPU, evaluation mode) of a folded state.
+
+    Args:
+        model: the training model, for its configuration.
+        state: folded weights.
+        activation: the dendrites' non-linearity.
+    """
+    with torch.random.fork_rng(devices=[]):
+        plain = new_classifier(model.bert.config, model.labels, model.pooling)
+        add_dendrites(plain, dendrite_counts(state), activation)
+    plain.load_state_dict(state)
+    return plain.eval()
+
+
+def check_fold(growth: Growth, plain: ToxicityClassifier) -> float:
+    """Compare the folded model's logits with the training model's on fixed random tokens.
+
+    Args:
+        growth: the network in training; it must hold the weights that ``plain`` was folded from.
+        plain: the folded model.
+
+    Returns:
+        The largest absolute difference.
+
+    Raises:
+        FoldMismatchError: it exceeds `FOLD_TOLERANCE`.
+    """
+    config = plain.bert.config
+    generator = torch.Generator().manual_seed(0)
+    length = min(32, usable_positions(config.to_dict()))
+    ids = torch.randint(0, config.vocab_size, (8, length), generator=generator)
+    mask = (torch.arange(length) < torch.randint(1, length + 1, (8, 1), generator=generator)).long()
+    training = growth.model
+    device = next(training.parameters()).device
+    was_training = training.training
+    training.eval()
+    with torch.inference_mode():
+        expected = training(ids.to(device), mask.to(device)).float().cpu()
+        found = plain(ids, mask)
+    training.train(was_training)
+    difference = float((expected - found).abs().max())
+    if not difference <= FOLD_TOLERANCE:
+        raise FoldMismatchError(
+            f"the folded model's logits differ from the training model's by {difference:.2e}",
+            remedy=f"at most {FOLD_TOLERANCE:.0e} is allowed; please report this as a fault of gkiller",
+        )
+    return difference
+
+
+def dendritic_modules(model: nn.Module) -> dict[str, DendriticLinear]:
+    """Return a plain model's modules with dendrites, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, DendriticLinear)}

@@ -1,0 +1,336 @@
+"""The only module that touches perforatedai: it grows the dendrites and keeps the library contained.
+
+perforatedai 3.2.9 keeps its configuration and tracker in module globals, prints, opens a debugger or
+calls ``sys.exit`` on what it dislikes, asks questions, draws from the global random generators, chooses
+matplotlib's backend, and writes files under the current directory. Every call into it therefore happens
+inside `contained`, in a directory that is thrown away, and one `PerforatedGrowth` at a time owns the
+globals, until its ``close``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from torch import nn
+
+from gkiller.errors import DendriteError, DendritesUnavailableError
+from gkiller.model.dendrites.containment import contained
+from gkiller.model.dendrites.growth import State
+from gkiller.model.dendrites.layer import ACTIVATIONS
+from gkiller.model.layout import SUPPORTED
+from gkiller.model.network import ToxicityClassifier
+
+_NAME: Final = "perforatedai"
+
+_OWNER = threading.Lock()  # perforatedai's globals serve one training per process
+
+
+def unavailable_reason() -> str:
+    """Return why dendrites cannot be trained here, or an empty string when they can."""
+    if importlib.util.find_spec(_NAME) is not None:
+        return ""
+    here = f"CPython {platform.python_version()} on {platform.system()} {platform.machine()}"
+    return f"perforatedai is not installed, and this is {here}"
+
+
+def require_available() -> None:
+    """Check that dendrites can be trained here, without importing perforatedai.
+
+    Raises:
+        DendritesUnavailableError: perforatedai is not installed; the message names the platforms it supports.
+    """
+    reason = unavailable_reason()
+    if reason:
+        raise DendritesUnavailableError(
+            reason,
+            where="dendrites",
+            remedy=f"perforatedai supports {SUPPORTED}; elsewhere train with --no-dendrites",
+        )
+
+
+class PerforatedGrowth:
+    """A network whose chosen Linears are wrapped by perforatedai and can grow dendrites.
+
+    Use it as a context manager, or call ``close``; only one can be open in a process.
+
+    Args:
+        model: the classifier; its Linears are wrapped in place.
+        names: the Linears to wrap, as `chosen_linears` returns them.
+        activation: the dendrites' non-linearity.
+        patience: epochs without gain after which the history rule switches.
+        most: the most dendrites that will ever be grown per Linear.
+        seed: of the dendrites' initial weights.
+        init_std: standard deviation of a new dendrite's weights and biases.
+
+    Attributes:
+        model: the network in training; growing may put a new object here.
+        count: dendrites per wrapped Linear.
+
+    Raises:
+        DendritesUnavailableError: perforatedai is not installed.
+        DendriteError: another training in this process has perforatedai, or it refused the network.
+    """
+
+    def __init__(
+        self,
+        model: ToxicityClassifier,
+        names: list[str],
+        *,
+        activation: str,
+        patience: int,
+        most: int,
+        seed: int,
+        init_std: float = 0.01,
+    ) -> None:
+        require_available()
+        if not _OWNER.acquire(blocking=False):
+            raise DendriteError(
+                "another training in this process is growing dendrites",
+                remedy="perforatedai serves one training at a time; close the other, or use another process",
+            )
+        self.model = model
+        self.count = 0
+        self._names = names
+        self._seed = seed
+        self._init_std = init_std
+        self._closed = False
+        self._scratch = tempfile.TemporaryDirectory(prefix="gkiller-dendrites-")
+        try:
+            self._wrap(activation, patience, most)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> PerforatedGrowth:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Give perforatedai's globals back and remove its files; the network stays usable."""
+        if self._closed:
+            return
+        self._closed = True
+        module: Any = sys.modules.get(f"{_NAME}.globals_perforatedai")
+        try:
+            if module is not None:
+                with contained(Path(self._scratch.name), self._seed):
+                    module.pc.__init__()
+                    module.pai_tracker = []
+        finally:
+            self._scratch.cleanup()
+            _OWNER.release()
+
+    def observe(self, score: float) -> bool:
+        """Tell the tracker's history rule a neuron epoch's score; True when it has grown a dendrite."""
+        return self._tell(score, self._globals().pc.DOING_HISTORY)
+
+    def grow(self, score: float) -> None:
+        """Give every wrapped Linear one more dendrite now.
+
+        Args:
+            score: the best validation score so far.
+
+        Raises:
+            DendriteError: perforatedai did not grow one dendrite everywhere.
+        """
+        # The tracker takes a dendrite off again unless the score rose by its own measure; gkiller decides
+        # that itself and grows only what it keeps, so each growth is reported as a clear gain.
+        count = self.count + 1
+        self._tell(score + count, self._globals().pc.DOING_SWITCH_EVERY_TIME)
+        if self.count != count:
+            raise DendriteError(f"perforatedai grew {self.count} dendrites per Linear, not {count}")
+
+    def neuron_parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that is not a dendrite nor an unused copy of perforatedai's, by folded name."""
+        return {
+            _plain_name(name): parameter
+            for name, parameter in self.model.named_parameters()
+            if not _is_dendritic(name)
+        }
+
+    def dendrite_parameters(self) -> dict[str, nn.Parameter]:
+        """The newest dendrites' weights and links and all top weights, by folded name."""
+        newest = self.count - 1
+        chosen = {}
+        for folded_name, parameter in self.all_dendrites().items():
+            _, kind, index = _split_dendritic(folded_name)
+            if kind == "dendrite_tops" or index == (newest if kind == "dendrites" else newest - 1):
+                chosen[folded_name] = parameter
+        return chosen
+
+    def state(self) -> State:
+        """Return a copy of the weights, by folded name, on the CPU."""
+        parameters = {**self.neuron_parameters(), **self.all_dendrites()}
+        return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
+
+    def load(self, state: State) -> None:
+        """Take over weights; dendrites that the state does not have are silenced (top weight 0).
+
+        Raises:
+            KeyError: the state has a name that this network lacks, or lacks a neuron's.
+        """
+        neurons, dendritic = self.neuron_parameters(), self.all_dendrites()
+        for name in state:
+            if name not in neurons and name not in dendritic:
+                raise KeyError(name)
+        with torch.no_grad():
+            for name, parameter in neurons.items():
+                parameter.copy_(state[name])
+            for name, parameter in dendritic.items():
+                if name.endswith(".dendrite_tops"):
+                    given = state.get(name)
+                    parameter.zero_()
+                    if given is not None:
+                        parameter[: len(given)].copy_(given)
+                elif name in state:
+                    parameter.copy_(state[name])
+
+    def _globals(self) -> Any:
+        return importlib.import_module(f"{_NAME}.globals_perforatedai")
+
+    def _wrap(self, activation: str, patience: int, most: int) -> None:
+        with contained(Path(self._scratch.name), self._seed):
+            utils = importlib.import_module(f"{_NAME}.utils_perforatedai")
+            shared = self._globals()
+            _configure(shared.pc, self._names, activation, patience, most, str(self._device()))
+            wrapped = utils.perforate_model(self.model, save_name="pai", maximizing_score=True)
+            shared.pai_tracker.making_graphs = False
+            self.model = cast(ToxicityClassifier, wrapped)
+            self._renew_optimizer()
+        found = sorted(self.grown())
+        if found != sorted(self._names):
+            raise DendriteError(f"perforatedai wrapped {found}, not {self._names}")
+
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def grown(self) -> dict[str, nn.Module]:
+        """Return the wrapped Linears, by folded name."""
+        return {
+            name: module
+            for name, module in self.model.named_modules()
+            if type(module).__name__ == "PAINeuronModule"
+        }
+
+    def _renew_optimizer(self) -> None:
+        # The tracker wants to see an optimizer to record a learning rate; gkiller steps with its own.
+        self._globals().pai_tracker.set_optimizer_instance(torch.optim.SGD(self.model.parameters(), lr=1.0))
+
+    def _prime(self) -> None:
+        """Pass one batch forward and back: a wrapped Linear learns its shapes only there."""
+        vocabulary = self.model.bert.config.vocab_size
+        ids = torch.arange(8, device=self._device()).reshape(2, 4) % vocabulary
+        was_training = self.model.training
+        frozen = [p for p in self.model.parameters() if not p.requires_grad]
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        self.model.train()
+        self.model(ids, torch.ones_like(ids)).sum().backward()
+        self.model.train(was_training)
+        self.model.zero_grad(set_to_none=True)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+    def _tell(self, score: float, switch_mode: int) -> bool:
+        shared = self._globals()
+        before = self.state()
+        with contained(Path(self._scratch.name), self._seed + self.count):
+            self._prime()
+            tracker = shared.pai_tracker
+            shared.pc.set_switch_mode(switch_mode)
+            tracker.member_vars["switch_mode"] = switch_mode
+            model, restructured, _ = tracker.add_validation_score(score, self.model)
+            self.model = cast(ToxicityClassifier, model)
+            if restructured:
+                self._renew_optimizer()
+                self.count = len(next(iter(self.grown().values())).dendrite_module.layers)  # type: ignore[union-attr,arg-type]
+        if restructured:
+            self.load(before)  # its own idea of the best weights is not ours
+            self._initialize_newest()
+        return bool(restructured)
+
+    def _initialize_newest(self) -> None:
+        """Draw the newest dendrites' weights on the CPU, so that every device starts from the same ones."""
+        generator = torch.Generator().manual_seed(self._seed + self.count)
+        with torch.no_grad():
+            for name, parameter in self.dendrite_parameters().items():
+                if _split_dendritic(name)[1] == "dendrites":
+                    draw = torch.randn(parameter.shape, generator=generator) * self._init_std
+                    parameter.copy_(draw)
+                elif _split_dendritic(name)[1] == "dendrite_links":
+                    parameter.zero_()
+
+    def all_dendrites(self) -> dict[str, nn.Parameter]:
+        """Return every dendrite's weights, links and top weights in use, by folded name."""
+        found: dict[str, nn.Parameter] = {}
+        for name, module in self.grown().items():
+            own = dict(module.named_parameters())
+            for k in range(self.count):
+                for part in ("weight", "bias"):
+                    found[f"{name}.dendrites.{k}.{part}"] = own[f"dendrite_module.layers.{k}.{part}"]
+                if k:
+                    link = own[f"dendrite_module.dendrites_to_dendrites.{k}"]
+                    found[f"{name}.dendrite_links.{k - 1}"] = link
+            if self.count:
+                found[f"{name}.dendrite_tops"] = own[f"dendrites_to_top.{self.count - 1}"]
+        return found
+
+
+def _configure(config: Any, names: list[str], activation: str, patience: int, most: int, device: str) -> None:
+    """Set everything: what is left unset opens a prompt or a debugger, or runs a smoke test."""
+    config.__init__()
+    values = {
+        "configuration_confirmed": True,
+        "unwrapped_modules_confirmed": True,
+        "checked_skipped_modules": True,
+        "testing_dendrite_capacity": False,
+        "silent": True,
+        "verbose": False,
+        "device": device,
+        "modules_to_perforate": [],
+        "module_names_to_perforate": [],
+        "module_ids_to_perforate": [f".{name}" for name in names],
+        "modules_to_track": [nn.LayerNorm, nn.Embedding],
+        "output_dimensions": [-1, -1, 0],  # rows, tokens, neurons: 0 marks the neurons' axis
+        "switch_mode": config.DOING_NO_SWITCH,
+        "n_epochs_to_switch": patience,
+        "max_dendrites": most + 1,  # gkiller stops growing itself; at its own limit the tracker reloads
+        "max_dendrite_tries": most + 1,
+        "retain_all_dendrites": False,
+        "improvement_threshold": [0.001, 0.0001, 0.0],
+        "pai_forward_function": ACTIVATIONS[activation],
+        "find_best_lr": False,
+        "dont_give_up_unless_learning_rate_lowered": False,
+        "test_saves": False,
+        "dashboard_events_enabled": False,
+    }
+    for key, value in values.items():
+        getattr(config, f"set_{key}")(value)  # a misspelt name raises here; perforatedai would ignore it
+
+
+def _is_dendritic(name: str) -> bool:
+    return ".dendrite_module." in name or ".dendrites_to_" in name
+
+
+def _plain_name(name: str) -> str:
+    return name.replace(".main_module.", ".")
+
+
+def _split_dendritic(name: str) -> tuple[str, str, int]:
+    """Split a folded name into module, kind and dendrite index (-1 for top weights)."""
+    for kind in ("dendrites", "dendrite_links"):
+        module, found, rest = name.partition(f".{kind}.")
+        if found:
+            return module, kind, int(rest.split(".")[0])
+    return name.removesuffix(".dendrite_tops"), "dendrite_tops", -1

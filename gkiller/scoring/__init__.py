@@ -1,0 +1,1 @@
+"""Anything that turns comments into scores, and how it is opened."""

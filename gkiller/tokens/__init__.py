@@ -1,0 +1,1 @@
+"""Comments as token ids: reading, WordPiece, disguised words, windows and batches. No torch."""

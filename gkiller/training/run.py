@@ -1,0 +1,255 @@
+"""A run directory: one execution's settings, manifest, metrics and results."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from gkiller.errors import (
+    GkillerError,
+    ResumeError,
+    RunExistsError,
+    RunLockedError,
+    SettingsError,
+    did_you_mean,
+)
+from gkiller.storage.files import (
+    append_line,
+    json_text,
+    make_directory,
+    remove_leftovers,
+    sync,
+    write_text,
+    writing,
+)
+
+if TYPE_CHECKING:
+    from gkiller.settings.definition import Settings
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_LOCK, _CARD = ".lock", "README.md"
+
+
+class RunDirectory:
+    """The files of a run.
+
+    Args:
+        path: the directory; it exists.
+
+    Attributes:
+        checkpoints: directory of checkpoints.
+        model: the model directory.
+        plots: directory of plots.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.plots = path / "plots"
+        self._lock = FileLock(path / _LOCK)
+
+    @classmethod
+    def create(cls, out: Path, name: str | None, kind: str = "train") -> RunDirectory:
+        """Make a new run directory ``out/name``; without a name, the first free ``train-N`` (or ``kind-N``).
+
+        Raises:
+            OutputError: it cannot be written there.
+            RunExistsError: a run of that name is there.
+            SettingsError: the name is not a plain file name.
+        """
+        if name is not None and not _NAME.fullmatch(name):
+            raise SettingsError(
+                f"{name!r} cannot name a run",
+                where="--name",
+                remedy="use letters, digits, '.', '_' and '-', beginning with a letter or digit",
+            )
+        make_directory(out)
+        if name is not None:
+            if _stillborn(out / name):
+                return cls(out / name)
+            return cls._make(out / name)
+        number = 1
+        while True:
+            try:
+                return cls._make(out / f"{kind}-{number}")
+            except RunExistsError:
+                number += 1
+
+    @classmethod
+    def _make(cls, path: Path) -> RunDirectory:
+        with writing(path):
+            try:
+                path.mkdir()
+            except FileExistsError as error:
+                raise RunExistsError(
+                    "a run of that name is there",
+                    where=str(path),
+                    remedy=f"choose another --name, or go on with --resume {path}",
+                ) from error
+            sync(path.parent)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Return an existing run directory.
+
+        Raises:
+            ResumeError: it is not one.
+        """
+        if not _is_run(path):
+            raise ResumeError(
+                "not a run: settings.toml is missing", where=str(path), remedy="name a directory under runs/"
+            )
+        return cls(path)
+
+    @classmethod
+    def find(cls, out: Path, name: str) -> RunDirectory:
+        """Return an existing run by its directory, or by its name under ``out``.
+
+        Raises:
+            ResumeError: there is none; it proposes the nearest names.
+        """
+        path = Path(name).expanduser()
+        if _is_run(path):
+            return cls(path)
+        if _NAME.fullmatch(name) and _is_run(out / name):
+            return cls(out / name)
+        runs = [run.parent.name for run in out.glob("*/settings.toml")]
+        remedy = did_you_mean(path.name, runs) if runs else "start one with 'gkiller train'"
+        raise ResumeError("not a run: settings.toml is missing", where=name, remedy=remedy)
+
+    @classmethod
+    def newest(cls, out: Path) -> RunDirectory:
+        """Return the run under ``out`` that was written last.
+
+        Raises:
+            ResumeError: there is none.
+        """
+        runs = [settings.parent for settings in out.glob("*/settings.toml")]
+        if not runs:
+            raise ResumeError("there is no run", where=str(out), remedy="start one with 'gkiller train'")
+        return cls.open(max(runs, key=lambda run: (run / "settings.toml").stat().st_mtime_ns))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run's lock for the block. A dead process does not keep it.
+
+        Raises:
+            OutputError: this process may not write there.
+            RunLockedError: another process writes to this run.
+        """
+        with writing(self.path):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout as error:
+                raise RunLockedError(
+                    "another process writes to this run", where=str(self.path), remedy="wait for it to end"
+                ) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def tidy(self) -> None:
+        """Remove what a killed process left half-written; call it only while holding the lock."""
+        remove_leftovers(self.path, keep=(_LOCK,))
+
+    @contextlib.contextmanager
+    def discarded_when_refused(self) -> Iterator[None]:
+        """Remove the run when the block ends with an error of gkiller's before the first checkpoint.
+
+        A mistyped encoder or pattern then leaves nothing behind that would take the run's name.
+        """
+        try:
+            yield
+        except GkillerError:
+            if not self.checkpoints.exists():
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def write_settings(self, settings: Settings) -> None:
+        """Write ``settings.toml``: complete, so that ``--config`` on it repeats the run."""
+        from gkiller.settings import settings_toml
+
+        write_text(self.path / "settings.toml", settings_toml(settings))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run."""
+        write_text(self.path / name, json_text(value))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the run.
+
+        Raises:
+            ResumeError: it is missing or damaged.
+        """
+        try:
+            value: dict[str, Any] = json.loads((self.path / name).read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ResumeError(f"not readable: {error}", where=str(self.path / name)) from error
+        return value
+
+    def close(self, card: str) -> None:
+        """Write the model card beside the results: the last file of a run, which says that it is complete."""
+        write_text(self.path / _CARD, card)
+
+    def reopen(self) -> None:
+        """Take back that the run is complete."""
+        with writing(self.path):
+            (self.path / _CARD).unlink(missing_ok=True)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end, and its model is there."""
+        return (self.path / _CARD).is_file() and (self.model / "gkiller.json").is_file()
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Add a line to ``metrics.jsonl``, down to the disk."""
+        append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of ``metrics.jsonl``; none when it is not there.
+
+        A last line without its end is left out: its writer was killed, and the epoch will be trained again.
+
+        Raises:
+            ResumeError: another line is not JSON.
+        """
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        rows = []
+        for number, line in enumerate(path.read_text("utf-8").splitlines(keepends=True), start=1):
+            if not line.endswith("\n"):
+                break
+            try:
+                rows.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise ResumeError(f"not JSON: {error}", where=f"{path}, line {number}") from error
+        return rows
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write ``metrics.jsonl`` anew: a resumed training goes on after the rows of its checkpoint."""
+        text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+        write_text(self.path / "metrics.jsonl", text)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "settings.toml").is_file()
+
+
+def _stillborn(path: Path) -> bool:
+    """Whether a run was killed before it had written anything but hidden files and its manifest."""
+    return path.is_dir() and all(
+        entry.name.startswith(".") or entry.name == "manifest.json" for entry in path.iterdir()
+    )
