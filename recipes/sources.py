@@ -22,7 +22,7 @@ from commands import answer, gkiller, settings, train
 from corpora import LABELLED
 from gains import GAINS, figure, gained
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 
 from document import insert
 

@@ -181,7 +181,7 @@ def test_the_hub_is_told_nothing_but_what_is_asked_for(monkeypatch, ask):
     assert constants.HF_HUB_DISABLE_TELEMETRY
 
 
-@pytest.mark.parametrize("folder", ["gkiller", "tests", "tools", "benchmarks", "recipes"])
+@pytest.mark.parametrize("folder", ["gkiller", "tests", "tools", "experiments", "recipes"])
 def test_onnxruntime_is_imported_in_one_place(folder):
     for path in (ROOT / folder).rglob("*.py"):
         if path == Path(gkiller.__file__).parent / "ort.py":

@@ -1,7 +1,7 @@
 """The lean graph: a network's own operators, joined where that is faster.
 
 It is built from the weights, operator by operator, instead of being searched out of an exported graph. Each
-of the `Rewrites` leaves the function as it is; ``benchmarks/export_steps.py`` times each alone. Weights are
+of the `Rewrites` leaves the function as it is; ``experiments/export_steps.py`` times each alone. Weights are
 named after their place: `gkiller.deployment.restore` reads them back.
 """
 

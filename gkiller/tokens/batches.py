@@ -142,7 +142,7 @@ BATCH_ROWS = 16
 BATCH_TOKENS = 512
 
 """A batch has at most so many rows, and so many tokens with its padding: what one call works on then stays in
-a core's cache. benchmarks/inference_batches.py compares sizes."""
+a core's cache. experiments/inference_batches.py compares sizes."""
 
 CHUNK_ROWS = 2048
 

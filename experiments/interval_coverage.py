@@ -1,6 +1,6 @@
 """How often the paired bootstrap interval of a difference holds the true one, by the number of positives.
 
-    python benchmarks/interval_coverage.py
+    python experiments/interval_coverage.py
 
 Samples are drawn from a large made population of comments, of which one in ten is positive. Two sides score
 them: both see the same of a comment, and each errs in its own way besides. A 95 % interval should hold the

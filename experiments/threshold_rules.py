@@ -1,7 +1,7 @@
 """Which rule gives thresholds that hold: the best observed F1, the best expected one, or nearly that?
 
     gkiller predict --model default --input $DATA/valid/jigsaw.parquet --output default.parquet
-    python benchmarks/threshold_rules.py default.parquet --data $DATA/valid/jigsaw.parquet
+    python experiments/threshold_rules.py default.parquet --data $DATA/valid/jigsaw.parquet
 
 For each file of scores the comments are split in halves at random, many times: a threshold is tuned on one
 half by each rule (``evaluation.threshold_rule``, and ``evaluation.f1_slack`` for "less .01"), and F1 is taken

@@ -1,6 +1,6 @@
 """How fast could it be? Measured rates of this machine, the work of a comment, and where the time goes.
 
-    python benchmarks/roofline.py runs/NAME --data prepared/ --report docs/roofline.md
+    python experiments/roofline.py runs/NAME --data prepared/ --report docs/roofline.md
 
 Takes, on one thread: the rate of products of the network's shapes in float32 and in int8, the rate of copying
 memory, the tokenizer's rate, and onnxruntime's own profile of the model's graphs on real comments. From the

@@ -3,7 +3,7 @@
 TF-IDF of words (1 to 2) and of characters within words (2 to 5), a class-balanced logistic regression, and
 a threshold tuned on the validation split. The figures are those of ``gkiller evaluate``, on both splits.
 
-    python benchmarks/linear_baseline.py --data prepared/
+    python experiments/linear_baseline.py --data prepared/
 
 ``prepared/`` is made by ``gkiller data prepare``; its first label is measured.
 """

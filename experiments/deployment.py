@@ -1,6 +1,6 @@
 """What does deployment gain? torch, ONNX as exported, the lean graph and int8, of one model.
 
-    python benchmarks/deployment.py runs/NAME --data prepared/ --threads 1,2 --report docs/performance.md
+    python experiments/deployment.py runs/NAME --data prepared/ --threads 1,2 --report docs/performance.md
 
 Size is of every file needed to predict. F1 (at the stored thresholds) and average precision are means over
 labels on the validation and the test split, with 95 % bootstrap intervals. All speeds include the tokenizer
