@@ -2,9 +2,10 @@
 
     python experiments/golden.py OLD/bin/python NEW/bin/python [--inputs DIR]
 
-Runs a fixed list of commands with each interpreter on this machine and compares by SHA-256 what they write and
-print, without times, rates, paths and versions. ``--inputs`` adds every file of a directory: each is prepared and
-scored. Trained weights and the last digits of scores differ between processors, so no digest is kept.
+Runs a fixed list of commands with each interpreter on this machine and compares, by SHA-256, what they
+write and print, without times, rates, paths and versions. ``--inputs`` adds every file of a directory: each is
+prepared and scored. Trained weights and the last digits of scores differ between processors, so no digest is
+kept.
 """
 
 from __future__ import annotations
