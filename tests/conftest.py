@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 
 # Before torch is imported: its networks are tiny here, and the tests' own processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which `nohup` and a shell's & leave ignored
 os.environ.pop("COLUMNS", None)  # what a test prints does not depend on the window it was started from
 
 import pytest
