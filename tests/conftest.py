@@ -9,7 +9,6 @@ import tempfile
 
 # Before torch is imported: its networks are tiny here, and the tests' own processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which `nohup` and a shell's & leave ignored
 os.environ.pop("COLUMNS", None)  # what a test prints does not depend on the window it was started from
 
 import pytest
@@ -20,6 +19,8 @@ from toy import SIX, TINY, record_path, tiny_settings, toy_tokenizer, write_six_
 from gkiller.cli.main import main
 from gkiller.data.prepare import prepare
 from gkiller.settings import DataSettings
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which `nohup` and a shell's & leave ignored
 
 
 @pytest.fixture(scope="session", autouse=True)
