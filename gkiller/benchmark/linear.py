@@ -32,11 +32,8 @@ FEATURES: Final[dict[str, dict[str, Any]]] = {
 }
 
 MIN_DF: Final = 2
-
 C: Final = 4.0
-
 MAX_ITER: Final = 1_000
-
 FILES: Final = ("words.json", "characters.json", "weights.safetensors")
 
 
@@ -137,9 +134,7 @@ def load_linear(directory: Path) -> Linear:
 
 
 HEAD = "head.safetensors"
-
 SOURCE = "source.txt"
-
 STATIC_C = 1.0
 
 

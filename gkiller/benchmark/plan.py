@@ -26,14 +26,11 @@ if TYPE_CHECKING:
 
 
 Seconds = npt.NDArray[np.float64]
-
 Stage = Callable[[Any], Any]
 
 
 OUTLIER_RULE: Final = "beyond 1.5 interquartile ranges of the quartiles (Tukey); counted, not removed"
-
 _FENCE: Final = 1.5
-
 _RESAMPLES: Final = 2000
 
 
@@ -198,9 +195,7 @@ def typical(values: Seconds, processes: int, seed: int, confidence: float) -> tu
 
 
 WHOLE: Final = "whole"
-
 STAGES: Final = ("preparing", "network")
-
 """What a pass over comments consists of: tokens or features, then scores."""
 
 

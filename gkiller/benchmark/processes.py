@@ -23,7 +23,6 @@ from gkiller.storage.environment import CPU_FLAGS, read_cpu
 from gkiller.wording import Progress
 
 BUSY: Final = 0.25
-
 """Load a core, beside the benchmark's own, from which on the machine is called busy."""
 
 THREAD_VARIABLES: Final = (

@@ -33,15 +33,10 @@ if TYPE_CHECKING:
 
 
 _SEAL: Final = "scores.json"
-
 _FILE: Final = "scores.f64"
-
 _VERSION: Final = 1
-
 _PACKAGES: Final = ("gkiller", "torch", "onnxruntime", "scikit-learn", "tokenizers", "numpy")
-
 _SIZE: Final = 8
-
 """Bytes of a score."""
 
 
@@ -83,7 +78,6 @@ class KeptScores:
 
 
 _CHUNK = 512
-
 """Comments scored between two reports of progress."""
 
 

@@ -65,9 +65,7 @@ def make_graphs(module: nn.Module, max_length: int, folder: Path) -> dict[Runtim
 
 
 RUNTIMES: Final[tuple[Runtime, ...]] = ("torch fp32", "onnx fp32", "onnx int8")
-
 _SHORT: Final = 12
-
 """Hex digits of a fingerprint in a name."""
 
 

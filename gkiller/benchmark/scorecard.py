@@ -17,7 +17,6 @@ from gkiller.errors import CriteriaError, SettingsError, did_you_mean
 from gkiller.evaluation.significance import MARGIN
 
 Status = Literal["PASS", "FAIL", "NOT SHOWN"]
-
 MOST_PARAMETERS: Final = 5_000_000
 MOST_MEGABYTES: Final = (25, 20)
 LEAST_RATE: Final = 500

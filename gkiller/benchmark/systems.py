@@ -31,21 +31,13 @@ if TYPE_CHECKING:
 
 
 Scores = npt.NDArray[np.float64]
-
 Logits = npt.NDArray[np.float32]
-
 Ids = npt.NDArray[np.int64]
-
 Network = Callable[[Ids, Ids], Logits]
-
 Kind = Literal["gkiller", "transformers", "probe", "linear", "static"]
-
 Runtime = Literal["torch fp32", "onnx fp32", "onnx int8", "scikit-learn", "numpy"]
-
 Trained = Literal["whole", "head", "nothing"]
-
 Role = Literal["model", "giant", "rival"]
-
 ONNX: Final[dict[Runtime, Literal["fp32", "int8"]]] = {"onnx fp32": "fp32", "onnx int8": "int8"}
 
 

@@ -38,11 +38,8 @@ def comment_fault(
     Text is what is written: "nan", "NA" and "null" are comments.
 
     Args:
-        value: as a reader gives it.
-        where: gives the place, for the message.
         empty: whether a comment may be empty or white space. One to score may; one to learn from may not.
         escaped: whether a NUL or half a surrogate pair can be meant, as JSON can escape both.
-
     """
     if is_missing(value):
         what = "the comment is missing" if empty else "the comment is empty or missing"
@@ -65,8 +62,6 @@ def _bad(kind: str, what: str, where: Callable[[], str]) -> BadRowError:
 
 
 EXAMPLES_KEPT = 5
-
-
 """``progress(stage, done, total)``; total is None while unknown."""
 
 
@@ -90,14 +85,10 @@ class CleanBatch:
     """Canonical rows of one part.
 
     Attributes:
-        part: the part's position.
-        ids: n identifiers.
-        texts: n comments.
         labels: int8 of shape (n, L): 0, 1 or -1 where unknown.
         weights: float64 of shape (n,).
         folded: uint64 of shape (n, 2): digest of the folded text.
         exact: uint64 of shape (n,): digest of the text.
-
     """
 
     part: int
@@ -114,15 +105,7 @@ class CleanBatch:
 
 @dataclass
 class Tally:
-    """What was read and what was left out.
-
-    Attributes:
-        read: rows read, per part.
-        bad: rows left out, by kind.
-        examples: messages of the first bad rows.
-        readers: what each label's values looked like.
-
-    """
+    """What was read and what was left out."""
 
     read: list[int]
     readers: dict[str, LabelReader]
@@ -140,15 +123,11 @@ def clean_rows(
     """Yield all parts' canonical rows, in order, and keep the tally.
 
     Args:
-        parts: what to read.
-        plan: its columns.
         settings: ``on_error`` decides whether a bad row is raised or counted.
         tally: from :func:`new_tally`; filled on the way.
-        progress: called after every batch.
 
     Raises:
         DataError: a source is broken, a part is empty, or a row is bad and bad rows are refused.
-
     """
     totals = [part.reader.total for part in parts]
     total = sum(n for n in totals if n is not None) if None not in totals else None

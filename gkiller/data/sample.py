@@ -75,13 +75,9 @@ _NOTE = (
 def sample_rows(seed: int = 0) -> list[SampleRow]:
     """Generate the synthetic corpus.
 
-    Args:
-        seed: picks the fillers, the noise and which frames go to which split.
-
     Returns:
         Distinct comments (about 8,400) in a shuffled order, the same for a seed on every
         machine and Python version.
-
     """
     return generate_rows(seed, ROWS_PER_KIND)
 
@@ -124,8 +120,6 @@ def sample_manifest(rows: Sequence[SampleRow], seed: int = 0) -> dict[str, Any]:
 
     Args:
         rows: what :func:`sample_rows` returned.
-        seed: the seed it was given.
-
     """
     splits = {}
     for name in SPLIT_NAMES:
@@ -177,7 +171,6 @@ class SampleReader:
     Args:
         split: ``train``, ``valid`` or ``test``: the sample's own, disjoint by frame.
         sample: the rows, shared by the readers of all splits.
-
     """
 
     def __init__(self, split: str, sample: _Sample) -> None:

@@ -18,7 +18,6 @@ from importlib import resources
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{([a-z:]+)\}")
 _DISGUISED = re.compile("\x01([^\x02]*)\x02")

@@ -45,14 +45,11 @@ class SampleRow:
     """One synthetic comment.
 
     Attributes:
-        id: the frame's id and the comment's number within it.
-        text: the comment.
         labels: 0 or 1 for each of ``SAMPLE_LABELS``.
         split: ``train``, ``valid`` or ``test``.
         frame: id of the hand-written template, used in this split only; two ids joined by "+" for a
             comment of two frames.
         kind: category, such as ``quoted_insult`` or ``sarcasm``.
-
     """
 
     id: str

@@ -54,10 +54,6 @@ def read_network(graph: bytes, description: Description) -> Network:
 
     Positions come with the token type's vector added to them, as the graph has them; ``types`` is 0.
 
-    Args:
-        graph: the ONNX file.
-        description: of the network, as its config.json has it.
-
     Raises:
         ValueError: a weight is missing, left over, not finite or not of the shape that its place asks for; it
             is no lean graph, or not of this network.
@@ -87,12 +83,7 @@ def read_network(graph: bytes, description: Description) -> Network:
 
 
 def encoder_state(network: Network, types: int) -> dict[str, Array]:
-    """Return the encoder's parameters, without dendrites, by BERT's own names: the inverse of `network_of`.
-
-    Args:
-        network: the weights.
-        types: how many token types the encoder knows; all get the one vector that there is.
-    """
+    """Return the encoder's parameters by BERT's own names, without dendrites: the inverse of `network_of`."""
     state = {
         "embeddings.word_embeddings.weight": network.words,
         "embeddings.position_embeddings.weight": network.positions,
@@ -115,8 +106,6 @@ def deployed_encoder(directory: Path, settings: ModelSettings, vocab_size: int) 
 
     Args:
         directory: of the model, as of `gkiller.model.layout.deployed_directory`.
-        settings: the dropouts, the pooling and the most tokens of a comment.
-        vocab_size: of the tokenizer.
 
     Raises:
         ModelNotFoundError: it has no graph.

@@ -44,11 +44,8 @@ if TYPE_CHECKING:
 
 
 COLUMNS = (*RANK_FIGURES, *(f"stored.{n}" for n in POINT_FIGURES), *(f"half.{n}" for n in POINT_FIGURES))
-
 SHIFTED = RANK_FIGURES.index("ece")
-
 ECE_NOTE = "resampling adds noise to every bin, so its resamples are centred on the value"
-
 TOO_FEW = "undefined in more than half of the resamples, so without an interval"
 
 
@@ -65,13 +62,9 @@ def evaluate(
     """Measure the scores of all labels, with bootstrap intervals over rows.
 
     Args:
-        labels: the L label names.
         truth: (n, L) 0, 1, or NaN where unknown; unknown rows are left out label by label.
         scores: (n, L) probabilities.
         weights: (n,) sample weights, or None for ones.
-        thresholds: the stored threshold of each label.
-        settings: resamples, confidence, seed and bins.
-        progress: called with the resamples done and their number.
 
     Raises:
         EmptyDataError: there are no rows.
@@ -213,12 +206,9 @@ class Measured:
     """A model's scores on a split.
 
     Attributes:
-        labels: those that both the model and the data have, in the model's order.
-        missing: the model's labels that the data lack.
         truth: (n, L) 0, 1 or NaN.
         scores: (n, L) probabilities.
         weights: (n,).
-        thresholds: the model's, by label.
     """
 
     labels: tuple[str, ...]
@@ -241,12 +231,7 @@ def measure(
     """Score a split with a model.
 
     Args:
-        loaded: the model.
         dataset: names the labels of ``split``'s columns.
-        split: labelled comments.
-        batch_size: comments per forward pass; a graph alone has its own.
-        progress: called with the comments done and their number.
-        long_text: how comments are read that are longer than the network reads at once.
 
     Raises:
         LabelMismatchError: the data have none of the model's labels.

@@ -61,7 +61,6 @@ def load(
         precision: which of the exported graphs to use; "auto" takes int8, else fp32, else fp16.
         threads: CPU threads for scoring; as many as the process may use when not given. The scores do not
             depend on it.
-        verify: compare the files with their recorded SHA-256.
 
     Raises:
         ModelNotFoundError: there is no model, or it was not exported at that precision.

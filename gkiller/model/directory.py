@@ -55,13 +55,7 @@ class LoadedModel:
     """A model ready to score comments.
 
     Attributes:
-        model: the folded network, in evaluation mode on the CPU.
         tokenizer: truncates at ``max_length``.
-        labels: in the order of the scores' columns.
-        thresholds: by label; a score at or above it is positive.
-        max_length: tokens read of a comment.
-        metadata: gkiller.json, without its list of files and its digest.
-        path: where it was loaded from.
     """
 
     model: ToxicityClassifier
@@ -110,13 +104,7 @@ def save_model(
     """Write a model directory, whole or not at all; an earlier one at the same place is replaced.
 
     Args:
-        directory: where.
-        model: the folded network.
-        tokenizer_json: the tokenizer.
-        labels: in the order of the head's outputs.
         thresholds: by label, at least ``{"value": float}``, with how it was tuned.
-        max_length: tokens read of a comment.
-        card: the model card, Markdown.
         training: where the model came from: data source, whether it is synthetic, manifest digest.
         flag_labels: the labels that decide whether a comment is flagged; all by default.
     """
@@ -149,10 +137,7 @@ def rewrite_model(
     """Write a loaded model with other thresholds and another card, whole or not at all.
 
     Args:
-        directory: where; what is there is replaced.
-        loaded: the model.
         thresholds: as in `save_model`.
-        card: the new model card.
         flag_labels: the labels that decide whether a comment is flagged; by default those that did.
 
     Raises:
@@ -182,11 +167,8 @@ def add_files(
     """Write a loaded model with more files, whole or not at all; to its own place or another.
 
     Args:
-        directory: where.
-        loaded: the model.
         files: what is added or replaced, by its name in the directory, such as "onnx/model.onnx".
         keep: says of each of the model's own files whether to take it over; all by default.
-        changes: to what gkiller.json says.
 
     Raises:
         ModelTamperedError: a file is not the one that was loaded.
@@ -220,9 +202,6 @@ def stored_files(loaded: Stored, names: Iterable[str]) -> dict[str, bytes]:
 
 def load_model(path: str | Path) -> LoadedModel:
     """Read a model directory, or the ``model`` directory of a run.
-
-    Args:
-        path: the directory.
 
     Raises:
         ModelNotFoundError: there is no model.

@@ -26,27 +26,20 @@ if TYPE_CHECKING:
 
 
 PERFORATEDAI: Final = "3.2.9"
-
 """The one version that gkiller is written for and tested with; ``pyproject.toml`` pins it."""
 
 SUPPORTED: Final = "CPython 3.11 or 3.12 on Linux x86-64 or Windows x86-64, and 3.11 to 3.13 on macOS"
-
 """The platforms its publisher has builds for; ``pyproject.toml`` marks the dependency with them."""
 
 
 FORMAT_VERSION: Final = 1
-
 META: Final = "gkiller.json"
 
 
 CONFIG: Final = "config.json"
-
 WEIGHTS: Final = "model.safetensors"
-
 TOKENIZER: Final = "tokenizer.json"
-
 CARD: Final = "README.md"
-
 GraphPrecision = Literal["int8", "fp32", "fp16"]
 
 GRAPHS: Final[dict[GraphPrecision, str]] = {
@@ -54,23 +47,18 @@ GRAPHS: Final[dict[GraphPrecision, str]] = {
     "fp32": "onnx/model.onnx",
     "fp16": "onnx/model.fp16.onnx",
 }
-
 """The graph of each precision, the preferred one first."""
 
 PROBES: Final = "onnx/parity.json"
-
 """Token sequences with the scores of each graph, where it was made."""
 
 BESIDE: Final = (CONFIG, META, TOKENIZER)
-
 """What a graph needs beside it to predict."""
 
 DEFAULT: Final = "default"
-
 """The name of the model that gkiller ships, wherever a model or an encoder is named."""
 
 _SHAPE: Final = ("tokenizer", "layers", "hidden", "heads", "ffn")
-
 """Settings of the model that ask for another encoder than the shipped one."""
 
 
@@ -82,15 +70,11 @@ LIMITS: Final[dict[str, int]] = {
     PROBES: 2**24,
     **dict.fromkeys(GRAPHS.values(), 2**30),
 }
-
 """The most bytes that are read of each file."""
 
 REMEDY_DAMAGED: Final = "copy the model again from where it came, or train it again"
-
 _REMEDY_MISSING = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
-
 _RUN = "settings.toml"
-
 """The file that makes a directory a run."""
 
 
@@ -303,10 +287,6 @@ def read_thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
 def read_flag_labels(content: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[str, ...]:
     """Read which labels decide whether a comment is flagged: all of them where gkiller.json names none.
 
-    Args:
-        content: gkiller.json.
-        labels: the model's.
-
     Raises:
         ValueError: they are not different labels of the model.
     """
@@ -325,10 +305,6 @@ def flag_entry(deciding: Sequence[str], labels: Sequence[str]) -> dict[str, Any]
 
 def read_max_length(value: Any, config: Mapping[str, Any]) -> int:
     """Read how many tokens the network takes of a comment, [CLS] and [SEP] included.
-
-    Args:
-        value: what gkiller.json says.
-        config: config.json, which says how many positions there are.
 
     Raises:
         ValueError: it is no such number.

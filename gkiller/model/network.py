@@ -32,7 +32,6 @@ class ToxicityClassifier(nn.Module):
 
     Args:
         bert: the encoder, of one of `ARCHITECTURES`; it has a pooler only when ``pooling`` is "cls".
-        labels: how many labels the head scores.
         pooling: "mean" averages the token vectors under the mask, "mean_max" puts their maximum beside the
             mean, "cls" is BERT's pooler on the first token.
     """
@@ -93,8 +92,6 @@ def build_classifier(settings: ModelSettings, labels: Sequence[str], vocab_size:
 
     Args:
         settings: which encoder, and its shape when it is a fresh one.
-        labels: the labels that the head scores.
-        vocab_size: of the tokenizer.
 
     Raises:
         ModelNotFoundError: the local path holds no encoder.
@@ -124,21 +121,12 @@ _CODE = (
     *("auto_map", "custom_pipelines", "trust_remote_code", "attn_implementation", "_attn_implementation"),
     *("_attn_implementation_internal", "experts_implementation", "_experts_implementation"),
 )
-
 """Keys with which transformers can be asked to fetch and run code."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A network, ready to be built.
-
-    Attributes:
-        config: the encoder's configuration, made of the keys that matter to the network.
-        labels: in the order of the head's outputs.
-        pooling: how token vectors become one.
-        activation: the dendrites' non-linearity.
-        dendrites: how many, by module name.
-    """
+    """A network, ready to be built."""
 
     config: PreTrainedConfig
     labels: tuple[str, ...]

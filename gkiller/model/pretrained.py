@@ -60,7 +60,6 @@ def load_encoder(settings: ModelSettings, vocab_size: int) -> PreTrainedModel:
     Args:
         settings: the encoder, its revision, the dropouts and the pooling. A tiny model's is BERT; a giant's
             is any of `gkiller.model.architectures.ARCHITECTURES`.
-        vocab_size: of the tokenizer.
 
     Raises:
         ModelNotFoundError: the local path holds no encoder, or the name cannot be one.

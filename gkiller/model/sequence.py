@@ -25,8 +25,6 @@ class SequenceClassifier(nn.Module):
     """A sequence classifier of transformers whose outputs are one logit per label, (rows, L).
 
     Args:
-        network: the classifier.
-        columns: for each label its output; of a two-class softmax the positive class.
         softmax: whether the outputs are two classes rather than independent labels.
     """
 
@@ -59,8 +57,6 @@ class Outputs:
     """What a classifier's outputs mean.
 
     Attributes:
-        names: of all outputs.
-        columns: the output of each wanted label that it has.
         softmax: whether they are two classes rather than independent labels.
     """
 
@@ -79,10 +75,6 @@ def outputs_of(config: Any, labels: Sequence[str]) -> Outputs:
 def read_outputs(reference: str, labels: Sequence[str]) -> Outputs:
     """Return what a classifier's outputs mean, without reading its weights; it may have none of the labels.
 
-    Args:
-        reference: a directory or a hub id.
-        labels: those wanted.
-
     Raises:
         ModelFormatError, HubUnavailableError: it cannot be read.
     """
@@ -94,10 +86,6 @@ def read_outputs(reference: str, labels: Sequence[str]) -> Outputs:
 
 def load_classifier(reference: str, labels: Sequence[str]) -> tuple[SequenceClassifier, tuple[str, ...]]:
     """Load a sequence classifier of transformers from a directory or the hub; safetensors alone are read.
-
-    Args:
-        reference: a directory or a hub id.
-        labels: those wanted.
 
     Returns:
         The network, and the wanted labels that it has, in their order.
@@ -133,8 +121,6 @@ def label_columns(names: Sequence[str], labels: Sequence[str], *, multi: bool) -
     label of gkiller's vocabulary.
 
     Args:
-        names: of the outputs.
-        labels: those wanted.
         multi: whether two outputs are two labels rather than two classes.
     """
     known = {canonical_name(name): place for place, name in reversed(list(enumerate(names)))}
@@ -163,9 +149,6 @@ def is_classifier(directory: Path) -> bool:
 
 def read_tokenizer(folder: Path) -> tuple[str, int, int]:
     """Read the tokenizer of a transformers model.
-
-    Args:
-        folder: of the model.
 
     Returns:
         Its tokenizer.json as text, the padding id, and the most tokens that the network takes.
@@ -232,11 +215,6 @@ def fetch(reference: str) -> Path:
 
 def fetch_classifier(reference: str, *, what: str, remedy: str) -> Path:
     """Return a directory with a sequence classifier of transformers: the local one, or the hub's.
-
-    Args:
-        reference: a directory or a hub id.
-        what: what an encoder without a classifier lacks, for the message.
-        remedy: how to mend that.
 
     Raises:
         ModelNotFoundError, HubUnavailableError: see `fetch`.

@@ -39,13 +39,9 @@ if TYPE_CHECKING:
 
 
 FILE_NAME = "gkiller.toml"
-
 _HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?$")
-
 _KEY = re.compile(r"\s*([^=#]+?)\s*=")
-
 _LONG = re.compile(r"[0-9_]{4000}")
-
 _POSITION = re.compile(r" \(at line (\d+), column (\d+)\)")
 
 
@@ -213,9 +209,7 @@ def _neighbours(path: Path) -> str:
 
 
 __all__ = ["Resolved", "preset_names", "resolve"]
-
 DEFAULT_ORIGIN = "default"
-
 PRESET_VARIABLE = ENV_PREFIX + "PRESET"
 
 
@@ -224,10 +218,8 @@ class Resolved:
     """Settings and where each came from.
 
     Attributes:
-        settings: validated and frozen.
         origins: for each dotted key ``default``, ``arch NAME``, ``preset NAME``, the file, the variable, the
             flag or ``--set``.
-        preset: the preset that was used.
     """
 
     settings: Settings
@@ -264,9 +256,7 @@ def resolve(
     Args:
         preset: a preset's name, as ``--preset`` gives it.
         config: a settings file that is read instead of ``gkiller.toml``.
-        flags: values by dotted key, as flags gave them: text, or already typed.
         overrides: ``KEY=VALUE`` texts, the later the stronger.
-        environ: variables; the process's own by default.
         directory: where ``gkiller.toml`` is looked for; the current directory by default.
 
     Raises:
@@ -300,10 +290,6 @@ def settings_values(settings: Settings) -> dict[str, Any]:
 
 def settings_of(values: Mapping[str, Any], where: str) -> Settings:
     """Return the settings that typed values make, by dotted key; a missing one has the definition's default.
-
-    Args:
-        values: as Python, JSON or TOML hold them.
-        where: who gave them, for messages.
 
     Raises:
         SettingsError: an unknown key, or a value out of its type or range.

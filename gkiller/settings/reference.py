@@ -36,7 +36,6 @@ class Reference:
 
     Attributes:
         key: the dotted name, ``train.lr``.
-        kind: what its value is.
         optional: whether it may be unset (None).
         default: its value when nothing else is said.
         choices: the allowed texts of a ``choice``, else empty.
@@ -45,8 +44,6 @@ class Reference:
         unit: what a number counts, or an empty string.
         flag: its command-line flag, or an empty string.
         alias: a second flag of the same meaning, or an empty string.
-        env: its environment variable.
-        description: one sentence.
     """
 
     key: str
@@ -198,7 +195,6 @@ def settings_toml(settings: Settings, section: str | None = None) -> str:
     """Return every setting as TOML, with its description, unit and range as comments.
 
     Args:
-        settings: what to write.
         section: only this section, or this dotted key.
 
     ``resolve(config=...)`` on the text gives equal settings when no stronger layer speaks. A setting

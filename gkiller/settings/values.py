@@ -24,17 +24,12 @@ if TYPE_CHECKING:
 
 
 _YES = frozenset({"true", "yes", "on", "1"})
-
 _NO = frozenset({"false", "no", "off", "0"})
-
 MOST_BITS = 8192
-
 """Of a whole number; Python refuses to print one of over 4,300 digits."""
 
 _MISSING = object()
-
 SPACE = "sweep.space"
-
 """The list of ``KEY=VALUE`` texts: a file may write it as a table, and a value may have commas."""
 
 
@@ -42,8 +37,6 @@ def from_text(entry: Reference, text: str, *, quotes: bool = False) -> Any:
     """Convert text from a flag or a variable.
 
     Args:
-        entry: the setting it is for.
-        text: what the user wrote.
         quotes: read ``"..."`` as a TOML string (as ``--set`` does), so that ``"none"`` can be a text.
 
     Returns:
@@ -186,9 +179,7 @@ class Given:
     """A value somebody gave.
 
     Attributes:
-        value: it, converted.
         origin: who gave it, such as ``--lr``, ``GKILLER_TRAIN__LR`` or ``preset seed``.
-        where: the origin with a line number where there is one.
     """
 
     value: Any

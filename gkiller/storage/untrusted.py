@@ -13,19 +13,14 @@ if TYPE_CHECKING:
 
 
 MAX_DEPTH = 32
-
 """Objects and lists inside each other; gkiller's own files have 4."""
 
 _MAX_DIGITS = 300
-
 """Of a whole number: a longer one has no float, and Python refuses some."""
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
     """Read a JSON object, refusing what two readers could take differently.
-
-    Args:
-        data: UTF-8; the caller has bounded its size.
 
     Returns:
         The object; all its numbers are finite, and all its texts can be written as UTF-8.
@@ -101,19 +96,14 @@ def _items(value: Any) -> list[Any]:
 
 
 MAX_HEADER_BYTES = 4 * 2**20
-
 """Of a safetensors header; a BERT-Large with five dendrites on each Linear has under 1 MiB."""
 
 MAX_NAME = 200
-
 MAX_DIMENSIONS = 8
-
 ITEM_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
-
 """Bytes of a number, by the types that are read at all."""
 
 FLOATS: Final = frozenset({"F32", "F16", "BF16"})
-
 """Types that weights may have."""
 
 _LENGTH = 8  # the header's length, little-endian
@@ -139,9 +129,6 @@ class TensorInfo:
 
     Attributes:
         dtype: a key of `ITEM_BYTES`.
-        shape: its sizes.
-        start: first byte, counted from the header's end.
-        end: the byte after its last.
     """
 
     dtype: str
@@ -152,10 +139,6 @@ class TensorInfo:
 
 def read_header(data: bytes, dtypes: Collection[str] = tuple(ITEM_BYTES)) -> dict[str, TensorInfo]:
     """Read what the tensors are, without allocating any.
-
-    Args:
-        data: a whole safetensors file; the caller has bounded its size.
-        dtypes: the types that the tensors may have.
 
     Raises:
         ValueError: the header is not safetensors', is longer than `MAX_HEADER_BYTES`, names a tensor twice,
@@ -204,7 +187,6 @@ def read_tensors(
 
     Args:
         data: the whole file; the caller has bounded its size, and what is allocated is bounded by it.
-        dtypes: the types that the tensors may have.
         expected: the names and shapes that are wanted, compared before anything is allocated.
 
     Raises:

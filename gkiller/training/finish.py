@@ -47,12 +47,8 @@ class Finished:
     """A saved model.
 
     Attributes:
-        dendrites: dendrites per chosen Linear in the saved model; 0 when none helped.
-        parameters: numbers that inference uses.
         fold_difference: largest difference between the folded and the training model's logits.
         evaluation: on the validation split, at the tuned thresholds.
-        thresholds: by label.
-        dendrite_report: strength and ablations of the dendrites on the validation split.
         taught: the teachers beside the model, on the validation split; none without a teacher.
     """
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 Keep = Sequence[str] | None
-
 """Names of columns to keep, each one or several with commas between them; None for all."""
 
 _FORMULA: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -41,11 +40,6 @@ class Kept:
     """Which columns are kept, and how a row's values are found.
 
     Attributes:
-        source: the name of the input.
-        form: its format.
-        names: of the columns.
-        types: their Arrow types, where the input is Parquet.
-        wanted: columns to ask the reader for.
         known: keys of JSON objects that may be there; empty where others do no harm.
     """
 

@@ -37,14 +37,6 @@ class Chunk:
     """Rows that are scored and written together.
 
     Attributes:
-        first: number of the first row, bad ones included.
-        last: number of the last row.
-        rows: numbers of the good rows.
-        texts: their comments.
-        ids: their ids.
-        kept: values of their other columns, where any are kept.
-        skipped: bad rows, as messages.
-        digest: SHA-256 of every good row up to the last, in hex.
         due: whether its answers, and all before, are due now, as the next row has not come yet.
     """
 
@@ -66,7 +58,6 @@ def chunked(
 
     Args:
         rows: in order, numbered from 1 without gaps; None says that the next one has not come yet.
-        size: most rows of a chunk.
         on_error: "fail" raises a bad row's error (earlier chunks are handed on by then), "skip" leaves the
             row out.
         live: whether a chunk, be it without a row, ends where the next row has not come yet.
@@ -115,9 +106,7 @@ def _closed(chunk: Chunk, seen: hashlib._Hash) -> Chunk:
 
 
 OutputFormat = Literal["jsonl", "csv", "parquet"]
-
 DIGITS = 6
-
 _OWN = ("row", "id", "text", "flagged", "flags", FLAG_LABELS, "windows", "truncated")
 
 
@@ -126,14 +115,10 @@ class Shape:
     """What is written.
 
     Attributes:
-        labels: L names.
-        thresholds: by label.
         ids: whether rows have ids of their own.
         text: whether the comments are written, too.
         only_flagged: whether rows without a flag are left out.
         flag_labels: the labels that decide whether a row is flagged, in their order; None for all.
-        kept: names of the input's columns that are written, too.
-        types: their Arrow types, where the input is Parquet.
         csv_safe: whether text that a spreadsheet takes for a formula is written with an apostrophe before it.
     """
 
@@ -167,15 +152,8 @@ class Answer:
     """One row of the output.
 
     Attributes:
-        row: its number in the input, from 1.
-        id: its id.
-        text: the comment.
-        flags: deciding labels whose score reaches the threshold.
         scores: of each label, in order.
-        windows: pieces that the comment was read in.
         truncated: whether its end was left unread.
-        explanation: what its words add, where that was asked for.
-        kept: values of the input's columns.
     """
 
     row: int

@@ -37,11 +37,6 @@ class Job:
     """What is done with every row.
 
     Attributes:
-        classifier: the model.
-        shape: what is written.
-        long_text: how a comment is read that is longer than the network reads at once.
-        on_error: what becomes of a bad row.
-        chunk_rows: rows that are scored together.
         explain: whether what each word adds is written, too.
     """
 
@@ -80,13 +75,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
-
-    Attributes:
-        mark: counts over all rows; after going on with a stream, of this part alone.
-        resumed_at: input rows that an earlier job had done.
-        examples: messages of the first bad rows of this part.
-    """
+    """How a job ended."""
 
     mark: Mark
     resumed_at: int
@@ -105,11 +94,7 @@ def run(
     """Score every row of a source, in order.
 
     Args:
-        job: what is done.
-        source: the rows.
         sink: where the output goes; it says whether an earlier job is gone on with.
-        writer: the output's format.
-        progress: called after every chunk.
         live: whether rows from a pipe are answered as they come; else chunks depend on the rows alone.
 
     Raises:

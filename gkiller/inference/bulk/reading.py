@@ -50,13 +50,8 @@ class Source:
     """Where rows come from.
 
     Attributes:
-        name: how messages name it.
         has_ids: whether rows have ids of their own.
         rows: begins to read; a source is read once. None among them says that the next one has not come yet.
-        total: number of rows, where it is known before reading.
-        notes: what was decided and the user should know; reading to the end may add to them.
-        kept: names of the columns that each row's kept values are of.
-        types: their Arrow types, where the source is Parquet.
     """
 
     name: str
@@ -92,11 +87,7 @@ def from_file(
     A pipe, a device and ``-`` for standard input are read in one pass; see `from_stream`.
 
     Args:
-        path: the file.
-        name: how messages name it.
         form: its format; "auto" goes by its name.
-        text_column: column of the comment, guessed when not named.
-        id_column: column of the id, guessed when not named.
         keep: other columns whose values are handed on; None means all.
 
     Raises:
@@ -145,10 +136,7 @@ def from_stream(
     Args:
         stream: bytes that can be read once, also packed with gzip.
         form: its format; "auto" goes by the first line: see `gkiller.data.readers.pipes.sniff`.
-        name: how messages name it.
         owned: whether it is closed when the source is not used any more.
-        text_column: column of the comment, guessed when not named.
-        id_column: column of the id, guessed when not named.
         keep: other columns whose values are handed on; None means all.
 
     Raises:

@@ -78,10 +78,6 @@ def contained(directory: Path, seed: int) -> Iterator[None]:
     Put back afterwards: the current directory, the standard streams, a launcher's variables, warning
     filters, the random states of torch, numpy and Python, ``pdb.set_trace`` and matplotlib's backend.
 
-    Args:
-        directory: the current directory while the block lasts.
-        seed: of the three random generators while it lasts.
-
     Raises:
         DendriteError: it called its debugger or ``sys.exit``, or asked a question; the message carries what
             it printed last.

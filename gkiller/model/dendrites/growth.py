@@ -14,9 +14,7 @@ from gkiller.model.layout import usable_positions
 from gkiller.model.network import ToxicityClassifier, new_classifier
 
 State = dict[str, Tensor]
-
 ENCODER = "bert."
-
 FOLD_TOLERANCE = 1e-5
 
 
@@ -110,7 +108,6 @@ def chosen_linears(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     """Return the names of the encoder's Linears that grow dendrites, in the network's order.
 
     Args:
-        model: the classifier.
         patterns: shell patterns matched with or without the leading "bert."; "*" is all (12 in BERT-Tiny).
 
     Raises:
@@ -144,13 +141,7 @@ def dendrite_counts(state: State) -> dict[str, int]:
 
 
 def folded(model: ToxicityClassifier, state: State, activation: str) -> ToxicityClassifier:
-    """Return a plain classifier (CPU, evaluation mode) of a folded state.
-
-    Args:
-        model: the training model, for its configuration.
-        state: folded weights.
-        activation: the dendrites' non-linearity.
-    """
+    """Return a plain classifier (CPU, evaluation mode) of a folded state."""
     with torch.random.fork_rng(devices=[]):
         plain = new_classifier(model.bert.config, model.labels, model.pooling)
         add_dendrites(plain, dendrite_counts(state), activation)
@@ -163,7 +154,6 @@ def check_fold(growth: Growth, plain: ToxicityClassifier) -> float:
 
     Args:
         growth: the network in training; it must hold the weights that ``plain`` was folded from.
-        plain: the folded model.
 
     Returns:
         The largest absolute difference.

@@ -28,7 +28,6 @@ from gkiller.model.layout import SUPPORTED
 from gkiller.model.network import ToxicityClassifier
 
 _NAME: Final = "perforatedai"
-
 _OWNER = threading.Lock()  # perforatedai's globals serve one training per process
 
 
@@ -61,17 +60,7 @@ class PerforatedGrowth:
     Use it as a context manager, or call ``close``; only one can be open in a process.
 
     Args:
-        model: the classifier; its Linears are wrapped in place.
         names: the Linears to wrap, as `chosen_linears` returns them.
-        activation: the dendrites' non-linearity.
-        patience: epochs without gain after which the history rule switches.
-        most: the most dendrites that will ever be grown per Linear.
-        seed: of the dendrites' initial weights.
-        init_std: standard deviation of a new dendrite's weights and biases.
-
-    Attributes:
-        model: the network in training; growing may put a new object here.
-        count: dendrites per wrapped Linear.
 
     Raises:
         DendritesUnavailableError: perforatedai is not installed.
@@ -137,9 +126,6 @@ class PerforatedGrowth:
 
     def grow(self, score: float) -> None:
         """Give every wrapped Linear one more dendrite now.
-
-        Args:
-            score: the best validation score so far.
 
         Raises:
             DendriteError: perforatedai did not grow one dendrite everywhere.
