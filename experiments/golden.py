@@ -3,7 +3,7 @@
     python experiments/golden.py OLD/bin/python NEW/bin/python [--inputs DIR]
 
 Runs a fixed list of commands with each interpreter on this machine and compares, by SHA-256, what they
-write and print, without times, rates, paths and versions. ``--inputs`` adds every file of a directory: each is
+write and print, without times, rates, paths and versions. ``--inputs`` adds the files of a directory: each is
 prepared and scored. Trained weights and the last digits of scores differ between processors, so no digest is
 kept.
 """
