@@ -85,7 +85,7 @@ def test_text_that_only_looks_like_json_is_text(line):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(gzip.compress(b"a\n", mtime=0)), "gzip data"),
+        (gzip.compress(gzip.compress(b"a\n", mtime=0), mtime=0), "gzip data"),
         ("a line\n".encode("utf-16"), "UTF-16"),
         (b"PAR1\x15\x04\x15", "Parquet"),
     ],
