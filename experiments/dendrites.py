@@ -161,7 +161,8 @@ def run_one(arm: str, seed: int, arguments: argparse.Namespace) -> None:
             "threads": result.manifest["threads"],
         }
         shutil.rmtree(result.run.path)
-    np.savez_compressed(target.with_suffix(".npz"), **{k: v[:, 0] for k, v in variants.items()})
+    columns: dict[str, Any] = {k: v[:, 0] for k, v in variants.items()}
+    np.savez_compressed(target.with_suffix(".npz"), **columns)
     write_text(target, json_text(facts))
     sys.stderr.write(f"{target.name}: valid AP {facts['valid_ap']}, {facts['seconds']:.0f} s\n")
 

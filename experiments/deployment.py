@@ -72,7 +72,7 @@ def graphs_of(loaded: LoadedModel, texts: list[str]) -> dict[str, bytes]:
 
 def qualities(loaded: LoadedModel, graphs: dict[str, bytes], data: str, resamples: int) -> dict[str, Any]:
     """Return F1 and average precision by system and split."""
-    dataset = read_prepared(data)
+    dataset = read_prepared(Path(data))
     labels = [label for label in loaded.labels if label in dataset.labels]
     columns = [dataset.labels.index(label) for label in labels]
     own = [loaded.labels.index(label) for label in labels]
@@ -257,7 +257,7 @@ def child(arguments: argparse.Namespace, threads: int) -> Any:
 
 def comments(data: str, count: int) -> list[str]:
     """Return comments of the test and the training split."""
-    dataset = read_prepared(data)
+    dataset = read_prepared(Path(data))
     return [*dataset.split("test").texts, *dataset.split("train").texts][:count]
 
 

@@ -27,7 +27,8 @@ def population(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     truth = (rng.random(rows) < SHARE).astype(float)
     seen = rng.normal(size=rows) - 1.5
     logits = [seen + 0.7 * rng.normal(size=rows) + gain * truth for gain in (3.0, 2.7)]
-    return truth, *(1 / (1 + np.exp(-values)) for values in logits)
+    first, second = (1 / (1 + np.exp(-values)) for values in logits)
+    return truth, first, second
 
 
 def main() -> None:

@@ -41,8 +41,9 @@ class Rule(NamedTuple):
 
     def threshold(self, truth: Floats, scores: Floats) -> float:
         """Return the threshold of comments."""
-        how = {"expected": self.expected, "f1_slack": self.slack}
-        return tune_thresholds(("label",), truth[:, None], scores[:, None], **how)["label"].value
+        tables = truth[:, None], scores[:, None]
+        tuned = tune_thresholds(("label",), *tables, expected=self.expected, f1_slack=self.slack)
+        return tuned["label"].value
 
 
 def halves(
