@@ -61,9 +61,9 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
     """
     path = Path(settings.source).expanduser()
     if settings.source == "sample":
-        from gkiller.data.sample import SAMPLE_SEED, sample_dataset
+        from gkiller.data.sample import sample_dataset
 
-        dataset = select_labels(sample_dataset(SAMPLE_SEED), settings.label_columns)
+        dataset = select_labels(sample_dataset(), settings.label_columns)
     elif (path / MANIFEST_NAME).is_file():
         dataset = read_prepared(path)
         check_settings(settings, dataset.manifest)
