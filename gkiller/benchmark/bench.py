@@ -23,7 +23,7 @@ from gkiller.inference.loading import available_threads
 from gkiller.model.sequence import is_gkiller, name_of
 from gkiller.scoring.models import AnyModel, DeployedModel, load_any
 from gkiller.settings import DataSettings
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.wording import Progress, silent
 
 if TYPE_CHECKING:

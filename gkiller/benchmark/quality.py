@@ -23,7 +23,7 @@ from gkiller.evaluation.thresholds import Threshold, kept_notes, tune_thresholds
 from gkiller.model.layout import META, read_labels, read_thresholds
 from gkiller.storage.files import atomic_directory, sha256_file
 from gkiller.storage.sealed import SealBrokenError, seal, unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.wording import Progress
 
 if TYPE_CHECKING:

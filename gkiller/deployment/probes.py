@@ -26,7 +26,7 @@ from gkiller.model.layout import (
 )
 from gkiller.storage.environment import CPU_FLAGS, read_cpu
 from gkiller.storage.sealed import Sealed, unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.batches import Tokens, scoring_batches, windowed
 from gkiller.tokens.wordpiece import special_ids
 from gkiller.wording import Progress

@@ -30,7 +30,7 @@ from gkiller.model.layout import CONFIG, FORMAT_VERSION, LIMITS, META, consisten
 from gkiller.model.network import Description, read_description
 from gkiller.model.pretrained import check_fits
 from gkiller.storage.sealed import unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -31,7 +31,7 @@ from gkiller.model.layout import (
     unbroken,
 )
 from gkiller.storage.sealed import Check, Sealed, unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.encoding import Encoder
 
 Precision = Literal["auto"] | GraphPrecision

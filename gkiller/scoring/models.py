@@ -27,7 +27,7 @@ from gkiller.model.layout import (
 )
 from gkiller.model.network import read_description
 from gkiller.storage.sealed import unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.batches import in_chunks
 from gkiller.tokens.wordpiece import parse_tokenizer
 from gkiller.wording import Progress

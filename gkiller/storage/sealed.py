@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from gkiller.storage.files import json_text, sha256_file
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 
 MAX_SEAL_BYTES = 16 * 2**20
 """Of the JSON file."""

@@ -22,7 +22,7 @@ from typing import Any, Final
 from tokenizers import Tokenizer, pre_tokenizers
 
 from gkiller.errors import ModelFormatError, ModelNotFoundError, is_fault_of_input, one_line
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.visible import READINGS
 
 COUNTED_FROM_PADDING: Final = ("mpnet", "roberta")

@@ -17,7 +17,8 @@ from gkiller.errors import ResumeError
 from gkiller.model.dendrites.growth import State
 from gkiller.storage.files import atomic_directory, make_directory, remove_leftovers, require_space, writing
 from gkiller.storage.sealed import SealBrokenError, Sealed, seal, unseal
-from gkiller.storage.untrusted import parse_json, read_tensors
+from gkiller.storage.strict_json import parse_json
+from gkiller.storage.tensors import read_tensors
 from gkiller.training.phases import Position
 
 FORMAT_VERSION = 2

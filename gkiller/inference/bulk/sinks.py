@@ -26,7 +26,7 @@ from gkiller.storage.files import (
     writing,
 )
 from gkiller.storage.sealed import digest_of
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 
 _VERSION = 2
 _KEYS = {"version", "settings", "replaces", "bytes", "sha256", "mark", "digest"}
