@@ -10,13 +10,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
+from gkiller.data.comments import comment_fault, is_missing
 from gkiller.data.labels import ID_NAMES, TEXT_NAMES, need_header
 from gkiller.data.readers import RawBatch, Reader, place
 from gkiller.data.readers.jsonl import JsonLinesReader
 from gkiller.data.readers.parquet import ParquetReader
 from gkiller.data.readers.pipes import STDIN, is_pipe, json_layout, keep_until_gone, open_pipe, sniff, spool
 from gkiller.data.readers.text import LinesReader, Replayable, TextReader, encoding_error
-from gkiller.data.rows import comment_fault, is_missing
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
 from gkiller.inference.bulk.columns import Keep, Kept, kept_columns, refuse_keep
 
