@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from toy import TINY, write_toy_csv
 
 import gkiller
-from gkiller.data.readers import hub
+from gkiller.data import hub
 from gkiller.model import pretrained
 from gkiller.private import HUB
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from gkiller.data.catalogue import Part
 from gkiller.data.columns import ColumnPlan, PartColumns
 from gkiller.data.comments import SKIP, comment_fault
+from gkiller.data.hub import HubReader
 from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader, as_number, has_decimal_comma
 from gkiller.data.readers import BadRowError, RawBatch, place
-from gkiller.data.readers.hub import HubReader
 from gkiller.data.readers.text import encoding_error
 from gkiller.errors import EmptyDataError, LabelValueError
 from gkiller.settings import DataSettings

@@ -10,8 +10,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from gkiller.data.catalogue import SPLIT_ALIASES, KnownSource, Part, find_known, known_names
+from gkiller.data.hub import hub_parts
 from gkiller.data.readers.delimited import DelimitedReader
-from gkiller.data.readers.hub import hub_parts
 from gkiller.data.readers.jsonl import JsonLinesReader
 from gkiller.data.readers.parquet import ParquetReader
 from gkiller.data.readers.pipes import STDIN, is_pipe, keep_until_gone, open_pipe, sniff, spool

@@ -17,7 +17,7 @@ import torch
 from gkiller.data.labels import FLAG_LABELS
 from gkiller.errors import ExportError
 from gkiller.model.dendrites.growth import dendritic_modules
-from gkiller.model.dendrites.layer import add_dendrites
+from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel, load_model, save_model
 from gkiller.model.network import new_classifier
 from gkiller.tokens.batches import tokenize

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.errors import ExportError
-from gkiller.model.dendrites.layer import DendriticLinear
+from gkiller.model.dendritic import DendriticLinear
 from gkiller.model.network import Pooling
 
 if TYPE_CHECKING:

@@ -61,6 +61,7 @@ class Classifier:
         path: Path,
         digest: str = "",
         flag_labels: Sequence[str] | None = None,
+        reopen: Callable[..., Classifier] | None = None,
     ) -> None:
         self.labels = labels
         self.thresholds = dict(thresholds)
@@ -72,6 +73,7 @@ class Classifier:
         self.digest = digest
         self._session = session
         self._encoder = encoder
+        self._reopen = reopen
         self._pool: ThreadPoolExecutor | None = None
         self._pool_process = 0
 
@@ -79,10 +81,8 @@ class Classifier:
         return f"Classifier({str(self.path)!r}, labels={list(self.labels)}, precision={self.precision!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        from gkiller.inference.loading import reopen
-
         where = str(self.path.absolute()), self.digest, self.precision
-        return reopen, (*where, self.threads, dict(self.thresholds))
+        return self._reopen, (*where, self.threads, dict(self.thresholds))
 
     def __copy__(self) -> Classifier:
         return Classifier(

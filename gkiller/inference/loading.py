@@ -142,6 +142,7 @@ def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifi
         path=directory,
         digest=sealed.digest,
         flag_labels=read_flag_labels(content, labels),
+        reopen=reopen,
     )
 
 

@@ -19,7 +19,7 @@ from gkiller.evaluation.metrics import HALF, plan, rank, ratio, resample
 from gkiller.evaluation.results import number
 from gkiller.evaluation.significance import paired_difference
 from gkiller.model.dendrites.growth import dendritic_modules
-from gkiller.model.dendrites.layer import DendriticLinear
+from gkiller.model.dendritic import DendriticLinear
 from gkiller.model.directory import LoadedModel
 from gkiller.scoring.network import score_texts
 from gkiller.tokens.batches import scoring_batches, tokenize

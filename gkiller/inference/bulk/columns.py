@@ -7,17 +7,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NamedTuple
 
 from gkiller.data.readers import RawBatch, Reader, place
 from gkiller.data.readers.jsonl import WHOLE
 from gkiller.data.readers.text import encoding_error
 from gkiller.errors import ColumnError, GkillerError, did_you_mean
 from gkiller.tokens.encoding import clean
-
-if TYPE_CHECKING:
-    from gkiller.inference.bulk.reading import Row
-
 
 Keep = Sequence[str] | None
 """Names of columns to keep, each one or several with commas between them; None for all."""
@@ -175,3 +171,13 @@ def safe_cell(text: str) -> str:
     """Return a cell that no spreadsheet takes for a formula: an apostrophe goes first, as OWASP advises."""
     found = clean(text)
     return f"'{found}" if found.startswith(_FORMULA) else found
+
+
+class Row(NamedTuple):
+    """One row: its number from 1, its comment, its id and its kept values, or what is wrong with it."""
+
+    number: int
+    text: str
+    id: str | int | float | None
+    fault: GkillerError | None = None
+    kept: tuple[Any, ...] = ()

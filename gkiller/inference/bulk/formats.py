@@ -20,9 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.labels import FLAG_LABELS
-from gkiller.errors import FormatError, SettingsError
-from gkiller.inference.bulk.columns import MISSING, extent, json_of, plain, safe_cell, text_of
-from gkiller.inference.bulk.reading import Row
+from gkiller.inference.bulk.columns import MISSING, Row, extent, json_of, plain, safe_cell, text_of
 from gkiller.inference.results import Contribution, reached
 from gkiller.inference.session import Scored, Scores
 from gkiller.tokens.batches import CHUNK_CHARACTERS
@@ -349,41 +347,6 @@ class Gzip:
 
 def _packed(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0) if data else b""
-
-
-def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, explain: bool = False) -> Writer:
-    """Return the writer of a format.
-
-    Raises:
-        SettingsError: the format cannot be packed, cannot hold explanations, or holds no formulas.
-        FormatError: Parquet without pyarrow.
-    """
-    if explain and form != "jsonl":
-        raise SettingsError(
-            f"{form} cannot hold explanations", where="--explain", remedy="use --format jsonl"
-        )
-    if shape.csv_safe and form != "csv":
-        raise SettingsError(
-            f"{form} is no format that a spreadsheet reads formulas from",
-            where="--csv-safe",
-            remedy="use --format csv, or drop --csv-safe",
-        )
-    if form == "parquet":
-        if packed:
-            raise SettingsError(
-                "Parquet is packed by itself", where="--output", remedy="drop .gz from the file's name"
-            )
-        try:
-            from gkiller.inference.bulk.parquet import Parquet
-
-            return Parquet(shape)
-        except ImportError as error:
-            raise FormatError(
-                "Parquet needs pyarrow, which is not installed",
-                remedy="pip install pyarrow, or use --format csv or jsonl",
-            ) from error
-    writer: Writer = JsonLines(shape) if form == "jsonl" else Csv(shape)
-    return Gzip(writer) if packed else writer
 
 
 def column_names(shape: Shape) -> list[str]:

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gkiller.errors import ResumeError
+from gkiller.errors import FormatError, ResumeError, SettingsError
 from gkiller.inference.bulk.formats import (
     DIGITS,
     Answer,
     Chunk,
+    Csv,
+    Gzip,
+    JsonLines,
     OnError,
     OutputFormat,
     Shape,
@@ -169,3 +172,38 @@ def _advanced(mark: Mark, chunk: Chunk, scored: Scored, shape: Shape) -> Mark:
         truncated=mark.truncated + int(scored.truncated.sum()),
         digest=chunk.digest,
     )
+
+
+def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, explain: bool = False) -> Writer:
+    """Return the writer of a format.
+
+    Raises:
+        SettingsError: the format cannot be packed, cannot hold explanations, or holds no formulas.
+        FormatError: Parquet without pyarrow.
+    """
+    if explain and form != "jsonl":
+        raise SettingsError(
+            f"{form} cannot hold explanations", where="--explain", remedy="use --format jsonl"
+        )
+    if shape.csv_safe and form != "csv":
+        raise SettingsError(
+            f"{form} is no format that a spreadsheet reads formulas from",
+            where="--csv-safe",
+            remedy="use --format csv, or drop --csv-safe",
+        )
+    if form == "parquet":
+        if packed:
+            raise SettingsError(
+                "Parquet is packed by itself", where="--output", remedy="drop .gz from the file's name"
+            )
+        try:
+            from gkiller.inference.bulk.parquet import Parquet
+
+            return Parquet(shape)
+        except ImportError as error:
+            raise FormatError(
+                "Parquet needs pyarrow, which is not installed",
+                remedy="pip install pyarrow, or use --format csv or jsonl",
+            ) from error
+    writer: Writer = JsonLines(shape) if form == "jsonl" else Csv(shape)
+    return Gzip(writer) if packed else writer

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from gkiller.data.comments import comment_fault, is_missing
 from gkiller.data.labels import ID_NAMES, TEXT_NAMES, need_header
@@ -18,7 +18,7 @@ from gkiller.data.readers.parquet import ParquetReader
 from gkiller.data.readers.pipes import STDIN, is_pipe, json_layout, keep_until_gone, open_pipe, sniff, spool
 from gkiller.data.readers.text import LinesReader, Replayable, TextReader, encoding_error
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
-from gkiller.inference.bulk.columns import Keep, Kept, kept_columns, refuse_keep
+from gkiller.inference.bulk.columns import Keep, Kept, Row, kept_columns, refuse_keep
 
 InputFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"]
 _SUFFIXES: dict[str, InputFormat] = {
@@ -33,16 +33,6 @@ _SUFFIXES: dict[str, InputFormat] = {
 }
 _TITLES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet"}
 _SKIP = "mend the row, or skip such rows with --on-error skip"
-
-
-class Row(NamedTuple):
-    """One row: its number from 1, its comment, its id and its kept values, or what is wrong with it."""
-
-    number: int
-    text: str
-    id: str | int | float | None
-    fault: GkillerError | None = None
-    kept: tuple[Any, ...] = ()
 
 
 @dataclass

@@ -14,6 +14,7 @@ ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "relu": torch.relu,
     "gelu": nn.functional.gelu,
 }
+
 """A dendrite's non-linearities, by the name that ``config.json`` records."""
 
 
