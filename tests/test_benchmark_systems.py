@@ -435,7 +435,7 @@ def test_a_child_process_times_and_starts_cold(exported, frame):
     again = time_systems([spec], plan(processes=2), lambda *args: told.append(args))
     assert (again.passes[spec.key].shape, again.processes) == ((4, 2), 2)
     assert again.single[8][spec.key].shape == (6, 2)
-    assert ("throughput, process 2 of 2", 3, 3) in told
+    assert (3, 3, "throughput, process 2 of 2") in told
     cold = start_cold(spec, TEXTS[:2], 1, 1)
     assert cold.peak_bytes is None or cold.peak_bytes > 1e6
     assert cold.steps["libraries"].first <= cold.steps["import"].first

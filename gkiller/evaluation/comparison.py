@@ -87,7 +87,7 @@ def side_of_model(
         LabelMismatchError: the data have none of its labels.
         SettingsError, ScoreRangeError: an unknown label, or a threshold outside 0..1.
     """
-    from gkiller.evaluation.evaluate import measure
+    from gkiller.evaluation.models import measure
 
     measured = measure(loaded, found.dataset, found.rows, batch_size, progress, long_text=long_text)
     thresholds, origins = _given(given, measured.labels)

@@ -16,7 +16,7 @@ from gkiller.tokens.batches import reading_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gkiller.evaluation.evaluate import Measured
+    from gkiller.evaluation.models import Measured
     from gkiller.evaluation.results import (
         Confusion,
         Evaluation,

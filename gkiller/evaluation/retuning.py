@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gkiller.evaluation.evaluate import narrowed, tune_measured
 from gkiller.evaluation.metrics import ratio
+from gkiller.evaluation.models import narrowed, tune_measured
 from gkiller.evaluation.results import few_rows, number
 from gkiller.evaluation.thresholds import SLACK, Threshold, kept_notes
 from gkiller.inference.results import reached
@@ -17,7 +17,7 @@ from gkiller.model.layout import read_flag_labels
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gkiller.evaluation.evaluate import Measured
+    from gkiller.evaluation.models import Measured
     from gkiller.scoring.models import AnyModel
     from gkiller.settings.definition import EvaluationSettings
 
