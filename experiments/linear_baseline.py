@@ -18,7 +18,7 @@ from pathlib import Path
 from gkiller.benchmark.linear import Linear, fit_linear
 from gkiller.data.dataset import Split
 from gkiller.data.load import read_prepared
-from gkiller.evaluation.models import (Measured, evaluate_measured, tune_measured)
+from gkiller.evaluation.models import Measured, evaluate_measured, tune_measured
 from gkiller.evaluation.report import evaluation_text
 from gkiller.settings import resolve
 
