@@ -95,7 +95,7 @@ def inspect(
         pieces.setdefault(split, []).append(measures)
     if not pieces:
         raise EmptyDataError("there are no good rows", where=found.name, remedy="see the bad rows")
-    parts = {name: _joined(pieces[name]) for name in SPLIT_NAMES if name in pieces}
+    parts = {name: _joined(pieces.pop(name)) for name in SPLIT_NAMES if name in pieces}
     splits = {name: _summary(part, found.labels, max_length) for name, part in parts.items()}
     return {
         "source": found.name,
