@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections import Counter, defaultdict
@@ -22,9 +23,11 @@ from make_sample import (
     stable_random,
 )
 
+from gkiller.assets import asset_path
 from gkiller.data.sample import (
     SAMPLE_LABELS,
     SampleRow,
+    row_text,
     sample_dataset,
     sample_fingerprint,
     sample_manifest,
@@ -167,6 +170,11 @@ def test_harsh_words_are_shared_by_toxic_and_harmless(rows, grammar):
 def test_the_shipped_rows_are_what_the_frames_give_and_another_seed_gives_others(rows):
     assert made() == rows
     assert sample_fingerprint(made(1)) != sample_fingerprint(rows)
+
+
+def test_the_shipped_file_is_what_the_tool_writes():
+    text = gzip.decompress(asset_path("sample.jsonl.gz").read_bytes())
+    assert text == "".join(f"{row_text(row)}\n" for row in made()).encode()
 
 
 def test_fingerprint_is_pinned(rows):

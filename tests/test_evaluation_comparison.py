@@ -211,7 +211,7 @@ def test_repeated_ids_in_the_order_of_the_data_are_clear(tmp_path, found):
     rows = scored(40)
     rows[3]["id"] = rows[2]["id"]
     assert joined(tmp_path, rows, found)[0].tolist() == list(range(40))
-    with pytest.raises(RowError, match=r"'row2' stands in the rows 37 and 38"):
+    with pytest.raises(RowError, match=r"'row2' is in the rows 37 and 38"):
         joined(tmp_path, rows[::-1], found)
 
 

@@ -12,6 +12,9 @@ from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.errors import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gkiller.data.dataset import DataManifest
     from gkiller.settings import Resolved
 
 app = typer.Typer(
@@ -99,7 +102,7 @@ def prepare_data(
     next_command(f"gkiller train --data {out}")
 
 
-def _tell(manifest: dict[str, Any]) -> None:
+def _tell(manifest: DataManifest) -> None:
     """Report on stderr everything that was decided, renamed or dropped."""
     for line in [*manifest["guesses"], *manifest["notes"]]:
         note(line)
@@ -120,7 +123,7 @@ def _tell(manifest: dict[str, Any]) -> None:
     _warn(manifest)
 
 
-def _warn(manifest: dict[str, Any]) -> None:
+def _warn(manifest: DataManifest) -> None:
     """Report on stderr what is wrong with prepared comments but can be lived with."""
     if manifest["synthetic"]:
         warn("these comments are synthetic: good for trying gkiller out, not for use")
@@ -128,7 +131,7 @@ def _warn(manifest: dict[str, Any]) -> None:
         warn(line)
 
 
-def _dropped(manifest: dict[str, Any]) -> list[str]:
+def _dropped(manifest: DataManifest) -> list[str]:
     """Return how many rows were dropped, a text per reason."""
     dropped = manifest["dropped"]
     exact, folded = dropped["exact_duplicates"], dropped["folded_duplicates"]
@@ -138,7 +141,7 @@ def _dropped(manifest: dict[str, Any]) -> list[str]:
     return told + [f"{counted(count, 'bad row')} ({kind})" for kind, count in dropped["bad"].items() if count]
 
 
-def _rate_rows(manifest: dict[str, Any]) -> list[tuple[object, ...]]:
+def _rate_rows(manifest: Mapping[str, Any]) -> list[tuple[object, ...]]:
     """Return the rows of a table: each split's labels with positives and their share of the known."""
     rows: list[tuple[object, ...]] = []
     for name, split in manifest["splits"].items():

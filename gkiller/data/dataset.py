@@ -1,27 +1,74 @@
-"""A data set in memory: what every other room reads. Needs numpy only."""
+"""A data set in memory, and the manifest that says where it came from. Needs numpy only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import NDArray
 
-from gkiller.errors import SourceNotFoundError
+from gkiller.errors import SourceNotFoundError, counted
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.intp]
-
 
 SPLIT_NAMES = ("train", "valid", "test")
 LEAST_OF_A_KIND = 3
 """From so many rows of the same labels on, at least one goes to each split that is split off train."""
 
-LabelArray = npt.NDArray[np.float32]
-WeightArray = npt.NDArray[np.float64]
+
+class LabelCount(TypedDict):
+    """A label's rows in one split; ``rate`` is the share of positives among the known, None without any."""
+
+    positive: int
+    negative: int
+    unknown: int
+    rate: float | None
+    weighted_rate: NotRequired[float | None]
+
+
+class SplitEntry(TypedDict):
+    """A prepared split: its file, what it holds, and the digests of rows and bytes."""
+
+    file: str
+    rows: int
+    origin: str
+    labels: dict[str, LabelCount]
+    fingerprint: str
+    sha256: str
+
+
+class DataManifest(TypedDict, total=False):
+    """How data came to be, as ``manifest.json`` holds it; of data that were not prepared some keys only."""
+
+    format: str
+    format_version: int
+    gkiller_version: str
+    source: str
+    sources: list[dict[str, Any]]
+    synthetic: bool
+    licence: list[str]
+    labels: list[str]
+    label_kinds: dict[str, str]
+    class_names: dict[str, int]
+    cutoff: float
+    weighted: bool
+    renames: dict[str, str]
+    guesses: list[str]
+    notes: list[str]
+    warnings: list[str]
+    rows_read: int
+    rows_kept: int
+    dropped: dict[str, Any]
+    bad_row_examples: list[str]
+    conflicts: int
+    splits: dict[str, SplitEntry]
+    class_weights: dict[str, dict[str, float | None]]
+    settings: dict[str, Any]
+    augmentations: list[dict[str, Any]]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -35,11 +82,10 @@ class Split:
 
     ids: list[str]
     texts: list[str]
-    labels: LabelArray
-    weights: WeightArray
+    labels: NDArray[np.float32]
+    weights: FloatArray
 
     def __post_init__(self) -> None:
-        """Check that the four columns agree; a mismatch is a fault of the caller."""
         n = len(self.texts)
         if len(self.ids) != n or self.labels.shape[:1] != (n,) or self.weights.shape != (n,):
             raise ValueError(
@@ -53,9 +99,9 @@ class Split:
         return len(self.texts)
 
     @property
-    def any_positive(self) -> npt.NDArray[np.bool_]:
+    def any_positive(self) -> NDArray[np.bool_]:
         """Shape (n,): whether any known label of the row is positive."""
-        positive: npt.NDArray[np.bool_] = (self.labels == 1.0).any(axis=1)
+        positive: NDArray[np.bool_] = (self.labels == 1.0).any(axis=1)
         return positive
 
     def take(self, indices: Iterable[int]) -> Split:
@@ -71,8 +117,7 @@ class Split:
     def sample(self, size: int, seed: int) -> Split:
         """At most ``size`` rows, stratified on "any label positive"; the order is kept.
 
-        The positives' number is the share they have here, rounded, but at least one of either kind
-        where there are any and ``size`` allows. The same seed gives the same rows.
+        The share of positives stays, rounded, but with at least one row of each kind where possible.
 
         Raises:
             ValueError: ``size`` is below 1.
@@ -101,15 +146,13 @@ class Dataset:
 
     Attributes:
         splits: by name, among ``train``, ``valid`` and ``test``.
-        manifest: what ``prepare`` wrote: source, licence note, counts, fingerprints and so on.
     """
 
     labels: tuple[str, ...]
     splits: dict[str, Split]
-    manifest: dict[str, Any] = field(default_factory=dict)
+    manifest: DataManifest = field(default_factory=DataManifest)
 
     def __post_init__(self) -> None:
-        """Check names and shapes; a mismatch is a fault of the caller."""
         if not self.labels or len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels must be named, each once: {self.labels!r}")
         for name, split in self.splits.items():
@@ -124,25 +167,23 @@ class Dataset:
         """Return the split of that name.
 
         Raises:
-            SourceNotFoundError: there is none; the message names those there are, or says that the rows
-                were too few to split it off.
+            SourceNotFoundError: there is none, or the rows were too few to split it off.
         """
         if name in self.splits:
             return self.splits[name]
         there = ", ".join(s for s in SPLIT_NAMES if s in self.splits) or "none"
         source = self.manifest.get("source") or "this data set"
         if self.manifest.get("settings", {}).get(f"{name}_share"):  # it was to be split off
-            count, label = len(self.splits.get("train", ())), self.labels[0]
-            rows = f"{count:,} train row{'s' * (count != 1)}"
+            rows = counted(len(self.splits.get("train", ())), "train row")
             raise SourceNotFoundError(
                 f"there are too few rows to split off a split {name!r}: {rows}",
-                where=str(source),
-                remedy=f"give at least {LEAST_OF_A_KIND} different comments with {label!r} and "
+                where=source,
+                remedy=f"give at least {LEAST_OF_A_KIND} different comments with {self.labels[0]!r} and "
                 f"{LEAST_OF_A_KIND} without any label, or rows of its own with "
                 f"'gkiller data prepare ... --{name} FILE'",
             )
         raise SourceNotFoundError(
             f"there is no split {name!r}",
-            where=str(source),
+            where=source,
             remedy=f"choose one of the splits there are: {there}",
         )

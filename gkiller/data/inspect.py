@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,12 @@ import numpy.typing as npt
 from gkiller.data.columns import plan_columns
 from gkiller.data.dataset import SPLIT_NAMES, Dataset
 from gkiller.data.labels import UNKNOWN
-from gkiller.data.load import read_prepared
-from gkiller.data.manifest import MANIFEST_NAME, class_warnings, label_counts
+from gkiller.data.load import known_codes, read_prepared
+from gkiller.data.manifest import MANIFEST_NAME
 from gkiller.data.readers import BATCH_ROWS
-from gkiller.data.rows import clean_rows, exact_hash, folded_hash, new_tally
+from gkiller.data.rows import CleanBatch, clean_rows, exact_hash, folded_hash, new_tally
 from gkiller.data.sources import resolve_sources
-from gkiller.data.splits import find_duplicates
+from gkiller.data.splits import Duplicates, class_warnings, find_duplicates, label_counts
 from gkiller.errors import EmptyDataError, OutputError, SettingsError
 from gkiller.private import matplotlib_apart
 from gkiller.settings import DataSettings
@@ -31,31 +32,31 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 HISTOGRAM_BINS = 32
 """Bins of the length histogram, from 0 to twice the cut; longer comments are in the last one."""
 
-Lengths = Callable[[list[str]], list[int]]
 
+class _Measures(NamedTuple):
+    """What is kept of n rows: lengths, labels of shape (n, L), and digests as in ``CleanBatch``."""
 
-@dataclass
-class _Measures:
-    """What is kept of the rows of one split, batch by batch."""
-
-    lengths: list[npt.NDArray[np.int32]] = field(default_factory=list)
-    characters: list[npt.NDArray[np.int32]] = field(default_factory=list)
-    codes: list[npt.NDArray[np.int8]] = field(default_factory=list)
-    weights: list[npt.NDArray[np.float64]] = field(default_factory=list)
-    folded: list[npt.NDArray[np.uint64]] = field(default_factory=list)
-    exact: list[npt.NDArray[np.uint64]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A batch of rows of one split, with digests as in ``CleanBatch``."""
-
-    split: str
-    texts: list[str]
+    lengths: npt.NDArray[np.int32]
+    characters: npt.NDArray[np.int32]
     codes: npt.NDArray[np.int8]
     weights: npt.NDArray[np.float64]
     folded: npt.NDArray[np.uint64]
     exact: npt.NDArray[np.uint64]
+
+
+def _joined(pieces: Iterable[_Measures]) -> _Measures:
+    return _Measures(*map(np.concatenate, zip(*pieces, strict=True)))
+
+
+@dataclass
+class _Source:
+    """Rows to measure, each batch with its split, and what is known of them once they were read."""
+
+    name: str
+    labels: tuple[str, ...]
+    batches: Iterable[tuple[str, CleanBatch]]
+    notes: list[str] = field(default_factory=list)
+    bad: Counter[str] = field(default_factory=Counter)
 
 
 def inspect(
@@ -76,91 +77,83 @@ def inspect(
         max_length: longest comment the model reads, in the same unit.
 
     Returns:
-        Plain values: ``source``, ``labels``, ``unit``, ``max_length``, ``bad_rows``, ``notes``, ``warnings``
-        of labels that lack a class; ``splits`` with per split ``rows``, ``labels``, ``lengths``,
-        ``characters``, ``duplicates`` and ``histogram``; ``overlap`` with, for each ordered pair of splits,
-        the rows of the one whose folded text stands in the other; and ``conflicting_texts``, folded texts
-        that bear both values of a label.
+        Plain values. ``splits`` holds per split its rows, labels, lengths, duplicates and histogram;
+        ``overlap``, for each ordered pair of splits, the rows of the one whose folded text is in the other;
+        ``conflicting_texts`` counts the folded texts that have both values of a label.
 
     Raises:
         DataError: the source cannot be read, or there are no rows.
         ModelError: the tokenizer cannot be read, or is not one that the model could use.
     """
-    settings = settings or DataSettings()
     lengths = _length_counter(tokenizer_path, max_length)
-    facts: dict[str, Any] = {"notes": [], "bad_rows": {}}
-    measures: dict[str, _Measures] = {}
-    for rows in _rows_of(source, settings, facts, progress):
-        kept = measures.setdefault(rows.split, _Measures())
-        kept.lengths.append(np.array(lengths(rows.texts), dtype=np.int32))
-        kept.characters.append(np.array([len(text) for text in rows.texts], dtype=np.int32))
-        kept.codes.append(rows.codes)
-        kept.weights.append(rows.weights)
-        kept.folded.append(rows.folded)
-        kept.exact.append(rows.exact)
-    if not measures:
-        raise EmptyDataError("there are no good rows", where=str(facts["source"]), remedy="see the bad rows")
-    labels = facts["labels"]
-    overlap, conflicts = _across(measures)
-    splits = {name: _summary(measures[name], labels, max_length) for name in SPLIT_NAMES if name in measures}
+    found = _open(source, settings or DataSettings(), progress)
+    pieces: dict[str, list[_Measures]] = {}
+    for split, batch in found.batches:
+        counts = np.array(lengths(batch.texts), dtype=np.int32)
+        characters = np.array([len(text) for text in batch.texts], dtype=np.int32)
+        measures = _Measures(counts, characters, batch.labels, batch.weights, batch.folded, batch.exact)
+        pieces.setdefault(split, []).append(measures)
+    if not pieces:
+        raise EmptyDataError("there are no good rows", where=found.name, remedy="see the bad rows")
+    parts = {name: _joined(pieces.pop(name)) for name in SPLIT_NAMES if name in pieces}
+    splits = {name: _summary(part, found.labels, max_length) for name, part in parts.items()}
     return {
-        "source": facts["source"],
-        "labels": list(labels),
+        "source": found.name,
+        "labels": list(found.labels),
         "unit": "tokens" if tokenizer_path is not None else "words",
         "tokenizer": str(tokenizer_path) if tokenizer_path is not None else None,
         "max_length": max_length,
-        "notes": facts["notes"],
-        "bad_rows": dict(facts["bad_rows"]),
+        "notes": found.notes,
+        "bad_rows": dict(found.bad),
         "warnings": [
             line for name, split in splits.items() for line in class_warnings(name, split["labels"])
         ],
         "splits": splits,
-        "overlap": overlap,
-        "conflicting_texts": conflicts,
+        "overlap": _overlap(parts),
+        "conflicting_texts": _duplicates(_joined(parts.values())).conflicting_groups,
     }
 
 
-def _rows_of(
-    source: str | Path | Dataset, settings: DataSettings, facts: dict[str, Any], progress: Progress | None
-) -> Iterator[_Rows]:
-    """Yield the rows of any kind of source; ``facts`` receives its name, labels, notes and bad rows."""
+def _open(source: str | Path | Dataset, settings: DataSettings, progress: Progress | None) -> _Source:
+    name = source.manifest.get("source", "data set") if isinstance(source, Dataset) else str(source)
     if not isinstance(source, Dataset) and (Path(source).expanduser() / MANIFEST_NAME).is_file():
-        facts["source"] = str(source)
         source = read_prepared(Path(source).expanduser())
     if isinstance(source, Dataset):
-        facts.setdefault("source", str(source.manifest.get("source", "data set")))
-        facts["labels"] = source.labels
-        yield from _dataset_rows(source)
-        return
-    plan = resolve_sources([str(source)], revision=settings.revision)
+        return _Source(name, source.labels, _dataset_rows(source))
+    plan = resolve_sources([name], revision=settings.revision)
     skipping = settings.model_copy(update={"on_error": "skip"})
     columns = plan_columns(plan.parts, skipping)
     tally = new_tally(plan.parts, columns, skipping)
     notes = [*plan.notes, *columns.notes, *columns.guesses]
-    facts.update(source=str(source), labels=columns.labels, bad_rows=tally.bad, notes=notes)
-    for batch in clean_rows(plan.parts, columns, skipping, tally, progress):
-        split = plan.parts[batch.part].split
-        yield _Rows(split, batch.texts, batch.labels, batch.weights, batch.folded, batch.exact)
-    notes += [note for part in plan.parts for note in part.reader.notes]
+
+    def batches() -> Iterator[tuple[str, CleanBatch]]:
+        for batch in clean_rows(plan.parts, columns, skipping, tally, progress):
+            yield plan.parts[batch.part].split, batch
+        notes.extend(note for part in plan.parts for note in part.reader.notes)
+
+    return _Source(name, columns.labels, batches(), notes, tally.bad)
 
 
-def _dataset_rows(dataset: Dataset) -> Iterator[_Rows]:
+def _dataset_rows(dataset: Dataset) -> Iterator[tuple[str, CleanBatch]]:
     for name, split in dataset.splits.items():
-        codes = np.where(np.isnan(split.labels), UNKNOWN, split.labels).astype(np.int8)
         for start in range(0, len(split), BATCH_ROWS):
-            texts = split.texts[start : start + BATCH_ROWS]
-            stop = start + len(texts)
-            yield _Rows(
-                split=name,
-                texts=texts,
-                codes=codes[start:stop],
-                weights=split.weights[start:stop],
-                folded=np.frombuffer(b"".join(map(folded_hash, texts)), dtype="<u8").reshape(-1, 2),
-                exact=np.frombuffer(b"".join(map(exact_hash, texts)), dtype="<u8"),
+            rows = slice(start, start + BATCH_ROWS)
+            texts = split.texts[rows]
+            yield (
+                name,
+                CleanBatch(
+                    part=0,
+                    ids=split.ids[rows],
+                    texts=texts,
+                    labels=known_codes(split.labels[rows]),
+                    weights=split.weights[rows],
+                    folded=np.frombuffer(b"".join(map(folded_hash, texts)), dtype="<u8").reshape(-1, 2),
+                    exact=np.frombuffer(b"".join(map(exact_hash, texts)), dtype="<u8"),
+                ),
             )
 
 
-def _length_counter(path: Path | None, max_length: int) -> Lengths:
+def _length_counter(path: Path | None, max_length: int) -> Callable[[list[str]], list[int]]:
     """Return a function from comments to their lengths, in tokens or, without a tokenizer, in words."""
     if path is None:
         return lambda texts: [len(text.split()) for text in texts]
@@ -173,12 +166,8 @@ def _length_counter(path: Path | None, max_length: int) -> Lengths:
 
 
 def _summary(measures: _Measures, labels: tuple[str, ...], max_length: int) -> dict[str, Any]:
-    """Return the plain values of one split."""
-    codes = np.concatenate(measures.codes)
-    weights = np.concatenate(measures.weights)
-    lengths = np.concatenate(measures.lengths)
-    folded, exact = np.concatenate(measures.folded), np.concatenate(measures.exact)
-    duplicates = find_duplicates(folded, exact, np.zeros(len(exact), dtype=np.int8), codes)
+    codes, weights, lengths = measures.codes, measures.weights, measures.lengths
+    duplicates = _duplicates(measures)
     counts = label_counts(labels, codes)
     if not (weights == 1.0).all():
         for position, label in enumerate(labels):
@@ -192,7 +181,7 @@ def _summary(measures: _Measures, labels: tuple[str, ...], max_length: int) -> d
         "rows": len(codes),
         "labels": counts,
         "lengths": {**_quantiles(lengths), "truncated_share": float(np.mean(lengths > max_length))},
-        "characters": _quantiles(np.concatenate(measures.characters)),
+        "characters": _quantiles(measures.characters),
         "duplicates": {
             "exact": duplicates.exact,
             "folded": duplicates.folded,
@@ -208,22 +197,22 @@ def _quantiles(values: npt.NDArray[np.int32]) -> dict[str, float]:
     return {"mean": float(values.mean()), **named, "max": float(values.max())}
 
 
-def _across(measures: dict[str, _Measures]) -> tuple[dict[str, int], int]:
-    """Return the overlap of each ordered pair of splits, and the texts whose labels conflict anywhere."""
-    names = [name for name in SPLIT_NAMES if name in measures]
-    folded = np.concatenate([digest for name in names for digest in measures[name].folded])
-    exact = np.concatenate([digest for name in names for digest in measures[name].exact])
-    codes = np.concatenate([part for name in names for part in measures[name].codes])
-    everything = find_duplicates(folded, exact, np.zeros(len(exact), dtype=np.int8), codes)
-    _, texts = np.unique(folded, axis=0, return_inverse=True)
-    texts = texts.reshape(-1)
-    sizes = [sum(map(len, measures[name].exact)) for name in names]
-    by_split = dict(zip(names, np.split(texts, np.cumsum(sizes)[:-1]), strict=True))
-    overlap = {
+def _duplicates(rows: _Measures) -> Duplicates:
+    """Find duplicates as if all rows were in one split."""
+    return find_duplicates(rows.folded, rows.exact, np.zeros(len(rows.exact), dtype=np.int8), rows.codes)
+
+
+def _overlap(parts: dict[str, _Measures]) -> dict[str, int]:
+    """Count, for each ordered pair of splits, the rows of the one whose text is in the other."""
+    _, texts = np.unique(
+        np.concatenate([part.folded for part in parts.values()]), axis=0, return_inverse=True
+    )
+    ends = np.cumsum([len(part.exact) for part in parts.values()])
+    by_split = dict(zip(parts, np.split(texts.reshape(-1), ends[:-1]), strict=True))
+    return {
         f"{one} in {other}": int(np.count_nonzero(np.isin(by_split[one], by_split[other])))
-        for one, other in permutations(names, 2)
+        for one, other in permutations(parts, 2)
     }
-    return overlap, everything.conflicting_groups
 
 
 # What is written about the file itself: the program's name, but no date, so that the bytes stay the same.
@@ -253,7 +242,7 @@ def check_plot(path: Path) -> None:
 
 
 def plot_inspection(result: dict[str, Any], path: Path) -> None:
-    """Draw the result of :func:`gkiller.data.inspect.inspect` as a PNG, SVG or PDF file, by its suffix.
+    """Draw the result of `inspect` as a PNG, SVG or PDF file, by its suffix.
 
     Left: the share of positive rows per label and split. Right: how long the comments are, as shares of
     their split, with the model's cut marked; the last bar holds everything longer.

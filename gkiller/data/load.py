@@ -7,22 +7,24 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gkiller.data.columns import plan_columns
-from gkiller.data.dataset import SPLIT_NAMES, Dataset, Split
+from gkiller.data.dataset import SPLIT_NAMES, DataManifest, Dataset, Split
 from gkiller.data.labels import UNKNOWN, canonical_name, label_problem
 from gkiller.data.manifest import (
-    FORMAT,
     FORMAT_VERSION,
     MANIFEST_NAME,
+    PREPARE_AGAIN,
     Fingerprint,
-    manifest_digest,
+    read_manifest,
+    split_file,
     table_codes,
+    table_weights,
 )
 from gkiller.data.prepare import prepare
 from gkiller.data.readers.pipes import is_pipe
@@ -33,31 +35,25 @@ from gkiller.errors import (
     EmptyDataError,
     FormatError,
     SettingsError,
-    SourceNotFoundError,
     did_you_mean,
-    nearest,
 )
 from gkiller.settings import DataSettings
 from gkiller.storage.files import sha256_file
 from gkiller.wording import Progress
 
-_AGAIN = "run 'gkiller data prepare' again, with --force to replace it"
+ALL = "all"
 
 
 def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | None = None) -> Dataset:
     """Return the data set that ``settings.source`` names.
 
-    The embedded sample and prepared directories are read as they are. Anything else is prepared into a
-    folder of ``cache`` first, named by the digest of its files and the settings, and read from there the
-    next time; a hub data set is not asked for again. Labels named in the settings are selected;
-    ``settings.sample_size`` shortens the train split.
-
-    Args:
-        progress: passed on to :func:`gkiller.data.prepare.prepare`.
+    The embedded sample and prepared directories are read as they are. Anything else is first prepared into
+    a folder of ``cache``, named by the digest of its files and the settings, and read from there the next
+    time. Labels named in the settings are selected; ``settings.sample_size`` shortens the train split.
 
     Raises:
-        DataError: as ``prepare`` and :func:`read_prepared` raise.
-        SettingsError: columns or cutoff are set to something else than a prepared directory was made with.
+        DataError: as ``prepare`` and `read_prepared` raise.
+        SettingsError: as `check_settings` raises.
     """
     path = Path(settings.source).expanduser()
     if settings.source == "sample":
@@ -76,11 +72,8 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
     return dataset
 
 
-def check_settings(settings: DataSettings, manifest: dict[str, Any]) -> None:
+def check_settings(settings: DataSettings, manifest: DataManifest) -> None:
     """Refuse settings that ask for something else than was prepared, rather than ignore them.
-
-    Args:
-        settings: ``source`` is the prepared directory.
 
     Raises:
         SettingsError: columns, cutoff or positive classes are set to something else.
@@ -88,10 +81,10 @@ def check_settings(settings: DataSettings, manifest: dict[str, Any]) -> None:
     used = manifest.get("settings", {})
     plain = settings.model_dump(mode="json")
     for name in ("text_column", "id_column", "weight_column", "cutoff", "positive_values"):
-        asked = plain[name]
-        if getattr(settings, name) != DataSettings.model_fields[name].default and asked != used.get(name):
+        wanted = plain[name]
+        if getattr(settings, name) != DataSettings.model_fields[name].default and wanted != used.get(name):
             raise SettingsError(
-                f"data.{name} is {asked!r}, but the data were prepared with {used.get(name)!r}",
+                f"data.{name} is {wanted!r}, but the data were prepared with {used.get(name)!r}",
                 where=settings.source,
                 remedy=f"leave data.{name} out, or prepare the data again with it",
             )
@@ -113,7 +106,7 @@ def _load_cached(settings: DataSettings, cache: Path, progress: Progress | None)
 
 
 def _cache_key(settings: DataSettings) -> str:
-    """Return a folder name that changes with the files' content and the settings."""
+    """Name a folder by the files' content and the settings."""
     values = settings.model_dump(mode="json", exclude={"sample_size"})
     path = Path(settings.source).expanduser()
     if path.exists():
@@ -132,110 +125,49 @@ def read_prepared(directory: Path) -> Dataset:
     """
     directory = Path(directory)
     manifest = read_manifest(directory)
-    labels = tuple(str(label) for label in manifest["labels"])
+    labels = tuple(map(str, manifest["labels"]))
     for label in labels:
         if problem := label_problem(label):
-            where = str(directory / MANIFEST_NAME)
             raise FormatError(
-                f"the label {ascii(label)[:80]} cannot be used: {problem}", where=where, remedy=_AGAIN
+                f"the label {ascii(label)[:80]} cannot be used: {problem}",
+                where=str(directory / MANIFEST_NAME),
+                remedy=PREPARE_AGAIN,
             )
     splits = {}
     for name in SPLIT_NAMES:
-        entry = manifest["splits"].get(name)
-        if entry is not None:
+        if entry := manifest["splits"].get(name):
             splits[name] = _read_split(split_file(directory, entry), labels)
     return Dataset(labels, splits, manifest)
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """Read and check a prepared directory's manifest.
-
-    Raises:
-        SourceNotFoundError: there is no such directory.
-        FormatError: there is no manifest of ours, or it has changed.
-    """
-    path = directory / MANIFEST_NAME
-    if not directory.is_dir():
-        there = [entry.name for entry in directory.parent.iterdir()] if directory.parent.is_dir() else []
-        close = nearest(directory.name, there, count=1)
-        remedy = f"did you mean {str(directory.parent / close[0])!r}?" if close else "check the path"
-        raise SourceNotFoundError("no such directory", where=str(directory), remedy=remedy)
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FormatError(
-            f"the directory has no {MANIFEST_NAME}: it is not prepared data",
-            where=str(directory),
-            remedy="make one with 'gkiller data prepare SOURCE --out DIR'",
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise FormatError(f"the manifest cannot be read: {error}", where=str(path), remedy=_AGAIN) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise FormatError("this is not the manifest of prepared data", where=str(path), remedy=_AGAIN)
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise FormatError(
-            f"unknown format version {manifest.get('format_version')!r}; this gkiller reads {FORMAT_VERSION}",
-            where=str(path),
-            remedy="use the gkiller that wrote it, or prepare the data again",
-        )
-    if manifest.get("digest") != manifest_digest(manifest):
-        raise FormatError("the manifest was changed after it was written", where=str(path), remedy=_AGAIN)
-    return manifest
-
-
-def _plain_name(name: object, directory: Path) -> str:
-    """Return a file's name out of a manifest, which may come from anybody: nothing outside is read.
-
-    Raises:
-        FormatError: it leads to another directory.
-    """
-    if not isinstance(name, str) or name in ("", ".", "..") or PureWindowsPath(name).name != name:
-        raise FormatError(
-            f"the manifest names the file {str(name)[:80]!r}, which is not in this directory",
-            where=str(directory / MANIFEST_NAME),
-            remedy=_AGAIN,
-        )
-    return name
-
-
-def split_file(directory: Path, entry: dict[str, Any]) -> Path:
-    """Return a split's file, after checking its SHA-256.
-
-    Raises:
-        FormatError: the file is not there, not in this directory, or not the one that was prepared.
-    """
-    path = directory / _plain_name(entry["file"], directory)
-    if not path.is_file():
-        raise FormatError("a file named in the manifest is missing", where=str(path), remedy=_AGAIN)
-    if sha256_file(path) != entry["sha256"]:
-        raise FormatError(
-            "the file is not the one that was prepared: its SHA-256 differs", where=str(path), remedy=_AGAIN
-        )
-    return path
 
 
 def _read_split(path: Path, labels: tuple[str, ...]) -> Split:
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
-    codes = table_codes(table, labels)
-    values = codes.astype(np.float32)
-    values[codes == UNKNOWN] = np.nan
-    weighted = "weight" in table.column_names
-    weights = table.column("weight").to_numpy() if weighted else np.ones(table.num_rows)
     return Split(
         ids=table.column("id").to_pylist(),
         texts=table.column("text").to_pylist(),
-        labels=values,
-        weights=np.array(weights, dtype=np.float64),
+        labels=_floats(table_codes(table, labels)),
+        weights=table_weights(table),
     )
+
+
+def _floats(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    """Return labels with NaN instead of -1 where they are unknown."""
+    values = codes.astype(np.float32)
+    values[codes == UNKNOWN] = np.nan
+    return values
+
+
+def known_codes(labels: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+    """Return a split's labels with -1 instead of NaN where they are unknown."""
+    return np.where(np.isnan(labels), UNKNOWN, labels).astype(np.int8)
 
 
 def split_fingerprint(split: Split, labels: tuple[str, ...]) -> str:
     """Return the fingerprint of a split in memory: that of the manifest when nothing has changed."""
-    codes = np.where(np.isnan(split.labels), UNKNOWN, split.labels).astype(np.int8)
     fingerprint = Fingerprint(labels)
-    fingerprint.update(split.ids, split.texts, codes, split.weights)
+    fingerprint.update(split.ids, split.texts, known_codes(split.labels), split.weights)
     return fingerprint.hexdigest()
 
 
@@ -263,7 +195,7 @@ def select_labels(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
         if label not in dataset.labels:
             raise ColumnError(
                 f"the data set has no label {name!r}",
-                where=str(dataset.manifest.get("source", "")),
+                where=dataset.manifest.get("source", ""),
                 remedy=did_you_mean(name, dataset.labels),
             )
     if tuple(chosen) == dataset.labels:
@@ -275,9 +207,6 @@ def select_labels(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
         known = np.flatnonzero(~np.isnan(labels).all(axis=1))
         splits[name] = Split(split.ids, split.texts, labels, split.weights).take(known)
     return Dataset(tuple(chosen), splits, dataset.manifest)
-
-
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -314,12 +243,11 @@ def load_labelled(
         SettingsError: there is no split of that name.
         DataError: the source cannot be read.
     """
-    if split is not None and split not in (*SPLIT_NAMES, ALL):
-        names = (*SPLIT_NAMES, ALL)
+    names = (*SPLIT_NAMES, ALL)
+    if split is not None and split not in names:
         raise SettingsError(f"unknown split {split!r}", where="--split", remedy=did_you_mean(split, names))
-    file = Path(settings.source).expanduser().is_file() or is_pipe(settings.source)
-    single = whole_file and file
-    if single and split in (None, ALL):
+    single = Path(settings.source).expanduser().is_file() or is_pipe(settings.source)
+    if single and whole_file and split in (None, ALL):
         dataset, rows = _whole_file(settings, progress)
         return Labelled(dataset, rows, ALL)
     with TemporaryDirectory(prefix="gkiller-data-") as cache:
@@ -337,14 +265,12 @@ def _whole_file(settings: DataSettings, progress: Progress | None) -> tuple[Data
     tally = new_tally(plan.parts, columns, settings)
     pieces = []
     for batch in clean_rows(plan.parts, columns, settings, tally, progress):
-        labels = batch.labels.astype(np.float32)
-        labels[batch.labels == UNKNOWN] = np.nan
-        weights = np.asarray(batch.weights, dtype=np.float64)
-        pieces.append(Split(list(batch.ids), list(batch.texts), labels, weights))
+        pieces.append(Split(batch.ids, batch.texts, _floats(batch.labels), batch.weights))
     if not pieces:
         raise EmptyDataError("there are no rows", where=settings.source, remedy="name another file")
     notes = [note for part in plan.parts for note in part.reader.notes]
-    return Dataset(columns.labels, {}, {"source": settings.source, "notes": notes}), _joined(pieces)
+    manifest = DataManifest(source=settings.source, notes=notes)
+    return Dataset(columns.labels, {}, manifest), _joined(pieces)
 
 
 def _joined(pieces: list[Split]) -> Split:

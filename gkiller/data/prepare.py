@@ -15,26 +15,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gkiller import __version__
 from gkiller.data.columns import ColumnPlan, plan_columns
-from gkiller.data.dataset import SPLIT_NAMES
+from gkiller.data.dataset import SPLIT_NAMES, DataManifest, SplitEntry
 from gkiller.data.manifest import (
+    FORMAT,
+    FORMAT_VERSION,
     RowWriter,
-    build_manifest,
-    check_classes,
     check_output,
     read_row_groups,
     rows_table,
     write_manifest,
 )
 from gkiller.data.rows import Tally, clean_rows, new_tally
-from gkiller.data.sources import Plan, check_files, resolve_sources
-from gkiller.data.splits import TRAIN, Duplicates, Shares, find_duplicates, split_rows
+from gkiller.data.sources import Plan, check_files, known_of, resolve_sources
+from gkiller.data.splits import (
+    TRAIN,
+    Duplicates,
+    Shares,
+    check_classes,
+    class_warnings,
+    class_weights,
+    find_duplicates,
+    label_counts,
+    split_rows,
+)
 from gkiller.errors import EmptyDataError, counted
 from gkiller.settings import DataSettings
-from gkiller.storage.files import atomic_directory, refuse_source_within
+from gkiller.storage.files import atomic_directory, refuse_source_within, sha256_file
 from gkiller.wording import Progress
 
 DROPPED = -1
+UNSTATED_LICENCE = "not stated: see where the file came from"
 
 
 def prepare(
@@ -46,21 +58,17 @@ def prepare(
     test: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Validate, deduplicate and split sources into ``out``.
+) -> DataManifest:
+    """Validate, deduplicate and split sources into ``out``; return the manifest.
 
     Written are ``train.parquet``, ``valid.parquet`` and ``test.parquet`` (those that have rows) and
     ``manifest.json``, all at once: ``out`` is whole or not there. Splits that the sources have, or that
     ``valid`` and ``test`` give, are kept; missing ones are split off the train rows.
 
     Args:
-        settings: columns, cutoff, shares, seed, and what to do with bad rows.
         sources: files, folders, hub data sets or ``sample``; ``settings.source`` when None.
         overwrite: replace ``out`` when it is a prepared directory.
         progress: stages are ``reading`` and ``writing``, in rows.
-
-    Returns:
-        The manifest, as written.
 
     Raises:
         DataError: one of its leaves for each thing that can be wrong with sources, rows or ``out``.
@@ -72,24 +80,30 @@ def prepare(
     plan = resolve_sources(named, valid, test, settings.revision)
     check_files(plan.parts)
     columns = plan_columns(plan.parts, settings)
-    tally = new_tally(plan.parts, columns, settings)
+    job = _Job(settings, plan, columns, new_tally(plan.parts, columns, settings))
     with atomic_directory(out) as folder:
         spill = folder / "spill.parquet"
-        keys = _spill(plan, columns, settings, tally, spill, progress)
-        duplicates, assigned = _decide(plan, keys, settings)
+        keys = _spill(job, spill, progress)
+        duplicates, assigned = _decide(job, keys)
         _check_given(plan, keys, duplicates)
         where = plan.parts[0].reader.name + (" and others" if len(plan.parts) > 1 else "")
         check_classes(columns.labels, keys.codes[assigned == TRAIN], where)
         writers = _write_splits(spill, folder, columns, assigned, progress)
         spill.unlink()
-        manifest = build_manifest(plan, columns, settings, tally, duplicates, assigned, keys.codes, writers)
-        repeated = _repeated_ids(keys.ids[assigned != DROPPED])
-        if repeated:
-            share = "shares its" if repeated == 1 else "share their"
-            manifest["warnings"].append(f"{counted(repeated, 'row')} {share} id with another row")
+        manifest = _manifest(job, keys, duplicates, assigned, writers)
         write_manifest(folder, manifest)
         check_output(out, overwrite=overwrite)  # something may have come there meanwhile
     return manifest
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is read, and how."""
+
+    settings: DataSettings
+    plan: Plan
+    columns: ColumnPlan
+    tally: Tally
 
 
 @dataclass(frozen=True)
@@ -103,65 +117,47 @@ class _Keys:
     ids: npt.NDArray[np.int64]
 
 
-def _spill(
-    plan: Plan,
-    columns: ColumnPlan,
-    settings: DataSettings,
-    tally: Tally,
-    path: Path,
-    progress: Progress | None,
-) -> _Keys:
+def _spill(job: _Job, path: Path, progress: Progress | None) -> _Keys:
     """Run the first pass: write all good rows to ``path`` and return their keys."""
+    columns, tally = job.columns, job.tally
     writer = RowWriter(path, columns.labels, fingerprint=False)
-    parts, folded, exact, codes, ids = [], [], [], [], []
-    for batch in clean_rows(plan.parts, columns, settings, tally, progress):
+    kept = []
+    for batch in clean_rows(job.plan.parts, columns, job.settings, tally, progress):
         weights = batch.weights if columns.weighted else None
         writer.add(rows_table(columns.labels, batch.ids, batch.texts, batch.labels, weights))
-        parts.append(np.full(len(batch), batch.part, dtype=np.int16))
-        folded.append(batch.folded)
-        exact.append(batch.exact)
-        codes.append(batch.labels)
-        ids.append(np.fromiter(map(hash, batch.ids), dtype=np.int64, count=len(batch)))
+        parts = np.full(len(batch), batch.part, dtype=np.int16)
+        ids = np.fromiter(map(hash, batch.ids), dtype=np.int64, count=len(batch))
+        kept.append((parts, batch.folded, batch.exact, batch.labels, ids))
     writer.close()
-    if not parts:
+    if not kept:
         raise EmptyDataError(
             f"no row of {sum(tally.read):,} is good: "
             + ", ".join(f"{n:,} {k}" for k, n in tally.bad.items()),
-            where=plan.parts[0].reader.name,
+            where=job.plan.parts[0].reader.name,
             remedy="run with --on-error refuse to see the first one",
         )
-    return _Keys(
-        parts=np.concatenate(parts),
-        folded=np.concatenate(folded),
-        exact=np.concatenate(exact),
-        codes=np.concatenate(codes),
-        ids=np.concatenate(ids),
-    )
+    return _Keys(*map(np.concatenate, zip(*kept, strict=True)))
 
 
-def _decide(plan: Plan, keys: _Keys, settings: DataSettings) -> tuple[Duplicates, npt.NDArray[np.int8]]:
+def _decide(job: _Job, keys: _Keys) -> tuple[Duplicates, npt.NDArray[np.int8]]:
     """Return the duplicates, and each row's split (``DROPPED`` where it goes)."""
-    of_part = np.array([SPLIT_NAMES.index(part.split) for part in plan.parts], dtype=np.int8)
-    given = of_part[keys.parts]
+    splits = [part.split for part in job.plan.parts]
+    given = np.array([SPLIT_NAMES.index(split) for split in splits], dtype=np.int8)[keys.parts]
     duplicates = find_duplicates(keys.folded, keys.exact, given, keys.codes)
     assigned = np.where(duplicates.keep, given, np.int8(DROPPED))
-    splits = {part.split for part in plan.parts}
     shares = Shares(
-        valid=0.0 if "valid" in splits else settings.valid_share,
-        test=0.0 if "test" in splits else settings.test_share,
+        valid=0.0 if "valid" in splits else job.settings.valid_share,
+        test=0.0 if "test" in splits else job.settings.test_share,
     )
     train = np.flatnonzero(assigned == TRAIN)
     if len(train):
-        assigned[train] = split_rows(keys.folded[train], keys.codes[train], shares, settings.split_seed)
+        seed = job.settings.split_seed
+        assigned[train] = split_rows(keys.folded[train], keys.codes[train], shares, seed)
     return duplicates, assigned
 
 
 def _check_given(plan: Plan, keys: _Keys, duplicates: Duplicates) -> None:
-    """Refuse a split whose rows all stand in other splits.
-
-    Raises:
-        EmptyDataError: there is one; nothing would be left of it.
-    """
+    """Refuse a split of which nothing would be left, as all its rows are in other splits."""
     for index, split in enumerate(SPLIT_NAMES):
         parts = [number for number, part in enumerate(plan.parts) if part.split == split]
         rows = np.isin(keys.parts, parts)
@@ -201,6 +197,92 @@ def _write_splits(
     return {name: writer for name, writer in writers.items() if writer.rows}
 
 
-def _repeated_ids(ids: npt.NDArray[np.int64]) -> int:
-    """Count the rows whose id stood before."""
-    return len(ids) - len(np.unique(ids))
+def _manifest(
+    job: _Job,
+    keys: _Keys,
+    duplicates: Duplicates,
+    assigned: npt.NDArray[np.int8],
+    writers: dict[str, RowWriter],
+) -> DataManifest:
+    """Return the manifest, without any time of day: the same input gives the same bytes."""
+    settings, plan, columns, tally = job.settings, job.plan, job.columns, job.tally
+    readers = tally.readers
+    given = {part.split for part in plan.parts}
+    splits = {}
+    warnings = []
+    for index, name in enumerate(SPLIT_NAMES):
+        if name not in writers:
+            warnings.append(f"there is no {name} split")
+            continue
+        writer, counts = writers[name], label_counts(columns.labels, keys.codes[assigned == index])
+        warnings += class_warnings(name, counts)
+        splits[name] = SplitEntry(
+            file=writer.path.name,
+            rows=writer.rows,
+            origin=_origin(name, given),
+            labels=counts,
+            fingerprint=writer.fingerprint(),
+            sha256=sha256_file(writer.path),
+        )
+    for name in settings.positive_values:  # it may be misspelt
+        if not any(reader.met(name) for reader in readers.values()):
+            warnings.append(f"no row has the class {name!r} (--positive-values)")
+    ids = keys.ids[assigned != DROPPED]
+    if repeated := len(ids) - len(np.unique(ids)):
+        share = "shares its" if repeated == 1 else "share their"
+        warnings.append(f"{counted(repeated, 'row')} {share} id with another row")
+    return DataManifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        gkiller_version=__version__,
+        source=" + ".join(part.reader.name for part in plan.parts),
+        sources=_source_entries(job),
+        synthetic=any(part.info.get("synthetic", False) for part in plan.parts),
+        licence=[f"{known.name}: {known.licence}" for known in known_of(plan.parts)] or [UNSTATED_LICENCE],
+        labels=list(columns.labels),
+        label_kinds={label: reader.kind for label, reader in readers.items()},
+        class_names=dict(pair for reader in readers.values() for pair in sorted(reader.class_names.items())),
+        cutoff=settings.cutoff,
+        weighted=columns.weighted,
+        renames=columns.renames,
+        guesses=columns.guesses,
+        notes=[*plan.notes, *columns.notes, *(note for part in plan.parts for note in part.reader.notes)],
+        warnings=warnings,
+        rows_read=sum(tally.read),
+        rows_kept=int(np.count_nonzero(assigned != DROPPED)),
+        dropped={
+            "bad": dict(sorted(tally.bad.items())),
+            "exact_duplicates": duplicates.exact,
+            "folded_duplicates": duplicates.folded,
+            "overlap": duplicates.overlap,
+        },
+        bad_row_examples=tally.examples,
+        conflicts=duplicates.conflicts,
+        splits=splits,
+        class_weights=class_weights(splits[SPLIT_NAMES[TRAIN]]["labels"]),
+        settings=settings.model_dump(mode="json", exclude={"sample_size", "source"}),
+    )
+
+
+def _origin(name: str, given: set[str]) -> str:
+    """Say whether a split is as the sources have it."""
+    if name not in given:
+        return "split off train"
+    whole = name != "train" or given >= set(SPLIT_NAMES)
+    return "given" if whole else "given, less what was split off"
+
+
+def _source_entries(job: _Job) -> list[dict[str, Any]]:
+    entries = []
+    for part, chosen, rows in zip(job.plan.parts, job.columns.parts, job.tally.read, strict=True):
+        entry: dict[str, Any] = {"name": part.reader.name, "split": part.split, **part.info, "rows": rows}
+        entry["columns"] = {
+            "text": chosen.text,
+            "labels": chosen.labels,
+            "id": chosen.id,
+            "weight": chosen.weight,
+        }
+        if part.path is not None:
+            entry |= {"bytes": part.path.stat().st_size, "sha256": sha256_file(part.path)}
+        entries.append(entry)
+    return entries

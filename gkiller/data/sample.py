@@ -1,17 +1,16 @@
 """The embedded sample: a synthetic corpus of comments, written for gkiller.
 
-Nothing in it was ever posted by anybody: tools/make_sample.py made its rows of hand-written frames. Every
-frame is used in one split only, so the test split measures generalisation to unseen phrasing.
+Nobody ever posted any of it: tools/make_sample.py made its rows of hand-written frames. Every frame is used
+in one split only, so the test split measures generalisation to unseen phrasing.
 
 What the labels mean here:
 
-* ``toxicity``: contempt, hostility or a threat aimed at a person or a group. Harsh words about
-  things, about oneself, quoted, denied or among friends are not toxic.
-* ``insult``, ``threat``, ``identity_attack``, ``severe_toxicity``: kinds of toxicity; each
-  implies it. ``severe_toxicity`` is hatred or a wish of harm, piled up.
-* ``obscene``: the comment holds profanity, whoever it is aimed at. It alone does not imply
-  ``toxicity``: "holy shit, what a shot" is obscene and friendly. Damn, hell, crap and bloody
-  do not count.
+* ``toxicity``: contempt, hostility or a threat aimed at a person or a group. Harsh words about things,
+  about oneself, quoted, denied or among friends are not toxic.
+* ``insult``, ``threat``, ``identity_attack``, ``severe_toxicity``: kinds of toxicity; each implies it.
+  ``severe_toxicity`` is hatred or a wish of harm, piled up.
+* ``obscene``: the comment holds profanity, whoever it is aimed at. It alone does not imply ``toxicity``:
+  "holy shit, what a shot" is obscene and friendly. Damn, hell, crap and bloody do not count.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from gkiller.assets import asset_path
 from gkiller.data.catalogue import Part, find_known
-from gkiller.data.dataset import SPLIT_NAMES, Dataset, Split
+from gkiller.data.dataset import SPLIT_NAMES, DataManifest, Dataset, Split
 from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.data.readers import BATCH_ROWS, RawBatch
 
@@ -56,65 +55,50 @@ class SampleRow:
     kind: str
 
 
-_NOTE = (
-    "Synthetic: generated from sentences written for gkiller, never posted by anybody. "
-    "For trying gkiller out; scores on it say nothing about real comments."
-)
-
-
 @cache
-def _shipped() -> tuple[SampleRow, ...]:
+def _packaged() -> tuple[SampleRow, ...]:
+    rows = []
     with gzip.open(asset_path("sample.jsonl.gz"), "rt", encoding="utf-8") as lines:
-        return tuple(_row(json.loads(line)) for line in lines)
-
-
-def _row(values: list[Any]) -> SampleRow:
-    identifier, text, labels, split, frame, kind = values
-    return SampleRow(identifier, text, dict(zip(SAMPLE_LABELS, labels, strict=True)), split, frame, kind)
+        for identifier, text, labels, split, frame, kind in map(json.loads, lines):
+            named = dict(zip(SAMPLE_LABELS, labels, strict=True))
+            rows.append(SampleRow(identifier, text, named, split, frame, kind))
+    return tuple(rows)
 
 
 def row_text(row: SampleRow) -> str:
-    """Return a row as the line of JSON that the package ships."""
+    """Return a row as the line of JSON that the package holds."""
     labels = [row.labels[label] for label in SAMPLE_LABELS]
     return json.dumps([row.id, row.text, labels, row.split, row.frame, row.kind], ensure_ascii=False)
 
 
 def sample_rows() -> list[SampleRow]:
     """Return the sample's rows, about 8,400, in their shuffled order."""
-    return list(_shipped())
+    return list(_packaged())
 
 
 def sample_dataset() -> Dataset:
-    """The synthetic corpus as a dataset, its labels float32 of shape (n, 6), its weights 1."""
+    """The sample as a data set; its weights are 1."""
     rows = sample_rows()
     splits = {}
     for name in SPLIT_NAMES:
         part = [row for row in rows if row.split == name]
+        labels = [[row.labels[label] for label in SAMPLE_LABELS] for row in part]
         splits[name] = Split(
             ids=[row.id for row in part],
             texts=[row.text for row in part],
-            labels=np.array(
-                [[row.labels[label] for label in SAMPLE_LABELS] for row in part], dtype=np.float32
-            ),
-            weights=np.ones(len(part), dtype=np.float64),
+            labels=np.array(labels, dtype=np.float32),
+            weights=np.ones(len(part)),
         )
-    return Dataset(SAMPLE_LABELS, splits, sample_manifest(rows))
+    return Dataset(SAMPLE_LABELS, splits, cast("DataManifest", sample_manifest(rows)))
 
 
 def sample_fingerprint(rows: Sequence[SampleRow]) -> str:
     """SHA-256 over all rows in their order: id, text, labels, split, frame and kind."""
-    digest = sha256()
-    for row in rows:
-        digest.update(row_text(row).encode() + b"\n")
-    return digest.hexdigest()
+    return sha256("".join(f"{row_text(row)}\n" for row in rows).encode()).hexdigest()
 
 
 def sample_manifest(rows: Sequence[SampleRow]) -> dict[str, Any]:
-    """Say what the corpus is, as plain values for JSON.
-
-    Args:
-        rows: what :func:`sample_rows` returned.
-    """
+    """Return what the corpus is, as plain values for JSON."""
     splits = {}
     for name in SPLIT_NAMES:
         part = [row for row in rows if row.split == name]
@@ -128,7 +112,8 @@ def sample_manifest(rows: Sequence[SampleRow]) -> dict[str, Any]:
     return {
         "source": "sample",
         "synthetic": True,
-        "note": _NOTE,
+        "note": "Synthetic: generated from sentences written for gkiller, never posted by anybody. "
+        "For trying gkiller out; scores on it say nothing about real comments.",
         "licence": "Apache-2.0",
         "seed": SAMPLE_SEED,
         "labels": list(SAMPLE_LABELS),
@@ -145,11 +130,7 @@ def _frame_ids(rows: Sequence[SampleRow]) -> set[str]:
 
 
 class SampleReader:
-    """Reads one split of the embedded sample.
-
-    Args:
-        split: ``train``, ``valid`` or ``test``: the sample's own, disjoint by frame.
-    """
+    """Reads one split of the sample."""
 
     def __init__(self, split: str) -> None:
         self.name = f"sample ({split})"
@@ -159,31 +140,30 @@ class SampleReader:
 
     def columns(self) -> list[str]:
         """Return the column names."""
-        return ["id", "text", *CANONICAL_LABELS]
+        return ["id", "text", *SAMPLE_LABELS]
 
     def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
         """Yield the wanted columns of the split's rows."""
-        rows = [row for row in _shipped() if row.split == self._split]
+        rows = [row for row in _packaged() if row.split == self._split]
         self.total = len(rows)
         for start in range(0, len(rows), BATCH_ROWS):
-            chunk = rows[start : start + BATCH_ROWS]
-            values: dict[str, list[Any]] = {
-                "id": [row.id for row in chunk],
-                "text": [row.text for row in chunk],
-            }
-            for label in CANONICAL_LABELS:
-                values[label] = [row.labels[label] for row in chunk]
-            yield RawBatch(
-                rows=list(range(start + 1, start + 1 + len(chunk))),
-                columns={name: values[name] for name in wanted},
-            )
+            chunk = [
+                {"id": row.id, "text": row.text, **row.labels} for row in rows[start : start + BATCH_ROWS]
+            ]
+            columns = {name: [row[name] for row in chunk] for name in wanted}
+            yield RawBatch(rows=list(range(start + 1, start + 1 + len(chunk))), columns=columns)
 
 
 def sample_parts() -> list[Part]:
     """Return the sample's three splits."""
     known = find_known("sample")
-    info = {"kind": "sample", "synthetic": True, "seed": SAMPLE_SEED}
     return [
-        Part(split=split, reader=SampleReader(split), stem="sample", known=known, info=dict(info))
+        Part(
+            split=split,
+            reader=SampleReader(split),
+            stem="sample",
+            known=known,
+            info={"kind": "sample", "synthetic": True, "seed": SAMPLE_SEED},
+        )
         for split in SPLIT_NAMES
     ]

@@ -1,8 +1,7 @@
-"""Score files, as ``gkiller predict`` writes them, and other tables of the same comments, joined with data.
+"""Files of scores, as ``gkiller predict`` writes them, and other tables of the same comments.
 
-Rows are joined by id where the file has one in every row, else by their order; also by order where none
-of the ids is one of the data and the texts can tell. Texts, where the file has them, must be those of the
-data.
+Rows are joined by id where every row of the file has one, else by their order; also by order where no id is
+one of the data and the texts can show that it is right. Texts in the file must be those of the data.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -46,12 +45,10 @@ _SAME_ROWS = "score the rows that are compared, all of them and in their order, 
 
 @dataclass
 class Records:
-    """What tells which row is which.
+    """What tells m rows apart; each list is empty unless every row has its value.
 
     Attributes:
-        ids: m ids; empty unless every row has one.
-        texts: m comments; empty unless every row has one.
-        numbers: m row numbers of the input that was scored; empty unless every row has one.
+        numbers: row numbers of the input that was scored.
     """
 
     name: str
@@ -66,10 +63,10 @@ class ScoreFile:
     """The scores of a file.
 
     Attributes:
-        scores: float64 of shape (m, L).
-        flags: bool of shape (m, L), or None where the file has no flags.
-        decided: the labels whose flags the file has: those that decided whether a row was flagged.
-        long_text: how comments were read, "window" or "truncate"; None where no column ``long_text`` says so.
+        scores: shape (m, L).
+        flags: shape (m, L), or None where the file has no flags.
+        decided: the labels that decided whether a row was flagged.
+        long_text: how comments were read, "window" or "truncate"; None where the file does not say.
     """
 
     records: Records
@@ -112,51 +109,89 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     has_flags = "flags" in columns
     deciding = has_flags and FLAG_LABELS in columns
     stated = [name for name in ("flags", "long_text", *[FLAG_LABELS] * deciding) if name in columns]
-    ways: set[str] = set()
     extra = [*stated, *(["scores"] if nested else list(named.values()))]
     records = Records(name)
     table: list[list[float]] = []
     flags: list[list[bool]] = []
     decided: set[frozenset[str]] = set()
+    ways: set[str] = set()
     chosen: tuple[str, ...] = () if nested else tuple(named)
     for batch in _batches(part, records, columns, extra, ID_NAMES, TEXT_NAMES[:1]):
         ways.update(map(str, batch.columns.get("long_text", ())))
-        for i in range(len(batch)):
+        for row in (_Row(name, batch, i) for i in range(len(batch))):
             if nested:
-                values = batch.columns["scores"][i]
+                values = row.value("scores")
                 if not isinstance(values, dict):
-                    raise _bad_row(name, batch, i, "scores", "there are no scores")
+                    raise row.broken("scores", "there are no scores")
                 chosen = chosen or tuple(label for label in labels if label in values)
             else:
-                values = {label: batch.columns[column][i] for label, column in named.items()}
-            table.append([_score(values.get(label), name, batch, i, label) for label in chosen])
+                values = {label: row.value(column) for label, column in named.items()}
+            table.append([row.score(label, values.get(label)) for label in chosen])
             if has_flags:
-                raised = _flags(batch.columns["flags"][i], name, batch, i)
+                raised = row.names("flags")
                 flags.append([label in raised for label in chosen])
             if deciding:
-                decided.add(_flags(batch.columns[FLAG_LABELS][i], name, batch, i, FLAG_LABELS))
+                decided.add(row.names(FLAG_LABELS))
     if not chosen:
         raise LabelMismatchError(
             f"the score file has no score of {', '.join(labels)}",
             where=name,
             remedy=f"it holds: {', '.join(columns[:20])}; name the data's labels with --label-columns",
         )
-    # A label that does not decide in some rows has no flags there.
-    known = tuple(label for label in chosen if has_flags and all(label in some for some in decided))
-    raised_table = np.array(flags, dtype=bool) if has_flags else None
-    way = ways.pop() if ways in ({"window"}, {"truncate"}) else None
-    return ScoreFile(records, chosen, np.array(table, dtype=np.float64), raised_table, known, way)
+    return ScoreFile(
+        records,
+        chosen,
+        scores=np.array(table, dtype=np.float64),
+        flags=np.array(flags, dtype=bool) if has_flags else None,
+        # A label that does not decide in some rows has no flags there.
+        decided=tuple(label for label in chosen if has_flags and all(label in some for some in decided)),
+        long_text=ways.pop() if ways in ({"window"}, {"truncate"}) else None,
+    )
+
+
+class _Row(NamedTuple):
+    """Row ``i`` of a batch."""
+
+    name: str
+    batch: RawBatch
+    i: int
+
+    def value(self, column: str) -> Any:
+        return self.batch.columns[column][self.i]
+
+    def score(self, label: str, value: Any) -> float:
+        score = math.nan if isinstance(value, bool) else as_number(value)
+        if not 0 <= score <= 1:
+            fault = "is written with a decimal comma" if has_decimal_comma(value) else "is not in 0..1"
+            what = "the score is missing" if value in (None, "") else f"the score {value!r:.40} {fault}"
+            raise ScoreRangeError(what, where=self._where(label), remedy=_MEND)
+        return score
+
+    def names(self, column: str) -> frozenset[str]:
+        """Return a list of labels; in a table they are joined with ``|``."""
+        value = self.value(column)
+        if value is None or value == "":
+            return frozenset()
+        if isinstance(value, str):
+            return frozenset(value.split("|"))
+        if isinstance(value, list) and all(isinstance(label, str) for label in value):
+            return frozenset(value)
+        raise self.broken(column, f"the {column} are no list of labels")
+
+    def broken(self, column: str, what: str) -> RowError:
+        remedy = "give a file as gkiller predict writes it"
+        return RowError(what, where=self._where(column), remedy=remedy)
+
+    def _where(self, column: str) -> str:
+        line = self.batch.lines[self.i] if self.batch.lines else None
+        return place(self.name, self.batch.rows[self.i], line, column)
 
 
 def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> float:
-    """Return a threshold that parts a file's scores as its flags do: where predict's own one lay.
-
-    Args:
-        scores: (m,) of one label.
-        flags: (m,) whether the label was flagged.
+    """Return a threshold that separates m scores of one label as its m flags do.
 
     Raises:
-        ScoreRangeError: no threshold does, but for rounding.
+        ScoreRangeError: there is none, up to rounding.
     """
     low = float(scores[~flags].max()) if (~flags).any() else 0.0
     high = float(scores[flags].min()) if flags.any() else 1.0
@@ -183,9 +218,8 @@ def read_column(
     A row without an id gets the one that ``gkiller data prepare`` gives it: name of the file, row number.
 
     Args:
-        name: the file: CSV, TSV, JSON Lines or Parquet, also ``.gz``.
-        text_column: column of the comment; else one with a usual name.
-        id_column: column of the id; else one with a usual name.
+        text_column: None for one with a usual name.
+        id_column: None for one with a usual name.
 
     Raises:
         SourceNotFoundError: no such file.
@@ -206,7 +240,7 @@ def read_column(
         values += batch.columns[column]
     if not records.texts:
         raise ColumnError(
-            "no column holds the comment, so it cannot be told whether the rows are those of the data",
+            "no column holds the comment, so the rows cannot be checked against the data",
             where=name,
             remedy="name it with --text-column",
         )
@@ -214,10 +248,7 @@ def read_column(
 
 
 def join(records: Records, split: Split) -> tuple[IntArray, str]:
-    """Find each row of the data in a file.
-
-    Returns:
-        Positions (n,) in the file, and how they were found, one sentence.
+    """Find each of n rows of the data in a file; return its position there, and how it was found in words.
 
     Raises:
         RowError: a row is missing or not the same comment, or an id is not clear.
@@ -258,11 +289,13 @@ def _batches(
     """Yield batches with the ``extra`` columns and those that tell rows apart, and fill the records.
 
     Of ``id_names`` and of ``text_names`` the first one there counts, in any case. A row without an id gets
-    one of ``stem`` and its number; where ``stem`` is None it has none.
+    one of ``stem`` and its number, or none where ``stem`` is None.
     """
     lower = {name.lower(): name for name in reversed(columns)}
-    identifier = next((lower[name.lower()] for name in id_names if name.lower() in lower), None)
-    text = next((lower[name.lower()] for name in text_names if name.lower() in lower), None)
+    identifier, text = (
+        next((lower[name.lower()] for name in names if name.lower() in lower), None)
+        for names in (id_names, text_names)
+    )
     number = "row" if stem is None and "row" in columns else None
     wanted = [name for name in (identifier, text, number, *extra) if name is not None]
     whole = {"ids": True, "texts": text is not None, "numbers": number is not None}
@@ -296,35 +329,6 @@ def _whole(value: Any) -> int | None:
         return None
 
 
-def _score(value: Any, name: str, batch: RawBatch, i: int, label: str) -> float:
-    score = math.nan if isinstance(value, bool) else as_number(value)
-    if not 0 <= score <= 1:
-        fault = "is written with a decimal comma" if has_decimal_comma(value) else "is not in 0..1"
-        what = "the score is missing" if value in (None, "") else f"the score {value!r:.40} {fault}"
-        raise ScoreRangeError(what, where=_where(name, batch, i, label), remedy=_MEND)
-    return score
-
-
-def _flags(value: Any, name: str, batch: RawBatch, i: int, column: str = "flags") -> frozenset[str]:
-    if value is None or value == "":
-        return frozenset()
-    if isinstance(value, str):
-        return frozenset(value.split("|"))
-    if isinstance(value, list) and all(isinstance(flag, str) for flag in value):
-        return frozenset(value)
-    raise _bad_row(name, batch, i, column, f"the {column} are no list of labels")
-
-
-def _where(name: str, batch: RawBatch, i: int, column: str) -> str:
-    return place(name, batch.rows[i], batch.lines[i] if batch.lines else None, column)
-
-
-def _bad_row(name: str, batch: RawBatch, i: int, column: str, what: str) -> RowError:
-    return RowError(
-        what, where=_where(name, batch, i, column), remedy="give a file as gkiller predict writes it"
-    )
-
-
 def _by_id(records: Records, split: Split) -> IntArray:
     first: dict[str, int] = {}
     again: dict[str, int] = {}
@@ -343,10 +347,10 @@ def _by_id(records: Records, split: Split) -> IntArray:
     for identifier in split.ids if again else ():
         if identifier in again:
             raise RowError(
-                f"the id {identifier!r:.60} stands in the rows {first[identifier] + 1:,} and "
-                f"{again[identifier] + 1:,}, so it is not clear which one is meant",
+                f"the id {identifier!r:.60} is in the rows {first[identifier] + 1:,} and "
+                f"{again[identifier] + 1:,}",
                 where=records.name,
-                remedy="give every row its own id, or files without ids and in the order of the data",
+                remedy="give every row its own id, or a file without ids in the order of the data",
             )
     return places
 

@@ -1,20 +1,18 @@
-"""Which row goes to which split: stratified, seeded, and blind to the order of the rows.
-
-Each row's rank comes from a seeded mix of its text's digest, so the same comments are split the same way
-whatever the batch size or the order of the files.
-"""
+"""Duplicates, which row goes to which split, and what each split then has of every label."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.dataset import LEAST_OF_A_KIND, SPLIT_NAMES
+from gkiller.data.dataset import LEAST_OF_A_KIND, SPLIT_NAMES, LabelCount
 from gkiller.data.labels import UNKNOWN
+from gkiller.errors import EmptyDataError, SingleClassError
 
 TRAIN, VALID, TEST = range(len(SPLIT_NAMES))
 
@@ -29,18 +27,19 @@ class Shares(NamedTuple):
 def split_rows(
     folded: npt.NDArray[np.uint64], labels: npt.NDArray[np.int8], shares: Shares, seed: int
 ) -> npt.NDArray[np.int8]:
-    """Assign rows without duplicates to train, valid and test.
+    """Assign rows without duplicates to train, valid and test: stratified and seeded.
 
-    A stratum is a value of the first label (0, 1, unknown) with "some label is positive" or not. Each gives
-    its share, to one row, but keeps one for train; within it, rows are drawn evenly over the combinations
-    of all labels.
+    Each row's rank comes from a seeded mix of its text's digest, so the same comments are split the same
+    way whatever the batch size or the order of the files. A stratum is a value of the first label (0, 1,
+    unknown) with "some label is positive" or not. Each gives its share, to one row, but keeps one for train;
+    within it, rows are drawn evenly over the combinations of all labels.
 
     Args:
         folded: shape (n, 2), digests of the folded texts, all different.
-        labels: shape (n, L), with -1 for unknown.
+        labels: shape (n, L), -1 where unknown.
 
     Returns:
-        int8 of shape (n,): positions in ``SPLIT_NAMES``.
+        Positions in ``SPLIT_NAMES``, of shape (n,).
     """
     splits = np.full(len(folded), TRAIN, dtype=np.int8)
     priority = _mix(folded[:, 0] ^ _mix(folded[:, 1] + np.uint64(seed & 0xFFFFFFFFFFFFFFFF)))
@@ -74,7 +73,6 @@ def _draw(rows: npt.NDArray[np.int64], count: int) -> tuple[npt.NDArray[np.int64
 
 
 def _combination(labels: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
-    """Return a number for each row's combination of labels, equal only for equal combinations."""
     _, inverse = np.unique(labels, axis=0, return_inverse=True)
     return inverse.reshape(-1).astype(np.int64)
 
@@ -89,14 +87,14 @@ def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Which rows stay, and why the others go.
+    """Which of n rows stay, and why the others go.
 
     Attributes:
-        keep: bool of shape (n,).
         exact: rows dropped because the same text, to the letter, stands earlier in their split.
         folded: rows dropped because a text that differs in case or white space only does.
         overlap: rows dropped because another given split has their text, as ``train in test`` and so on.
         conflicts: dropped rows of any of these kinds whose known labels differ from the kept row's.
+        conflicting_groups: texts for which some label is both 0 and 1.
     """
 
     keep: npt.NDArray[np.bool_]
@@ -104,7 +102,6 @@ class Duplicates:
     folded: int
     overlap: dict[str, int]
     conflicts: int
-    groups: int
     conflicting_groups: int
 
 
@@ -120,11 +117,13 @@ def find_duplicates(
         folded: shape (n, 2), digests of the folded texts.
         exact: shape (n,), digests of the texts.
         splits: shape (n,), positions in ``SPLIT_NAMES``.
-        labels: shape (n, L), with -1 for unknown.
+        labels: shape (n, L), -1 where unknown.
     """
     n = len(exact)
+    pairs = list(combinations(range(len(SPLIT_NAMES)), 2))
+    overlap = {f"{SPLIT_NAMES[low]} in {SPLIT_NAMES[high]}": 0 for low, high in pairs}
     if n == 0:
-        return Duplicates(np.zeros(0, dtype=bool), 0, 0, _pairs(), 0, 0, 0)
+        return Duplicates(np.zeros(0, dtype=bool), 0, 0, overlap, 0, 0)
     order = np.lexsort((np.arange(n), -splits, folded[:, 1], folded[:, 0]))
     starts = _run_starts(folded[order])
     head = order[np.maximum.accumulate(np.where(starts, np.arange(n), 0))]
@@ -136,8 +135,7 @@ def find_duplicates(
     conflict = (
         (labels[dropped] != labels[kept]) & (labels[dropped] != UNKNOWN) & (labels[kept] != UNKNOWN)
     ).any(axis=1)
-    overlap = _pairs()
-    for low, high in combinations(range(len(SPLIT_NAMES)), 2):
+    for low, high in pairs:
         count = np.count_nonzero((splits[dropped] == low) & (splits[kept] == high))
         overlap[f"{SPLIT_NAMES[low]} in {SPLIT_NAMES[high]}"] = int(count)
     return Duplicates(
@@ -146,13 +144,8 @@ def find_duplicates(
         folded=int(np.count_nonzero(here & ~repeated[dropped])),
         overlap=overlap,
         conflicts=int(np.count_nonzero(conflict)),
-        groups=len(np.unique(kept)),
         conflicting_groups=_conflicting_groups(order, starts, labels),
     )
-
-
-def _pairs() -> dict[str, int]:
-    return {f"{low} in {high}": 0 for low, high in combinations(SPLIT_NAMES, 2)}
 
 
 def _run_starts(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
@@ -178,9 +171,69 @@ def _repeats_exactly(
 def _conflicting_groups(
     order: npt.NDArray[np.int64], starts: npt.NDArray[np.bool_], labels: npt.NDArray[np.int8]
 ) -> int:
-    """Count the texts for which some label is both 0 and 1."""
     first = np.flatnonzero(starts)
     ordered = labels[order]
     positive = np.maximum.reduceat((ordered == 1).astype(np.int8), first, axis=0)
     negative = np.maximum.reduceat((ordered == 0).astype(np.int8), first, axis=0)
     return int(np.count_nonzero(((positive == 1) & (negative == 1)).any(axis=1)))
+
+
+def label_counts(labels: Sequence[str], codes: npt.NDArray[np.int8]) -> dict[str, LabelCount]:
+    """Count each label's rows; ``codes`` has shape (n, L), -1 where unknown."""
+    counts = {}
+    for position, label in enumerate(labels):
+        negative, positive = (int(np.count_nonzero(codes[:, position] == value)) for value in (0, 1))
+        known = positive + negative
+        counts[label] = LabelCount(
+            positive=positive,
+            negative=negative,
+            unknown=len(codes) - known,
+            rate=positive / known if known else None,
+        )
+    return counts
+
+
+def class_weights(counts: dict[str, LabelCount]) -> dict[str, dict[str, float | None]]:
+    """Return scikit-learn's ``balanced`` weights, n / (2 n_c) over known rows; None for an absent class."""
+    weights: dict[str, dict[str, float | None]] = {}
+    for label, count in counts.items():
+        classes = {"0": count["negative"], "1": count["positive"]}
+        known = sum(classes.values())
+        weights[label] = {name: known / (2 * rows) if rows else None for name, rows in classes.items()}
+    return weights
+
+
+def check_classes(labels: Sequence[str], codes: npt.NDArray[np.int8], where: str) -> None:
+    """Refuse train rows, with labels of shape (n, L), from which no label can be learnt.
+
+    Raises:
+        EmptyDataError: there are no rows.
+        SingleClassError: no label has both classes.
+    """
+    if not len(codes):
+        raise EmptyDataError(
+            "no rows are left to train on", where=where, remedy="give more rows; see the bad and dropped ones"
+        )
+    counts = label_counts(labels, codes)
+    if any(count["positive"] and count["negative"] for count in counts.values()):
+        return
+    found = "; ".join(
+        f"{label}: {count['positive']:,} positive, {count['negative']:,} negative"
+        for label, count in islice(counts.items(), 10)
+    ) + ("; ..." if len(counts) > 10 else "")
+    raise SingleClassError(
+        f"the train rows have one class only ({found})",
+        where=where,
+        remedy="add rows of the other class, check the label column, name the positive classes with "
+        "--positive-values, or lower --cutoff for scores",
+    )
+
+
+def class_warnings(split: str, counts: dict[str, LabelCount]) -> list[str]:
+    """Return a line for each label of a split that lacks a class."""
+    lines = []
+    for label, count in counts.items():
+        classes = (("positive", count["positive"]), ("negative", count["negative"]))
+        if missing := [f"no {name}" for name, rows in classes if not rows]:
+            lines.append(f"{split}: {' and '.join(missing)} row of {label!r}")
+    return lines

@@ -1,4 +1,10 @@
-"""What the operators share: choosing places in a comment, and rewriting them."""
+"""Operators that change a comment and keep its labels: on letters, on words, and on the names of groups.
+
+Typing errors leave the first and the last letter of a word alone, and words of less than four letters, so
+that a reader still sees the word (Rawlinson 1976; Belinkov and Bisk 2018 for machines). Numbers and scripts
+other than Latin, Greek and Cyrillic stay as they are. All changes of letters have one limit: they can make
+another real word of a harmless one, or of a rude one; with errors inside longer words that is rare.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +28,7 @@ Place = TypeVar("Place")
 
 
 def choose(rng: Generator, places: Sequence[Place]) -> Place:
-    """Return one of the places, each as likely."""
+    """Return one of the places, all equally likely."""
     return places[int(rng.integers(len(places)))]
 
 
@@ -36,7 +42,7 @@ def share(rng: Generator, places: Sequence[Place], intensity: float) -> list[Pla
 
 
 def some(rng: Generator, places: Sequence[Place]) -> list[Place]:
-    """Return each place with probability 1/2, but at least one, in their order; there must be one."""
+    """Return each place with probability 1/2, but at least one, in their order."""
     picked = [place for place, draw in zip(places, rng.random(len(places)), strict=True) if draw < 0.5]
     return picked or [choose(rng, places)]
 
@@ -81,10 +87,7 @@ NEIGHBOURS = {
 
 
 def swap(text: str, rng: Generator, intensity: float) -> str:
-    """Swap two different neighbouring letters inside words: "stupid" becomes "stpuid".
-
-    Why the label survives: the word is still read. Limit: the common one of this module.
-    """
+    """Swap two different neighbouring letters inside words: "stupid" becomes "stpuid"."""
     return _once_per_word(text, rng, intensity, swappable, swapped)
 
 
@@ -99,35 +102,18 @@ def swapped(word: str, at: int) -> str:
 
 
 def delete(text: str, rng: Generator, intensity: float) -> str:
-    """Leave out a letter inside words: "stupid" becomes "stupd".
-
-    Why the label survives: the word is still read. Limit: the common one of this module.
-    """
+    """Leave out a letter inside words: "stupid" becomes "stupd"."""
     return _once_per_word(text, rng, intensity, _inner, lambda word, at: word[:at] + word[at + 1 :])
 
 
 def insert(text: str, rng: Generator, intensity: float) -> str:
-    """Hit a neighbouring key beside the right one inside words: "stupid" becomes "stuipid".
-
-    Why the label survives: the word is still read. Limit: the common one of this module; QWERTY only.
-    """
-
-    def change(word: str, at: int) -> str:
-        return word[: at + 1] + _neighbour(word[at], rng) + word[at + 1 :]
-
-    return _once_per_word(text, rng, intensity, _keys, change)
+    """Hit a neighbouring key (QWERTY) as well as the right one inside words: "stupid" becomes "stuipid"."""
+    return _hit(text, rng, intensity, kept=1)
 
 
 def neighbour(text: str, rng: Generator, intensity: float) -> str:
-    """Hit a neighbouring key instead of the right one inside words: "stupid" becomes "stypid".
-
-    Why the label survives: the word is still read. Limit: the common one of this module; QWERTY only.
-    """
-
-    def change(word: str, at: int) -> str:
-        return word[:at] + _neighbour(word[at], rng) + word[at + 1 :]
-
-    return _once_per_word(text, rng, intensity, _keys, change)
+    """Hit a neighbouring key (QWERTY) instead of the right one inside words: "stupid" becomes "stypid"."""
+    return _hit(text, rng, intensity, kept=0)
 
 
 def repeat(text: str, rng: Generator, intensity: float) -> str:
@@ -174,8 +160,7 @@ def zero_width(text: str, rng: Generator, intensity: float) -> str:
     """Put characters that are not drawn between letters of words; the text looks as before.
 
     Why the label survives: a reader sees no difference. Limit: BERT's normaliser drops these characters, so
-    for a model with such a tokenizer, the one gkiller ships among them, nothing changes; others see broken
-    words.
+    for a model with such a tokenizer, the default one among them, nothing changes; others see broken words.
     """
 
     def change(word: str) -> str:
@@ -187,17 +172,20 @@ def zero_width(text: str, rng: Generator, intensity: float) -> str:
 
 
 def _inner(word: str) -> Sequence[int]:
-    """Return the places of a word's inner letters; none in a word of three letters."""
     return range(1, len(word) - 1) if len(word) > 3 else range(0)
 
 
-def _keys(word: str) -> list[int]:
-    return [at for at in _inner(word) if word[at].lower() in NEIGHBOURS]
+def _hit(text: str, rng: Generator, intensity: float, *, kept: int) -> str:
+    """Hit a neighbouring key; ``kept`` is 1 where the right one is hit too, else 0."""
 
+    def keys(word: str) -> list[int]:
+        return [at for at in _inner(word) if word[at].lower() in NEIGHBOURS]
 
-def _neighbour(letter: str, rng: Generator) -> str:
-    key = choose(rng, NEIGHBOURS[letter.lower()])
-    return key.upper() if letter.isupper() else key
+    def change(word: str, at: int) -> str:
+        key = choose(rng, NEIGHBOURS[word[at].lower()])
+        return word[: at + kept] + (key.upper() if word[at].isupper() else key) + word[at + 1 :]
+
+    return _once_per_word(text, rng, intensity, keys, change)
 
 
 def _once_per_word(
@@ -231,7 +219,7 @@ def _substitute(text: str, rng: Generator, intensity: float, table: dict[str, st
 NEGATORS = frozenset(
     ("no", "not", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot", "hardly")
 )
-"""Words that turn a sentence around, beside those in n't."""
+"""Words that turn a sentence around, with those in n't."""
 
 FUNCTION_WORDS = frozenset(
     (
@@ -270,10 +258,7 @@ _VERBS = (
 
 def _forms() -> dict[str, tuple[str, ...]]:
     """Return each long or short form in lower case, with what can stand for it."""
-    negated = {f"{verb} not": f"{verb}n't" for verb in _VERBS} | {
-        "will not": "won't",
-        "cannot": "can't",
-    }
+    negated = {f"{verb} not": f"{verb}n't" for verb in _VERBS} | {"will not": "won't", "cannot": "can't"}
     short = {f"{who} are": f"{who}'re" for who in ("you", "we", "they")} | {"i am": "i'm"}
     short |= {f"{who} will": f"{who}'ll" for who in ("i", "you", "he", "she", "it", "we", "they")}
     forms: dict[str, tuple[str, ...]] = {
@@ -301,7 +286,7 @@ def casing(text: str, rng: Generator, intensity: float) -> str:
     """Write all in small letters, all in capitals, or some words in capitals, capitalised or in mixed case.
 
     Why the label survives: the words are the same. Limits: capitals shout, which graded labels can depend on.
-    A tokenizer that lowers the case, such as the one gkiller ships, sees no difference.
+    A tokenizer that lowers the case, such as the default one, sees no difference.
     """
     words = share(rng, list(_SHORT_WORD.finditer(text)), intensity)
     odd = int(rng.integers(2))
@@ -309,13 +294,8 @@ def casing(text: str, rng: Generator, intensity: float) -> str:
     def mixed(word: str) -> str:
         return "".join(letter.upper() if at % 2 == odd else letter.lower() for at, letter in enumerate(word))
 
-    changed = [
-        text.lower(),
-        text.upper(),
-        rewrite(text, words, str.upper),
-        rewrite(text, words, str.capitalize),
-        rewrite(text, words, mixed),
-    ]
+    changed = [text.lower(), text.upper()]
+    changed += [rewrite(text, words, change) for change in (str.upper, str.capitalize, mixed)]
     return choose(rng, [other for other in changed if other != text] or [text])
 
 
@@ -327,11 +307,8 @@ def contraction(text: str, rng: Generator, intensity: float) -> str:
     """
     # Without regard to case "ı" is an "i" too, which no form in lower case has.
     forms = [match for match in _FORM.finditer(text) if _plain(match[0]) in FORMS]
-    return rewrite(
-        text,
-        share(rng, forms, intensity),
-        lambda form: same_case(form, choose(rng, FORMS[_plain(form)])),
-    )
+    chosen = share(rng, forms, intensity)
+    return rewrite(text, chosen, lambda form: same_case(form, choose(rng, FORMS[_plain(form)])))
 
 
 def negation(text: str, rng: Generator, intensity: float) -> str:
@@ -473,7 +450,7 @@ CLASSES = (
         "disability", (("deaf", "blind"),), of_people=True, unswapped=(("disabled",), ("paralyzed",))
     ),
 )
-"""Written for gkiller. No slur is among them, and none is ever swapped in or out."""
+"""No slur is among them, and none is ever swapped in or out."""
 
 
 def identity_groups() -> dict[str, tuple[str, ...]]:
@@ -487,24 +464,17 @@ _PEOPLE = (
 )
 
 _PLACES = {
-    term: (number, position)
+    term: (number, position, form)
     for number, group in enumerate(CLASSES)
     for form in group.forms
     for position, term in enumerate(form)
 }
-
-_FORM_OF = {term: form for group in CLASSES for form in group.forms for term in form}
-_SOUNDS_LIKE_A = ("european",)
+"""Of each term that is swapped its class, and its place in a form."""
 
 
 def _terms(*, of_people: bool) -> str:
-    return "|".join(
-        re.escape(term)
-        for group in CLASSES
-        if group.of_people is of_people
-        for form in group.forms
-        for term in form
-    )
+    terms = (term for term, (number, _, _) in _PLACES.items() if CLASSES[number].of_people is of_people)
+    return "|".join(map(re.escape, terms))
 
 
 _TERM = re.compile(
@@ -537,12 +507,11 @@ def identity(text: str, rng: Generator, intensity: float) -> str:
         term = found[0] or found[1]
         if term.lower() not in _PLACES:  # without regard to case "ı" is an "i" too
             return match[0]
-        number, position = _PLACES[term.lower()]
-        form = _FORM_OF[term.lower()]
+        number, position, form = _PLACES[term.lower()]
         new = form[(position + steps[number]) % len(form)]
         if article is None:
             return same_case(term, new)
-        fitting = "an" if new[0] in "aeiou" and new not in _SOUNDS_LIKE_A else "a"
+        fitting = "an" if new[0] in "aeiou" and new != "european" else "a"
         fitting = fitting.upper() if article.isupper() and term.isupper() else same_case(article[:1], fitting)
         return fitting + space + same_case(term, new)
 

@@ -1,4 +1,4 @@
-"""A growing set of 64-bit digests, at 8 bytes each."""
+"""Changed copies of a prepared directory's comments, without comments that are there twice."""
 
 from __future__ import annotations
 
@@ -14,52 +14,29 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller import __version__
-from gkiller.data.augment.apply import Variant, is_drawn, resolve_kinds, variants
+from gkiller.data.augment import Variant, is_drawn, resolve_kinds, variants
 from gkiller.data.augment.seq2seq import PARAPHRASE, Paraphraser
-from gkiller.data.dataset import SPLIT_NAMES
-from gkiller.data.load import check_settings, read_manifest, split_file
+from gkiller.data.dataset import SPLIT_NAMES, DataManifest, SplitEntry
+from gkiller.data.load import check_settings
 from gkiller.data.manifest import (
     MANIFEST_NAME,
     RowWriter,
     check_output,
-    class_weights,
-    label_counts,
+    read_manifest,
     read_row_groups,
+    split_file,
     table_codes,
     write_manifest,
 )
 from gkiller.data.prepare import prepare
 from gkiller.data.rows import exact_hash, folded_hash
-from gkiller.data.splits import TRAIN
+from gkiller.data.splits import TRAIN, class_weights, label_counts
 from gkiller.errors import SettingsError, SourceNotFoundError, did_you_mean
 from gkiller.settings import AugmentSettings, DataSettings
 from gkiller.storage.files import atomic_directory, refuse_source_within, sha256_file
-from gkiller.wording import Progress
+from gkiller.wording import Progress, staged
 
 Digests = npt.NDArray[np.uint64]
-
-
-class DigestSet:
-    """Sorted runs, each longer than the next; a run is merged into the one before once it is as long."""
-
-    def __init__(self) -> None:
-        self._runs: list[Digests] = []
-
-    def contains(self, digests: Digests) -> npt.NDArray[np.bool_]:
-        """Mark the digests, of shape (n,), that are in the set."""
-        found = np.zeros(len(digests), dtype=bool)
-        for run in self._runs:
-            at = np.minimum(np.searchsorted(run, digests), len(run) - 1)
-            found |= run[at] == digests
-        return found
-
-    def add(self, digests: Digests) -> None:
-        """Put digests, of shape (n,), into the set."""
-        run = np.unique(digests)
-        while self._runs and len(self._runs[-1]) <= len(run):
-            run = np.union1d(self._runs.pop(), run)
-        if len(run):
-            self._runs.append(run)
 
 
 _SLICE_ROWS = 512  # rows whose copies are in memory together
@@ -75,31 +52,28 @@ def augment_source(
     split: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Write changed copies of a source's comments to a prepared directory.
+) -> DataManifest:
+    """Write changed copies of a source's comments to a prepared directory; return its manifest.
 
     Without ``split`` the directory has the source's splits, and in the train split each comment's copies
     behind it. The other splits are the source's, byte for byte. With ``split`` the directory has that split
     alone, with a comment's copies in its place; one without copies stays as it is, so that at one copy the
     rows are the source's.
 
-    A copy's id is ``id#kind.number``; its labels and its weight are its comment's. Dropped is a copy whose
-    text another copy has, or that is, but for case and white space, another comment of any split.
+    A copy's id is ``id#kind.number``; its labels and its weight are its comment's. A copy is dropped whose
+    text another copy has, or that is, but for case and white space, another comment of any split. The last
+    of the manifest's ``augmentations`` counts what was done.
 
     Args:
         source: a prepared directory, or anything that ``prepare`` reads, which is prepared first.
         split: "train", "valid" or "test", for a suite to measure robustness on.
         overwrite: replace ``out`` when it is a prepared directory.
-        progress: stages are those of ``prepare``, then
-            ``comparing`` and ``augmenting``, in rows.
-
-    Returns:
-        The manifest, as written; the last entry of its ``augmentations`` counts what was done.
+        progress: stages are those of ``prepare``, then ``comparing`` and ``augmenting``, in rows.
 
     Raises:
         SettingsError: there is no such kind or split, or the data settings do not fit prepared data.
-        DataError: as ``prepare`` raises; there is no such split; a prepared file has changed; ``out`` is not
-            ours to replace, or is the source.
+        DataError: as ``prepare`` raises; there is no such split; a prepared file has changed; ``out``
+            must not be replaced, or is the source.
         ModelError: a seq2seq model is not there or cannot be read.
     """
     if split is not None and split not in SPLIT_NAMES:
@@ -142,7 +116,6 @@ class _Work:
     duplicates: int = 0
 
     def __post_init__(self) -> None:
-        """Resolve the kinds and load the models."""
         names = [name for name in self.settings.kinds if name != PARAPHRASE]
         if not self.settings.seq2seq and len(names) < len(self.settings.kinds):
             raise SettingsError(
@@ -155,7 +128,6 @@ class _Work:
             self.paraphraser = Paraphraser(self.settings)
 
     def copies(self, texts: Sequence[str]) -> list[list[Variant]]:
-        """Return the copies of each of n comments."""
         given = self.settings
         made = [
             variants(text, self.kinds, given.rate, given.seed, intensity=given.intensity, copies=given.copies)
@@ -188,15 +160,11 @@ class _Work:
 
 
 def _augment_prepared(
-    source: Path,
-    out: Path,
-    work: _Work,
-    split: str | None,
-    overwrite: bool,
-    progress: Progress | None,
-) -> dict[str, Any]:
+    source: Path, out: Path, work: _Work, split: str | None, overwrite: bool, progress: Progress | None
+) -> DataManifest:
     manifest = read_manifest(source)
-    files = {name: split_file(source, entry) for name, entry in manifest["splits"].items()}
+    old = manifest["splits"]
+    files = {name: split_file(source, entry) for name, entry in old.items()}
     name = split or _TRAIN
     if name not in files:
         raise SourceNotFoundError(
@@ -204,34 +172,44 @@ def _augment_prepared(
             where=str(manifest["source"]),
             remedy=f"choose one of the splits there are: {', '.join(files) or 'none'}",
         )
-    originals = _folded_digests(files, manifest, progress)
-    entry = manifest["splits"][name]
+    originals, done = DigestSet(), 0
+    for path in files.values():
+        for table in read_row_groups(path):
+            originals.add(_folded(table.column("text").to_pylist()))
+            done += table.num_rows
+            if progress is not None:
+                progress(done, sum(int(entry["rows"]) for entry in old.values()), "comparing")
+    rows = old[name]["rows"]
     with atomic_directory(out) as folder:
-        writer = RowWriter(folder / entry["file"], manifest["labels"])
-        codes = _write(files[name], writer, work, originals, entry["rows"], split is None, progress)
-        splits = {name: _entry(entry, writer, codes)}
+        writer = RowWriter(folder / old[name]["file"], manifest["labels"])
+        advance = staged(progress, "augmenting")
+        counts = label_counts(
+            writer.labels, _write(files[name], writer, work, originals, rows, split is None, advance)
+        )
+        written: SplitEntry = {
+            **old[name],
+            "rows": writer.rows,
+            "labels": counts,
+            "fingerprint": writer.fingerprint(),
+            "sha256": sha256_file(writer.path),
+        }
+        changed = manifest.copy()
+        changed["gkiller_version"] = __version__
         if split is None:
             for other in files.keys() - {name}:
                 shutil.copyfile(files[other], folder / files[other].name)
-            splits = {other: splits.get(other, manifest["splits"][other]) for other in manifest["splits"]}
-        report = work.report(name, entry["rows"], manifest["digest"])
-        written = _manifest(manifest, splits, report, suite=split is not None)
-        write_manifest(folder, written)
+            changed["splits"] = old | {name: written}
+            changed["class_weights"] = class_weights(counts)
+        else:
+            changed["splits"] = {name: written}
+            changed["warnings"] = [line for line in manifest["warnings"] if line.startswith(f"{name}: ")]
+            changed["settings"] = manifest["settings"] | {"valid_share": None, "test_share": None}
+        changed["rows_kept"] = sum(int(entry["rows"]) for entry in changed["splits"].values())
+        report = work.report(name, rows, manifest["digest"])
+        changed["augmentations"] = [*manifest.get("augmentations", []), report]
+        write_manifest(folder, changed)
         check_output(out, overwrite=overwrite)  # something may have come there meanwhile
-    return written
-
-
-def _folded_digests(files: dict[str, Path], manifest: dict[str, Any], progress: Progress | None) -> DigestSet:
-    """Return the digests of all splits' folded texts."""
-    found, done = DigestSet(), 0
-    total = sum(int(entry["rows"]) for entry in manifest["splits"].values())
-    for path in files.values():
-        for table in read_row_groups(path):
-            found.add(_folded(table.column("text").to_pylist()))
-            done += table.num_rows
-            if progress is not None:
-                progress(done, total, "comparing")
-    return found
+    return changed
 
 
 def _write(
@@ -241,15 +219,12 @@ def _write(
     originals: DigestSet,
     total: int,
     keep: bool,
-    progress: Progress | None,
+    progress: Progress,
 ) -> npt.NDArray[np.int8]:
-    """Write a split's rows and their copies.
+    """Write a split's rows and their copies; return their labels, of shape (n, L).
 
     Args:
         keep: whether a comment stands before its copies; else only where it has none.
-
-    Returns:
-        The labels of the rows written, int8 of shape (n, L).
     """
     import pyarrow as pa
 
@@ -278,10 +253,32 @@ def _write(
             writer.add(part)
             codes.append(table_codes(part, writer.labels))
             done += table.num_rows
-            if progress is not None:
-                progress(done, total, "augmenting")
+            progress(done, total)
     writer.close()
     return np.concatenate(codes)
+
+
+class DigestSet:
+    """Sorted runs, each longer than the next; a run is merged into the one before once it is as long."""
+
+    def __init__(self) -> None:
+        self._runs: list[Digests] = []
+
+    def contains(self, digests: Digests) -> npt.NDArray[np.bool_]:
+        """Mark the digests, of shape (n,), that are in the set."""
+        found = np.zeros(len(digests), dtype=bool)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run, digests), len(run) - 1)
+            found |= run[at] == digests
+        return found
+
+    def add(self, digests: Digests) -> None:
+        """Put digests, of shape (n,), into the set."""
+        run = np.unique(digests)
+        while self._runs and len(self._runs[-1]) <= len(run):
+            run = np.union1d(self._runs.pop(), run)
+        if len(run):
+            self._runs.append(run)
 
 
 def _without_duplicates(
@@ -306,34 +303,3 @@ def _folded(texts: Sequence[str]) -> Digests:
 
 def _exact(texts: Sequence[str]) -> Digests:
     return np.frombuffer(b"".join(exact_hash(text) for text in texts), dtype="<u8").astype(np.uint64)
-
-
-def _entry(old: dict[str, Any], writer: RowWriter, codes: npt.NDArray[np.int8]) -> dict[str, Any]:
-    """Return the manifest's entry of the split that was written."""
-    return {
-        **old,
-        "rows": writer.rows,
-        "labels": label_counts(writer.labels, codes),
-        "fingerprint": writer.fingerprint(),
-        "sha256": sha256_file(writer.path),
-    }
-
-
-def _manifest(
-    old: dict[str, Any], splits: dict[str, Any], report: dict[str, Any], *, suite: bool
-) -> dict[str, Any]:
-    """Return the source's manifest with what has changed; plain values only, and no time of day."""
-    changed = {
-        **old,
-        "gkiller_version": __version__,
-        "rows_kept": sum(int(entry["rows"]) for entry in splits.values()),
-        "splits": splits,
-        "augmentations": [*old.get("augmentations", []), report],
-    }
-    if suite:
-        (name,) = splits
-        changed["warnings"] = [line for line in old["warnings"] if line.startswith(f"{name}: ")]
-        changed["settings"] = {**old["settings"], "valid_share": None, "test_share": None}
-    else:
-        changed["class_weights"] = class_weights(splits[_TRAIN]["labels"])
-    return changed

@@ -24,6 +24,9 @@ LONGEST = 256
 
 BEAMS = 4
 
+PARAPHRASE = "paraphrase"
+"""The name of the kind of change."""
+
 _REMEDY = (
     "name a directory that transformers' save_pretrained wrote, with config.json, its tokenizer and "
     "model.safetensors"
@@ -46,9 +49,8 @@ class Seq2Seq:
     def generate(self, texts: Sequence[str], batch_size: int) -> list[str | None]:
         """Return the best answer of a beam search to each of n texts, without sampling.
 
-        Returns:
-            n answers; None where the text has over `LONGEST` tokens, or the answer does not end within twice
-            the tokens of the longest text beside it.
+        An answer is None where the text has over `LONGEST` tokens, or the answer does not end within twice
+        the tokens of the longest text in its batch.
 
         Raises:
             ModelFormatError: the model cannot compute an answer.
@@ -111,8 +113,7 @@ def load_seq2seq(path: str) -> Seq2Seq:
             folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **common
         )
         model, report = loaded
-    missing = sorted(report["missing_keys"])
-    if missing:
+    if missing := sorted(report["missing_keys"]):
         raise ModelFormatError(f"the model lacks weights, first {missing[0]}", where=path, remedy=_REMEDY)
     pieces = len(tokenizer)
     known = model.get_input_embeddings().num_embeddings
@@ -128,11 +129,7 @@ def load_seq2seq(path: str) -> Seq2Seq:
 
 @contextmanager
 def _faults(where: str) -> Iterator[None]:
-    """Turn what transformers, torch and tokenizers raise about a model into one error.
-
-    Raises:
-        ModelFormatError: they raised something.
-    """
+    """Turn what transformers, torch and tokenizers raise about a model into a ModelFormatError."""
     try:
         yield
     except BaseException as error:
@@ -144,10 +141,6 @@ def _faults(where: str) -> Iterator[None]:
         ) from error
 
 
-PARAPHRASE = "paraphrase"
-"""The kind's name."""
-
-
 class Paraphraser:
     """Sends texts through one seq2seq model, or through several one after the other.
 
@@ -156,8 +149,8 @@ class Paraphraser:
 
     Why the label survives: a good model keeps the meaning. Limits: nothing checks that it did. Paraphrasers
     and translators are trained on polite text and tend to drop insults, slang and misspelt words, so toxic
-    comments can come back harmless: look at a sample before you train on them. Texts of over
-    `gkiller.data.augment.seq2seq.LONGEST` tokens, and answers that do not end, are left out.
+    comments can come back harmless: look at a sample before you train on them. Texts of over `LONGEST`
+    tokens, and answers that do not end, are left out.
 
     Raises:
         ModelNotFoundError: a model is not there.
@@ -165,8 +158,7 @@ class Paraphraser:
     """
 
     def __init__(self, settings: AugmentSettings) -> None:
-
-        self._models: list[Seq2Seq] = [load_seq2seq(path) for path in settings.seq2seq]
+        self._models = [load_seq2seq(path) for path in settings.seq2seq]
         self._prefix = settings.seq2seq_prefix
         self._batch_size = settings.seq2seq_batch_size
 
