@@ -22,15 +22,11 @@ from gkiller.storage.tensors import read_tensors
 from gkiller.training.phases import Position
 
 FORMAT_VERSION = 2
-
 STATE = "state.json"
-
 MAX_FILE_BYTES = 8 * 2**30
-
 """Of a file of tensors: a giant's optimiser is far below."""
 
 _WEIGHTS, _OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
-
 _START_ANEW = "start a new training"
 
 

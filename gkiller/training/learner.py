@@ -68,7 +68,6 @@ class Augmented:
 
 
 Labels = npt.NDArray[np.float32]
-
 Rows = npt.NDArray[np.int64]
 
 
