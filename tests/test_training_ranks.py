@@ -153,7 +153,7 @@ import pathlib
 
 import torch
 
-from gkiller.training.ranks import joined
+from gkiller.training.runtime import joined
 
 with joined(torch.device("cpu")) as ranks:
     model = ranks.wrap(torch.nn.Linear(3, 3))
