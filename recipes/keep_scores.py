@@ -24,8 +24,7 @@ import pyarrow.parquet as pq
 from gkiller.data.load import load_dataset
 from gkiller.training.distillation import transfer_texts, with_transfer
 from gkiller.training.opening import run_settings
-from gkiller.training.ranks import Ranks
-from gkiller.training.runtime import resolve_device
+from gkiller.training.runtime import Ranks, resolve_device
 from gkiller.training.teachers import find_teachers, lesson
 from gkiller.training.train import TEACHERS
 

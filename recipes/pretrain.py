@@ -47,7 +47,7 @@ from gkiller.storage.files import atomic_directory
 from gkiller.tokens.batches import Tokens, tokenize, training_batches
 from gkiller.tokens.wordpiece import parse_tokenizer, special_ids
 from gkiller.training.checkpoint import load_weights, save_weights
-from gkiller.training.optim import build_optimizer
+from gkiller.training.losses import build_optimizer
 from gkiller.training.runtime import seed_everything
 
 SHAPE = ModelSettings()

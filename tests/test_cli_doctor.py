@@ -30,9 +30,9 @@ def round_trip(monkeypatch):
     """Put a function in the place of the round trip, which has tests of its own."""
 
     def replace(function):
-        module = types.ModuleType("gkiller.training.selftest")
+        module = types.ModuleType("gkiller.training.train")
         module.round_trip = function
-        monkeypatch.setitem(sys.modules, "gkiller.training.selftest", module)
+        monkeypatch.setitem(sys.modules, "gkiller.training.train", module)
 
     return replace
 

@@ -33,8 +33,7 @@ from gkiller.model.pretrained import loading
 from gkiller.scoring.network import score_texts
 from gkiller.settings import resolve
 from gkiller.training.run import RunDirectory
-from gkiller.training.selftest import round_trip
-from gkiller.training.train import train
+from gkiller.training.train import round_trip, train
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 

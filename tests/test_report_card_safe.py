@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gkiller.data.inspect import _shown
-from gkiller.training.card import CardFacts, model_card, threshold_list
+from gkiller.training.report import CardFacts, model_card, threshold_list
 
 NAME = "a`b<script>|x\x1b[2J\u202e"
 

@@ -10,9 +10,9 @@ import pytest
 
 from gkiller.drawing import DASHES, colour, dash, safe
 from gkiller.evaluation.plots import write_evaluation_plots
-from gkiller.training import plots as training_plots
+from gkiller.training import report as training_plots
 from gkiller.training.phases import phase_name
-from gkiller.training.plots import _name_phases, _spans, write_training_plots
+from gkiller.training.report import _name_phases, _spans, write_training_plots
 
 
 def size(path):

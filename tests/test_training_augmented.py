@@ -13,7 +13,7 @@ from gkiller.data.augment import augment
 from gkiller.errors import SettingsError
 from gkiller.model.pretrained import load_tokenizer
 from gkiller.tokens.batches import tokenize
-from gkiller.training.augmented import Augmented
+from gkiller.training.learner import Augmented
 from gkiller.training.train import train
 
 TEXTS = [comment(number, number % 3 == 0) for number in range(40)]

@@ -11,7 +11,7 @@ from gkiller.model.dendrites.growth import PlainGrowth, chosen_linears
 from gkiller.model.dendrites.perforated import PerforatedGrowth
 from gkiller.model.network import build_classifier
 from gkiller.settings import TrainSettings
-from gkiller.training.optim import build_optimizer, decays, rate, trained_parameters
+from gkiller.training.losses import build_optimizer, decays, rate, trained_parameters
 from gkiller.training.phases import Phase
 
 

@@ -14,8 +14,8 @@ from toy import TINY
 
 from gkiller.model.directory import load_model
 from gkiller.training.losses import loss_mass, task_loss
-from gkiller.training.ranks import Ranks, local_processes, rank_device, world_size
 from gkiller.training.run import RunDirectory
+from gkiller.training.runtime import Ranks, local_processes, rank_device, world_size
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
 
@@ -153,7 +153,7 @@ import pathlib
 
 import torch
 
-from gkiller.training.ranks import joined
+from gkiller.training.runtime import joined
 
 with joined(torch.device("cpu")) as ranks:
     model = ranks.wrap(torch.nn.Linear(3, 3))

@@ -24,7 +24,7 @@ from gkiller.errors import (
     SourceNotFoundError,
 )
 from gkiller.settings.definition import DistillSettings
-from gkiller.training.ranks import Ranks
+from gkiller.training.runtime import Ranks
 from gkiller.training.teachers import EXTREME, find_teachers, lesson, logits_of
 from gkiller.training.train import train
 

@@ -12,7 +12,7 @@ from gkiller.model.dendrites.growth import PlainGrowth
 from gkiller.model.network import build_classifier
 from gkiller.tokens.batches import Tokens
 from gkiller.training.learner import Encoded, Learner, Validation, watched_labels
-from gkiller.training.ranks import Ranks
+from gkiller.training.runtime import Ranks
 from gkiller.training.trainer import Trainer
 
 SMALL = "data.sample_size=48"

@@ -11,8 +11,7 @@ from gkiller.data.load import load_dataset
 from gkiller.model.network import build_classifier
 from gkiller.model.pretrained import load_tokenizer
 from gkiller.training.checkpoint import CheckpointStore
-from gkiller.training.ranks import Ranks
-from gkiller.training.runtime import runtime
+from gkiller.training.runtime import Ranks, runtime
 from gkiller.training.train import encode, growing, new_learner
 from gkiller.training.trainer import Trainer
 

@@ -191,7 +191,7 @@ def check_round_trip() -> list[Check]:
     """Train, save, load and predict with a tiny model."""
     remedy = "see the checks above; 'gkiller --debug train --preset fast' shows the traceback"
     try:
-        from gkiller.training.selftest import round_trip
+        from gkiller.training.train import round_trip
 
         result: dict[str, Any] = round_trip()
     except GkillerError as error:

@@ -124,7 +124,7 @@ def _store(target: Path, loaded: AnyModel, thresholds: dict[str, Any], flag_labe
     from gkiller.evaluation.source import run_of
     from gkiller.model.directory import rewrite_model, stored_files
     from gkiller.model.layout import CARD
-    from gkiller.training.card import update_card, with_thresholds
+    from gkiller.training.report import update_card, with_thresholds
 
     some = flag_labels if len(flag_labels) < len(loaded.labels) else ()
     card = with_thresholds(stored_files(loaded, (CARD,))[CARD].decode("utf-8"), thresholds, some)

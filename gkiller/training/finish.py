@@ -23,10 +23,9 @@ from gkiller.model.network import parameter_count
 from gkiller.scoring.network import score_texts
 from gkiller.storage.files import json_text
 from gkiller.tokens.wordpiece import parse_tokenizer
-from gkiller.training.card import CardFacts, model_card
 from gkiller.training.distillation import distillation_text, taught
 from gkiller.training.gain import ablated_scores, kept_dendrites, top_weight_mean
-from gkiller.training.plots import write_training_plots
+from gkiller.training.report import CardFacts, model_card, write_training_plots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from gkiller.settings.definition import EvaluationSettings, Settings
     from gkiller.training.checkpoint import CheckpointStore
     from gkiller.training.phases import Position
-    from gkiller.training.run import RunDirectory
+    from gkiller.training.run import RunDirectory, RunManifest
     from gkiller.training.teachers import Lesson, Teacher
 
 
@@ -70,7 +69,7 @@ def finish(
     growth: Growth,
     store: CheckpointStore,
     progress: Position,
-    manifest: dict[str, Any],
+    manifest: RunManifest,
     *,
     teachers: tuple[tuple[Teacher, ...], Lesson] | None = None,
     write: bool = True,
@@ -162,7 +161,7 @@ def dendrite_report(loaded: LoadedModel, split: Split, settings: EvaluationSetti
     return report
 
 
-def _close_manifest(manifest: dict[str, Any], progress: Position, finished: Finished) -> None:
+def _close_manifest(manifest: RunManifest, progress: Position, finished: Finished) -> None:
     manifest["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
     manifest["training_seconds"] = round(progress.seconds, 3)
     manifest["epochs"] = progress.epoch
@@ -185,7 +184,7 @@ def _save(
     loaded: LoadedModel,
     tokenizer_json: str,
     finished: Finished,
-    manifest: dict[str, Any],
+    manifest: RunManifest,
 ) -> str:
     """Save the model; return its card."""
     found = Labelled(dataset, dataset.split("valid"), "valid")

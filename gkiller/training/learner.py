@@ -1,4 +1,4 @@
-"""One training step, and one look at the validation split."""
+"""One step on a batch, and one validation: what the training loop asks of a network and its data."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gkiller.data.augment import augment
 from gkiller.errors import DivergedError, SettingsError, SingleClassError, did_you_mean
 from gkiller.evaluation.metrics import macro_score
-from gkiller.tokens.batches import Tokens, scoring_batches
+from gkiller.tokens.batches import Tokens, scoring_batches, tokenize
 from gkiller.training.losses import (
     capture,
     class_weights,
@@ -25,16 +26,46 @@ from gkiller.training.losses import (
     similarity_loss,
     task_loss,
 )
-from gkiller.training.ranks import Ranks
-from gkiller.training.runtime import mixed_precision
+from gkiller.training.runtime import Ranks, mixed_precision
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from gkiller.model.dendrites.growth import Growth
     from gkiller.settings.definition import Settings
-    from gkiller.training.augmented import Augmented
     from gkiller.training.frozen import LowerOutputs
     from gkiller.training.phases import Phase
     from gkiller.training.teachers import Lesson
+
+
+_EPOCH_BITS = 32
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Comments, each seen by an epoch as it is or changed; which depends on seed and epoch alone.
+
+    Attributes:
+        intensity: share of the places in a comment that a change touches.
+    """
+
+    texts: Sequence[str]
+    tokens: Tokens
+    tokenizer: Tokenizer
+    kinds: tuple[str, ...]
+    intensity: float
+    share: float
+    seed: int
+
+    def in_epoch(self, epoch: int) -> Tokens:
+        """Return the n comments' tokens as an epoch, counted from 0, sees them."""
+        seed = self.seed << _EPOCH_BITS | epoch
+        seen = augment(self.texts, self.kinds, self.share, seed, intensity=self.intensity)
+        rows = [row for row, (text, was) in enumerate(zip(seen, self.texts, strict=True)) if text != was]
+        return self.tokens.replaced(
+            np.array(rows, np.int64), tokenize(self.tokenizer, [seen[row] for row in rows])
+        )
+
 
 Labels = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

@@ -1,27 +1,31 @@
-"""What a resumed training may change, which checkpoints fit it, and the command for it."""
+"""How a run begins or goes on: its network, its manifest, and what a resumed run may change."""
 
 from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
+
 from gkiller.data.load import split_fingerprint
 from gkiller.data.sources import local_path
-from gkiller.deployment.restore import deployed_encoder
-from gkiller.errors import ResumeError, counted
-from gkiller.model.layout import deployed_directory, is_default, settled
+from gkiller.deployment.restore import deployed_encoder, read_deployed
+from gkiller.deployment.weights import head_of
+from gkiller.errors import ModelFormatError, ResumeError, counted
+from gkiller.model.directory import load_model
+from gkiller.model.layout import META, deployed_directory, is_default, settled
 from gkiller.model.network import ToxicityClassifier, build_classifier
 from gkiller.settings import resolve, settings_by_key
 from gkiller.storage.environment import environment
-from gkiller.training.optim import keep_head
 from gkiller.training.phases import Lengths, Phase, phase_length
-from gkiller.training.ranks import local_processes
-from gkiller.training.runtime import thread_count
+from gkiller.training.runtime import local_processes, thread_count
 
 if TYPE_CHECKING:
     import torch
@@ -29,10 +33,11 @@ if TYPE_CHECKING:
 
     from gkiller.data.dataset import Dataset
     from gkiller.model.dendrites.growth import State
+    from gkiller.model.network import ToxicityClassifier
     from gkiller.settings.definition import DendriteSettings, ModelSettings, Settings
     from gkiller.training.phases import Position
-    from gkiller.training.ranks import Ranks
-    from gkiller.training.run import RunDirectory
+    from gkiller.training.run import RunDirectory, RunManifest
+    from gkiller.training.runtime import Ranks
 
 
 HARMLESS = (
@@ -170,7 +175,7 @@ def new_manifest(
     argv: Sequence[str],
     device: torch.device,
     ranks: Ranks,
-) -> dict[str, Any]:
+) -> RunManifest:
     """Return how a run begins: command line, seed, threads, device, fingerprints and environment.
 
     ``source`` is where the data were read from; it may have moved since the settings named it.
@@ -227,7 +232,7 @@ def network_facts(settings: Settings, model: ToxicityClassifier) -> dict[str, An
         digest.update(name.encode())
         digest.update(parameter.detach().cpu().numpy().tobytes())
     config = model.bert.config
-    network = {
+    return {
         "arch": settings.model.arch,
         "model_type": config.model_type,
         "layers": config.num_hidden_layers,
@@ -236,12 +241,9 @@ def network_facts(settings: Settings, model: ToxicityClassifier) -> dict[str, An
         "frozen_layers": settings.train.freeze_layers,
         "default": is_default(settings.model.encoder),
     }
-    return {"network": network}
 
 
-def open_run(
-    run: RunDirectory, settings: Settings, before: Settings | None, manifest: dict[str, Any]
-) -> None:
+def open_run(run: RunDirectory, settings: Settings, before: Settings | None, manifest: RunManifest) -> None:
     """Write manifest and settings: those of a new run, or what has changed since it began.
 
     Args:
@@ -261,7 +263,7 @@ def open_run(
         run.write_settings(settings)  # last: they make the directory a run
 
 
-def compare_runs(run: RunDirectory, now: dict[str, Any]) -> list[str]:
+def compare_runs(run: RunDirectory, now: Mapping[str, Any]) -> list[str]:
     """Compare how a run began with how it would go on.
 
     Returns:
@@ -294,3 +296,82 @@ def compare_runs(run: RunDirectory, now: dict[str, Any]) -> list[str]:
 def _content(value: Any) -> Any:
     """Return what must be the same: where the data lie may change, what they are may not."""
     return {k: v for k, v in value.items() if k not in _PLACE} if isinstance(value, dict) else value
+
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model makes of a pooled vector.
+
+    Attributes:
+        weight: (labels, width).
+        bias: (labels,).
+    """
+
+    weight: Array
+    bias: Array
+    labels: tuple[str, ...]
+    pooling: str
+
+
+def stored_head(encoder: str) -> Head:
+    """Read the head of the model that an encoder is taken from, with one logit per label.
+
+    Args:
+        encoder: as ``model.encoder`` names it, not "auto".
+
+    Raises:
+        ModelError: there is no model of gkiller, or it cannot be read.
+    """
+    if (graph := deployed_directory(encoder)) is not None:
+        network, description = read_deployed(graph)
+        head, labels, pooling = network.head, description.labels, description.pooling
+    else:
+        directory = Path(encoder).expanduser()
+        if not (directory / META).is_file():
+            raise ModelFormatError(
+                "an encoder without a head",
+                where=encoder,
+                remedy="name a model of gkiller with --encoder, or set model.head to fresh",
+            )
+        loaded = load_model(directory)
+        head, labels, pooling = head_of(loaded.model), loaded.labels, loaded.model.pooling
+    return Head(head.weight.T, head.bias, labels, pooling)
+
+
+def keep_head(model: ToxicityClassifier, labels: Sequence[str], encoder: str) -> None:
+    """Give a network's head the weights of a model for the labels that both score; others stay as they are.
+
+    Args:
+        encoder: which model, as ``model.encoder`` names it, not "auto".
+
+    Raises:
+        ModelError: there is no model of gkiller, it cannot be read, it pools in another way or scores none of
+            the labels.
+    """
+    head = stored_head(encoder)
+    if head.pooling != model.pooling:
+        raise ModelFormatError(
+            f"the head is for the pooling {head.pooling!r}, and model.pooling is {model.pooling!r}",
+            where=encoder,
+            remedy=f"set model.pooling to {head.pooling}, or model.head to fresh",
+        )
+    known = [label for label in labels if label in head.labels]
+    if not known:
+        raise ModelFormatError(
+            f"the model scores {', '.join(head.labels)}, and none of {', '.join(labels)}",
+            where=encoder,
+            remedy="name the label columns as the model does, or set model.head to fresh",
+        )
+    rows = [head.labels.index(label) for label in known]
+    weight, bias = (torch.tensor(array[rows]) for array in (head.weight, head.bias))
+    with torch.no_grad():
+        if model.labels == 1:  # two logits, whose difference is the label's
+            weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+            places = [0, 1]
+        else:
+            places = [labels.index(label) for label in known]
+        model.classifier.weight[places] = weight
+        model.classifier.bias[places] = bias

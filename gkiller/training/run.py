@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from filelock import FileLock, Timeout
 
@@ -36,6 +36,44 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LOCK, _CARD = ".lock", "README.md"
+
+
+class ManifestData(TypedDict):
+    """What a manifest records of the data."""
+
+    source: str
+    path: str | None
+    synthetic: bool
+    labels: list[str]
+    rows: dict[str, int]
+    fingerprints: dict[str, str]
+
+
+class RunManifest(TypedDict, total=False):
+    """``manifest.json``: how a run began, and from "ended" on how it ended."""
+
+    argv: list[str]
+    started: str
+    seed: int
+    threads: int
+    processes: int
+    device: str
+    data: ManifestData
+    tokenizer_sha256: str
+    environment: dict[str, Any]
+    distill: dict[str, Any]
+    network: dict[str, Any]
+    resumed: list[dict[str, Any]]
+    ended: str
+    training_seconds: float
+    epochs: int
+    stopped_early: list[str]
+    best: dict[str, dict[str, Any]]
+    dendrites_kept: int
+    dendrite_gains: dict[str, dict[str, Any]]
+    dendrites: dict[str, Any]
+    parameters: int
+    fold_difference: float
 
 
 class RunDirectory:
@@ -190,7 +228,7 @@ class RunDirectory:
         return value
 
     def close(self, card: str) -> None:
-        """Write the model card beside the results: the last file of a run, which says that it is complete."""
+        """Write the model card: the last file of a run, which says that it is complete."""
         write_text(self.path / _CARD, card)
 
     def reopen(self) -> None:

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 
     from gkiller.data.scorefiles import ScoreFile
     from gkiller.settings.definition import DistillSettings
-    from gkiller.training.ranks import Ranks
+    from gkiller.training.runtime import Ranks
 
 
 EXTREME: Final = 1e-4

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gkiller.data.augment import resolve_kinds
 from gkiller.data.dataset import Dataset, Split
@@ -16,18 +19,19 @@ from gkiller.data.load import load_dataset, texts_digest
 from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
 from gkiller.evaluation.source import located
 from gkiller.model.dendrites.growth import Growth, PlainGrowth, chosen_linears
-from gkiller.model.dendrites.perforated import PerforatedGrowth, require_available
+from gkiller.model.dendrites.perforated import PerforatedGrowth, require_available, unavailable_reason
+from gkiller.model.directory import load_model
 from gkiller.model.layout import settled
 from gkiller.model.pretrained import load_tokenizer
-from gkiller.settings import settings_by_key
+from gkiller.scoring.network import score_texts
+from gkiller.settings import resolve, settings_by_key
 from gkiller.tokens.batches import tokenize
 from gkiller.tokens.wordpiece import special_ids
-from gkiller.training.augmented import Augmented
 from gkiller.training.checkpoint import CheckpointStore
 from gkiller.training.distillation import transfer_texts, with_transfer
 from gkiller.training.finish import Finished, finish
 from gkiller.training.frozen import frozen_parameters, lower_outputs
-from gkiller.training.learner import Encoded, Learner
+from gkiller.training.learner import Augmented, Encoded, Learner
 from gkiller.training.opening import (
     changed,
     check_lengths,
@@ -41,9 +45,17 @@ from gkiller.training.opening import (
     run_settings,
 )
 from gkiller.training.phases import Position, TrainingEvent
-from gkiller.training.ranks import Ranks, joined, rank_device
-from gkiller.training.run import RunDirectory
-from gkiller.training.runtime import Stopped, StopRequest, resolve_device, runtime, stop_signals
+from gkiller.training.run import RunDirectory, RunManifest
+from gkiller.training.runtime import (
+    Ranks,
+    Stopped,
+    StopRequest,
+    joined,
+    rank_device,
+    resolve_device,
+    runtime,
+    stop_signals,
+)
 from gkiller.training.teachers import Lesson, Teacher, coverage, find_teachers, lesson, taught_by
 from gkiller.training.trainer import EventCallback, Trainer
 from gkiller.wording import silent
@@ -58,7 +70,7 @@ if TYPE_CHECKING:
 _CACHE = "cache"
 """The directory of a run for what is computed once; it goes when the run ends."""
 TEACHERS = ".teachers"
-"""The directory, beside the runs, of what teachers say."""
+"""The directory, next to the runs, of what teachers say."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class TrainResult:
     run: RunDirectory
     progress: Position
     finished: Finished
-    manifest: dict[str, Any]
+    manifest: RunManifest
     first: bool = True
 
 
@@ -113,107 +125,76 @@ def train(
     if settings.dendrites.enabled:
         require_available()
     device = rank_device(resolve_device(settings.train.device))
-    before: Settings | None = None
-    if resume is not None:
-        before = run_settings(RunDirectory.open(resume).path)
-        resumed_settings(resume, settings, settings_by_key())
-    with joined(device) as ranks:
-        if settings.train.freeze_layers and ranks.size > 1:
-            raise SettingsError(
-                "train.freeze_layers works in one process alone",
-                where="train.freeze_layers",
-                remedy="start gkiller without torchrun, or set it to 0",
-            )
+    before = None if resume is None else _settings_before(resume, settings)
+    with joined(device) as ranks, contextlib.ExitStack() as stack:
+        _require_one_process(settings, ranks)
+        tell, on_data = (on_event, on_data) if ranks.first else (_ignore, None)
+
+        # What is learnt from; all of it is refused before there is a run directory.
         source = settings.data
         if resume is not None:
             source = located(source, resume, remedy="put the data back as they were")
         dataset = _load_data(source, out / ".data", on_data, ranks)
-        for split in ("train", "valid"):
-            dataset.split(split)  # refused before there is a run directory
         teachers = find_teachers(settings.distill.teachers, dataset.labels)
         transfer = transfer_texts(settings, dataset)
         tokenizer = load_tokenizer(settings.model)
+
+        # The run.
         run = _run_directory(out, name, resume, ranks)
-        with contextlib.ExitStack() as stack:
-            if ranks.first:
-                stack.enter_context(run.lock())
-                if resume is None:
-                    stack.enter_context(run.discarded_when_refused())
-            stack.enter_context(runtime(settings.train, device))
-            work = _Work(
-                settings, before, run, source.source, dataset, tokenizer, device, ranks, teachers, transfer
-            )
-            tell = on_event if ranks.first else _ignore
-            return work.do(argv, tell, on_data if ranks.first else None, signals=signals)
+        if ranks.first:
+            stack.enter_context(run.lock())
+            if resume is None:
+                stack.enter_context(run.discarded_when_refused())
+        stack.enter_context(runtime(settings.train, device))
+        manifest = new_manifest(settings, source.source, dataset, tokenizer, argv, device, ranks)
+        if teachers:
+            manifest["distill"] = _distill_facts(teachers, transfer)
+        for message in compare_runs(run, manifest) if before else []:
+            tell(TrainingEvent("note", message=message))
 
-
-@dataclass(frozen=True)
-class _Work:
-    """What one training works on.
-
-    Attributes:
-        before: the settings that a resumed run had, None for a new one.
-    """
-
-    settings: Settings
-    before: Settings | None
-    run: RunDirectory
-    source: str
-    dataset: Dataset
-    tokenizer: Tokenizer
-    device: torch.device
-    ranks: Ranks
-    teachers: tuple[Teacher, ...]
-    transfer: dict[int, str]
-
-    def do(
-        self, argv: Sequence[str], on_event: EventCallback, on_data: DataProgress | None, *, signals: bool
-    ) -> TrainResult:
-        """Train to the end, and save the model."""
-        settings, run, ranks, labels = self.settings, self.run, self.ranks, self.dataset.labels
-        manifest = new_manifest(settings, self.source, self.dataset, self.tokenizer, argv, self.device, ranks)
-        manifest |= self._distill_facts()
-        for message in compare_runs(run, manifest) if self.before else []:
-            on_event(TrainingEvent("note", message=message))
-        model = new_network(settings.model, labels, self.tokenizer.get_vocab_size())
+        # The network, and what the teachers say.
+        model = new_network(settings.model, dataset.labels, tokenizer.get_vocab_size())
         frozen_parameters(model, settings.train.freeze_layers)  # refused before anything is written
-        manifest |= network_facts(settings, model)
-        taken = with_transfer(self.dataset, self.transfer)
-        lessons = self._lessons(taken, on_event, on_data)
+        if network := network_facts(settings, model):
+            manifest["network"] = network
+        taken = with_transfer(dataset, transfer)
+        work = _Work(settings, run, device, ranks, tell, on_data or silent)
+        lessons = _lessons(work, teachers, taken) if teachers else {}
+
+        # The phases, and the model that comes of them.
         store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
-        with growing(settings, model.to(self.device)) as growth:
-            learner = new_learner(settings, taken, self.tokenizer, growth, ranks)
+        with growing(settings, model.to(device)) as growth:
+            learner = new_learner(settings, taken, tokenizer, growth, ranks)
             learner.train = replace(learner.train, lesson=lessons.get("train"))
             trainer = Trainer(
                 settings,
-                labels,
-                encode(self.tokenizer, self.dataset.split("valid")),
+                dataset.labels,
+                encode(tokenizer, dataset.split("valid")),
                 learner,
                 store,
-                on_event=on_event,
+                on_event=tell,
                 on_metrics=run.append_metrics if ranks.first else lambda row: None,
             )
-            if self.before is not None:
-                _go_on(trainer, run, self.before)
+            if before is not None:
+                _go_on(trainer, run, before)
             if ranks.first:
                 store.tidy()
-                open_run(run, settings, self.before, manifest)
+                open_run(run, settings, before, manifest)
                 run.write_metrics(trainer.progress.metrics)
             if settings.train.freeze_layers:
                 _compute_lower(trainer, run)
-            valid = lessons.get("valid")
             with _until_stopped(trainer, run, signals=signals):
                 progress = trainer.run()
                 finished = finish(
                     settings,
                     run,
-                    self.dataset,
-                    self.tokenizer.to_str(),
+                    dataset,
+                    tokenizer.to_str(),
                     growth,
                     store,
                     progress,
                     manifest,
-                    teachers=(self.teachers, valid) if valid else None,
+                    teachers=(teachers, lessons["valid"]) if teachers else None,
                     write=ranks.first,
                     pause=trainer.heed_stop,
                 )
@@ -222,54 +203,31 @@ class _Work:
         ranks.from_first(None)  # nobody leaves before the model is written
         return TrainResult(run, progress, finished, manifest, first=ranks.first)
 
-    def _distill_facts(self) -> dict[str, Any]:
-        """Return what the manifest records of teachers and transfer comments; nothing without a teacher."""
-        if not self.teachers:
-            return {}
-        facts: dict[str, Any] = {"teachers": [teacher.as_dict() for teacher in self.teachers]}
-        if self.transfer:
-            facts["transfer"] = {
-                "rows": len(self.transfer),
-                "sha256": texts_digest(list(self.transfer.values())),
-            }
-        return {"distill": facts}
 
-    def _lessons(
-        self, taken: Dataset, on_event: EventCallback, on_data: DataProgress | None
-    ) -> dict[str, Lesson]:
-        """Return what the teachers say of the training and the validation split; empty without a teacher."""
-        if not self.teachers:
-            return {}
-        splits = {name: taken.split(name) for name in ("train", "valid")}
-        cache = self.run.path.parent / TEACHERS
-        if scoring := [teacher for teacher in self.teachers if teacher.scores is None]:
-            count = counted(sum(map(len, splits.values())), "comment")
-            message = f"teacher {taught_by(scoring)}: {count}, scored once, in {cache}"
-            on_event(TrainingEvent("note", message=message))
-        found = {}
-        for name, split in splits.items():
-            found[name] = lesson(
-                self.teachers,
-                split.texts,
-                split.ids,
-                self.dataset.labels,
-                self.settings.distill,
-                cache,
-                self.device,
-                self.ranks,
-                on_data or silent,
-            )
-        for teacher, each in zip(self.teachers, found["train"].each, strict=True):
-            if teacher.scores is not None:
-                on_event(TrainingEvent("note", message=coverage(teacher.name, each, str(teacher.folder))))
-        return found
+def _settings_before(resume: Path, settings: Settings) -> Settings:
+    """Return the settings of a run to go on with, after comparing them with those it is to have now."""
+    before = run_settings(RunDirectory.open(resume).path)
+    resumed_settings(resume, settings, settings_by_key())
+    return before
+
+
+def _require_one_process(settings: Settings, ranks: Ranks) -> None:
+    if settings.train.freeze_layers and ranks.size > 1:
+        raise SettingsError(
+            "train.freeze_layers works in one process alone",
+            where="train.freeze_layers",
+            remedy="start gkiller without torchrun, or set it to 0",
+        )
 
 
 def _load_data(data: DataSettings, cache: Path, on_data: DataProgress | None, ranks: Ranks) -> Dataset:
     """Load the data; rank 0 prepares them where that is needed, the others wait for it."""
     dataset = load_dataset(data, cache=cache, progress=on_data) if ranks.first else None
     ranks.from_first(None)
-    return dataset or load_dataset(data, cache=cache)
+    dataset = dataset or load_dataset(data, cache=cache)
+    for split in ("train", "valid"):
+        dataset.split(split)
+    return dataset
 
 
 def _run_directory(out: Path, name: str | None, resume: Path | None, ranks: Ranks) -> RunDirectory:
@@ -278,6 +236,53 @@ def _run_directory(out: Path, name: str | None, resume: Path | None, ranks: Rank
         return RunDirectory.open(resume)
     path = str(RunDirectory.create(out, name).path) if ranks.first else None
     return RunDirectory(Path(ranks.from_first(path)))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Where a training computes and writes, and who is told."""
+
+    settings: Settings
+    run: RunDirectory
+    device: torch.device
+    ranks: Ranks
+    on_event: EventCallback
+    progress: DataProgress
+
+
+def _distill_facts(teachers: Sequence[Teacher], transfer: dict[int, str]) -> dict[str, Any]:
+    """Return what the manifest records of teachers and transfer comments."""
+    facts: dict[str, Any] = {"teachers": [teacher.as_dict() for teacher in teachers]}
+    if transfer:
+        facts["transfer"] = {"rows": len(transfer), "sha256": texts_digest(list(transfer.values()))}
+    return facts
+
+
+def _lessons(work: _Work, teachers: tuple[Teacher, ...], taken: Dataset) -> dict[str, Lesson]:
+    """Return what the teachers say of the training and the validation split."""
+    splits = {name: taken.split(name) for name in ("train", "valid")}
+    cache = work.run.path.parent / TEACHERS
+    if scoring := [teacher for teacher in teachers if teacher.scores is None]:
+        count = counted(sum(map(len, splits.values())), "comment")
+        message = f"teacher {taught_by(scoring)}: {count}, scored once, in {cache}"
+        work.on_event(TrainingEvent("note", message=message))
+    found = {}
+    for name, split in splits.items():
+        found[name] = lesson(
+            teachers,
+            split.texts,
+            split.ids,
+            taken.labels,
+            work.settings.distill,
+            cache,
+            work.device,
+            work.ranks,
+            work.progress,
+        )
+    for teacher, each in zip(teachers, found["train"].each, strict=True):
+        if teacher.scores is not None:
+            work.on_event(TrainingEvent("note", message=coverage(teacher.name, each, str(teacher.folder))))
+    return found
 
 
 def new_learner(
@@ -392,3 +397,42 @@ def _until_stopped(trainer: Trainer, run: RunDirectory, *, signals: bool) -> Ite
 def encode(tokenizer: Tokenizer, split: Split) -> Encoded:
     """Return a split as the network reads it."""
     return Encoded(tokenize(tokenizer, split.texts), split.labels, split.weights)
+
+
+_TINY = (
+    "data.sample_size=64",
+    "model.layers=1",
+    "model.hidden=16",
+    "model.ffn=16",
+    "model.max_length=16",
+    "train.epochs=1",
+    "dendrites.epochs=1",
+    "dendrites.joint_epochs=0",
+    "evaluation.resamples=10",
+    "train.threads=1",
+)
+
+
+def round_trip() -> dict[str, Any]:
+    """Train on a few sample rows, save, load twice and predict.
+
+    Returns:
+        "ok": whether both loaded models give the same finite scores; "dendrites": whether dendrites were
+        trained; "fold_difference": of the folded model; "scores": of one comment, by label.
+
+    Raises:
+        GkillerError: whatever goes wrong on the way.
+    """
+    dendrites = not unavailable_reason()
+    settings = resolve(overrides=[*_TINY, f"dendrites.enabled={str(dendrites).lower()}"], environ={}).settings
+    with tempfile.TemporaryDirectory(prefix="gkiller-selftest-") as folder:
+        result = train(settings, out=Path(folder))
+        scores = [score_texts(load_model(result.run.path), ["you are kind"]) for _ in range(2)]
+        labels = load_model(result.run.path).labels
+    same = bool(np.isfinite(scores[0]).all() and np.array_equal(scores[0], scores[1]))
+    return {
+        "ok": same,
+        "dendrites": dendrites,
+        "fold_difference": result.finished.fold_difference,
+        "scores": dict(zip(labels, scores[0][0].tolist(), strict=True)),
+    }

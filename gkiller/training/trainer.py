@@ -20,11 +20,18 @@ from gkiller.training.checkpoint import Checkpoint, optimizer_tensors, restore_o
 from gkiller.training.frozen import frozen_parameters
 from gkiller.training.gain import Gain, gain_line, judge, kept_dendrites
 from gkiller.training.learner import Encoded, Learner, Rows, Validation, require_both_classes
+from gkiller.training.losses import build_optimizer, rate, trained_parameters
 from gkiller.training.opening import check_network, check_place, lengthened
-from gkiller.training.optim import build_optimizer, rate, trained_parameters
 from gkiller.training.phases import Position, TrainingEvent, ends_dendrite, first_phase, lengths, next_phase
-from gkiller.training.ranks import Ranks, check_same
-from gkiller.training.runtime import Stopped, StopRequest, restore_rng, rng_state, seed_everything
+from gkiller.training.runtime import (
+    Ranks,
+    Stopped,
+    StopRequest,
+    check_same,
+    restore_rng,
+    rng_state,
+    seed_everything,
+)
 
 if TYPE_CHECKING:
     from gkiller.data.dataset import FloatArray
