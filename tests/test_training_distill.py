@@ -32,7 +32,7 @@ from gkiller.errors import (
     ScoreRangeError,
     SettingsError,
 )
-from gkiller.evaluation.agreement import agreement
+from gkiller.evaluation.significance import agreement
 from gkiller.model.directory import load_model
 from gkiller.scoring.network import logit_texts, score_texts
 from gkiller.training import teachers as teaching

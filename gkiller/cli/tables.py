@@ -9,8 +9,8 @@ from gkiller.cli.console import results_table, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gkiller.evaluation.agreement import Taught
     from gkiller.evaluation.results import Evaluation, Figure, LabelResult, MacroResult
+    from gkiller.evaluation.significance import Taught
 
 
 class _Shape(NamedTuple):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from gkiller.evaluation.retuning import Tuning
+    from gkiller.evaluation.models import Tuning
     from gkiller.scoring.models import AnyModel
     from gkiller.settings import Resolved
 
@@ -73,8 +73,7 @@ def threshold(
     """
     from gkiller.deployment.deploy import target_for
     from gkiller.errors import OutputError
-    from gkiller.evaluation.models import measure
-    from gkiller.evaluation.retuning import retune
+    from gkiller.evaluation.models import measure, retune
     from gkiller.evaluation.source import choose_data, load_chosen, tuned_on, tuning_warnings
     from gkiller.inference.results import deciding_labels
     from gkiller.model.layout import is_default

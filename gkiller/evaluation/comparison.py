@@ -1,4 +1,4 @@
-"""One side of a comparison: a model that scores the rows, or a file of their scores."""
+"""Two models, or files of their scores, compared on the same rows: sides, slices and differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gkiller.data.scorefiles import join, read_column, read_scores
+from gkiller.data.scorefiles import join, read_column
 from gkiller.errors import ColumnError, LabelMismatchError, ScoreRangeError, SettingsError, did_you_mean
 from gkiller.evaluation.results import few_rows, number
 from gkiller.evaluation.significance import (
@@ -21,7 +21,7 @@ from gkiller.evaluation.significance import (
     holm,
     verdict,
 )
-from gkiller.scoring.scorers import BY_FLAGS, STORED, UNKNOWN
+from gkiller.scoring.scorers import STORED, UNKNOWN, scorer_of_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,11 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GivenThresholds:
-    """Thresholds of the command line.
-
-    Attributes:
-        overall: for every label, or None.
-    """
+    """Thresholds of the command line."""
 
     flag: str
     overall: float | None = None
@@ -53,7 +49,6 @@ class ScoredSide:
 
     Attributes:
         scores: float64 of shape (n, L).
-        notes: what else to know.
         reading: ``long_text`` and ``max_length``, as the comments were read; None where that is not known.
     """
 
@@ -108,23 +103,23 @@ def side_of_file(name: str, found: Labelled, given: GivenThresholds) -> ScoredSi
         SettingsError: it has no flags of a label that has no threshold, or an unknown label is named.
         DataError, EvaluationError: see ``read_scores`` and ``join``.
     """
-    file = read_scores(name, found.dataset.labels)
-    places, how = join(file.records, found.rows)
-    thresholds, origins = _given(given, file.labels)
-    for column, label in enumerate(file.labels):
+    own = found.dataset.labels if given.overall is not None else given.single
+    scorer = scorer_of_file(name, found, given=own)
+    thresholds, origins = _given(given, scorer.labels)
+    for label in scorer.labels:
         if label in thresholds:
             continue
-        if label not in file.decided:
+        if label not in scorer.thresholds:
             raise SettingsError(
                 f"the score file has no flags of {label!r}, so its threshold is not known",
                 where=name,
                 remedy=f"name it, tuned on other rows: {given.flag} {label}=0.5",
             )
-        thresholds[label] = file.threshold(column)
-        origins[label] = BY_FLAGS
-    reading = {"long_text": file.long_text}
-    notes = (how, UNKNOWN)
-    return ScoredSide(name, "scores", file.labels, file.scores[places], thresholds, origins, notes, reading)
+        thresholds[label] = scorer.thresholds[label]
+        origins[label] = scorer.origin
+    scores = scorer.score(found.rows.texts, None)
+    notes = (scorer.notes[0], UNKNOWN)
+    return ScoredSide(name, "scores", scorer.labels, scores, thresholds, origins, notes, scorer.reading)
 
 
 def other_reading(first: ScoredSide, second: ScoredSide) -> list[str]:
@@ -342,7 +337,6 @@ class Comparison:
 
     Attributes:
         weighted: whether the sample weights differ from each other.
-        confidence: coverage of the intervals.
     """
 
     labels: tuple[LabelComparison, ...]
@@ -383,7 +377,7 @@ def compare(
 ) -> Comparison:
     """Compare two sides.
 
-    Beside the slices given, the rows are parted by length and by the truth of each label.
+    Apart from the slices given, the rows are parted by length and by the truth of each label.
 
     Args:
         margin: what the first side may lose for the verdict "within".

@@ -195,7 +195,6 @@ class IdentityBias:
 
     Attributes:
         left_out: terms of groups with too few positives or negatives, with how many comments name them.
-        confidence: coverage of the intervals.
     """
 
     label: str

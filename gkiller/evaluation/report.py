@@ -45,11 +45,7 @@ GAP = "  "
 
 
 def evaluation_text(evaluation: Evaluation, *, heading: str = "") -> str:
-    """Return the whole evaluation as text, lines ended by newlines.
-
-    Args:
-        heading: first line, such as what was evaluated on what; none when empty.
-    """
+    """Return the whole evaluation as text, lines ended by newlines."""
     blocks = [
         [line for line in (heading, _summary(evaluation)) if line],
         aligned("Rows", *_rows(evaluation)),

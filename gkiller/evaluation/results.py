@@ -18,11 +18,7 @@ FEW = 50
 
 
 def few_rows(labels: Mapping[str, tuple[int, int]], rows: str = "") -> list[str]:
-    """Return a warning that names the labels with fewer than `FEW` positives or negatives; else nothing.
-
-    Args:
-        rows: the rows' name, such as "validation".
-    """
+    """Return a warning that names the labels with fewer than `FEW` positives or negatives; else nothing."""
     least = {label: min((p, "positive"), (n - p, "negative")) for label, (p, n) in labels.items()}
     few = [f"{label} ({counted(*found)})" for label, found in least.items() if found[0] < FEW]
     if not few:
@@ -135,7 +131,6 @@ class Evaluation:
     Attributes:
         macro: means over labels.
         weighted: whether the sample weights differ from each other.
-        confidence: coverage of the intervals.
     """
 
     labels: tuple[LabelResult, ...]

@@ -160,7 +160,6 @@ class Robustness:
         negatives: those of the others that were changed too: drawn with the seed, as many as positives.
         rate: share of both that is changed.
         intensity: share of the places in a comment that a change touches.
-        confidence: coverage of the intervals.
     """
 
     label: str

@@ -15,8 +15,17 @@ import numpy as np
 from gkiller.data.dataset import FloatArray
 from gkiller.errors import LabelMismatchError, ScoreRangeError
 from gkiller.evaluation.checks import checked_tables
-from gkiller.evaluation.metrics import POINT_FIGURES, RANK_FIGURES, interval, plan, rank, ratio, resample
-from gkiller.evaluation.results import number
+from gkiller.evaluation.metrics import (
+    POINT_FIGURES,
+    RANK_FIGURES,
+    draws,
+    interval,
+    plan,
+    rank,
+    ratio,
+    resample,
+)
+from gkiller.evaluation.results import Evaluation, Figure, number
 from gkiller.wording import Progress
 
 if TYPE_CHECKING:
@@ -24,10 +33,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from gkiller.settings.definition import EvaluationSettings
+
+
 FIGURES = ("f1", "ap", "roc_auc")
+
 MARGIN = 0.02
+
 EQUAL = 1e-12  # a difference below it comes from the order of a sum
+
 Kind: TypeAlias = Literal["within", "worse", "not shown"]
+
 _COLUMNS = [(*RANK_FIGURES, *POINT_FIGURES).index(name) for name in FIGURES]
 
 
@@ -74,8 +90,6 @@ class McNemar:
     """McNemar's test of the decisions, exact and unweighted.
 
     Attributes:
-        only_a_right: rows that only the first side decides rightly.
-        only_b_right: rows that only the second side does.
         p: two-sided; 1 without such rows.
     """
 
@@ -128,7 +142,6 @@ def compare_sides(
         truth: (n,) 0, 1, or NaN where unknown; unknown rows are left out.
         weights: (n,) sample weights, or None for ones. Figures and bootstrap honour them; the agreement and
             McNemar's test count rows.
-        confidence: coverage of the intervals.
 
     Raises:
         DataError, EvaluationError: see ``checked_tables``; also a threshold outside 0..1.
@@ -181,7 +194,6 @@ def paired_difference(point: FloatArray, replicas: FloatArray, confidence: float
     Args:
         point: (2,) the first and the second side's value; NaN where undefined.
         replicas: (2, R) the same in each resample, both on the same draws.
-        confidence: coverage of the intervals.
     """
     a, b = (float(value) for value in point)
     deltas = replicas[0] - replicas[1]
@@ -211,12 +223,7 @@ def _mcnemar(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> McNemar:
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
-    """Return the exact two-sided p-value of McNemar's test (McNemar 1947; a binomial test at 1/2).
-
-    Args:
-        only_a: rows that only the first side decides rightly.
-        only_b: rows that only the second side does.
-    """
+    """Return the exact two-sided p-value of McNemar's test (McNemar 1947; a binomial test at 1/2)."""
     least, n = min(only_a, only_b), only_a + only_b
     if 2 * least >= n:
         return 1.0
@@ -305,3 +312,98 @@ def _ruling(kind: Kind, margin: str, needed: int | None, ahead: bool) -> str:
     if kind == "worse":
         return f"worse by more than {margin}"
     return f"not shown within {margin}" + (f", about {needed:,} rows needed" if needed is not None else "")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A student and a teacher on one label.
+
+    Attributes:
+        decisions: share of rows that both decide alike, each at its own threshold.
+        logits: Pearson's correlation of their logits; None where one of them does not vary.
+    """
+
+    label: str
+    n: int
+    decisions: Figure
+    logits: Figure
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, without the label."""
+        plain = asdict(self)
+        del plain["label"]
+        return plain
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher, or the mean of several, next to the student on the validation split.
+
+    Attributes:
+        evaluation: the teacher's own figures, at thresholds tuned on the same rows as the student's.
+    """
+
+    name: str
+    evaluation: Evaluation
+    agreement: tuple[Agreement, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "name": self.name,
+            "validation": self.evaluation.as_dict(),
+            "agreement": {one.label: one.as_dict() for one in self.agreement},
+        }
+
+
+def agreement(
+    label: str,
+    decided: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    logits: tuple[FloatArray, FloatArray],
+    weights: FloatArray,
+    settings: EvaluationSettings,
+) -> Agreement:
+    """Compare two models on one label, with bootstrap intervals over rows.
+
+    Args:
+        decided: (n,) each, what either calls positive.
+        logits: (n,) each.
+        weights: (n,).
+    """
+    one, other = (_centred(each, weights) for each in logits)
+    equal = decided[0] == decided[1]
+    table = np.stack([np.ones(len(equal)), equal, one, other, one * one, other * other, one * other], axis=1)
+    point = _figures(weights[None] @ table)[0]
+    counts = draws(len(equal), settings.resamples, settings.bootstrap_seed)
+    replicas = np.concatenate([_figures((drawn * weights) @ table) for drawn in counts])
+    figures = []
+    for value, found in zip(point, replicas.T, strict=True):
+        if np.isnan(value):
+            figures.append(Figure(None, note="a model gives all comments the same logit"))
+            continue
+        low, high, defined = interval(found, settings.confidence)
+        figures.append(Figure(float(value), number(low), number(high), defined))
+    return Agreement(label, len(equal), *figures)
+
+
+def _centred(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return values of mean 0, at most 1 apart from it, so that sums of their products lose no digits."""
+    values = np.asarray(values, np.float64)
+    if np.ptp(values) == 0:
+        return np.zeros(len(values))
+    shifted = values - np.average(values, weights=weights)
+    scaled: FloatArray = shifted / np.abs(shifted).max()
+    return scaled
+
+
+def _figures(sums: FloatArray) -> FloatArray:
+    """Return share of equal decisions and correlation, (R, 2), of sums (R, 7) over the table's columns."""
+    mass = sums[:, :1]
+    equal, one, other, squared_one, squared_other, product = (
+        sums[:, 1:] / np.where(mass > 0, mass, np.nan)
+    ).T
+    spread = np.sqrt(np.maximum(squared_one - one**2, 0) * np.maximum(squared_other - other**2, 0))
+    together = product - one * other
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = np.where(spread > 0, together / spread, np.nan)
+    return np.stack([equal, np.clip(correlation, -1, 1)], axis=1)

@@ -1,4 +1,4 @@
-"""What both suites share: which rows count, figures with intervals, differences from the first model."""
+"""What the identity and robustness suites share: rows, intervals, differences from the first model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,6 @@ def figures_of(points: FloatArray, replicas: FloatArray, confidence: float) -> l
     Args:
         points: (K,) NaN where undefined.
         replicas: (R, K) the same in each resample.
-        confidence: coverage of the intervals.
     """
     found = []
     for value, resampled in zip(points, replicas.T, strict=True):
@@ -71,7 +70,6 @@ def differences_from_first(
     Args:
         points: of each model (K,).
         replicas: of each model (R, K), all on the same draws.
-        confidence: coverage of the intervals.
     """
     return [
         [
@@ -153,9 +151,6 @@ def contestants(
     scorers: Sequence[Scorer], label: str, overall: float | None, single: Mapping[str, float]
 ) -> list[Contestant]:
     """Give each model its threshold: the one given, else its stored one, else 0.5.
-
-    Args:
-        overall: a threshold for all of them, or None.
 
     Raises:
         SettingsError: a threshold for a model that is not there.

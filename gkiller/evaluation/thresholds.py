@@ -252,11 +252,7 @@ def stored_entries(
     before: Mapping[str, Mapping[str, Any]],
     record: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Return what gkiller.json says of thresholds: of a label that was not tuned what it said before.
-
-    Args:
-        record: of the rows that they were tuned on.
-    """
+    """Return what gkiller.json says of thresholds: of a label that was not tuned what it said before."""
     tuned_on = {"tuned_on": record} if record is not None else {}
     return {
         label: dict(before[label]) if one.note and label in before else {**one.as_dict(), **tuned_on}

@@ -83,11 +83,7 @@ class DeployedModel:
         *,
         long_text: LongText = "window",
     ) -> npt.NDArray[np.float64]:
-        """Return the scores of n comments, float64 of shape (n, L).
-
-        Args:
-            long_text: as `Classifier.predict_proba` takes it.
-        """
+        """Return the scores of n comments, float64 of shape (n, L)."""
         found = np.zeros((len(texts), len(self.labels)))
         done = 0
         for some in in_chunks(texts):

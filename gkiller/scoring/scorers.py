@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,6 @@ class Scorer:
         thresholds: stored in it, by label; empty for a classifier of transformers; of a file of scores
             of the labels that it has flags of.
         path: a gkiller model's directory, else None.
-        notes: what else to know.
         reading: ``long_text`` and ``max_length``, as comments are read; of a file of scores the former, None
             where it is not known.
     """
@@ -88,15 +87,19 @@ def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Sc
     return _of_transformers(reference, folder, labels, settings)
 
 
-def scorer_of_file(name: str, found: Labelled) -> Scorer:
+def scorer_of_file(name: str, found: Labelled, *, given: Collection[str] = ()) -> Scorer:
     """Return a file of scores as the model that gave them, of the comments to measure on and no others.
+
+    Args:
+        given: labels whose threshold is known already, so that their flags are not read.
 
     Raises:
         DataError, EvaluationError: see ``read_scores`` and ``join``.
     """
     file = read_scores(name, found.dataset.labels)
     places, how = join(file.records, found.rows)
-    thresholds = {label: file.threshold(file.labels.index(label)) for label in file.decided}
+    unknown = [label for label in file.decided if label not in given]
+    thresholds = {label: file.threshold(file.labels.index(label)) for label in unknown}
 
     def score(texts: Sequence[str], progress: Progress | None) -> FloatArray:
         assert texts is found.rows.texts, name

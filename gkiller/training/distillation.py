@@ -12,9 +12,9 @@ import torch
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.rows import fold_text
 from gkiller.errors import ColumnError, EmptyDataError, FormatError, ThresholdTargetError, counted
-from gkiller.evaluation.agreement import Taught, agreement
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.report import aligned, figure_text
+from gkiller.evaluation.significance import Taught, agreement
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
 from gkiller.inference.bulk.reading import from_file
 from gkiller.scoring.network import logit_texts
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gkiller.data.dataset import Dataset
-    from gkiller.evaluation.agreement import Taught
     from gkiller.evaluation.results import Evaluation
+    from gkiller.evaluation.significance import Taught
     from gkiller.model.directory import LoadedModel
     from gkiller.settings.definition import EvaluationSettings, Settings
     from gkiller.training.teachers import Lesson, Logits, Teacher

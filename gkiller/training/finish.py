@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from gkiller.data.load import Labelled
 from gkiller.data.sources import public_source
-from gkiller.evaluation.agreement import Taught
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import macro_score
 from gkiller.evaluation.models import Measured
 from gkiller.evaluation.report import evaluation_text, write_evaluation
 from gkiller.evaluation.results import Evaluation
+from gkiller.evaluation.significance import Taught
 from gkiller.evaluation.source import tuned_on
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
 from gkiller.model.dendrites.growth import check_fold, dendrite_counts, folded
