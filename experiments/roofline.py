@@ -61,7 +61,7 @@ KINDS = {
         "QLinearSigmoid",
         "Erf",
     ),
-    "quantising": ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
+    "quantizing": ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
 }
 
 
@@ -233,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="a model directory or a run, exported and quantised")
+    parser.add_argument("model", help="a model directory or a run, exported and quantized")
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
     parser.add_argument("--rows", type=int, default=4000, help="comments")
     parser.add_argument("--name", default="roofline", help="of the marks in the report")

@@ -14,7 +14,7 @@ from hatchling.builders.wheel import WheelBuilder
 
 import gkiller
 from gkiller import assets, load
-from gkiller.deployment.deploy import quantise
+from gkiller.deployment.deploy import quantize
 from gkiller.deployment.parity import parity_rows
 from gkiller.errors import ModelError
 from gkiller.inference.loading import available_threads
@@ -63,7 +63,7 @@ def trained(tiny, tmp_path_factory):
         patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
         run = train(tiny("dendrites.enabled=false"), out=tmp_path_factory.mktemp("runs")).run.path
     loaded = load_model(run)
-    quantise(loaded, parity_rows(loaded, labelled(), 40), LOOSE)
+    quantize(loaded, parity_rows(loaded, labelled(), 40), LOOSE)
     return run
 
 
@@ -113,7 +113,7 @@ def test_shipping_again_replaces_it(shipped, tool, trained):
 
 def six(folder, **shape):
     loaded = save(folder, network(SIX, **shape), SIX)
-    quantise(loaded, parity_rows(loaded, labelled(SIX), 40), LOOSE)
+    quantize(loaded, parity_rows(loaded, labelled(SIX), 40), LOOSE)
     return load_model(folder)
 
 

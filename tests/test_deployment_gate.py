@@ -8,7 +8,7 @@ import pytest
 from deployment_helpers import LENGTH, ONE, SIX, labelled, network, save
 
 from gkiller.deployment import deploy
-from gkiller.deployment.deploy import copy_plain, export_onnx, quantise
+from gkiller.deployment.deploy import copy_plain, export_onnx, quantize
 from gkiller.deployment.parity import Limits, compare, limits_of, parity_rows, require
 from gkiller.deployment.probes import LONG, new_probes, read_probes, recheck, score_probes
 from gkiller.deployment.quantize import CANDIDATES, Tried, choose
@@ -167,7 +167,7 @@ def test_a_copy_leaves_the_model_alone(loaded, rows, tmp_path):
 
 def test_exports_add_up_and_outlive_new_thresholds(loaded, rows):
     export_onnx(loaded, rows, LOOSE)
-    quantise(load_model(loaded.path), rows, LOOSE)
+    quantize(load_model(loaded.path), rows, LOOSE)
     both = load_model(loaded.path)
     assert set(both.metadata["exports"]) == {"onnx/model.onnx", "onnx/model.int8.onnx"}
     rewrite_model(both.path, both, thresholds={"toxicity": {"value": 0.25}}, card="# New\n")
@@ -175,11 +175,11 @@ def test_exports_add_up_and_outlive_new_thresholds(loaded, rows):
     assert (loaded.path / "onnx/model.int8.onnx").is_file()
 
 
-@pytest.mark.parametrize("action", ["export", "quantise"])
+@pytest.mark.parametrize("action", ["export", "quantize"])
 def test_a_broken_export_is_refused_and_nothing_written(loaded, rows, monkeypatch, action):
     broken_weights(monkeypatch)
     before = contents(loaded.path)
-    act = {"export": export_onnx, "quantise": quantise}[action]
+    act = {"export": export_onnx, "quantize": quantize}[action]
     with pytest.raises(ParityError) as caught:
         act(loaded, rows, DeploymentSettings(calibration_rows=40))
     assert caught.value.report
@@ -200,7 +200,7 @@ def test_another_model_is_not_replaced(loaded, rows, tmp_path):
     add_files(loaded.path, loaded, {}, changes={"training": {"manifest_sha256": "1"}})
     add_files(tmp_path / "other", loaded, {}, changes={"training": {"manifest_sha256": "2"}})
     mine, before = load_model(loaded.path), contents(tmp_path / "other")
-    for act in (export_onnx, quantise):
+    for act in (export_onnx, quantize):
         with pytest.raises(OutputError, match="something else"):
             act(mine, rows, LOOSE, out=tmp_path / "other")
     with pytest.raises(OutputError, match="something else"):
@@ -231,7 +231,7 @@ def test_the_plain_copy_has_no_graphs(loaded, rows, tmp_path):
 
 
 def test_every_candidate_is_measured_and_one_kept(loaded, rows):
-    exported, tried = quantise(loaded, rows, LOOSE)
+    exported, tried = quantize(loaded, rows, LOOSE)
     assert [one.candidate for one in tried] == list(CANDIDATES)
     assert exported.file == "onnx/model.int8.onnx"
     assert (loaded.path / exported.file).read_bytes() in [one.graph for one in tried]
@@ -239,7 +239,7 @@ def test_every_candidate_is_measured_and_one_kept(loaded, rows):
 
 
 def test_portable_weights_have_seven_bits(loaded, rows):
-    _, tried = quantise(loaded, rows, LOOSE, portable=True)
+    _, tried = quantize(loaded, rows, LOOSE, portable=True)
     assert tried
     assert {one.candidate.scheme.bits for one in tried} == {7}
 

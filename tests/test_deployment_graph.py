@@ -7,7 +7,7 @@ import onnx
 import pytest
 from deployment_helpers import LENGTH, ONE, SIX, network, tokens, torch_logits
 
-from gkiller.deployment.arithmetic import Scheme, byte_scale, quantised_columns
+from gkiller.deployment.arithmetic import Scheme, byte_scale, quantized_columns
 from gkiller.deployment.lean import NONE, Rewrites, build
 from gkiller.deployment.plain import export_plain
 from gkiller.deployment.probes import score_tokens, session, sigmoid
@@ -214,13 +214,13 @@ def test_ranges_of_a_share_lie_within_the_whole():
     assert any(most[s][1] < whole[s][1] for s in whole)
 
 
-def test_columns_are_quantised_to_half_a_step():
+def test_columns_are_quantized_to_half_a_step():
     weight = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32) * np.arange(6)
     for bits, limit in ((8, 127), (7, 63)):
-        whole, steps = quantised_columns(weight.astype(np.float32), bits, per_column=True)
+        whole, steps = quantized_columns(weight.astype(np.float32), bits, per_column=True)
         assert np.abs(whole).max() == limit
         assert np.all(np.abs(whole * steps - weight) <= steps / 2 + 1e-6)
-    assert quantised_columns(weight, 8, per_column=False)[1].shape == ()
+    assert quantized_columns(weight, 8, per_column=False)[1].shape == ()
 
 
 @pytest.mark.parametrize("found", [(-1.0, 3.0), (0.5, 2.0), (-4.0, -1.0), (0.0, 0.0)])

@@ -12,7 +12,7 @@ from toy import tiny_settings
 
 from gkiller import assets
 from gkiller.deployment.arithmetic import Scheme
-from gkiller.deployment.deploy import copy_deployed, export_onnx, quantise
+from gkiller.deployment.deploy import copy_deployed, export_onnx, quantize
 from gkiller.deployment.lean import build
 from gkiller.deployment.parity import parity_rows
 from gkiller.deployment.quantize import find_ranges
@@ -197,7 +197,7 @@ def shipped(tmp_path, monkeypatch):
         loaded = save(tmp_path / "run" / "model", network(**shape))
         rows = parity_rows(loaded, labelled(), 40)
         if precision == "int8":
-            quantise(loaded, rows, LOOSE)
+            quantize(loaded, rows, LOOSE)
         else:
             export_onnx(loaded, rows, LOOSE, plain=plain)
         copy_deployed(load_model(loaded.path), GRAPHS[precision], place)

@@ -8,7 +8,7 @@ import pytest
 from deployment_helpers import ONE, SIX, labelled, network, save
 from toy import FRIENDLY, RUDE
 
-from gkiller.deployment.deploy import quantise_trimmed
+from gkiller.deployment.deploy import quantize_trimmed
 from gkiller.deployment.parity import parity_rows
 from gkiller.deployment.vocabulary import save_trimmed, with_pieces
 from gkiller.errors import ExportError, ParityError
@@ -98,12 +98,12 @@ def test_the_gate_compares_with_the_whole_vocabulary(tmp_path):
         calibration_rows=40, int8_score_difference=1, int8_flips=1, int8_ap_loss=1, int8_f1_loss=1
     )
     given = {"reference": list(rows.texts), "pieces": 10_000}
-    exported, _ = quantise_trimmed(loaded, rows, loose, tmp_path / "out", **given)
+    exported, _ = quantize_trimmed(loaded, rows, loose, tmp_path / "out", **given)
     assert exported.parity.max_difference < 0.2  # every piece of these comments is kept
     small = load_model(tmp_path / "out")
     assert small.metadata["training"]["vocabulary"]["of"] == loaded.tokenizer.get_vocab_size()
     assert "onnx/model.int8.onnx" in small.metadata["exports"]
     strict = DeploymentSettings(calibration_rows=40, int8_score_difference=0.01, int8_flips=0)
     with pytest.raises(ParityError):
-        quantise_trimmed(loaded, rows, strict, tmp_path / "none", reference=[], pieces=1)
+        quantize_trimmed(loaded, rows, strict, tmp_path / "none", reference=[], pieces=1)
     assert not (tmp_path / "none").exists()

@@ -17,7 +17,7 @@ from torch import nn
 from gkiller.benchmark.rivals import Frame, fingerprint, gkiller_specs, make_graphs, rival_specs, with_graphs
 from gkiller.benchmark.systems import SystemSpec, Trained
 from gkiller.data.load import Labelled, split_fingerprint
-from gkiller.deployment.deploy import export_onnx, quantise
+from gkiller.deployment.deploy import export_onnx, quantize
 from gkiller.deployment.parity import parity_rows
 from gkiller.deployment.plain import ScoringNetwork
 from gkiller.errors import ParityError, SettingsError
@@ -271,7 +271,7 @@ def _export(loaded: LoadedModel, giant: Settings, dataset: Dataset, progress: Pr
         loaded, valid, giant.deployment.parity_rows, staged(progress, "scoring with the giant")
     )
     warnings = []
-    ways: dict[GraphPrecision, Callable[..., Any]] = {"fp32": export_onnx, "int8": quantise}
+    ways: dict[GraphPrecision, Callable[..., Any]] = {"fp32": export_onnx, "int8": quantize}
     for precision, make in ways.items():
         if (loaded.path / GRAPHS[precision]).is_file():
             continue

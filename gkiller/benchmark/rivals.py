@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_file
 from gkiller.data.load import split_fingerprint
 from gkiller.deployment.plain import export_network
-from gkiller.deployment.quantize import PLAIN_CANDIDATES, quantise_plain
+from gkiller.deployment.quantize import PLAIN_CANDIDATES, quantize_plain
 from gkiller.errors import ModelNotFoundError, counted
 from gkiller.evaluation.source import run_of
 from gkiller.model.layout import BESIDE, TOKENIZER, WEIGHTS
@@ -48,7 +48,7 @@ def make_graphs(module: nn.Module, max_length: int, folder: Path) -> dict[Runtim
 
     Returns:
         The files by runtime. int8 is the first way that a giant's graph is tried in: onnxruntime's dynamic
-        quantisation of weights and embeddings.
+        quantization of weights and embeddings.
     """
     plain, small = (folder / file for file in FILES.values())
     if not (plain.is_file() and small.is_file()):
@@ -58,7 +58,7 @@ def make_graphs(module: nn.Module, max_length: int, folder: Path) -> dict[Runtim
             with TemporaryDirectory(dir=folder) as made:
                 first, second = Path(made) / plain.name, Path(made) / small.name
                 first.write_bytes(graph.SerializeToString())
-                second.write_bytes(quantise_plain(graph, PLAIN_CANDIDATES[0].scheme))
+                second.write_bytes(quantize_plain(graph, PLAIN_CANDIDATES[0].scheme))
                 second.replace(small)
                 first.replace(plain)
     return {"onnx fp32": plain, "onnx int8": small}

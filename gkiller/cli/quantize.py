@@ -74,7 +74,7 @@ def quantize(
     only when no static one passed. The comments are those of the model's own run, or of --data.
     """
     from gkiller.cli.deployment import comparing, gate_rows, reference_texts, refuse_unused, tell
-    from gkiller.deployment.deploy import export_onnx, quantise, quantise_trimmed
+    from gkiller.deployment.deploy import export_onnx, quantize, quantize_trimmed
     from gkiller.model.directory import load_model
 
     if storage is Storage.FP16:
@@ -91,7 +91,7 @@ def quantize(
         if storage is Storage.FP16:
             exported = export_onnx(loaded, rows, settings, out=out, precision="fp16", progress=advance)
         elif vocabulary is not None and out is not None:
-            exported, tried = quantise_trimmed(
+            exported, tried = quantize_trimmed(
                 loaded,
                 rows,
                 settings,
@@ -102,7 +102,7 @@ def quantize(
                 progress=advance,
             )
         else:
-            exported, tried = quantise(loaded, rows, settings, out=out, portable=portable, progress=advance)
+            exported, tried = quantize(loaded, rows, settings, out=out, portable=portable, progress=advance)
     tell(
         exported,
         rows,

@@ -168,16 +168,16 @@ class IntegerArithmetic:
         self._nodes = nodes
         self._scheme = scheme
         self._ranges = ranges
-        self._quantised: dict[str, tuple[str, str, str]] = {}
+        self._quantized: dict[str, tuple[str, str, str]] = {}
 
     def multiply(self, site: str, x: str, weights: list[Array], biases: list[Array]) -> list[str]:
         """See `Arithmetic`; an input that was made bytes once is not made so again."""
-        if x not in self._quantised:
-            self._quantised[x] = self._bytes_of(site, x)
-        data, scale, zero = self._quantised[x]
+        if x not in self._quantized:
+            self._quantized[x] = self._bytes_of(site, x)
+        data, scale, zero = self._quantized[x]
         results = []
         for weight, bias in zip(weights, biases, strict=True):
-            whole, steps = quantised_columns(weight, self._scheme.bits, per_column=self._scheme.per_column)
+            whole, steps = quantized_columns(weight, self._scheme.bits, per_column=self._scheme.per_column)
             inputs = (
                 data,
                 self._nodes.constant(whole, site),
@@ -218,12 +218,12 @@ def embedding_rows(nodes: Nodes, table: Array, ids: str, scheme: Scheme) -> str:
     """Return the rows of a table that ``ids`` name; an int8 table has a scale per row."""
     if scheme.embeddings != "int8":
         return nodes.add("Gather", stored(nodes, table, "words", half=scheme.embeddings == "fp16"), ids)
-    whole, steps = quantised_columns(np.ascontiguousarray(table.T), 8, per_column=True)
+    whole, steps = quantized_columns(np.ascontiguousarray(table.T), 8, per_column=True)
     rows = nodes.add("Cast", nodes.add("Gather", nodes.constant(whole.T, "words"), ids), to=1)
     return nodes.add("Mul", rows, nodes.add("Gather", nodes.constant(steps[:, None], "words.scale"), ids))
 
 
-def quantised_columns(weight: Array, bits: int, *, per_column: bool) -> tuple[npt.NDArray[np.int8], Array]:
+def quantized_columns(weight: Array, bits: int, *, per_column: bool) -> tuple[npt.NDArray[np.int8], Array]:
     """Return int8 values (in, out) and their scales: one, or (out,)."""
     limit = float(2 ** (bits - 1) - 1)
     peak = np.abs(weight).max(axis=0) if per_column else np.array(np.abs(weight).max())

@@ -1,4 +1,4 @@
-"""Export and quantise a model directory: build, compare, and only then write."""
+"""Export and quantize a model directory: build, compare, and only then write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gkiller.deployment.quantize import (
     Tried,
     choose,
     measure,
-    quantise_plain,
+    quantize_plain,
     try_candidates,
 )
 from gkiller.deployment.vocabulary import TRIMMED, save_trimmed
@@ -107,7 +107,7 @@ def export_onnx(
     if plain and precision == "fp32":
         graph = export_plain(loaded.model, loaded.max_length).SerializeToString()
     elif plain:
-        remedy = "leave out --plain" if leanable(loaded.model) else "export fp32, or quantise to int8"
+        remedy = "leave out --plain" if leanable(loaded.model) else "export fp32, or quantize to int8"
         raise ExportError("fp16 storage is a form of the lean graph, which is BERT's", remedy=remedy)
     else:
         scheme = Scheme(precision, precision)
@@ -120,7 +120,7 @@ def export_onnx(
     return _write(loaded, rows, target, graph, precision, parity, limits, facts)
 
 
-def quantise(
+def quantize(
     loaded: LoadedModel,
     rows: ParityRows,
     settings: DeploymentSettings,
@@ -162,7 +162,7 @@ def quantise(
         tell = progress or silent
         tell(0, None, "building the graph")
         plain = export_plain(loaded.model, loaded.max_length)
-        graphs = [quantise_plain(plain, one.scheme) for one in candidates]
+        graphs = [quantize_plain(plain, one.scheme) for one in candidates]
         tried = measure(candidates, graphs, rows, limits, tell)
     best = choose(tried)
     if best is None:
@@ -184,7 +184,7 @@ def quantise(
     return written, tried
 
 
-def quantise_trimmed(
+def quantize_trimmed(
     loaded: LoadedModel,
     rows: ParityRows,
     settings: DeploymentSettings,
@@ -198,7 +198,7 @@ def quantise_trimmed(
     """Write a model of a smaller vocabulary with its int8 graph; the gate compares it with the whole one.
 
     Args:
-        portable: as in `quantise`.
+        portable: as in `quantize`.
         progress: as in `export_onnx`.
 
     Raises:
@@ -210,7 +210,7 @@ def quantise_trimmed(
     with TemporaryDirectory(prefix="gkiller-trimmed-") as folder:
         smaller = save_trimmed(loaded, reference, pieces, Path(folder) / "model")
         again = replace(rows, read=Reader(smaller.tokenizer, smaller.max_length).read(rows.texts))
-        return quantise(smaller, again, settings, out=target, portable=portable, progress=progress)
+        return quantize(smaller, again, settings, out=target, portable=portable, progress=progress)
 
 
 def copy_plain(loaded: LoadedModel, out: Path) -> int:

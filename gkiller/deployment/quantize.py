@@ -251,7 +251,7 @@ PLAIN_CANDIDATES: Final = (
 """Ways to make a plain graph int8: its products of weights always, its tables of embeddings or not."""
 
 
-def quantise_plain(graph: onnx.ModelProto, scheme: Scheme) -> bytes:
+def quantize_plain(graph: onnx.ModelProto, scheme: Scheme) -> bytes:
     """Return a plain graph with int8 weights; its other inputs are made bytes batch by batch.
 
     Args:

@@ -32,7 +32,6 @@ from gkiller.sweep.pool import State, Trial
 
 if TYPE_CHECKING:
     from gkiller.settings import Reference, SweepSettings
-    # FIXME
 
 
 FIXED_SECTIONS = ("data", "evaluation", "deployment", "bench", "sweep")
