@@ -1,7 +1,7 @@
-"""From what a user wrote to a value of the setting's type, and which key was meant.
+"""From what a user wrote to a value of the setting's type, and messages about what is wrong with it.
 
-Nothing here refuses: a text that cannot be converted stays text, and the validation that follows names
-what is allowed.
+Converting refuses nothing: a text that cannot be converted stays text, and the validation that follows
+names what is allowed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,13 @@ if TYPE_CHECKING:
     from gkiller.settings.reference import Reference
 
 
-_YES = frozenset({"true", "yes", "on", "1"})
-
-_NO = frozenset({"false", "no", "off", "0"})
-
 MOST_BITS = 8192
-
 """Of a whole number; Python refuses to print one of over 4,300 digits."""
-
 _MISSING = object()
-
-SPACE = "sweep.space"
-
+_TRUTH = {"true": True, "yes": True, "on": True, "1": True}
+_TRUTH |= {"false": False, "no": False, "off": False, "0": False}
+_LONGEST_VALUE = 80
+_SPACE = "sweep.space"
 """The list of ``KEY=VALUE`` texts: a file may write it as a table, and a value may have commas."""
 
 
@@ -42,8 +37,6 @@ def from_text(entry: Reference, text: str, *, quotes: bool = False) -> Any:
     """Convert text from a flag or a variable.
 
     Args:
-        entry: the setting it is for.
-        text: what the user wrote.
         quotes: read ``"..."`` as a TOML string (as ``--set`` does), so that ``"none"`` can be a text.
 
     Returns:
@@ -60,7 +53,7 @@ def from_text(entry: Reference, text: str, *, quotes: bool = False) -> Any:
         value = _toml_value(bare) if bare.startswith(("[", '"', "'")) else bare
         return from_value(entry, bare if value is _MISSING else value)
     if entry.kind == "bool":
-        return _bool(bare)
+        return _TRUTH.get(bare.lower(), bare)
     return _number(bare, whole=entry.kind == "int")
 
 
@@ -68,13 +61,13 @@ def from_value(entry: Reference, value: Any) -> Any:
     """Convert a typed value, from a TOML file or from Python."""
     if entry.optional and isinstance(value, str) and not value:
         return None  # TOML has no null
-    if entry.key == SPACE and isinstance(value, dict):
+    if entry.key == _SPACE and isinstance(value, dict):
         return tuple(_pairs(value))
     if entry.kind in ("list", "numbers"):
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
             value = [_number(part, whole=True) for part in value] if entry.kind == "numbers" else value
-            value = _rejoined(value) if entry.key == SPACE else value
+            value = _rejoined(value) if entry.key == _SPACE else value
         if isinstance(value, list):
             return tuple(value)
     if isinstance(value, PurePath):
@@ -129,13 +122,11 @@ def _of_name(name: str, keys: list[str]) -> list[str]:
 
 
 def key_advice(key: str) -> str:
-    """Return a sentence that helps with an unknown key: the nearest ones, or the section's keys."""
-    inside = [entry for entry in settings_by_key() if entry.startswith(key + ".")]
-    if inside:
+    """Return a remedy for an unknown key: the nearest ones, or the section's keys."""
+    if inside := [entry for entry in settings_by_key() if entry.startswith(key + ".")]:
         return f"{key!r} is a section; its settings are: " + ", ".join(inside)
-    hits = nearest_keys(key)
-    if hits:
-        return "did you mean " + " or ".join(repr(hit) for hit in hits) + "?"
+    if hits := nearest_keys(key):
+        return "did you mean " + " or ".join(map(repr, hits)) + "?"
     return "'gkiller config keys' lists every key"
 
 
@@ -158,13 +149,6 @@ def too_large(value: Any) -> bool:
     return isinstance(value, int) and value.bit_length() > MOST_BITS
 
 
-def _bool(text: str) -> bool | str:
-    word = text.lower()
-    if word in _YES:
-        return True
-    return False if word in _NO else text
-
-
 def _number(text: str, *, whole: bool) -> int | float | str:
     """Return a number, or the text when it is none; ``1e3`` is a whole number too."""
     try:
@@ -178,15 +162,11 @@ def _number(text: str, *, whole: bool) -> int | float | str:
     return int(value) if whole and value.is_integer() else value
 
 
-LONGEST_VALUE = 80
-
-
 @dataclass(frozen=True)
 class Given:
-    """A value somebody gave.
+    """A value somebody gave, converted.
 
     Attributes:
-        value: it, converted.
         origin: who gave it, such as ``--lr``, ``GKILLER_TRAIN__LR`` or ``preset seed``.
         where: the origin with a line number where there is one.
     """
@@ -213,12 +193,11 @@ def unknown_key(key: str, where: str) -> Problem:
 def bad_value(key: str, given: Given) -> Problem:
     """Return the problem of a value outside the setting's type or range."""
     entry = settings_by_key()[key]
-    text = shown(given.value)
+    text = repr(list(given.value) if isinstance(given.value, tuple) else given.value)
+    text = text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
     hits = nearest(str(given.value), entry.choices, 1) if entry.choices else []
-    if hits:
-        remedy = f"did you mean {hits[0]!r}?"
-    else:
-        remedy = f"{entry.description} The default is {entry.default_text or 'empty'}."
+    usual = f"{entry.description} The default is {entry.default_text or 'empty'}."
+    remedy = f"did you mean {hits[0]!r}?" if hits else usual
     return Problem(f"{key} must be {entry.allowed}, not {text}", given.where, remedy)
 
 
@@ -239,27 +218,16 @@ def from_validation(
 
 
 def refuse(problems: Sequence[Problem]) -> None:
-    """Raise one error for all problems; do nothing when there are none.
-
-    Raises:
-        SettingsError: there is at least one problem.
-    """
+    """Raise one `SettingsError` for all problems, if there are any."""
     if not problems:
         return
     if len(problems) == 1:
-        (only,) = problems
-        raise SettingsError(only.what, where=only.where, remedy=only.remedy)
+        raise SettingsError(problems[0].what, where=problems[0].where, remedy=problems[0].remedy)
     lines = [f"{problem.where}: {problem.what} ({problem.remedy})" for problem in problems]
     raise SettingsError(
         f"{len(problems)} settings are wrong\n" + "\n".join("- " + line for line in lines),
         remedy="'gkiller config keys' lists every setting and its range",
     )
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message, cut when it is very long."""
-    text = repr(list(value)) if isinstance(value, tuple) else repr(value)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
 def _named(message: str) -> list[str]:
