@@ -448,7 +448,7 @@ class EvaluationSettings(_Section):
         return self
 
     def tuning(self) -> dict[str, Any]:
-        """Return what `gkiller.evaluation.thresholds.tune_thresholds` is asked for."""
+        """Return the arguments of `gkiller.evaluation.thresholds.tune_thresholds`."""
         return {
             "min_precision": self.min_precision,
             "min_recall": self.min_recall,

@@ -131,7 +131,7 @@ def key_advice(key: str) -> str:
 
 
 def _toml_value(text: str) -> Any:
-    """Return ``text`` read as one TOML scalar or array, or a mark when it is none."""
+    """Return ``text`` read as one TOML string or array, else `_MISSING`."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, endless nesting
@@ -150,7 +150,7 @@ def too_large(value: Any) -> bool:
 
 
 def _number(text: str, *, whole: bool) -> int | float | str:
-    """Return a number, or the text when it is none; ``1e3`` is a whole number too."""
+    """Return a number, or the text where it is not one; ``1e3`` is a whole number too."""
     try:
         return int(text)
     except ValueError:
@@ -213,8 +213,17 @@ def from_validation(
             problems.setdefault(key, bad_value(key, given[key]))
         else:  # a rule over several settings
             what = error["msg"].removeprefix("Value error, ")
-            problems.setdefault(what, Problem(what, _givers(what, given), _ways(what)))
+            problems.setdefault(what, _broken_rule(what, given))
     return list(problems.values())
+
+
+def _broken_rule(what: str, given: Mapping[str, Given]) -> Problem:
+    """Return the problem of a rule over several settings, which its message names."""
+    keys = dict.fromkeys(re.findall(r"[a-z]+\.[a-z_]+", what))
+    entries = [settings_by_key()[key] for key in keys if key in settings_by_key()]
+    where = ", ".join(dict.fromkeys(given[entry.key].where for entry in entries if entry.key in given))
+    ways = [entry.flag.partition("/")[0] or f"--set {entry.key}=..." for entry in entries]
+    return Problem(what, where or "settings", f"change {' or '.join(ways) or 'one of them'}")
 
 
 def refuse(problems: Sequence[Problem]) -> None:
@@ -228,22 +237,3 @@ def refuse(problems: Sequence[Problem]) -> None:
         f"{len(problems)} settings are wrong\n" + "\n".join("- " + line for line in lines),
         remedy="'gkiller config keys' lists every setting and its range",
     )
-
-
-def _named(message: str) -> list[str]:
-    """Return the settings that a message names, each once."""
-    keys = re.findall(r"[a-z]+\.[a-z_]+", message)
-    return [key for key in dict.fromkeys(keys) if key in settings_by_key()]
-
-
-def _givers(message: str, given: Mapping[str, Given]) -> str:
-    """Return where the settings that a message names were given."""
-    keys = [key for key in _named(message) if key in given]
-    return ", ".join(dict.fromkeys(given[key].where for key in keys)) or "settings"
-
-
-def _ways(message: str) -> str:
-    """Return the flags that change what a message names; ``--set`` for a setting that has none."""
-    entries = [settings_by_key()[key] for key in _named(message)]
-    ways = [entry.flag.partition("/")[0] or f"--set {entry.key}=..." for entry in entries]
-    return "change " + " or ".join(ways) if ways else "change one of them"
