@@ -24,19 +24,12 @@ with matplotlib_apart():
 
 # Okabe and Ito's colours for all kinds of colour vision, without their yellow, which is faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-
 Dash: TypeAlias = Literal["solid"] | tuple[float, Sequence[float]]
-
 DASHES: tuple[Dash, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)))
-
 MARKERS = ("o", "s", "^", "D", "v", ">", "X")
-
 GREY = "#6B6B6B"
-
 PALE = "#D9D9D9"
-
 DPI = 130
-
 LONGEST_NAME = 26
 
 

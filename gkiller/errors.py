@@ -120,9 +120,7 @@ class GkillerError(Exception):
     """The root of the tree.
 
     Args:
-        what: what is wrong, one sentence without a final full stop.
         where: the place (file, row, column, key), or an empty string.
-        remedy: what the user can do about it.
         report: what was measured before, as plain values; part of the ``--json`` answer where there is one.
 
     Rows are counted from 1 and do not count a header line.

@@ -78,7 +78,7 @@ def _variables(**values: str) -> Iterator[None]:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Let transformers log nothing, draw no bars and report nothing while the block runs."""
-    from transformers import utils
+    utils = import_module("transformers.utils")
 
     silence_hub()
     talk: Any = utils.logging

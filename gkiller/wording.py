@@ -36,7 +36,6 @@ def visible(text: str, *, lines: bool = True) -> str:
     r"""Return text with escapes such as ``\x1b`` and ``\u202e`` for what a terminal would obey.
 
     Args:
-        text: from a comment, a column, a label, a file's name or another place outside.
         lines: whether a line feed stays; a name that has one could pose as another message.
     """
     shown = _UNSAFE.sub(_escape, text)
@@ -44,12 +43,7 @@ def visible(text: str, *, lines: bool = True) -> str:
 
 
 def visible_json(text: str, *, surrogates_only: bool = False) -> str:
-    r"""Return JSON of the same value, with the escapes ``\u001b`` and so on for what `visible` escapes.
-
-    Args:
-        text: JSON.
-        surrogates_only: for a file, which can hold all others.
-    """
+    r"""Return JSON of the same value, with the escapes ``\u001b`` and so on for what `visible` escapes."""
     unsafe = _SURROGATES if surrogates_only else _UNSAFE
     return unsafe.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

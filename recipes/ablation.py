@@ -26,7 +26,7 @@ from gkiller.model.directory import load_model
 from gkiller.model.layout import GRAPHS
 from gkiller.training.opening import run_settings
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 
 from document import insert
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,7 +75,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     train = [six_labels(data / "train" / f"{name}.parquet", folder / f"{name}.parquet") for name in LABELLED]
     if arguments.with_own:
-        train.append(own_comments(folder, "train", *(["more"] if arguments.with_more else [])))
+        more: list[Literal["more"]] = ["more"] if arguments.with_more else []
+        train.append(own_comments(folder, "train", *more))
     valid, test = (
         six_labels(data / name / "jigsaw.parquet", folder / f"{name}.parquet") for name in ("valid", "test")
     )

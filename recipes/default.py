@@ -12,7 +12,7 @@ there already is not made again, and a training that was stopped goes on:
    makes of words in every comment, then masked-language pretraining on them (``recipes/pretrain.py``); with
    ``--vocab-size`` of a vocabulary of its own.
 3. Teachers: each ``--teacher`` fine-tuned on the six labels; a ``--public`` one without gkiller's comments.
-   One that is a finished run, such as a giant's of ``benchmarks/giant.py``, or a file of scores is taken as
+   One that is a finished run, such as a giant's of ``experiments/giant.py``, or a file of scores is taken as
    it is.
 4. The model: the encoder, learning from labels and teachers on the labelled comments and from teachers alone
    on all others and on mixtures of the domain's own (``recipes/mixtures.py``), a share of the comments

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gkiller.data.augment.operators import CLASSES
-from gkiller.data.sample_grammar import Grammar, expand, load_grammar, pick, stable_random
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+
+from make_sample import Grammar, expand, load_grammar, pick, stable_random
 
 Use = Literal["train", "more", "measure"]
 ROWS: dict[Use, int] = {"train": 60, "more": 150, "measure": 60}

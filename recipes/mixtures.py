@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gkiller.data.rows import fold_text
-from gkiller.data.sample_grammar import pick, stable_random
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+
+from make_sample import pick, stable_random
 
 PAIRS = 0.7
 """Share of mixtures of two comments; the others are a piece of one."""

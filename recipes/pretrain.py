@@ -180,7 +180,7 @@ class Pretraining:
             if loss is None:
                 continue
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
 
@@ -238,7 +238,8 @@ def word_vectors(tokenizer: Tokenizer, teacher: Path, width: int) -> npt.NDArray
     rows -= rows.mean(axis=0)
     _, axes = np.linalg.eigh(rows.T @ rows)
     flat = rows @ axes[:, ::-1][:, :width]
-    return (flat * (EMBEDDING_STD / flat.std())).astype(np.float32)
+    scaled: npt.NDArray[np.float32] = (flat * (EMBEDDING_STD / flat.std())).astype(np.float32)
+    return scaled
 
 
 def pretrained(

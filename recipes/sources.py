@@ -22,7 +22,7 @@ from commands import answer, gkiller, settings, train
 from corpora import LABELLED
 from gains import GAINS, figure, gained
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 
 from document import insert
 
@@ -83,7 +83,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data, work = arguments.data, arguments.work
     others = [one.stem for one in sorted((data / "train").glob("*.parquet")) if one.stem not in LABELLED]
-    arms = {" + ".join(LABELLED): ()}
+    arms: dict[str, tuple[str, ...]] = {" + ".join(LABELLED): ()}
     arms |= {f"the same + {name}": (name,) for name in arguments.corpora or others}
     if not arguments.corpora:
         arms["all"] = tuple(others)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 
 # Before torch is imported: its networks are tiny here, and the tests' own processes share the cores.
@@ -18,6 +19,8 @@ from toy import SIX, TINY, record_path, tiny_settings, toy_tokenizer, write_six_
 from gkiller.cli.main import main
 from gkiller.data.prepare import prepare
 from gkiller.settings import DataSettings
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which `nohup` and a shell's & leave ignored
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ from toy import comment, tiny_settings, toy_tokenizer, vocabulary
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import Labelled
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
-from gkiller.model.dendrites.layer import add_dendrites
+from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import load_model, save_model
 from gkiller.model.network import build_classifier
 

@@ -1,7 +1,7 @@
 """Trainings in processes of their own, killed at chosen moments and gone on with.
 
 The processes are forked from a server that has imported torch and the rest once, so that a kill costs a
-second. `benchmarks/kills.py` runs the same for longer.
+second. `experiments/kills.py` runs the same for longer.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from giants import tokenizer_of, write_encoder
 from toy import tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
-from gkiller.model.dendrites.layer import add_dendrites
+from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import save_model
 from gkiller.model.network import build_classifier
 

@@ -1,4 +1,4 @@
-"""benchmarks/scores.py: a model's scores of the evaluation sets, without their texts."""
+"""experiments/scores.py: a model's scores of the evaluation sets, without their texts."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from toy_corpora import write_corpora
 
 from gkiller import load
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "scores.py"
+SCRIPT = Path(__file__).parents[1] / "experiments" / "scores.py"
 
 
 def test_scores_are_the_models_and_are_kept(onnx_model, tmp_path):

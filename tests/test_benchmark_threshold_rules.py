@@ -1,4 +1,4 @@
-"""benchmarks/threshold_rules.py: thresholds are judged on comments that they were not tuned on."""
+"""experiments/threshold_rules.py: thresholds are judged on comments that they were not tuned on."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "threshold_rules.py"
+SCRIPT = Path(__file__).parents[1] / "experiments" / "threshold_rules.py"
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_pipes_that_are_empty_or_too_long_are_refused(tmp_path, piped, monkeypat
 
 _MEASURE = r"""
 import re, sys
-from gkiller.data.parquet import ParquetReader
+from gkiller.data.readers.parquet import ParquetReader
 rows = sum(len(batch) for batch in ParquetReader(sys.argv[1], "a").batches(["text"]))
 # The resource module also counts the process that this one was forked from.
 print(rows, int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1]) // 1024)

@@ -333,7 +333,7 @@ def test_a_failure_leaves_the_old_directory(tmp_path):
     source, out = write_csv(tmp_path / "a.csv", many(40)), tmp_path / "out"
     first = prepare(settings(), out, sources=[str(source)])
 
-    def stop(stage, done, total):
+    def stop(done, total, stage):
         if stage == "writing":
             raise KeyboardInterrupt
 
@@ -349,8 +349,8 @@ def test_progress_is_told_in_rows(tmp_path):
     )
     calls = []
     prepare(settings(), tmp_path / "out", sources=[str(source)], progress=lambda *call: calls.append(call))
-    assert ("reading", 50, 50) in calls
-    assert ("writing", 50, 50) in calls
+    assert (50, 50, "reading") in calls
+    assert (50, 50, "writing") in calls
 
 
 def test_sample_is_a_source(tmp_path):

@@ -23,7 +23,7 @@ from gkiller.model.directory import load_model
 from gkiller.model.layout import CONFIG, GRAPHS, default_model
 from gkiller.model.network import read_description
 from gkiller.settings import DeploymentSettings
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.batches import tokenize
 
 LOOSE = DeploymentSettings(int8_flips=1, int8_ap_loss=1, int8_f1_loss=1, int8_score_difference=1)

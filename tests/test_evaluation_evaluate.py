@@ -180,7 +180,7 @@ def test_missing_and_impossible_thresholds(data):
 def test_the_room_never_imports_torch():
     code = """
 import sys
-import gkiller.evaluation.evaluate, gkiller.evaluation.thresholds, gkiller.report.evaluation_plots
+import gkiller.evaluation.evaluate, gkiller.evaluation.thresholds, gkiller.evaluation.plots
 sys.exit(sum(name in sys.modules for name in ("torch", "transformers", "sklearn", "matplotlib.pyplot")))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

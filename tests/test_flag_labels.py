@@ -16,7 +16,7 @@ from gkiller.data.load import load_labelled
 from gkiller.data.scorefiles import read_scores
 from gkiller.errors import LabelMismatchError, ModelFormatError, SettingsError
 from gkiller.evaluation.comparison import GivenThresholds, side_of_file
-from gkiller.evaluation.evaluate import Measured
+from gkiller.evaluation.models import Measured
 from gkiller.evaluation.retuning import flagged_figures
 from gkiller.model.directory import add_files, load_model, rewrite_model
 from gkiller.scoring.scorers import scorer_of_file

@@ -6,7 +6,7 @@ import torch
 from toy import tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
-from gkiller.model.dendrites.layer import add_dendrites
+from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel
 from gkiller.model.network import build_classifier
 from gkiller.scoring.network import score_texts

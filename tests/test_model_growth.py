@@ -15,8 +15,8 @@ from gkiller.model.dendrites.growth import (
     dendritic_modules,
     folded,
 )
-from gkiller.model.dendrites.layer import ACTIVATIONS, DendriticLinear
 from gkiller.model.dendrites.perforated import PerforatedGrowth
+from gkiller.model.dendritic import ACTIVATIONS, DendriticLinear
 from gkiller.model.network import build_classifier
 
 PER_LAYER = (

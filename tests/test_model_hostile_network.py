@@ -16,7 +16,7 @@ from toy import toy_tokenizer
 from gkiller.errors import ScoreRangeError
 from gkiller.model.directory import load_model
 from gkiller.scoring.network import score_texts
-from gkiller.storage import untrusted as tensors
+from gkiller.storage import strict_json as tensors
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 

@@ -19,7 +19,7 @@ from gkiller.model.layout import default_model
 from gkiller.scoring.network import score_texts
 from gkiller.tokens.batches import Reader, make_windows
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "user_figures.py"
+SCRIPT = Path(__file__).parents[1] / "experiments" / "user_figures.py"
 
 
 @pytest.fixture(scope="module")

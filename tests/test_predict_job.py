@@ -16,9 +16,10 @@ from toy import comment
 from gkiller.errors import OutputError, ResumeError, RowError, RunLockedError, SettingsError
 from gkiller.inference import load
 from gkiller.inference.bulk import sinks
-from gkiller.inference.bulk.formats import Shape, make_writer
-from gkiller.inference.bulk.job import Job, run
-from gkiller.inference.bulk.reading import Row, Source, from_texts
+from gkiller.inference.bulk.columns import Row
+from gkiller.inference.bulk.formats import Shape
+from gkiller.inference.bulk.job import Job, make_writer, run
+from gkiller.inference.bulk.reading import Source, from_texts
 from gkiller.inference.bulk.sinks import FileSink, StreamSink, whole_lines_backwards
 
 TEXTS = [comment(i, i % 4 == 0) for i in range(23)]

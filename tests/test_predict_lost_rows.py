@@ -1,4 +1,4 @@
-"""Jobs that are stopped at random moments lose no row; ``benchmarks/lost_rows.py`` is the long version."""
+"""Jobs that are stopped at random moments lose no row; ``experiments/lost_rows.py`` is the long version."""
 
 import os
 import random

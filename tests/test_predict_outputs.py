@@ -14,8 +14,7 @@ from gkiller.data.prepare import prepare
 from gkiller.errors import OutputError, ResumeError
 from gkiller.inference import load
 from gkiller.inference.bulk import sinks
-from gkiller.inference.bulk.formats import make_writer
-from gkiller.inference.bulk.job import run
+from gkiller.inference.bulk.job import make_writer, run
 from gkiller.inference.bulk.reading import Source
 from gkiller.inference.bulk.sinks import StreamSink
 from gkiller.settings import DataSettings

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from gkiller.data.readers import MAX_FIELD_CHARACTERS
 from gkiller.data.readers.text import Replayable
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, FormatError, RowError
+from gkiller.inference.bulk.columns import Row
 from gkiller.inference.bulk.formats import chunked
-from gkiller.inference.bulk.reading import Row, from_file, from_stream, from_texts
+from gkiller.inference.bulk.reading import from_file, from_stream, from_texts
 
 
 def raw(path, content):
@@ -85,7 +86,7 @@ def test_text_that_only_looks_like_json_is_text(line):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(gzip.compress(b"a\n", mtime=0)), "gzip data"),
+        (gzip.compress(gzip.compress(b"a\n", mtime=0), mtime=0), "gzip data"),
         ("a line\n".encode("utf-16"), "UTF-16"),
         (b"PAR1\x15\x04\x15", "Parquet"),
     ],

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from toy import TINY, write_toy_csv
 
 import gkiller
-from gkiller.data.readers import hub
+from gkiller.data import hub
 from gkiller.model import pretrained
 from gkiller.private import HUB
 
@@ -181,10 +181,10 @@ def test_the_hub_is_told_nothing_but_what_is_asked_for(monkeypatch, ask):
     assert constants.HF_HUB_DISABLE_TELEMETRY
 
 
-@pytest.mark.parametrize("folder", ["gkiller", "tests", "tools", "benchmarks", "recipes"])
+@pytest.mark.parametrize("folder", ["gkiller", "tests", "tools", "experiments", "recipes"])
 def test_onnxruntime_is_imported_in_one_place(folder):
     for path in (ROOT / folder).rglob("*.py"):
-        if path == Path(gkiller.__file__).parent / "ort.py":
+        if path == Path(gkiller.__file__).parent / "inference" / "ort.py":
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

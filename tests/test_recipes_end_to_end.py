@@ -23,7 +23,7 @@ from gkiller.scoring.models import load_any
 from gkiller.scoring.network import score_texts
 from gkiller.training.opening import run_settings
 
-RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "benchmarks"))
+RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "experiments"))
 LITTLE = ("--without", "own", "--mixtures", "40", "--threads", "1", "--precision", "fp32")
 QUICK = {
     "TRAIN__BATCH_SIZE": "64",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.storage.untrusted import MAX_DEPTH, parse_json
+from gkiller.storage.strict_json import MAX_DEPTH, parse_json
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -69,7 +69,7 @@ def test_a_key_that_is_there_twice(data):
 def test_a_million_keys_take_time_in_proportion():
     """A search for each key among all would take hours."""
     program = (
-        "from gkiller.storage.untrusted import parse_json\n"
+        "from gkiller.storage.strict_json import parse_json\n"
         "keys = [*range(10**6), 10**6 - 1]\n"
         "try: parse_json(('{' + ','.join(f'\"k{key}\":1' for key in keys) + '}').encode())\n"
         "except ValueError as error: print(error)"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from gkiller.storage.untrusted import ITEM_BYTES, check_shapes, read_header, read_tensors
+from gkiller.storage.tensors import ITEM_BYTES, check_shapes, read_header, read_tensors
 
 TYPES = {
     "F64": torch.float64,

@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from toy import tiny_settings, vocabulary
 
 from gkiller.model.dendrites.growth import chosen_linears
-from gkiller.model.dendrites.layer import ACTIVATIONS
 from gkiller.model.dendrites.perforated import PerforatedGrowth
+from gkiller.model.dendritic import ACTIVATIONS
 from gkiller.model.network import build_classifier
 from gkiller.training.losses import capture, correlation, correlation_loss, newest_activation, task_loss
 
@@ -135,7 +135,7 @@ def test_following_the_gradient_raises_it(growth):
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_newest_activation_is_the_module_s_own(activation):
-    from gkiller.model.dendrites.layer import DendriticLinear
+    from gkiller.model.dendritic import DendriticLinear
 
     torch.manual_seed(0)
     module = DendriticLinear(4, 3, 3, activation)

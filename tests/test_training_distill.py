@@ -75,7 +75,7 @@ def told(reference, folder, labels=("toxicity",), texts=TEXTS, shown=None, **cha
     settings = tiny_settings(f"distill.teachers={reference}").distill.model_copy(update=changes)
     found = find_teachers([str(reference)], labels)
 
-    def progress(what, done, total):
+    def progress(done, total, what):
         if shown is not None:
             shown.append((done, total))
 

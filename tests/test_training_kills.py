@@ -1,7 +1,7 @@
 """A training killed at any moment goes on and ends in the very same bytes.
 
 Real processes, real SIGKILLs: before file operations of all kinds (so in the middle of checkpoint writes),
-after steps of every phase, and at random times. `benchmarks/kills.py` does it several hundred times.
+after steps of every phase, and at random times. `experiments/kills.py` does it several hundred times.
 """
 
 import random

@@ -23,7 +23,7 @@ from gkiller.inference.loading import available_threads
 from gkiller.model.sequence import is_gkiller, name_of
 from gkiller.scoring.models import AnyModel, DeployedModel, load_any
 from gkiller.settings import DataSettings
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.wording import Progress, silent
 
 if TYPE_CHECKING:
@@ -44,16 +44,8 @@ class Request:
     """What to compare, and how.
 
     Attributes:
-        model: a model directory or a run.
-        settings: in force.
-        asked: the dotted keys that the command line itself set.
-        against: trained rivals: gkiller models, or classifiers of transformers.
         base: the giant, None for none.
-        also: further labelled comments by name, such as out-of-domain ones.
-        quality: whether to score and compare, or only to time.
-        linear: whether TF-IDF with a logistic regression is among the rivals.
         static: directory of a model2vec model, None for none.
-        cache: where giants, fitted rivals and scores are kept; beside the model's run by default.
     """
 
     model: str
@@ -70,14 +62,7 @@ class Request:
 
 @dataclass(frozen=True)
 class System:
-    """A row of the table.
-
-    Attributes:
-        spec: what it is.
-        bytes: of every file needed to predict.
-        speed: how fast it is.
-        cold: what fresh processes took.
-    """
+    """A row of the table."""
 
     spec: SystemSpec
     bytes: int
@@ -90,15 +75,7 @@ class BenchResult:
     """What was measured.
 
     Attributes:
-        label: that the scorecard is about.
-        source: of the comments.
-        systems: the rows, the model's own first.
-        ratios: of the model with each rival of the same runtime.
         quality: None where it was not measured.
-        criteria: the scorecard.
-        machine: where it ran.
-        facts: how it was measured: threads, rounds, rows and so on.
-        warnings: what to know of the figures.
     """
 
     label: str
@@ -143,11 +120,6 @@ def run_bench(
     on_event: EventCallback | None = None,
 ) -> BenchResult:
     """Measure a model and its rivals.
-
-    Args:
-        request: what to compare.
-        progress: told of every stage, what is done of it and how much there is.
-        on_event: told of a giant's fine-tuning.
 
     Raises:
         GkillerError: a model, rival or data cannot be read; the data have none of the model's labels.

@@ -29,9 +29,6 @@ def measure(specs: Sequence[SystemSpec], plan: Plan, tell: Tell, **engine: Any) 
     """Time systems in turns: whole passes over comments, then single comments of each length.
 
     Args:
-        specs: of the systems.
-        plan: what is timed.
-        tell: called with what is timed, the rounds done and their number.
         engine: passed on to `take_turns`.
     """
     systems = {}

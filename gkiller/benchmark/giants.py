@@ -51,8 +51,6 @@ class Base:
     """The giant that was asked for.
 
     Attributes:
-        reference: a gkiller model or run, or a classifier or an encoder of transformers (directory or hub
-            id).
         way: what becomes of a bare encoder: "fine-tune" it, "probe" it frozen, or take "random" weights of
             its shape, which can be timed alone.
         overrides: ``KEY=VALUE`` settings of the fine-tuning, as the command line gave them.
@@ -77,12 +75,8 @@ def giant_specs(
 
     Args:
         frame: what all systems share.
-        base: which giant.
-        model: that it is compared with; gives the tokenizer where no hub is asked.
         dataset: the model's own, None where nothing is scored.
         settings: of the command, with ``data`` of the model's own run.
-        progress: told of what takes long.
-        on_event: told of the fine-tuning.
 
     Raises:
         GkillerError: the giant cannot be had, or fine-tuned.
@@ -170,10 +164,6 @@ def fit_probe(
 
     Args:
         network: of pooling "mean"; its head is replaced, the encoder stays.
-        tokenizer: its own.
-        dataset: with a train split.
-        frame: gives the limit.
-        progress: told of the comments embedded.
 
     Raises:
         SingleClassError: a label has one class only.

@@ -32,11 +32,8 @@ FEATURES: Final[dict[str, dict[str, Any]]] = {
 }
 
 MIN_DF: Final = 2
-
 C: Final = 4.0
-
 MAX_ITER: Final = 1_000
-
 FILES: Final = ("words.json", "characters.json", "weights.safetensors")
 
 
@@ -45,7 +42,6 @@ class Linear:
     """A fitted linear model.
 
     Attributes:
-        features: the fitted vectorizers.
         coefficients: float64 (L, F).
         intercepts: float64 (L,).
     """
@@ -86,10 +82,6 @@ class Linear:
 def fit_linear(train: Split, labels: Sequence[str]) -> Linear:
     """Fit the linear model; rows where a label is unknown are left out for that label.
 
-    Args:
-        train: n comments with L labels.
-        labels: their names, for messages.
-
     Raises:
         SingleClassError: a label has one class only.
     """
@@ -109,8 +101,6 @@ def fit_head(
     Args:
         features: (n, F), sparse or dense.
         truth: (n,) 0, 1 or NaN where unknown.
-        label: its name, for messages.
-        c: inverse strength of the regularisation.
 
     Returns:
         Coefficients (F,) and the intercept.
@@ -144,9 +134,7 @@ def load_linear(directory: Path) -> Linear:
 
 
 HEAD = "head.safetensors"
-
 SOURCE = "source.txt"
-
 STATIC_C = 1.0
 
 
@@ -155,8 +143,6 @@ class Static:
     """Mean embeddings of a comment's tokens, and a logistic regression for each label.
 
     Attributes:
-        source: directory of the static model.
-        encoder: model2vec's model.
         coefficients: float64 (L, F).
         intercepts: float64 (L,).
     """
@@ -193,11 +179,6 @@ class Static:
 
 def fit_static(source: str, train: Split, labels: Sequence[str]) -> Static:
     """Fit a logistic regression for each label on static embeddings.
-
-    Args:
-        source: a local directory of a model2vec model.
-        train: n comments with L labels.
-        labels: their names, for messages.
 
     Raises:
         SettingsError: model2vec is not installed.

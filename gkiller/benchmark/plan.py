@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,14 +26,11 @@ if TYPE_CHECKING:
 
 
 Seconds = npt.NDArray[np.float64]
-
 Stage = Callable[[Any], Any]
 
 
 OUTLIER_RULE: Final = "beyond 1.5 interquartile ranges of the quartiles (Tukey); counted, not removed"
-
 _FENCE: Final = 1.5
-
 _RESAMPLES: Final = 2000
 
 
@@ -42,10 +39,8 @@ class Timing:
     """What one call took.
 
     Attributes:
-        rounds: timed rounds.
         median: seconds; of several processes the geometric mean of their medians.
         low: lower end of its interval, see `typical`.
-        high: its upper end.
         p95: seconds that 95 % of the rounds did not exceed.
         p99: seconds that 99 % did not exceed.
         outliers: rounds by `OUTLIER_RULE`.
@@ -81,12 +76,9 @@ def take_turns(
     """Time calls in turns.
 
     Args:
-        calls: by name, one or more stages; the first takes the number of the round, from 0, and each of the
-            others what the one before it gave.
-        rounds: timed rounds.
-        warm_up: rounds before them, which are thrown away.
+        calls: by name, one or more stages; the first takes the number of the round, from 0, each other one
+            what the stage before it returned.
         clock: gives seconds.
-        progress: called with the rounds done and their number.
 
     Returns:
         By name, the seconds of each stage in each round: float64 of shape (rounds, stages).
@@ -137,8 +129,6 @@ def summarise(seconds: Seconds, *, processes: int = 1, seed: int = 0, confidence
 
     Args:
         seconds: (rounds,).
-        processes: that the rounds come from.
-        seed: of the bootstrap.
         confidence: coverage of the interval.
     """
     median, low, high = typical(seconds, processes, seed, confidence)
@@ -162,8 +152,6 @@ def ratio(
     Args:
         slower: (rounds,) seconds of one call.
         faster: (rounds,) seconds of the other, in the same rounds.
-        processes: that the rounds come from.
-        seed: of the bootstrap over rounds.
         confidence: coverage of the interval.
 
     Raises:
@@ -192,8 +180,6 @@ def typical(values: Seconds, processes: int, seed: int, confidence: float) -> tu
 
     Args:
         values: (rounds,), those of a process one after the other, as many of each.
-        processes: that they come from.
-        seed: of the resamples.
         confidence: coverage of the interval.
     """
     tail = (1.0 - confidence) / 2.0
@@ -209,9 +195,7 @@ def typical(values: Seconds, processes: int, seed: int, confidence: float) -> tu
 
 
 WHOLE: Final = "whole"
-
 STAGES: Final = ("preparing", "network")
-
 """What a pass over comments consists of: tokens or features, then scores."""
 
 
@@ -220,14 +204,7 @@ class Plan:
     """What is timed, the same for every system.
 
     Attributes:
-        texts: comments for the throughput, at their natural lengths.
-        long_texts: comments that single-comment latency is cut from.
-        threads: CPU threads.
-        processes: fresh processes that the rounds are spread over.
         rounds: passes over ``texts`` in each of them.
-        warm_up: passes before them, thrown away, in each.
-        lengths: token lengths of single comments.
-        latency_rounds: comments scored one by one at each length in each of them.
     """
 
     texts: tuple[str, ...]
@@ -239,13 +216,9 @@ class Plan:
     lengths: tuple[int, ...]
     latency_rounds: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """Read what `as_dict` gave."""
+        """Read what `asdict` gave, after its way through JSON."""
         lists = {name: tuple(values[name]) for name in ("texts", "long_texts", "lengths")}
         return cls(**{**values, **lists})
 
@@ -259,7 +232,6 @@ class Measurement:
             after those of another.
         single: by length, (rounds, 2) seconds of one comment.
         tokens: mean tokens of a comment as each system reads it; None where it counts none.
-        processes: that the rounds come from.
     """
 
     passes: dict[str, Seconds]
@@ -319,8 +291,6 @@ class Speed:
 
     Attributes:
         whole: comments per second from text to score.
-        preparing: of the tokenizer, or of the features, alone.
-        network: of the network alone.
         latency: by token length, what a single comment takes from text to score, seconds.
         tokens: mean tokens of a comment; None where none are counted.
     """
@@ -337,10 +307,7 @@ class SpeedRatio:
     """How many times as fast one system is as another.
 
     Attributes:
-        system: the faster one's key.
-        other: the slower one's key.
         what: "throughput", "network", or "latency N" at N tokens.
-        times: the ratio.
     """
 
     system: str

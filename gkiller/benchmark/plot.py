@@ -24,13 +24,9 @@ with matplotlib_apart():
     from matplotlib.lines import Line2D
 
 AREA_PER_MB = 12.0
-
 LEAST_AREA = 30.0
-
 SIZES = (3, 30, 300)
-
 NEAR = 1.35
-
 """Neighbouring rates below this ratio would have their labels overlap."""
 
 _SHOWN_SETS = ("test", "valid")

@@ -1,4 +1,4 @@
-"""Where and when something was timed: processor, load, threads."""
+"""Fresh processes that time systems, their threads set before they start; and the machine they ran on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Final
@@ -24,7 +23,6 @@ from gkiller.storage.environment import CPU_FLAGS, read_cpu
 from gkiller.wording import Progress
 
 BUSY: Final = 0.25
-
 """Load a core, beside the benchmark's own, from which on the machine is called busy."""
 
 THREAD_VARIABLES: Final = (
@@ -40,11 +38,7 @@ class Machine:
     """Where a benchmark ran.
 
     Attributes:
-        cpu: the processor's name.
-        flags: its vector instructions that matter here.
-        cores: that the process may use.
         load_before: the load average of the last minute before the timing, None where the system has none.
-        load_after: the same after it, with the benchmark's own threads in it.
     """
 
     cpu: str
@@ -54,11 +48,7 @@ class Machine:
     load_after: float | None
 
     def warnings(self, threads: int) -> list[str]:
-        """Return what makes the timings doubtful.
-
-        Args:
-            threads: that the benchmark used.
-        """
+        """Return what makes the timings doubtful."""
         found = []
         if threads > self.cores:
             found.append(f"{threads} threads were timed on {self.cores} cores")
@@ -112,7 +102,6 @@ def peak_memory() -> int | None:
 def _by_usage() -> int | None:
     try:
         import resource
-        import sys
     except ImportError:
         return None
     peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -124,13 +113,7 @@ STEPS: Final = ("process", "libraries", "import", "load", "first_score", "cpu")
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a cold start over several processes, in seconds.
-
-    Attributes:
-        first: of the first process, which may find cold disk caches and is counted apart.
-        median: of the others (of the first where it is the only one).
-        slowest: of the others.
-    """
+    """A step of a cold start over several processes, in seconds."""
 
     first: float
     median: float
@@ -142,10 +125,8 @@ class Cold:
     """What fresh processes took from nothing to a first score.
 
     Attributes:
-        processes: how many, the first included.
         steps: by name: "process" from start to end; "libraries" (numpy, onnxruntime, tokenizers), a part of
             "import"; "load"; "first_score"; and "cpu", the processor time of the whole process.
-        start: import, load and first score together.
         peak_bytes: the median of the most memory held while some more comments were scored; None where the
             system does not tell.
     """
@@ -166,21 +147,15 @@ def time_systems(specs: Sequence[SystemSpec], plan: Plan, progress: Progress) ->
     for number in range(plan.processes):
         first = number % len(specs)
         ordered = [*specs[first:], *specs[:first]]  # opened in another order, they lie elsewhere in memory
-        one = _time_once(ordered, plan, partial(_tell_of, progress, number, plan.processes))
+        of = f", process {number + 1} of {plan.processes}" if plan.processes > 1 else ""
+        one = _time_once(ordered, plan, progress, of)
         found = one if found is None else found.joined(one)
     assert found is not None
     return found
 
 
-def _tell_of(
-    progress: Progress, number: int, processes: int, stage: str, done: int, total: int | None
-) -> None:
-    of = f", process {number + 1} of {processes}" if processes > 1 else ""
-    progress(done, total, stage + of)
-
-
-def _time_once(specs: Sequence[SystemSpec], plan: Plan, progress: Progress) -> Measurement:
-    request = {"systems": [spec.as_dict() for spec in specs], "plan": plan.as_dict()}
+def _time_once(specs: Sequence[SystemSpec], plan: Plan, progress: Progress, of: str) -> Measurement:
+    request = {"systems": [asdict(spec) for spec in specs], "plan": asdict(plan)}
     found: dict[str, Any] | None = None
     with _request(request) as path, TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         command = [sys.executable, "-m", "gkiller.benchmark.child", str(path)]
@@ -193,7 +168,7 @@ def _time_once(specs: Sequence[SystemSpec], plan: Plan, progress: Progress) -> M
                 message = json.loads(line)
                 found = message.get("result", found)
                 if "stage" in message:
-                    progress(message["done"], message["total"], message["stage"])
+                    progress(message["done"], message["total"], message["stage"] + of)
         errors.seek(0)
         complaint = errors.read()
     if process.returncode or found is None:
@@ -204,16 +179,10 @@ def _time_once(specs: Sequence[SystemSpec], plan: Plan, progress: Progress) -> M
 def start_cold(spec: SystemSpec, texts: Sequence[str], threads: int, processes: int) -> Cold:
     """Start a system in fresh processes, one after the other.
 
-    Args:
-        spec: of the system.
-        texts: comments; the first is scored alone, then all of them.
-        threads: of each process.
-        processes: how many.
-
     Raises:
         BenchmarkFailedError: a process did not come to its end.
     """
-    request = {"system": spec.as_dict(), "threads": threads, "texts": list(texts)}
+    request = {"system": asdict(spec), "threads": threads, "texts": list(texts)}
     runs = []
     with _request(request) as path:
         command = [sys.executable, "-m", "gkiller.benchmark.once", str(path)]

@@ -23,7 +23,7 @@ from gkiller.evaluation.thresholds import Threshold, kept_notes, tune_thresholds
 from gkiller.model.layout import META, read_labels, read_thresholds
 from gkiller.storage.files import atomic_directory, sha256_file
 from gkiller.storage.sealed import SealBrokenError, seal, unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.wording import Progress
 
 if TYPE_CHECKING:
@@ -33,25 +33,18 @@ if TYPE_CHECKING:
 
 
 _SEAL: Final = "scores.json"
-
 _FILE: Final = "scores.f64"
-
 _VERSION: Final = 1
-
 _PACKAGES: Final = ("gkiller", "torch", "onnxruntime", "scikit-learn", "tokenizers", "numpy")
-
 _SIZE: Final = 8
-
 """Bytes of a score."""
 
 
 class KeptScores:
     """The scores of one system, in a directory for each set of comments.
 
-    Args:
-        folder: holds the directories, each named by a fingerprint of everything that its scores depend on:
-            the system's files, limits and reading, the comments, and the versions of the packages.
-        spec: of the system.
+    A directory is named by a fingerprint of everything that the scores depend on: the system's files, limits
+    and reading, the comments, and the versions of the packages.
     """
 
     def __init__(self, folder: Path, spec: SystemSpec) -> None:
@@ -85,7 +78,6 @@ class KeptScores:
 
 
 _CHUNK = 512
-
 """Comments scored between two reports of progress."""
 
 
@@ -96,7 +88,6 @@ class LabelledSet:
     Attributes:
         name: "valid", "test", or what `--also` called it.
         labels: of the columns of ``rows``.
-        rows: the comments.
     """
 
     name: str
@@ -106,15 +97,7 @@ class LabelledSet:
 
 @dataclass(frozen=True)
 class Duel:
-    """The model and a rival on the same rows of one label.
-
-    Attributes:
-        label: which.
-        model: key of the model's row.
-        rival: key of the rival's row.
-        paired: the differences, model minus rival.
-        verdict: whether the model's F1 keeps up with the rival's.
-    """
+    """The model and a rival on the same rows of one label."""
 
     label: str
     model: str
@@ -128,10 +111,7 @@ class SetQuality:
     """What was measured on one set.
 
     Attributes:
-        name: of the set.
-        rows: n.
         systems: by key, each system's figures, of the labels that it and the set share.
-        duels: of the model with each rival, label by label.
     """
 
     name: str
@@ -148,7 +128,6 @@ class Quality:
         thresholds: by key and label, tuned on the validation split.
         rule: what they are tuned for, such as "max f1".
         kept: a line for each threshold that could not be tuned.
-        sets: in the order they were given, the validation split first.
     """
 
     thresholds: dict[str, dict[str, float]]
@@ -183,13 +162,8 @@ def measure_quality(
     """Score every set with every system, tune thresholds, and compare.
 
     Args:
-        specs: of the systems.
-        sets: labelled comments; the first are validation rows.
         settings: of resamples, confidence and seed, and of what thresholds are tuned for.
         margin: what the model's F1 may lose, a share of the rival's.
-        threads: to score with.
-        progress: told of the comments scored.
-        cache: where scores are kept.
 
     Raises:
         LabelMismatchError: a system and the validation rows share no label.

@@ -19,10 +19,17 @@ from gkiller.errors import ModelNotFoundError, counted
 from gkiller.evaluation.source import run_of
 from gkiller.model.layout import BESIDE, TOKENIZER, WEIGHTS
 from gkiller.model.pretrained import loading
-from gkiller.model.sequence import fetch_classifier, is_gkiller, load_classifier, name_of, weights_digest
+from gkiller.model.sequence import (
+    fetch_classifier,
+    is_gkiller,
+    load_classifier,
+    name_of,
+    read_tokenizer,
+    weights_digest,
+)
 from gkiller.scoring.models import AnyModel, DeployedModel, load_any
 from gkiller.settings import resolve
-from gkiller.storage.files import writing
+from gkiller.storage.files import write_text, writing
 from gkiller.tokens.wordpiece import special_ids
 from gkiller.wording import Progress
 
@@ -38,11 +45,6 @@ FILES: Final[dict[Runtime, str]] = {"onnx fp32": "model.onnx", "onnx int8": "mod
 
 def make_graphs(module: nn.Module, max_length: int, folder: Path) -> dict[Runtime, Path]:
     """Write a network's graphs, unless they are there.
-
-    Args:
-        module: maps ids and mask to one logit per label.
-        max_length: tokens of the longest comment.
-        folder: where to; made when it is not there.
 
     Returns:
         The files by runtime. int8 is the first way that a giant's graph is tried in: onnxruntime's dynamic
@@ -63,24 +65,13 @@ def make_graphs(module: nn.Module, max_length: int, folder: Path) -> dict[Runtim
 
 
 RUNTIMES: Final[tuple[Runtime, ...]] = ("torch fp32", "onnx fp32", "onnx int8")
-
 _SHORT: Final = 12
-
 """Hex digits of a fingerprint in a name."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What every system shares.
-
-    Attributes:
-        labels: of the model that the benchmark is about.
-        max_length: tokens read of a comment at once.
-        batch_size: comments per batch.
-        cache: where what takes long to make is kept.
-        seed: of random weights.
-        long_text: how comments of more tokens are read.
-    """
+    """What every system shares."""
 
     labels: tuple[str, ...]
     max_length: int
@@ -160,13 +151,13 @@ def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[Syst
 
 def transformers_specs(frame: Frame, reference: str, folder: Path, role: Role) -> list[SystemSpec]:
     """Return the rows of a sequence classifier of transformers; its graphs are made and kept in the cache."""
-    from gkiller.benchmark.networks import save_tokenizer
-
     module, labels = load_classifier(str(folder), frame.labels)
     name = Path(reference).name
     place = frame.cache / f"{name}-{fingerprint(weights_digest(folder), frame.max_length, labels)}"
     with loading(reference):
-        pad, most = save_tokenizer(folder, place / TOKENIZER)
+        tokenizer, pad, most = read_tokenizer(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    write_text(place / TOKENIZER, tokenizer)
     limit = min(frame.max_length, most)
     graphs = make_graphs(module, limit, place)
     parameters = sum(parameter.numel() for parameter in module.parameters())

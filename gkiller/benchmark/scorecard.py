@@ -17,7 +17,6 @@ from gkiller.errors import CriteriaError, SettingsError, did_you_mean
 from gkiller.evaluation.significance import MARGIN
 
 Status = Literal["PASS", "FAIL", "NOT SHOWN"]
-
 MOST_PARAMETERS: Final = 5_000_000
 MOST_MEGABYTES: Final = (25, 20)
 LEAST_RATE: Final = 500
@@ -37,9 +36,7 @@ class Criterion:
 
     Attributes:
         name: what ``--fail-under`` calls it.
-        target: what is asked for.
         measured: what was found, with its interval.
-        status: whether that is shown.
         why: why it is not shown, or what else to know; else empty.
     """
 
@@ -55,11 +52,7 @@ class Training:
     """What a run's manifest tells of the model's training.
 
     Attributes:
-        rows: it was trained on.
-        seconds: it took.
         device: "cpu" and so on.
-        threads: of the processor.
-        dendrites: whether a phase with dendrites was trained to its end.
     """
 
     rows: int
@@ -74,13 +67,8 @@ class Found:
     """What the scorecard is drawn from.
 
     Attributes:
-        specs: of all systems.
-        speeds: by key.
-        ratios: of the model with its rivals.
         quality: None where it was not measured.
         training: None where the model is outside of its run.
-        label: the one that the criteria are about.
-        threads: that were timed.
         margin: share of the giant's F1 that the model may lose.
     """
 
@@ -132,9 +120,7 @@ def require(
     """Check what ``--fail-under`` asks for.
 
     Args:
-        criteria: the scorecard.
         demands: each a share in 0..1 of criteria that must pass, or the name of one that must.
-        report: the whole result as plain values, which the error takes along.
 
     Raises:
         SettingsError: a demand is neither.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
@@ -25,25 +25,19 @@ from gkiller.model.layout import GRAPHS
 from gkiller.tokens.batches import Reader, Tokens, scoring_batches
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from gkiller.tokens.batches import LongText, Read
 
 
 Scores = npt.NDArray[np.float64]
-
 Logits = npt.NDArray[np.float32]
-
 Ids = npt.NDArray[np.int64]
-
 Network = Callable[[Ids, Ids], Logits]
-
 Kind = Literal["gkiller", "transformers", "probe", "linear", "static"]
-
 Runtime = Literal["torch fp32", "onnx fp32", "onnx int8", "scikit-learn", "numpy"]
-
 Trained = Literal["whole", "head", "nothing"]
-
 Role = Literal["model", "giant", "rival"]
-
 ONNX: Final[dict[Runtime, Literal["fp32", "int8"]]] = {"onnx fp32": "fp32", "onnx int8": "int8"}
 
 
@@ -52,22 +46,7 @@ class SystemSpec:
     """One row of the table.
 
     Attributes:
-        name: of the model.
-        kind: how it is opened.
-        runtime: what runs it.
-        path: its directory.
-        labels: in the order of its scores' columns.
-        parameters: that prediction uses.
-        files: every file needed to predict.
-        max_length: tokens read of a comment at once; 0 where a system does not count tokens.
-        role: the model that the benchmark is about, the giant, or another rival.
         trained: the "whole" network, its "head" alone on a frozen encoder, or "nothing": random weights.
-        note: what a reader of the table must know of it.
-        graph: the ONNX file, for the ONNX runtimes.
-        tokenizer: its tokenizer.json.
-        pad: the tokenizer's padding id.
-        batch_size: comments per batch.
-        long_text: how comments of more tokens are read; a system that does not count tokens reads them whole.
     """
 
     name: str
@@ -102,13 +81,9 @@ class SystemSpec:
         """Size of every file needed to predict."""
         return sum(Path(file).stat().st_size for file in self.files)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SystemSpec:
-        """Read what `as_dict` gave."""
+        """Read what `asdict` gave, after its way through JSON."""
         lists = {name: tuple(values[name]) for name in ("labels", "files")}
         return cls(**{**values, **lists})
 
@@ -117,12 +92,7 @@ class System(Protocol):
     """Something that scores comments in two steps, which are timed apart."""
 
     def prepare(self, texts: Sequence[str], limit: int | None = None) -> Any:
-        """Turn comments into what the network takes: tokens or features.
-
-        Args:
-            texts: n comments.
-            limit: tokens read of each, where it is less than the system's own limit.
-        """
+        """Turn comments into what the network takes: tokens or features."""
 
     def run(self, prepared: Any) -> Scores:
         """Return the scores, float64 of shape (n, L), in 0..1."""
@@ -135,10 +105,7 @@ class TokenSystem:
     """A reader and a network.
 
     Args:
-        reader: gives what the network reads.
         network: maps ids and mask, int64 (rows, tokens), to one logit per label, float32 (rows, L).
-        batch_size: windows per batch.
-        workers: batches scored at a time.
     """
 
     def __init__(self, reader: Reader, network: Network, *, batch_size: int, workers: int = 1) -> None:
@@ -190,12 +157,36 @@ def open_system(spec: SystemSpec, threads: int = 1) -> System:
     if spec.runtime in ONNX:
         network, workers = _open_graph(spec), threads
     else:
-        from gkiller.benchmark.networks import open_network
-
-        network, workers = open_network(spec, threads), 1
+        network, workers = _open_torch(spec, threads), 1
     tokenizer = Tokenizer.from_file(spec.tokenizer)
     reader = Reader(tokenizer, spec.max_length, spec.long_text, spec.pad)
     return TokenSystem(reader, network, batch_size=spec.batch_size, workers=workers)
+
+
+def _open_torch(spec: SystemSpec, threads: int) -> Network:
+    """Open a network that torch runs on so many threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    module = module_of(spec).eval()
+
+    def network(ids: Ids, mask: Ids) -> Logits:
+        with torch.inference_mode():
+            logits: Logits = module(torch.from_numpy(ids), torch.from_numpy(mask)).float().numpy()
+        return logits
+
+    return network
+
+
+def module_of(spec: SystemSpec) -> nn.Module:
+    """Return a system's torch network, which gives one logit per label."""
+    from gkiller.deployment.plain import ScoringNetwork
+    from gkiller.model.directory import load_model
+    from gkiller.model.sequence import load_classifier
+
+    if spec.kind == "transformers":
+        return load_classifier(spec.path, spec.labels)[0]
+    return ScoringNetwork(load_model(spec.path).model)
 
 
 def _open_graph(spec: SystemSpec) -> Network:

@@ -42,22 +42,13 @@ if TYPE_CHECKING:
 
 
 TITLES = {"f1": "F1", "ap": "AP", "roc_auc": "ROC-AUC"}
-
 EXCERPT = 60
 
 
 def comparison_blocks(
     comparison: Comparison, a: ScoredSide, b: ScoredSide, title: str, *, width: int | None = None
 ) -> Iterator[RenderableType]:
-    """Yield the whole comparison, block by block.
-
-    Args:
-        comparison: what to show.
-        a: the first side.
-        b: the second side.
-        title: what was compared on.
-        width: the columns that there are to draw in; the console's by default.
-    """
+    """Yield the whole comparison, block by block."""
     room = stdout().width if width is None else width
     yield _sides(comparison, a, b)
     yield fitting(room, (_figures(comparison, title, intervals=shown) for shown in (True, False)))
@@ -210,11 +201,8 @@ def _p(value: float) -> str:
 
 
 SIDE = "a model directory, a run that has one, 'default', or a file of scores as gkiller predict writes it."
-
 JSON_SUFFIX, TEXT_SUFFIXES = ".json", (".txt", ".md")
-
 FirstArgument = Annotated[str, typer.Argument(metavar="A", help=f"The side that is to keep up: {SIDE}")]
-
 SecondArgument = Annotated[str, typer.Argument(metavar="B", help=f"The side it is compared with: {SIDE}")]
 
 SliceOption = Annotated[

@@ -253,11 +253,7 @@ def key_values(title: str, values: Mapping[str, object]) -> Table:
 
 
 class BarDisplay:
-    """A context manager that stops its bars at its end, however that comes.
-
-    Args:
-        console: where to draw; stderr by default.
-    """
+    """A context manager that stops its bars at its end, however that comes."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or stderr()

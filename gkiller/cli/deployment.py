@@ -66,7 +66,6 @@ def refuse_unused(given: Mapping[str, object], remedy: str) -> None:
 
     Args:
         given: values by flag; None and False where it was not given.
-        remedy: what they are for.
 
     Raises:
         SettingsError: one was given.
@@ -97,16 +96,7 @@ def tell(
     tables: Sequence[Table] = (),
     facts: Mapping[str, object] | None = None,
 ) -> None:
-    """Say what was written.
-
-    Args:
-        exported: what was.
-        rows: what it was compared on.
-        then: the next command to try.
-        as_json: say it as one object.
-        tables: shown before the comparison.
-        facts: added to the object.
-    """
+    """Say what was written."""
     if as_json:
         emit_json({**exported.as_dict(), **(facts or {})})
         return

@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 
 
 Status = Literal["ok", "warning", "failed", "skipped"]
-
-ASSETS = ("assets/tokenizer.json", "assets/sample", "settings/presets/default.toml")
-
+ASSETS = ("assets/tokenizer.json", "assets/sample.jsonl.gz", "settings/presets/default.toml")
 HUB_TIMEOUT = 4.0  # seconds
-
 ROOM = 10**9  # bytes of free disk below which a run may not fit
 
 

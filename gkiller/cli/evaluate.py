@@ -71,7 +71,7 @@ def evaluate(
     confusion matrix, per label, at 0.5 and at the stored threshold, with bootstrap intervals. Without
     --data it reads the data of the model's own run, and refuses them when they have changed since.
     """
-    from gkiller.evaluation.evaluate import evaluate_measured, measure
+    from gkiller.evaluation.models import evaluate_measured, measure
     from gkiller.evaluation.report import write_evaluation
     from gkiller.evaluation.source import choose_data, load_chosen, measuring_warnings
     from gkiller.scoring.models import DeployedModel, load_any

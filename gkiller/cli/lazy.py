@@ -56,9 +56,7 @@ def _unread_pipe() -> int:
 # Typer carries its own copy of click from 0.26 on and used the package before; both derive
 # BadParameter from the class of every usage error.
 UsageError: Any = typer.BadParameter.__mro__[1]
-
 TOP_LEVEL = ("--debug", "--version")
-
 CLOSE = 0.65  # similarity of two flags below which a proposal would only confuse
 
 
@@ -66,12 +64,7 @@ _COMMENT = "a comment that begins with a dash comes after --"
 
 
 def explain(error: Any, arguments: Sequence[str] = ()) -> SettingsError:
-    """Return typer's usage error as a settings error: what, where, remedy.
-
-    Args:
-        error: what typer raised.
-        arguments: the command line, where a comment may have been taken for flags.
-    """
+    """Return typer's usage error as a settings error: what, where, remedy."""
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else getattr(error, "command_path", "gkiller")
     name = getattr(error, "option_name", None)
@@ -136,10 +129,6 @@ def flag_advice(name: str, context: Any) -> str:
 
     A top-level flag goes before the command; a setting's dotted key or plain name leads to ``--set``
     where the command takes it; else the nearest flags of the command are proposed.
-
-    Args:
-        name: the flag as it was written, with its dashes.
-        context: typer's context of the command.
     """
     if name in TOP_LEVEL:
         return f"write it before the command: gkiller {name} ..."
@@ -188,7 +177,6 @@ def _by_flag() -> dict[str, str]:
 
 
 AFTER_DASHES = "gkiller.after_dashes"
-
 """In a context's ``meta``: whether ``--`` stands among the arguments."""
 
 INTERRUPTED = 130

@@ -81,9 +81,6 @@ def root(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    Args:
-        argv: the arguments; the process's own by default.
-
     Returns:
         0, the code of the error's class (see ``docs/cli.md``), 1 for a fault of gkiller itself, 130
         after an interrupt, 141 when nobody reads what it writes. A termination signal ends the process

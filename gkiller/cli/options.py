@@ -98,8 +98,6 @@ def with_settings(
     """Give a typer command the settings' flags, and the command their resolution.
 
     Args:
-        names: sections (every setting in them that has a flag) or single dotted keys.
-        without: dotted keys that this command does not take as flags.
         helps: by dotted key, the help of a flag that this command takes in another sense than the setting's.
 
     The decorated function takes ``resolved: Resolved`` beside its own typer parameters; every
@@ -252,12 +250,7 @@ def _completion(words: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def label_names(given: Iterable[str], labels: Sequence[str]) -> list[str]:
-    """Return the labels that are named: each name is a label as it is, or some of them with commas between.
-
-    Args:
-        given: what was named, in any number of options.
-        labels: those that there are; a label may have a comma in its name.
-    """
+    """Return the labels that are named, where a name may hold several with commas between them."""
     parts = [[item] if item in labels else item.split(",") for item in given]
     return [name if name in labels else name.strip() for part in parts for name in part]
 
@@ -267,7 +260,6 @@ def labelled_numbers(given: Iterable[str], flag: str) -> tuple[float | None, dic
 
     Args:
         given: ``X`` or ``LABEL=X``, each; of several for the same the last one counts.
-        flag: the option, for messages.
 
     Raises:
         SettingsError: an X is no number.

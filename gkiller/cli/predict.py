@@ -104,8 +104,8 @@ def predict(
       gkiller predict --input comments.csv --output scored.csv --resume
     """
     from gkiller.inference import load
-    from gkiller.inference.bulk.formats import Shape, Shown, make_writer
-    from gkiller.inference.bulk.job import Job
+    from gkiller.inference.bulk.formats import Shape, Shown
+    from gkiller.inference.bulk.job import Job, make_writer
 
     output = None if str(output) in ("-", "/dev/stdout") else output
     direct = texts is not None and output is None and not resume

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 INPUT, OUTPUT, MODEL = "Input", "Output", "Model"
-
 TextArgument = Annotated[list[str] | None, typer.Argument(metavar="TEXT...", help="Comments to score.")]
 TextFlag = Annotated[
     bool,

@@ -57,22 +57,14 @@ IDENTITY_TITLES = {
 
 
 Intervals: TypeAlias = Literal["in brackets", "below the figures", "nowhere"]
-
 _WAYS: tuple[Intervals, ...] = ("in brackets", "below the figures", "nowhere")
-
 """From the widest to the narrowest."""
 
 
 def identity_blocks(
     result: IdentityBias, title: str, *, width: int | None = None
 ) -> Iterator[RenderableType]:
-    """Yield the identity suite block by block.
-
-    Args:
-        result: what to show.
-        title: what was measured on.
-        width: the columns that there are to draw in; the console's by default.
-    """
+    """Yield the identity suite block by block."""
     room = stdout().width if width is None else width
     yield _thresholds([one.model for one in result.models])
     yield fitting(room, (_identity_headline(result, title, way) for way in _WAYS))
@@ -288,15 +280,7 @@ KINDS_HELP = (
 
 @dataclass(frozen=True)
 class _Frame:
-    """What both suites need.
-
-    Attributes:
-        choice: where the comments are from.
-        found: the comments.
-        label: what is measured.
-        models: with their thresholds.
-        warnings: why figures on these comments would be too good.
-    """
+    """What both suites need."""
 
     choice: DataChoice
     found: Labelled

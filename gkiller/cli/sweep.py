@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
 
 class SweepDisplay(BarDisplay):
-    """Draws a sweep's events on stderr; use it as a context manager and pass it as the callback.
-
-    Args:
-        metric: the name of the score.
-        console: where to draw; stderr by default.
-    """
+    """Draws a sweep's events on stderr; use it as a context manager and pass it as the callback."""
 
     def __init__(self, metric: str, console: Console | None = None) -> None:
         super().__init__(console)
@@ -112,9 +107,7 @@ def _bars(console: Console) -> Bars:
 
 
 SPACE = "sweep.space"
-
 SHOWN = 5
-
 """Trials in the table of the best."""
 
 SpaceOption = Annotated[

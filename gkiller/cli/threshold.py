@@ -73,7 +73,7 @@ def threshold(
     """
     from gkiller.deployment.deploy import target_for
     from gkiller.errors import OutputError
-    from gkiller.evaluation.evaluate import measure
+    from gkiller.evaluation.models import measure
     from gkiller.evaluation.retuning import retune
     from gkiller.evaluation.source import choose_data, load_chosen, tuned_on, tuning_warnings
     from gkiller.inference.results import deciding_labels

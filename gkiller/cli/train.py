@@ -28,9 +28,6 @@ class TrainingDisplay(BarDisplay):
 
     On a terminal: a bar per phase with epoch, loss, score, time left and rows per second. Elsewhere:
     one plain line per phase, epoch and note.
-
-    Args:
-        console: where to draw; stderr by default.
     """
 
     def __call__(self, event: TrainingEvent) -> None:

@@ -14,18 +14,8 @@ class KnownSource:
     """A data set with its columns, so that no flag is needed.
 
     Attributes:
-        name: what the user types.
         repository: its name on the hub; empty for the embedded sample.
-        text_column: column of the comment.
-        label_columns: every label column it has.
-        default_labels: label columns used when the user names none.
-        licence: licence as its publisher states it.
         access: ``embedded``, ``open``, or ``manual`` when files must be fetched by hand.
-        rows: rough number of rows, for people.
-        description: one sentence.
-        remedy: for manual sources, how to get the files and what to run then.
-        aliases: other names for it.
-
     """
 
     name: str
@@ -138,7 +128,6 @@ SPLIT_ALIASES = {
     "test": "test",
     "testing": "test",
 }
-
 """How files and hub splits may be named, in lower case."""
 
 
@@ -148,12 +137,6 @@ class Part:
 
     Attributes:
         split: ``train``, ``valid`` or ``test``.
-        reader: its rows.
-        stem: the beginning of the ids of rows that have none.
-        path: the local file, if it is one.
-        known: the catalogue's entry, if there is one.
-        info: what the manifest says of it.
-
     """
 
     split: str

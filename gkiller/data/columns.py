@@ -33,11 +33,8 @@ class PartColumns:
     """The columns of one part.
 
     Attributes:
-        text: column of the comment.
-        labels: for each label that the part has, its column.
         id: column of the id, or None.
         weight: column of the sample weight, or None.
-
     """
 
     text: str
@@ -57,12 +54,7 @@ class ColumnPlan:
 
     Attributes:
         labels: label names, in order.
-        parts: columns of each part, in the parts' order.
-        renames: label columns that go by another name from now on.
-        guesses: columns that were guessed, as sentences.
-        notes: other decisions to tell.
         weighted: whether some part has weights.
-
     """
 
     labels: tuple[str, ...]
@@ -82,7 +74,6 @@ def plan_columns(parts: Sequence[Part], settings: DataSettings) -> ColumnPlan:
     Raises:
         ColumnError: a named column is not there, names clash, or nothing can be guessed.
         DataError: a header cannot be read.
-
     """
     plan = ColumnPlan(labels=(), parts=[])
     _check_named(settings)
@@ -142,7 +133,6 @@ def _check_labels(labels: Sequence[str], where: str) -> None:
 
     Raises:
         ColumnError: a label's name is too long or not printable, or there are too many.
-
     """
     if len(labels) > MAX_LABELS:
         raise ColumnError(
@@ -337,7 +327,6 @@ def _guess(part: Part, names: list[str], usual: Sequence[str], flag: str, plan: 
 
     Raises:
         ColumnError: there is none.
-
     """
     for word in usual:
         hits = [name for name in names if name.lower() == word]

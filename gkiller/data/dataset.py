@@ -17,7 +17,6 @@ IntArray: TypeAlias = NDArray[np.intp]
 
 
 SPLIT_NAMES = ("train", "valid", "test")
-
 LEAST_OF_A_KIND = 3
 """From so many rows of the same labels on, at least one goes to each split that is split off train."""
 
@@ -30,11 +29,8 @@ class Split:
     """One split: n comments with L labels.
 
     Attributes:
-        ids: n identifiers.
-        texts: n comments, as they stood in the source.
         labels: float32 of shape (n, L): 0, 1, or NaN where unknown.
         weights: float64 of shape (n,): sample weights, 1.0 when the source had none.
-
     """
 
     ids: list[str]
@@ -78,13 +74,8 @@ class Split:
         The positives' number is the share they have here, rounded, but at least one of either kind
         where there are any and ``size`` allows. The same seed gives the same rows.
 
-        Args:
-            size: rows wanted; all rows come back when there are not more.
-            seed: seed of the draw.
-
         Raises:
             ValueError: ``size`` is below 1.
-
         """
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
@@ -109,10 +100,8 @@ class Dataset:
     """Splits that share their labels.
 
     Attributes:
-        labels: L label names, in the order of the labels' columns.
         splits: by name, among ``train``, ``valid`` and ``test``.
         manifest: what ``prepare`` wrote: source, licence note, counts, fingerprints and so on.
-
     """
 
     labels: tuple[str, ...]
@@ -137,7 +126,6 @@ class Dataset:
         Raises:
             SourceNotFoundError: there is none; the message names those there are, or says that the rows
                 were too few to split it off.
-
         """
         if name in self.splits:
             return self.splits[name]

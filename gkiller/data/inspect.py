@@ -28,9 +28,7 @@ from gkiller.storage.files import write_bytes
 from gkiller.wording import Progress, visible
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-
 HISTOGRAM_BINS = 32
-
 """Bins of the length histogram, from 0 to twice the cut; longer comments are in the last one."""
 
 Lengths = Callable[[list[str]], list[int]]
@@ -73,12 +71,9 @@ def inspect(
     Sources are measured as they are, before duplicates are dropped; bad rows are counted and left out.
 
     Args:
-        source: what to look at.
         tokenizer_path: a ``tokenizer.json`` to count tokens with, [CLS] and [SEP] included; None counts
             words between white space instead, and the result says so.
         max_length: longest comment the model reads, in the same unit.
-        settings: columns and cutoff, where the source is not prepared.
-        progress: of reading, in rows.
 
     Returns:
         Plain values: ``source``, ``labels``, ``unit``, ``max_length``, ``bad_rows``, ``notes``, ``warnings``
@@ -90,7 +85,6 @@ def inspect(
     Raises:
         DataError: the source cannot be read, or there are no rows.
         ModelError: the tokenizer cannot be read, or is not one that the model could use.
-
     """
     settings = settings or DataSettings()
     lengths = _length_counter(tokenizer_path, max_length)
@@ -238,7 +232,6 @@ METADATA: dict[str, dict[str, str | None]] = {
     ".svg": {"Creator": "gkiller", "Date": None},
     ".pdf": {"Creator": "gkiller", "CreationDate": None},
 }
-
 """The formats of a plot, by suffix."""
 
 
@@ -248,7 +241,6 @@ def check_plot(path: Path) -> None:
     Raises:
         SettingsError: its suffix names no format that a plot can have.
         OutputError: its folder is not there.
-
     """
     if path.suffix.lower() not in METADATA:
         what = f"a plot cannot be {path.suffix!r}" if path.suffix else "the plot's name has no suffix"
@@ -269,7 +261,6 @@ def plot_inspection(result: dict[str, Any], path: Path) -> None:
     Raises:
         SettingsError: the suffix names none of these formats.
         OutputError: its folder is not there, or the file cannot be written.
-
     """
     check_plot(path)
     with matplotlib_apart():

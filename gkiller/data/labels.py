@@ -28,15 +28,12 @@ FLAG_LABELS: Final = "flag_labels"
 
 
 CANONICAL_LABELS = ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack")
-
 """The vocabulary that every room uses."""
 
 ALIASES = {"toxic": "toxicity", "severe_toxic": "severe_toxicity", "identity_hate": "identity_attack"}
-
 """Usual column names of canonical labels; renaming is always reported."""
 
 RESERVED_NAMES = ("id", "text", "weight")
-
 """Columns of a prepared file that are not labels."""
 
 CLASS_NAMES = {
@@ -51,33 +48,25 @@ CLASS_NAMES = {
     "not toxic": 0,
     "not_toxic": 0,
 }
-
 """Class names that stand for 0 and 1, in lower case."""
 
 UNKNOWN_NAMES = frozenset({"", "nan", "na", "n/a", "null", "none"})
-
 """Spellings of an unknown label, in lower case."""
 
 UNKNOWN = -1
-
 """How an unknown label is coded in int8 arrays; Parquet files hold a null."""
 
 MOST_CLASSES = 100
-
 """Class names of a label after which another negative one is refused: the column does not hold classes."""
 
 MAX_LABELS = 1000
-
 """Most labels of a model."""
 
 MAX_LABEL = 200
-
 """Most characters of a label's name."""
 
 _CACHE_LIMIT = 4096
-
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
-
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{1,18},[0-9]{1,18}")
 
 
@@ -118,14 +107,11 @@ class LabelReader:
     """Reads the values of one label and remembers what kinds it has seen.
 
     Args:
-        cutoff: scores at or above it are positive.
         positive: names of the positive classes; all others are negative. Empty for the usual names.
 
     Attributes:
         numbered: whether a number is among the positive classes' names.
         scores: whether a value strictly between 0 and 1 was cut.
-        class_names: the class names met, with what they stand for.
-
     """
 
     def __init__(self, cutoff: float, positive: Iterable[str] = ()) -> None:
@@ -141,7 +127,6 @@ class LabelReader:
 
         Raises:
             ValueError: the value is none of those the module describes, or one class name too many.
-
         """
         if value is None:
             return UNKNOWN
@@ -209,31 +194,19 @@ def _class_key(name: str) -> str | float:
 
 
 TEXT_NAMES = ("text", "comment_text", "comment", "content", "tweet", "body", "message", "sentence", "post")
-
 LABEL_NAMES = ("label", "toxicity", "toxic", "target", "is_toxic", "class", "labels")
-
 ID_NAMES = ("id", "comment_id")
-
 _DECIMAL = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?")
-
 _VALUES = frozenset({"true", "false", "yes", "no", "non-toxic", "non_toxic", "nontoxic", "not toxic"})
-
 _LONGEST_NAME = 60
-
 _MOST_WORDS = 4
 
 
 def refuse_repeated(names: Sequence[str], what: str, where: str) -> None:
     """Check that no column's name stands twice; columns without a name may.
 
-    Args:
-        names: the columns.
-        what: what names them, for the message.
-        where: for the message.
-
     Raises:
         ColumnError: one does.
-
     """
     twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if twice:
@@ -249,14 +222,8 @@ def need_header(names: Sequence[str], asked: Collection[str | None], where: str)
     It is one where a name is usual or asked for. Else it is a row where one field, but not all, is a number
     or a class name, or has the length of a sentence.
 
-    Args:
-        names: the fields of the first line.
-        asked: columns that the user names.
-        where: for the message.
-
     Raises:
         ColumnError: it is a row.
-
     """
     if any(name.lower() in (*TEXT_NAMES, *LABEL_NAMES, *ID_NAMES) or name in asked for name in names):
         return

@@ -53,20 +53,17 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
     ``settings.sample_size`` shortens the train split.
 
     Args:
-        settings: the source and how to read it.
-        cache: folder for prepared sources; made when needed.
         progress: passed on to :func:`gkiller.data.prepare.prepare`.
 
     Raises:
         DataError: as ``prepare`` and :func:`read_prepared` raise.
         SettingsError: columns or cutoff are set to something else than a prepared directory was made with.
-
     """
     path = Path(settings.source).expanduser()
     if settings.source == "sample":
-        from gkiller.data.sample import SAMPLE_SEED, sample_dataset
+        from gkiller.data.sample import sample_dataset
 
-        dataset = select_labels(sample_dataset(SAMPLE_SEED), settings.label_columns)
+        dataset = select_labels(sample_dataset(), settings.label_columns)
     elif (path / MANIFEST_NAME).is_file():
         dataset = read_prepared(path)
         check_settings(settings, dataset.manifest)
@@ -84,11 +81,9 @@ def check_settings(settings: DataSettings, manifest: dict[str, Any]) -> None:
 
     Args:
         settings: ``source`` is the prepared directory.
-        manifest: what it has.
 
     Raises:
         SettingsError: columns, cutoff or positive classes are set to something else.
-
     """
     used = manifest.get("settings", {})
     plain = settings.model_dump(mode="json")
@@ -134,7 +129,6 @@ def read_prepared(directory: Path) -> Dataset:
     Raises:
         SourceNotFoundError: there is no such directory.
         FormatError: it was not prepared by gkiller, is of an unknown version, or a byte has changed.
-
     """
     directory = Path(directory)
     manifest = read_manifest(directory)
@@ -159,7 +153,6 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     Raises:
         SourceNotFoundError: there is no such directory.
         FormatError: there is no manifest of ours, or it has changed.
-
     """
     path = directory / MANIFEST_NAME
     if not directory.is_dir():
@@ -195,7 +188,6 @@ def _plain_name(name: object, directory: Path) -> str:
 
     Raises:
         FormatError: it leads to another directory.
-
     """
     if not isinstance(name, str) or name in ("", ".", "..") or PureWindowsPath(name).name != name:
         raise FormatError(
@@ -209,13 +201,8 @@ def _plain_name(name: object, directory: Path) -> str:
 def split_file(directory: Path, entry: dict[str, Any]) -> Path:
     """Return a split's file, after checking its SHA-256.
 
-    Args:
-        directory: a prepared directory.
-        entry: what its manifest says of the split.
-
     Raises:
         FormatError: the file is not there, not in this directory, or not the one that was prepared.
-
     """
     path = directory / _plain_name(entry["file"], directory)
     if not path.is_file():
@@ -268,7 +255,6 @@ def select_labels(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
 
     Raises:
         ColumnError: the data set has no such label.
-
     """
     if not names:
         return dataset
@@ -299,8 +285,6 @@ class Labelled:
     """Rows of one split.
 
     Attributes:
-        dataset: names the labels and the source.
-        rows: the comments.
         name: "train", "valid", "test" or "all".
     """
 
@@ -323,10 +307,7 @@ def load_labelled(
     read as for training.
 
     Args:
-        settings: the source and how to read it.
         split: "train", "valid", "test", "all", or None for ``default`` (for "all" with a single file).
-        progress: told of the rows read.
-        default: the split taken of a source that has splits.
         whole_file: whether a single file is taken whole; else it is split as for training.
 
     Raises:

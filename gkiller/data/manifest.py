@@ -25,15 +25,10 @@ from gkiller.settings import DataSettings
 from gkiller.storage.files import json_text, sha256_file
 
 MANIFEST_NAME = "manifest.json"
-
 FORMAT = "gkiller-data"
-
 FORMAT_VERSION = 1
-
 ROW_GROUP_ROWS = 8192
-
 ROW_GROUP_BYTES = 32 << 20
-
 _FINGERPRINT_HEAD = b"gkiller-rows-1\0"
 
 
@@ -47,12 +42,8 @@ def rows_table(
     """Return canonical rows as a pyarrow table.
 
     Args:
-        labels: L label names.
-        ids: n identifiers.
-        texts: n comments.
         codes: int8 of shape (n, L), -1 where unknown; becomes null.
         weights: float64 of shape (n,), or None for no weight column.
-
     """
     import pyarrow as pa
 
@@ -114,10 +105,7 @@ class RowWriter:
     """Writes canonical rows to one Parquet file (zstd), in row groups of one size.
 
     Args:
-        path: the file.
-        labels: label names.
         fingerprint: whether to compute one on the way.
-
     """
 
     def __init__(self, path: Path, labels: Sequence[str], *, fingerprint: bool = True) -> None:
@@ -208,7 +196,6 @@ def check_output(out: Path, *, overwrite: bool) -> None:
 
     Raises:
         OutputError: it is a file, holds other things, or is a prepared folder and ``overwrite`` is off.
-
     """
     if not out.exists():
         return
@@ -237,9 +224,7 @@ def label_counts(labels: Sequence[str], codes: npt.NDArray[np.int8]) -> dict[str
     """Return per label the positive, negative and unknown rows, and the rate of positives among the known.
 
     Args:
-        labels: L label names.
         codes: int8 of shape (n, L), -1 where unknown.
-
     """
     counts = {}
     for position, label in enumerate(labels):
@@ -272,14 +257,11 @@ def check_classes(labels: Sequence[str], codes: npt.NDArray[np.int8], where: str
     """Refuse train rows from which no label can be learnt.
 
     Args:
-        labels: L label names.
         codes: the train rows' labels, int8 of shape (n, L).
-        where: for the message.
 
     Raises:
         EmptyDataError: there are no rows.
         SingleClassError: no label has both classes.
-
     """
     if not len(codes):
         raise EmptyDataError(
@@ -304,9 +286,7 @@ def split_warnings(labels: Sequence[str], splits: dict[str, npt.NDArray[np.int8]
     """Return what is wrong with the splits but can be lived with.
 
     Args:
-        labels: L label names.
         splits: labels of the rows of each split, int8 of shape (n, L).
-
     """
     warnings = []
     for name in SPLIT_NAMES:
@@ -349,15 +329,8 @@ def build_manifest(
     """Return the manifest; plain values only, and no time of day: the same input gives the same bytes.
 
     Args:
-        plan: what was read.
-        columns: its columns.
-        settings: the settings used.
-        tally: counts of read and bad rows.
-        duplicates: counts of dropped rows.
         assigned: int8 of shape (n,): each row's split, -1 where dropped.
         codes: int8 of shape (n, L): labels of all rows.
-        writers: the closed writers of the splits that have rows.
-
     """
     labels = columns.labels
     by_split = {name: codes[assigned == index] for index, name in enumerate(SPLIT_NAMES)}

@@ -55,10 +55,7 @@ def prepare(
 
     Args:
         settings: columns, cutoff, shares, seed, and what to do with bad rows.
-        out: the directory to write.
         sources: files, folders, hub data sets or ``sample``; ``settings.source`` when None.
-        valid: sources of validation rows.
-        test: sources of test rows.
         overwrite: replace ``out`` when it is a prepared directory.
         progress: stages are ``reading`` and ``writing``, in rows.
 
@@ -67,7 +64,6 @@ def prepare(
 
     Raises:
         DataError: one of its leaves for each thing that can be wrong with sources, rows or ``out``.
-
     """
     out = Path(out)
     check_output(out, overwrite=overwrite)
@@ -165,7 +161,6 @@ def _check_given(plan: Plan, keys: _Keys, duplicates: Duplicates) -> None:
 
     Raises:
         EmptyDataError: there is one; nothing would be left of it.
-
     """
     for index, split in enumerate(SPLIT_NAMES):
         parts = [number for number, part in enumerate(plan.parts) if part.split == split]

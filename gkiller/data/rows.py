@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -14,59 +14,16 @@ import numpy.typing as npt
 
 from gkiller.data.catalogue import Part
 from gkiller.data.columns import ColumnPlan, PartColumns
+from gkiller.data.comments import SKIP, comment_fault
+from gkiller.data.hub import HubReader
 from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader, as_number, has_decimal_comma
-from gkiller.data.readers import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, place
-from gkiller.data.readers.hub import HubReader
+from gkiller.data.readers import BadRowError, RawBatch, place
 from gkiller.data.readers.text import encoding_error
-from gkiller.errors import EmptyDataError, LabelValueError, RowError
+from gkiller.errors import EmptyDataError, LabelValueError
 from gkiller.settings import DataSettings
 from gkiller.wording import Progress
 
-_SKIP = "or skip such rows with --on-error skip"
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a value is null, or the NaN that tables of numbers have in its place."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def comment_fault(
-    value: Any, where: Callable[[], str], *, empty: bool = False, escaped: bool = False
-) -> BadRowError | None:
-    """Return what is wrong with a comment, or None.
-
-    Text is what is written: "nan", "NA" and "null" are comments.
-
-    Args:
-        value: as a reader gives it.
-        where: gives the place, for the message.
-        empty: whether a comment may be empty or white space. One to score may; one to learn from may not.
-        escaped: whether a NUL or half a surrogate pair can be meant, as JSON can escape both.
-
-    """
-    if is_missing(value):
-        what = "the comment is missing" if empty else "the comment is empty or missing"
-        return _bad("missing_text", what, where)
-    if not isinstance(value, str):
-        return _bad("not_text", f"the comment is of type {type(value).__name__}, not text", where)
-    if not empty and not value.strip():
-        return _bad("missing_text", "the comment is empty or missing", where)
-    if len(value) > MAX_FIELD_CHARACTERS:
-        return _bad("oversized", f"the comment has over {MAX_FIELD_CHARACTERS:,} characters", where)
-    if escaped or (value.isascii() and "\0" not in value):
-        return None
-    error = encoding_error(value, where())
-    return None if error is None else BadRowError("encoding", error)
-
-
-def _bad(kind: str, what: str, where: Callable[[], str]) -> BadRowError:
-    mend = "shorten it" if kind == "oversized" else "mend the row"
-    return BadRowError(kind, RowError(what, where=where(), remedy=f"{mend}, {_SKIP}"))
-
-
 EXAMPLES_KEPT = 5
-
-
 """``progress(stage, done, total)``; total is None while unknown."""
 
 
@@ -90,14 +47,10 @@ class CleanBatch:
     """Canonical rows of one part.
 
     Attributes:
-        part: the part's position.
-        ids: n identifiers.
-        texts: n comments.
         labels: int8 of shape (n, L): 0, 1 or -1 where unknown.
         weights: float64 of shape (n,).
         folded: uint64 of shape (n, 2): digest of the folded text.
         exact: uint64 of shape (n,): digest of the text.
-
     """
 
     part: int
@@ -114,15 +67,7 @@ class CleanBatch:
 
 @dataclass
 class Tally:
-    """What was read and what was left out.
-
-    Attributes:
-        read: rows read, per part.
-        bad: rows left out, by kind.
-        examples: messages of the first bad rows.
-        readers: what each label's values looked like.
-
-    """
+    """What was read and what was left out."""
 
     read: list[int]
     readers: dict[str, LabelReader]
@@ -140,15 +85,11 @@ def clean_rows(
     """Yield all parts' canonical rows, in order, and keep the tally.
 
     Args:
-        parts: what to read.
-        plan: its columns.
         settings: ``on_error`` decides whether a bad row is raised or counted.
         tally: from :func:`new_tally`; filled on the way.
-        progress: called after every batch.
 
     Raises:
         DataError: a source is broken, a part is empty, or a row is bad and bad rows are refused.
-
     """
     totals = [part.reader.total for part in parts]
     total = sum(n for n in totals if n is not None) if None not in totals else None
@@ -280,7 +221,7 @@ class _Cleaner:
             unlabelled = LabelValueError(
                 "no label of the row is known (empty, NaN, null and -1 mean unknown)",
                 where=self._where(raw, i, columns),
-                remedy=f"fill in a label, {_SKIP}",
+                remedy=f"fill in a label, {SKIP}",
             )
             raise BadRowError("unlabelled", unlabelled)
         return codes
@@ -293,11 +234,11 @@ class _Cleaner:
         what = f"the label {_short(value)} is neither 0 or 1, nor a score in 0..1, nor a known class name"
         remedy = (
             "classes may be toxic/non-toxic, true/false or yes/no, or those named with --positive-values; "
-            f"mend the row, {_SKIP}"
+            f"mend the row, {SKIP}"
         )
         if has_decimal_comma(value):
             what = f"the label {_short(value)} is written with a decimal comma"
-            remedy = f"write {value.strip().replace(',', '.')}, {_SKIP}"
+            remedy = f"write {value.strip().replace(',', '.')}, {SKIP}"
         if len(reader.class_names) >= MOST_CLASSES:
             what = f"{_short(value)} is one class name too many: over {MOST_CLASSES} are in the column"
             remedy = "a label column holds few classes: check --label-columns"
@@ -314,7 +255,7 @@ class _Cleaner:
             error = LabelValueError(
                 f"the weight {_short(value)} is not a number of 0 or more",
                 where=self._where(raw, i, column),
-                remedy=f"mend the row, {_SKIP}",
+                remedy=f"mend the row, {SKIP}",
             )
             raise BadRowError("bad_weight", error)
         return weight

@@ -1,9 +1,7 @@
 """The embedded sample: a synthetic corpus of comments, written for gkiller.
 
-Nothing in it was ever posted by anybody. A seeded generator fills hand-written frames with
-fillers, joins two of them now and then, puts situations around, and adds typing noise. Every
-frame and every situation is used in one split only, so the test split measures generalisation
-to unseen phrasing. Fillers are shared by all splits, by toxic and harmless frames alike.
+Nothing in it was ever posted by anybody: tools/make_sample.py made its rows of hand-written frames. Every
+frame is used in one split only, so the test split measures generalisation to unseen phrasing.
 
 What the labels mean here:
 
@@ -18,53 +16,45 @@ What the labels mean here:
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
+from gkiller.assets import asset_path
 from gkiller.data.catalogue import Part, find_known
 from gkiller.data.dataset import SPLIT_NAMES, Dataset, Split
 from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.data.readers import BATCH_ROWS, RawBatch
-from gkiller.data.sample_maker import SAMPLE_LABELS, SampleRow, generate_rows
 
-__all__ = [
-    "ROWS_PER_KIND",
-    "SAMPLE_LABELS",
-    "SampleRow",
-    "sample_dataset",
-    "sample_fingerprint",
-    "sample_manifest",
-    "sample_rows",
-]
+SAMPLE_SEED = 0
+SAMPLE_LABELS = CANONICAL_LABELS
 
-# Comments per kind. The rare classes are rare, as in real comments.
-ROWS_PER_KIND: dict[str, int] = {
-    "plain": 5300,
-    "praise": 480,
-    "complaint": 420,
-    "heated_civil": 400,
-    "friendly_profanity": 180,
-    "quoted_insult": 140,
-    "negated_insult": 100,
-    "self_mockery": 70,
-    "identity_neutral": 360,
-    "figurative_violence": 170,
-    "insult": 240,
-    "profane_insult": 80,
-    "severe": 90,
-    "threat": 76,
-    "identity_attack": 88,
-    "hostility": 44,
-    "sarcasm": 40,
-    "condescension": 40,
-    "implied_threat": 40,
-    "obfuscated": 36,
-}
+
+@dataclass(frozen=True)
+class SampleRow:
+    """One synthetic comment.
+
+    Attributes:
+        labels: 0 or 1 for each of ``SAMPLE_LABELS``.
+        frame: id of the hand-written template, used in this split only; two ids joined by "+" for a
+            comment of two frames.
+        kind: category, such as ``quoted_insult`` or ``sarcasm``.
+    """
+
+    id: str
+    text: str
+    labels: dict[str, int]
+    split: str
+    frame: str
+    kind: str
+
 
 _NOTE = (
     "Synthetic: generated from sentences written for gkiller, never posted by anybody. "
@@ -72,23 +62,31 @@ _NOTE = (
 )
 
 
-def sample_rows(seed: int = 0) -> list[SampleRow]:
-    """Generate the synthetic corpus.
-
-    Args:
-        seed: picks the fillers, the noise and which frames go to which split.
-
-    Returns:
-        Distinct comments (about 8,400) in a shuffled order, the same for a seed on every
-        machine and Python version.
-
-    """
-    return generate_rows(seed, ROWS_PER_KIND)
+@cache
+def _shipped() -> tuple[SampleRow, ...]:
+    with gzip.open(asset_path("sample.jsonl.gz"), "rt", encoding="utf-8") as lines:
+        return tuple(_row(json.loads(line)) for line in lines)
 
 
-def sample_dataset(seed: int = 0) -> Dataset:
+def _row(values: list[Any]) -> SampleRow:
+    identifier, text, labels, split, frame, kind = values
+    return SampleRow(identifier, text, dict(zip(SAMPLE_LABELS, labels, strict=True)), split, frame, kind)
+
+
+def row_text(row: SampleRow) -> str:
+    """Return a row as the line of JSON that the package ships."""
+    labels = [row.labels[label] for label in SAMPLE_LABELS]
+    return json.dumps([row.id, row.text, labels, row.split, row.frame, row.kind], ensure_ascii=False)
+
+
+def sample_rows() -> list[SampleRow]:
+    """Return the sample's rows, about 8,400, in their shuffled order."""
+    return list(_shipped())
+
+
+def sample_dataset() -> Dataset:
     """The synthetic corpus as a dataset, its labels float32 of shape (n, 6), its weights 1."""
-    rows = sample_rows(seed)
+    rows = sample_rows()
     splits = {}
     for name in SPLIT_NAMES:
         part = [row for row in rows if row.split == name]
@@ -100,32 +98,22 @@ def sample_dataset(seed: int = 0) -> Dataset:
             ),
             weights=np.ones(len(part), dtype=np.float64),
         )
-    return Dataset(SAMPLE_LABELS, splits, sample_manifest(rows, seed))
+    return Dataset(SAMPLE_LABELS, splits, sample_manifest(rows))
 
 
 def sample_fingerprint(rows: Sequence[SampleRow]) -> str:
     """SHA-256 over all rows in their order: id, text, labels, split, frame and kind."""
     digest = sha256()
     for row in rows:
-        values = [
-            row.id,
-            row.text,
-            [row.labels[label] for label in SAMPLE_LABELS],
-            row.split,
-            row.frame,
-            row.kind,
-        ]
-        digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+        digest.update(row_text(row).encode() + b"\n")
     return digest.hexdigest()
 
 
-def sample_manifest(rows: Sequence[SampleRow], seed: int = 0) -> dict[str, Any]:
+def sample_manifest(rows: Sequence[SampleRow]) -> dict[str, Any]:
     """Say what the corpus is, as plain values for JSON.
 
     Args:
         rows: what :func:`sample_rows` returned.
-        seed: the seed it was given.
-
     """
     splits = {}
     for name in SPLIT_NAMES:
@@ -142,7 +130,7 @@ def sample_manifest(rows: Sequence[SampleRow], seed: int = 0) -> dict[str, Any]:
         "synthetic": True,
         "note": _NOTE,
         "licence": "Apache-2.0",
-        "seed": seed,
+        "seed": SAMPLE_SEED,
         "labels": list(SAMPLE_LABELS),
         "rows": len(rows),
         "frames": len(_frame_ids(rows)),
@@ -156,36 +144,18 @@ def _frame_ids(rows: Sequence[SampleRow]) -> set[str]:
     return {frame for row in rows for frame in row.frame.split("+")}
 
 
-SAMPLE_SEED = 0
-
-
-class _Sample:
-    """The sample's rows, generated when first asked for."""
-
-    def __init__(self) -> None:
-        self._rows: list[SampleRow] | None = None
-
-    def rows(self, split: str) -> list[SampleRow]:
-        if self._rows is None:
-            self._rows = sample_rows(SAMPLE_SEED)
-        return [row for row in self._rows if row.split == split]
-
-
 class SampleReader:
     """Reads one split of the embedded sample.
 
     Args:
         split: ``train``, ``valid`` or ``test``: the sample's own, disjoint by frame.
-        sample: the rows, shared by the readers of all splits.
-
     """
 
-    def __init__(self, split: str, sample: _Sample) -> None:
+    def __init__(self, split: str) -> None:
         self.name = f"sample ({split})"
         self.total: int | None = None
         self.notes: list[str] = []
         self._split = split
-        self._sample = sample
 
     def columns(self) -> list[str]:
         """Return the column names."""
@@ -193,7 +163,7 @@ class SampleReader:
 
     def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
         """Yield the wanted columns of the split's rows."""
-        rows = self._sample.rows(self._split)
+        rows = [row for row in _shipped() if row.split == self._split]
         self.total = len(rows)
         for start in range(0, len(rows), BATCH_ROWS):
             chunk = rows[start : start + BATCH_ROWS]
@@ -213,8 +183,7 @@ def sample_parts() -> list[Part]:
     """Return the sample's three splits."""
     known = find_known("sample")
     info = {"kind": "sample", "synthetic": True, "seed": SAMPLE_SEED}
-    sample = _Sample()
     return [
-        Part(split=split, reader=SampleReader(split, sample), stem="sample", known=known, info=dict(info))
+        Part(split=split, reader=SampleReader(split), stem="sample", known=known, info=dict(info))
         for split in SPLIT_NAMES
     ]

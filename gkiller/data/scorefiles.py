@@ -40,9 +40,7 @@ if TYPE_CHECKING:
 
 
 ROUNDING = 1e-6  # scores are written with six digits
-
 _MEND = "mend the row, or score the comments again"
-
 _SAME_ROWS = "score the rows that are compared, all of them and in their order, or with their ids"
 
 
@@ -51,11 +49,9 @@ class Records:
     """What tells which row is which.
 
     Attributes:
-        name: of the file, for messages.
         ids: m ids; empty unless every row has one.
         texts: m comments; empty unless every row has one.
         numbers: m row numbers of the input that was scored; empty unless every row has one.
-        count: m.
     """
 
     name: str
@@ -70,8 +66,6 @@ class ScoreFile:
     """The scores of a file.
 
     Attributes:
-        records: its m rows.
-        labels: L of the labels asked for, those that it has.
         scores: float64 of shape (m, L).
         flags: bool of shape (m, L), or None where the file has no flags.
         decided: the labels whose flags the file has: those that decided whether a row was flagged.
@@ -103,10 +97,6 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
 
     A label's score is in the column of its name, or ``score_NAME`` or ``scores.NAME``; in JSON Lines
     also in the object ``scores``.
-
-    Args:
-        name: the file.
-        labels: the labels that are wanted.
 
     Raises:
         SourceNotFoundError: no such file.
@@ -164,7 +154,6 @@ def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> 
     Args:
         scores: (m,) of one label.
         flags: (m,) whether the label was flagged.
-        where: file and label, for messages.
 
     Raises:
         ScoreRangeError: no threshold does, but for rounding.
@@ -195,10 +184,8 @@ def read_column(
 
     Args:
         name: the file: CSV, TSV, JSON Lines or Parquet, also ``.gz``.
-        column: the column.
         text_column: column of the comment; else one with a usual name.
         id_column: column of the id; else one with a usual name.
-        flag: what named the column, for messages.
 
     Raises:
         SourceNotFoundError: no such file.
@@ -228,10 +215,6 @@ def read_column(
 
 def join(records: Records, split: Split) -> tuple[IntArray, str]:
     """Find each row of the data in a file.
-
-    Args:
-        records: the file's m rows.
-        split: the data's n rows.
 
     Returns:
         Positions (n,) in the file, and how they were found, one sentence.

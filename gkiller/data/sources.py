@@ -10,8 +10,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from gkiller.data.catalogue import SPLIT_ALIASES, KnownSource, Part, find_known, known_names
+from gkiller.data.hub import hub_parts
 from gkiller.data.readers.delimited import DelimitedReader
-from gkiller.data.readers.hub import hub_parts
 from gkiller.data.readers.jsonl import JsonLinesReader
 from gkiller.data.readers.parquet import ParquetReader
 from gkiller.data.readers.pipes import STDIN, is_pipe, keep_until_gone, open_pipe, sniff, spool
@@ -29,21 +29,13 @@ _FORMATS = {
 }
 
 FORMAT_NAMES = ".csv, .tsv, .jsonl, .parquet, each also with .gz"
-
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w.-]+)?")
-
 _SPLIT_STEM = re.compile(r"([A-Za-z]+)(?:[-_.]\d[\w.-]*)?")
 
 
 @dataclass
 class Plan:
-    """What is to be read.
-
-    Attributes:
-        parts: every file or hub split, train parts first.
-        notes: what was decided on the way and should be told.
-
-    """
+    """What is to be read."""
 
     parts: list[Part] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -65,14 +57,11 @@ def resolve_sources(
     Args:
         sources: files, folders of splits, hub data sets or ``sample``. A file's rows are train rows.
         valid: sources whose rows are validation rows; of a folder or hub data set, that split alone.
-        test: likewise for the test split.
-        revision: revision of the hub data sets.
 
     Raises:
         SourceNotFoundError: something named is not there.
         FormatError: a file of an unknown format, or a folder without split files.
         HubUnavailableError: a hub data set cannot be had.
-
     """
     plan = Plan()
     for source in sources:
@@ -96,7 +85,6 @@ def check_files(parts: Sequence[Part]) -> None:
 
     Raises:
         FormatError: one is.
-
     """
     owners: dict[tuple[int, int], Part] = {}
     for part in parts:

@@ -38,12 +38,9 @@ def split_rows(
     Args:
         folded: shape (n, 2), digests of the folded texts, all different.
         labels: shape (n, L), with -1 for unknown.
-        shares: what to split off.
-        seed: another seed draws other rows.
 
     Returns:
         int8 of shape (n,): positions in ``SPLIT_NAMES``.
-
     """
     splits = np.full(len(folded), TRAIN, dtype=np.int8)
     priority = _mix(folded[:, 0] ^ _mix(folded[:, 1] + np.uint64(seed & 0xFFFFFFFFFFFFFFFF)))
@@ -100,9 +97,6 @@ class Duplicates:
         folded: rows dropped because a text that differs in case or white space only does.
         overlap: rows dropped because another given split has their text, as ``train in test`` and so on.
         conflicts: dropped rows of any of these kinds whose known labels differ from the kept row's.
-        groups: texts that stand more than once.
-        conflicting_groups: those of them whose rows disagree on a label.
-
     """
 
     keep: npt.NDArray[np.bool_]
@@ -127,7 +121,6 @@ def find_duplicates(
         exact: shape (n,), digests of the texts.
         splits: shape (n,), positions in ``SPLIT_NAMES``.
         labels: shape (n, L), with -1 for unknown.
-
     """
     n = len(exact)
     if n == 0:

@@ -18,15 +18,12 @@ if TYPE_CHECKING:
 
 
 OPSET: Final = 20
-
 """Of ONNX's own operators; the first with Gelu. onnxruntime reads it since 1.17."""
 
 IR_VERSION: Final = 9
-
 """The file format that belongs to `OPSET`."""
 
 CONTRIB: Final = "com.microsoft"
-
 """onnxruntime's own operators; every build of it for the CPU has them."""
 
 Shape = tuple[int | str, ...]
@@ -102,13 +99,10 @@ class Nodes:
 
 
 Range = tuple[float, float]
-
 Ranges = Mapping[str, Range]
-
 """The least and the greatest input of each place that multiplies, by its name."""
 
 LEVELS: Final = 255
-
 """Steps of an unsigned byte."""
 
 
@@ -117,8 +111,6 @@ class Scheme:
     """What the numbers of a graph are.
 
     Attributes:
-        weights: of the encoder's Linears.
-        embeddings: of the word embedding, the largest table.
         activations: what int8 weights are multiplied with: bytes scaled by each batch's own range
             ("dynamic"), or by ranges found on validation comments ("static"), which makes a comment's score
             independent of its batch.

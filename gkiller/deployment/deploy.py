@@ -59,13 +59,7 @@ class Exported:
     """What was written.
 
     Attributes:
-        directory: the model directory.
-        file: the graph in it.
         precision: "fp32", "fp16" or "int8".
-        graph_bytes: size of the graph.
-        total_bytes: of all files needed to predict.
-        parity: what the gate measured.
-        limits: what it allowed.
     """
 
     directory: Path
@@ -98,14 +92,8 @@ def export_onnx(
     """Write an fp32 graph, or one with weights stored as fp16, into a model directory.
 
     Args:
-        loaded: the model.
-        rows: what the gate compares on.
-        settings: its limits.
-        out: another directory to write to; the model's own by default.
         plain: take the graph of torch's exporter instead of the lean one; so it is always for encoders
             other than BERT.
-        precision: how weights are stored.
-        progress: called with the stage, what is done of it and how much there is.
 
     Raises:
         ParityError: the graph does not score as the model does; nothing is written.
@@ -144,10 +132,7 @@ def quantise(
     """Write the best int8 graph into a model directory.
 
     Args:
-        loaded: the model.
         rows: what the gate compares on, and what static ranges come from.
-        settings: limits and calibration rows.
-        out: another directory to write to; the model's own by default.
         portable: only 7-bit weights, whose sums fit the 16 bits of processors without VNNI.
         progress: as in `export_onnx`.
 
@@ -213,12 +198,6 @@ def quantise_trimmed(
     """Write a model of a smaller vocabulary with its int8 graph; the gate compares it with the whole one.
 
     Args:
-        loaded: the model.
-        rows: comments with the scores of the model as it is.
-        settings: limits and calibration rows.
-        out: a new model directory.
-        reference: comments whose pieces are kept.
-        pieces: how many are kept.
         portable: as in `quantise`.
         progress: as in `export_onnx`.
 
@@ -260,11 +239,7 @@ def copy_deployed(
     """Write what is needed to predict with one graph, sealed again for these files alone.
 
     Args:
-        loaded: the model.
         graph: one of its graphs, such as "onnx/model.int8.onnx".
-        target: the directory to write; an earlier one is replaced.
-        also: other files of the model to take along.
-        files: written beside them, or in the place of the model's own, by name.
 
     Raises:
         ModelTamperedError: a file is not the one that was loaded.
@@ -282,10 +257,6 @@ def bytes_to_predict(directory: Path, file: str) -> int:
 
 def target_for(loaded: Stored, out: Path | None) -> Path:
     """Return where to write a copy of a model; only another one, an empty folder or nothing may be there.
-
-    Args:
-        loaded: the model.
-        out: the directory; the model's own by default.
 
     Raises:
         OutputError: there is something else, or no place to write to.

@@ -1,7 +1,7 @@
 """The lean graph: a network's own operators, joined where that is faster.
 
 It is built from the weights, operator by operator, instead of being searched out of an exported graph. Each
-of the `Rewrites` leaves the function as it is; ``benchmarks/export_steps.py`` times each alone. Weights are
+of the `Rewrites` leaves the function as it is; ``experiments/export_steps.py`` times each alone. Weights are
 named after their place: `gkiller.deployment.restore` reads them back.
 """
 
@@ -36,12 +36,7 @@ class Rewrites:
     """What is done differently from the training network; every one can be left out.
 
     Attributes:
-        fold_types: the one token-type vector is added to the positions beforehand.
-        join_qkv: query, key and value are one product.
-        join_dendrites: a Linear and its dendrites are one product, cut afterwards.
         fuse_attention: onnxruntime's MultiHeadAttention instead of its parts.
-        fuse_norms: the sum with the residual and the LayerNorm are one operator.
-        fuse_gelu: GELU is one operator.
         pool_by_product: the mean over tokens is a product with the mask.
         last_position: with the pooling "cls", the last layer is computed for [CLS] alone.
     """
@@ -73,10 +68,7 @@ def build(
     The sigmoid of a logit is the score, whatever the network's head.
 
     Args:
-        network: the weights.
         scheme: what the numbers are; float32 by default.
-        rewrites: the ones measured to be faster by default.
-        ranges: for static int8, of every place that multiplies.
         expose: make the inputs of these places outputs too, under their names, as (rows * tokens, in).
 
     Raises:

@@ -32,10 +32,7 @@ class Limits:
     """How far an export may be from the trained model; a value equal to a limit passes.
 
     Attributes:
-        score_difference: largest absolute difference of a score.
         flips: share of decisions, rows times labels, on the other side of the threshold.
-        ap_loss: average precision lost on any label.
-        f1_loss: F1 at the stored threshold lost on any label.
         least_positives: positive comments below which a label's losses say too little to count.
     """
 
@@ -51,16 +48,10 @@ class ParityRows:
     """Comments that an export is compared on.
 
     Attributes:
-        texts: the n comments.
-        read: the windows of the comments, as users get them read.
         truth: (n, L) 0, 1, or NaN where unknown.
         weights: (n,).
         expected: (n, L), the trained model's scores.
-        labels: the L labels of the model.
         thresholds: (L,).
-        fingerprint: SHA-256 of comments, truth and weights.
-        source: where they are from.
-        split: which part.
     """
 
     texts: tuple[str, ...]
@@ -98,14 +89,8 @@ class Parity:
     """What the gate measured.
 
     Attributes:
-        rows: comments compared.
         max_difference: largest absolute difference of a score; NaN scores count as 1.
-        flips: decisions on the other side of the threshold.
         flip_share: the same as a share of rows times labels.
-        f1_loss: the most that a label with enough positive comments lost, 0 when none lost.
-        ap_loss: the same for average precision.
-        labels: the figures of each label.
-        failures: which limits were exceeded, in words.
     """
 
     rows: int
@@ -148,14 +133,7 @@ def limits_of(settings: DeploymentSettings, precision: GraphPrecision) -> Limits
 def parity_rows(
     loaded: LoadedModel, found: Labelled, most: int, progress: Progress | None = None
 ) -> ParityRows:
-    """Score labelled comments with the trained model, for an export to be compared with.
-
-    Args:
-        loaded: the trained model.
-        found: the comments; labels that they lack are compared by score alone.
-        most: comments taken, drawn with a fixed seed.
-        progress: called with the comments scored and their number.
-    """
+    """Score labelled comments with the trained model, for an export to be compared with."""
     rows = np.arange(len(found.rows.texts))
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
@@ -212,9 +190,7 @@ def require(parity: Parity, what: str, where: str) -> None:
     """Let an export pass, or refuse it.
 
     Args:
-        parity: what was measured.
         what: the export, such as "the fp32 graph".
-        where: its model.
 
     Raises:
         ParityError: a limit was exceeded.

@@ -36,10 +36,6 @@ class ScoringNetwork(nn.Module):
 def export_plain(model: ToxicityClassifier, max_length: int) -> onnx.ModelProto:
     """Export a folded classifier with torch's current exporter.
 
-    Args:
-        model: the classifier, in evaluation mode.
-        max_length: tokens that a comment has at most.
-
     Returns:
         A graph of opset `OPSET` with the interface of `gkiller.deployment.lean.build`; rows and tokens are
         dynamic, and the weights are inside.
@@ -52,7 +48,6 @@ def export_network(network: nn.Module, max_length: int) -> onnx.ModelProto:
 
     Args:
         network: maps ids and mask, int64 (rows, tokens), to logits (rows, L).
-        max_length: tokens that a comment has at most.
     """
     ids = torch.ones((2, min(8, max_length)), dtype=torch.int64)
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens", min=2, max=max_length)

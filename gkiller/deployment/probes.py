@@ -26,7 +26,7 @@ from gkiller.model.layout import (
 )
 from gkiller.storage.environment import CPU_FLAGS, read_cpu
 from gkiller.storage.sealed import Sealed, unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.batches import Tokens, scoring_batches, windowed
 from gkiller.tokens.wordpiece import special_ids
 from gkiller.wording import Progress
@@ -43,12 +43,7 @@ Scores = npt.NDArray[np.float64]
 
 
 def session(graph: bytes | onnx.ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Load a graph on the CPU.
-
-    Args:
-        graph: the file's content, or the graph itself.
-        threads: that one call may use.
-    """
+    """Load a graph on the CPU."""
     from gkiller.inference.ort import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -65,14 +60,7 @@ def score_tokens(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> Scores:
-    """Return the scores of n tokenized comments, float64 of shape (n, L).
-
-    Args:
-        running: a loaded graph.
-        tokens: the comments.
-        batch_size: comments per call; comments of similar length go together.
-        progress: called with the comments done and n.
-    """
+    """Return the scores of n tokenized comments, float64 of shape (n, L)."""
     found: dict[int, npt.NDArray[np.float32]] = {}
     done = 0
     for rows in scoring_batches(tokens.lengths, batch_size):
@@ -93,17 +81,12 @@ def sigmoid(logits: npt.NDArray[np.floating]) -> Scores:
 
 
 COUNT: Final = 64
-
 LONG: Final = 8
-
 """Of them, those that are longer than a window."""
 
 SEED: Final = 0
-
 VERSION: Final = 2
-
 OLDER: Final = 1
-
 """Without a window: no sequence is longer than the network reads at once."""
 
 DIGITS: Final = 6
@@ -114,7 +97,6 @@ class Probes:
     """Token sequences and what scores they got.
 
     Attributes:
-        ids: the sequences, [CLS] and [SEP] included.
         window: most tokens that are read at once, [CLS] and [SEP] included; None in older files.
         reference: (n, L), the trained model's scores.
         scores: (n, L) by graph, such as "onnx/model.onnx".
@@ -238,14 +220,7 @@ class Recheck:
     """How a graph scores here.
 
     Attributes:
-        file: the graph.
-        probes: token sequences scored.
-        max_difference: from the scores that it gave where it was exported.
-        from_reference: from the trained model's scores, where it was exported.
         flips: decisions that differ from those where it was exported, at the stored thresholds.
-        score_difference: the limit that it was exported under.
-        flip_share: the same for flips.
-        missing_flags: vector instructions that were there and are not here.
     """
 
     file: str
@@ -266,9 +241,6 @@ class Recheck:
 
 def recheck(path: str | Path) -> list[Recheck]:
     """Score the probes with every graph that is there; the weights and the other graphs need not be.
-
-    Args:
-        path: the model directory, or the run that it is in.
 
     Raises:
         ModelNotFoundError: there is no model.

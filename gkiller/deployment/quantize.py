@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 
 BINS: Final = 2048
-
 CALIBRATION_BATCH: Final = 32
 
 
@@ -43,10 +42,7 @@ def find_ranges(
     """Run the float32 graph on comments and return the range of each place that multiplies.
 
     Args:
-        network: the weights.
-        tokens: calibration comments; padding is left out.
         share: of the values that a range covers, centred; 1 for the least and the greatest.
-        progress: called with the batches done and their number, over both passes.
 
     Returns:
         (least, greatest) by the place's name.
@@ -101,17 +97,13 @@ class _Span:
 
 
 COVERED: Final = 0.9999
-
 """Share of the values that the narrower static ranges cover."""
 
 TIED: Final = 0.1
-
 """Candidates whose speeds differ by less than this share are as fast as each other."""
 
 TIMED_ROWS: Final = 256
-
 BATCH: Final = 16
-
 ROUNDS: Final = 3
 
 
@@ -120,8 +112,6 @@ class Candidate:
     """A way to make a network int8.
 
     Attributes:
-        name: in words.
-        scheme: what its numbers are.
         covered: share of the values that its static ranges cover.
     """
 
@@ -145,9 +135,6 @@ class Tried:
     """A measured candidate.
 
     Attributes:
-        candidate: what it is.
-        graph: the file's content.
-        parity: against the trained model.
         rate: comments per second, graph alone, one thread.
     """
 
@@ -178,13 +165,8 @@ def try_candidates(
     """Make and measure candidates.
 
     Args:
-        network: the weights.
         rows: validation comments with the trained model's scores; the first ``calibration_rows`` of them
             give the static ranges.
-        limits: that a candidate must keep.
-        calibration_rows: see above.
-        candidates: which.
-        progress: called with the stage, what is done of it and how much there is.
     """
     tell = progress or silent
     ranges = _ranges(network, rows.tokens, calibration_rows, candidates, tell)
@@ -266,7 +248,6 @@ PLAIN_CANDIDATES: Final = (
         Scheme("int8", "fp32", activations="dynamic", bits=7),
     ),
 )
-
 """Ways to make a plain graph int8: its products of weights always, its tables of embeddings or not."""
 
 

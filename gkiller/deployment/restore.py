@@ -30,7 +30,7 @@ from gkiller.model.layout import CONFIG, FORMAT_VERSION, LIMITS, META, consisten
 from gkiller.model.network import Description, read_description
 from gkiller.model.pretrained import check_fits
 from gkiller.storage.sealed import unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,10 +53,6 @@ def read_network(graph: bytes, description: Description) -> Network:
     """Read the weights of a lean graph as `gkiller.deployment.deploy` writes it: the inverse of `build`.
 
     Positions come with the token type's vector added to them, as the graph has them; ``types`` is 0.
-
-    Args:
-        graph: the ONNX file.
-        description: of the network, as its config.json has it.
 
     Raises:
         ValueError: a weight is missing, left over, not finite or not of the shape that its place asks for; it
@@ -87,12 +83,7 @@ def read_network(graph: bytes, description: Description) -> Network:
 
 
 def encoder_state(network: Network, types: int) -> dict[str, Array]:
-    """Return the encoder's parameters, without dendrites, by BERT's own names: the inverse of `network_of`.
-
-    Args:
-        network: the weights.
-        types: how many token types the encoder knows; all get the one vector that there is.
-    """
+    """Return the encoder's parameters by BERT's own names, without dendrites: the inverse of `network_of`."""
     state = {
         "embeddings.word_embeddings.weight": network.words,
         "embeddings.position_embeddings.weight": network.positions,
@@ -115,8 +106,6 @@ def deployed_encoder(directory: Path, settings: ModelSettings, vocab_size: int) 
 
     Args:
         directory: of the model, as of `gkiller.model.layout.deployed_directory`.
-        settings: the dropouts, the pooling and the most tokens of a comment.
-        vocab_size: of the tokenizer.
 
     Raises:
         ModelNotFoundError: it has no graph.

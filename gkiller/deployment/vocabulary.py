@@ -17,7 +17,7 @@ import torch
 from gkiller.data.labels import FLAG_LABELS
 from gkiller.errors import ExportError
 from gkiller.model.dendrites.growth import dendritic_modules
-from gkiller.model.dendrites.layer import add_dendrites
+from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel, load_model, save_model
 from gkiller.model.network import new_classifier
 from gkiller.tokens.batches import tokenize
@@ -39,10 +39,7 @@ def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: P
     [UNK]), and of the other pieces those that ``texts`` use most.
 
     Args:
-        loaded: the model.
-        texts: the reference corpus.
         most: pieces kept in all; special tokens and characters are kept even beyond it.
-        folder: where to save.
 
     Raises:
         ExportError: the encoder is not BERT, the tokenizer not WordPiece, or there is nothing to leave out.
@@ -78,10 +75,6 @@ def with_pieces(loaded: LoadedModel, alike: Mapping[str, str]) -> tuple[Toxicity
 
     WordPiece takes the longest piece that a word begins with, so a new piece also changes longer words that
     begin with it, or go on with it where it begins with "##".
-
-    Args:
-        loaded: the model, which stays as it is.
-        alike: new pieces, each with the piece whose vector it has.
 
     Returns:
         The network, whose new rows of the word embedding come last, and the tokenizer's JSON.

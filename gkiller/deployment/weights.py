@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.errors import ExportError
-from gkiller.model.dendrites.layer import DendriticLinear
+from gkiller.model.dendritic import DendriticLinear
 from gkiller.model.network import Pooling
 
 if TYPE_CHECKING:
@@ -69,8 +69,6 @@ class Dense:
     Attributes:
         weight: (in, out): transposed, as a graph multiplies.
         bias: (out,).
-        branches: the dendrites, oldest first.
-        activation: the dendrites' non-linearity.
     """
 
     weight: Array
@@ -115,13 +113,8 @@ class Network:
         words: (pieces, hidden).
         positions: (max_length, hidden), without the positions that no comment reaches.
         types: (hidden,), the one token type that there is.
-        norm: after the embeddings.
-        layers: the encoder.
-        heads: attention heads.
         act: the feed-forward non-linearity, a value of `ACTIVATIONS`.
-        pooling: how token vectors become one.
         pooler: BERT's pooler, for the pooling "cls" only.
-        head: gives one logit per label, (.., L), whose sigmoid is the score.
     """
 
     words: Array
@@ -148,10 +141,6 @@ def leanable(model: ToxicityClassifier) -> bool:
 
 def network_of(model: ToxicityClassifier, max_length: int) -> Network:
     """Read a folded classifier.
-
-    Args:
-        model: the classifier.
-        max_length: tokens that a comment has at most.
 
     Raises:
         ExportError: its configuration asks for something that no graph is built for.

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 
 ROOT: Final = "gkiller.inference"
-
 ALLOWED: Final = ("numpy", "onnxruntime", "tokenizers")
-
 """What an inference-only installation depends on."""
 
 
@@ -43,8 +41,6 @@ def needed_modules(package: Path, root: str = ROOT, allowed: Collection[str] = A
 
     Args:
         package: the directory of the package that ``root`` is in.
-        root: the module to start from.
-        allowed: packages that it may need beside the standard library.
 
     Raises:
         WheelContentError: there is no such module, or it needs a package that is not allowed.
@@ -127,15 +123,11 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-
 """The earliest time that a zip file can hold, for every file: the bytes do not depend on a clock."""
 
 MODEL: Final = f"gkiller/assets/{MODEL_FOLDER}"
-
 _PYTHON: Final = ">=3.11"
-
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
 
 _INIT = '''\
@@ -156,12 +148,7 @@ class Wheel:
     """What was built.
 
     Attributes:
-        path: the file.
         size: in bytes.
-        name: of the distribution, for pip.
-        version: of the distribution.
-        graph: which of the model's graphs is inside.
-        modules: gkiller's modules inside.
     """
 
     path: Path
@@ -183,11 +170,8 @@ def build_wheel(
     """Write a wheel into a directory.
 
     Args:
-        loaded: an exported model.
-        out: the directory; it is made when it is not there.
         name: of the distribution, "gkiller-model" by default; the package in it is always imported as
             ``gkiller``.
-        version: of the distribution; gkiller's own by default.
         precision: "int8", "fp32" or "fp16"; the first of these that was exported by default.
 
     Raises:

@@ -22,8 +22,6 @@ class Agreement:
     """A student beside a teacher, on one label.
 
     Attributes:
-        label: its name.
-        n: rows compared; truth is not asked, so unknown ones count too.
         decisions: share of rows that both decide alike, each at its own threshold.
         logits: Pearson's correlation of their logits; None where one of them does not vary.
     """
@@ -45,9 +43,7 @@ class Taught:
     """A teacher, or the mean of several, beside the student on the validation split.
 
     Attributes:
-        name: of the teacher.
         evaluation: the teacher's own figures, at thresholds tuned on the same rows as the student's.
-        agreement: for each label that the teacher has.
     """
 
     name: str
@@ -73,11 +69,9 @@ def agreement(
     """Compare two models on one label, with bootstrap intervals over rows.
 
     Args:
-        label: its name.
         decided: (n,) each, what either calls positive.
         logits: (n,) each.
         weights: (n,) sample weights.
-        settings: resamples, confidence and seed.
     """
     one, other = (_centred(each, weights) for each in logits)
     equal = decided[0] == decided[1]

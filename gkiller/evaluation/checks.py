@@ -22,7 +22,6 @@ def checked_tables(
     """Return truth, scores and weights as float64 arrays that fit together.
 
     Args:
-        labels: the L label names, for messages.
         truth: (n, L), 0, 1 or NaN where unknown.
         scores: (n, L), probabilities in 0..1.
         weights: (n,), 0 or within WEIGHT_RANGE, or None for ones.

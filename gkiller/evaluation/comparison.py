@@ -39,9 +39,7 @@ class GivenThresholds:
     """Thresholds of the command line.
 
     Attributes:
-        flag: what gave them, for messages.
         overall: for every label, or None.
-        single: by label.
     """
 
     flag: str
@@ -54,12 +52,7 @@ class ScoredSide:
     """The scores of one side on the rows that are compared.
 
     Attributes:
-        name: as it was given.
-        kind: a model or a file of scores.
-        labels: L labels that it and the data have.
         scores: float64 of shape (n, L).
-        thresholds: by label.
-        origins: by label, where the threshold is from.
         notes: what else to know.
         reading: ``long_text`` and ``max_length``, as the comments were read; None where that is not known.
     """
@@ -94,7 +87,7 @@ def side_of_model(
         LabelMismatchError: the data have none of its labels.
         SettingsError, ScoreRangeError: an unknown label, or a threshold outside 0..1.
     """
-    from gkiller.evaluation.evaluate import measure
+    from gkiller.evaluation.models import measure
 
     measured = measure(loaded, found.dataset, found.rows, batch_size, progress, long_text=long_text)
     thresholds, origins = _given(given, measured.labels)
@@ -163,23 +156,14 @@ def _given(given: GivenThresholds, labels: tuple[str, ...]) -> tuple[dict[str, f
 
 
 LENGTH = "length"
-
 MISSING = "(missing)"
-
 MOST = 20
-
 """A column of more different values is cut at its quartiles when they are numbers, else refused."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Some of the rows.
-
-    Attributes:
-        column: what they are parted by.
-        value: what they have in common.
-        rows: their positions in the data, from 0.
-    """
+    """Some of the rows."""
 
     column: str
     value: str
@@ -202,7 +186,6 @@ def column_slices(column: str, values: Sequence[Any]) -> list[Slice]:
     """Return a slice for each value of a column, or for each quarter of its numbers.
 
     Args:
-        column: its name.
         values: (n,) of any kind; None, NaN and empty texts are missing.
 
     Raises:
@@ -236,7 +219,6 @@ def named_slices(
 
     Args:
         columns: labels of the data, or columns of ``file``: data in memory keep no other column.
-        found: the rows.
         file: the file that the data are from, or another one with the same comments; None when there is none.
         text_column: its column of the comment; else one with a usual name.
         id_column: its column of the id; else one with a usual name.
@@ -300,10 +282,6 @@ class LabelComparison:
     """Both sides on one label.
 
     Attributes:
-        label: its name.
-        threshold_a: of the first side.
-        threshold_b: of the second side.
-        paired: figures, differences and tests.
         verdicts: by figure, whether the first side keeps up with the second.
         p_holm: by figure, and for "mcnemar", the p-value adjusted for the number of labels (Holm).
     """
@@ -329,15 +307,7 @@ class LabelComparison:
 
 @dataclass(frozen=True)
 class SliceComparison:
-    """Both sides on one label in some of the rows.
-
-    Attributes:
-        column: what the rows are parted by.
-        value: what they have in common.
-        label: the label compared.
-        paired: figures, differences and tests on these rows alone.
-        p_holm: McNemar's p-value, adjusted for the number of slices and labels (Holm).
-    """
+    """Both sides on one label in some of the rows."""
 
     column: str
     value: str
@@ -353,19 +323,7 @@ class SliceComparison:
 
 @dataclass(frozen=True)
 class Example:
-    """A comment that the sides score differently.
-
-    Attributes:
-        row: its number in the data, from 1.
-        id: its id.
-        text: the comment.
-        label: the label that they differ on.
-        truth: 0 or 1.
-        a: the first side's score.
-        b: the second side's.
-        flag_a: the first side's decision.
-        flag_b: the second side's.
-    """
+    """A comment that the sides score differently."""
 
     row: int
     id: str
@@ -383,16 +341,8 @@ class Comparison:
     """Everything compared.
 
     Attributes:
-        labels: a comparison per label that both sides and the data have.
-        missing: labels of the data that a side lacks.
-        slices: by slice, then label; those of one label's truth for that label alone.
-        examples: where the sides differ most.
-        rows: n, rows of the data.
         weighted: whether the sample weights differ from each other.
-        margin: of the verdicts.
         confidence: coverage of the intervals.
-        resamples: bootstrap resamples.
-        bootstrap_seed: seed of the bootstrap.
     """
 
     labels: tuple[LabelComparison, ...]
@@ -436,14 +386,7 @@ def compare(
     Beside the slices given, the rows are parted by length and by the truth of each label.
 
     Args:
-        found: the rows.
-        a: the first side, which is to keep up.
-        b: the second side.
-        settings: resamples, confidence and seed.
         margin: what the first side may lose for the verdict "within".
-        slices: more slices.
-        examples: how many of the comments that differ most.
-        progress: called with the comparisons done and their number.
 
     Raises:
         LabelMismatchError: no label is in both sides and the data.

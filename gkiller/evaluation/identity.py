@@ -28,11 +28,9 @@ if TYPE_CHECKING:
 
 
 MOST: Final = 500
-
 """A column of more different values holds something else than identity terms."""
 
 _GAP = re.compile(r"[\s-]+")
-
 _REMEDY = "name the terms of these comments with --term, or a column that holds them with --term-column"
 
 
@@ -56,10 +54,6 @@ def find_terms(texts: Sequence[str], groups: Mapping[str, Sequence[str]]) -> dic
 
     A term counts where it stands between word boundaries, in any case; white space and hyphens are alike. Of
     terms that begin at the same place the longest counts alone: "african american" is neither of its words.
-
-    Args:
-        texts: n comments.
-        groups: the forms of each group's term.
 
     Raises:
         EmptyDataError: no comment names a group.
@@ -88,7 +82,6 @@ def column_terms(column: str, values: Sequence[Any]) -> dict[str, IntArray]:
     """Return the rows of each value of a column: the identity term that the comment is about.
 
     Args:
-        column: its name.
         values: (n,) texts, or lists of them; None and empty ones name no group.
 
     Raises:
@@ -128,15 +121,11 @@ def _key(term: str) -> str:
 
 
 POWER: Final = -5.0
-
 LEAST: Final = 10
-
 """A group of fewer positives or negatives is left out: its AUCs are of chance."""
 
 AUCS: Final = ("subgroup", "bpsn", "bnsp")
-
 HEADLINE: Final = ("auc", *AUCS, "fpr")
-
 """Overall AUC, the power means over groups, and the overall false-positive rate."""
 
 TERM_FIGURES: Final = (*AUCS, "fpr")
@@ -147,9 +136,7 @@ class Group:
     """The comments that name a group.
 
     Attributes:
-        term: the group's.
         rows: (m,) their positions in the rows that are measured, ascending.
-        positives: how many of them are positive.
     """
 
     term: str
@@ -162,8 +149,6 @@ class ModelIdentity:
     """One model's figures.
 
     Attributes:
-        model: name and threshold.
-        headline: by the names of HEADLINE.
         terms: for each group, by the names of TERM_FIGURES; ``fpr`` is the share of the group's negatives
             that score at or above the threshold.
     """
@@ -186,13 +171,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class IdentityDifference:
-    """A model's differences from the first one: its own figure is ``a``, the first model's ``b``.
-
-    Attributes:
-        name: of the model.
-        headline: by the names of HEADLINE.
-        terms: for each group, by the names of TERM_FIGURES.
-    """
+    """A model's differences from the first one: its own figure is ``a``, the first model's ``b``."""
 
     name: str
     headline: Mapping[str, Difference]
@@ -215,17 +194,8 @@ class IdentityBias:
     """What was measured.
 
     Attributes:
-        label: the label.
-        rows: comments measured.
-        positives: those of them that are positive.
-        groups: those measured, the ones with the first model's lowest AUC first.
         left_out: terms of groups with too few positives or negatives, with how many comments name them.
-        least: what is too few.
-        models: in the order given.
-        differences: of each model but the first.
-        resamples: of the bootstrap.
         confidence: coverage of the intervals.
-        bootstrap_seed: seed of the draws.
     """
 
     label: str
@@ -265,14 +235,8 @@ def measure_identity(
     """Measure models on the same comments, with one set of draws for all.
 
     Args:
-        found: n comments.
-        label: the label.
-        models: at least one.
         scores: of each model (n,), in 0..1.
         members: for each group's term the rows that name it, as `find_terms` gives them.
-        settings: resamples, confidence and seed.
-        least: positives, and negatives, that a group must have.
-        progress: called with the resamples done and their number.
 
     Raises:
         SingleClassError: the comments lack a class, or every group has too few of one.
@@ -322,12 +286,7 @@ def measure_identity(
 
 
 def power_mean(values: FloatArray, power: float = POWER) -> FloatArray:
-    """Return the generalised mean (mean of m^p)^(1/p) over the last axis; a 0 makes it 0, a NaN NaN.
-
-    Args:
-        values: (..., T), 0 or above.
-        power: p, below 0.
-    """
+    """Return the generalised mean (mean of m^p)^(1/p) over the last axis; a 0 makes it 0, a NaN NaN."""
     with np.errstate(divide="ignore"):
         mean: FloatArray = np.mean(np.asarray(values) ** power, axis=-1) ** (1.0 / power)
     return mean
@@ -387,8 +346,6 @@ class _Ranked:
         scores: (n,).
         positive: (n,).
         weights: (n,) above 0.
-        groups: T groups.
-        threshold: of the false-positive rates.
     """
 
     def __init__(

@@ -101,8 +101,6 @@ class Cuts:
         scores: (G,) the distinct scores, descending; cut g calls all rows at or above scores[g] positive.
         tp: (G,) weight of the true positives of each cut.
         fp: (G,) weight of the false positives.
-        positives: weight of all positives.
-        negatives: weight of all negatives.
     """
 
     scores: FloatArray
@@ -183,9 +181,7 @@ def reliability_of(ranking: Ranking, bins: int) -> Reliability:
 
 
 POINT_FIGURES = ("f1", "precision", "recall", "accuracy", "mcc")
-
 RANK_FIGURES = ("roc_auc", "ap", "brier", "ece")
-
 HALF = 0.5
 
 
@@ -226,7 +222,6 @@ class Plan:
     """Where to look in a ranking's running sums: found once, used for every resample.
 
     Attributes:
-        ranking: the label's rows.
         ends: (G,) positives at or above each distinct score of a positive.
         before: (G,) negatives above that score.
         through: (G,) negatives at or above it.
@@ -297,13 +292,7 @@ class Plan:
 
 
 def plan(ranking: Ranking, thresholds: Sequence[float], bins: int) -> Plan:
-    """Prepare the figures of one label.
-
-    Args:
-        ranking: its rows.
-        thresholds: the C thresholds; a score at or above one is positive.
-        bins: equal-width bins of the calibration error.
-    """
+    """Prepare the figures of one label."""
     pos, neg = ranking.positives, ranking.negatives
     distinct = np.unique(pos.scores)[::-1]
     marks = np.asarray(thresholds, dtype=np.float64)
@@ -333,8 +322,6 @@ def label_figures(
         truth: (n,) 0, 1, or NaN where unknown.
         scores: (n,) probabilities.
         weights: (n,) sample weights, or None for ones.
-        threshold: a score at or above it is positive.
-        bins: equal-width bins of the calibration error.
 
     Raises:
         DataError, EvaluationError: see ``checked_tables``.
@@ -377,7 +364,6 @@ def macro_score(metric: Literal["ap", "f1"], truth: Any, scores: Any, weights: A
 
 
 CELLS = 1 << 20  # counts held at once: 8 MiB, and a few working copies of it
-
 MIN_DEFINED = 0.5  # share of resamples in which a figure must exist for an interval
 
 
@@ -402,11 +388,7 @@ def resample(
     """Return every figure of every label in every resample, (L, R, K); NaN where undefined.
 
     Args:
-        plans: a plan per label, all with the same number of thresholds.
         rows: n, the rows that are drawn from (with unknown ones: a row is drawn for all labels together).
-        resamples: R.
-        seed: of the draws.
-        progress: called with the resamples done and R.
     """
     parts: list[FloatArray] = []
     done = 0
@@ -427,7 +409,6 @@ def interval(
 
     Args:
         values: (R,) the figure in each resample, NaN where undefined.
-        confidence: coverage, such as 0.95.
         centre: for a figure that resampling biases: the resamples are first shifted so that their mean is
             this value, and cut off at 0.
     """

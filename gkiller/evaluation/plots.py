@@ -120,7 +120,6 @@ def _wilson(summed: Reliability, full: Any) -> tuple[FloatArray, FloatArray]:
 
 
 MOST_POINTS = 4000  # of a curve; more are not seen
-
 ROOM_FOR_CLOSE_UP = 0.85  # an ROC-AUC from which the lower right corner is empty
 
 
@@ -139,13 +138,9 @@ def write_evaluation_plots(
     Labels whose known rows are of one class have no curve; the legend says so.
 
     Args:
-        labels: the L label names.
         truth: (n, L) 0, 1, or NaN where unknown.
         scores: (n, L) probabilities.
         weights: (n,) sample weights, or None for ones.
-        thresholds: the stored threshold of each label, which the plots mark.
-        directory: where to; made when it is not there.
-        ece_bins: equal-width bins of the reliability diagram.
 
     Raises:
         DataError, EvaluationError: see ``gkiller.evaluation.evaluate.evaluate``.

@@ -16,7 +16,7 @@ from gkiller.tokens.batches import reading_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gkiller.evaluation.evaluate import Measured
+    from gkiller.evaluation.models import Measured
     from gkiller.evaluation.results import (
         Confusion,
         Evaluation,
@@ -41,7 +41,6 @@ TITLES = {
 }
 
 MACRO = "macro"
-
 GAP = "  "
 
 
@@ -49,7 +48,6 @@ def evaluation_text(evaluation: Evaluation, *, heading: str = "") -> str:
     """Return the whole evaluation as text, lines ended by newlines.
 
     Args:
-        evaluation: what to write.
         heading: first line, such as what was evaluated on what; none when empty.
     """
     blocks = [
@@ -200,12 +198,7 @@ def write_evaluation(
     """Write ``STEM.json``, ``STEM.txt`` and plots under ``plots/STEM``; return their paths.
 
     Args:
-        directory: where; made when it is not there.
         facts: what was measured: model, source, split, and the reading (long_text, max_length).
-        measured: the scores.
-        evaluation: their figures.
-        settings: for the bins of the reliability plot.
-        stem: names the files.
     """
     directory.mkdir(parents=True, exist_ok=True)
     report, text = directory / f"{stem}.json", directory / f"{stem}.txt"

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 FEW = 50
-
 """Positives or negatives below which figures are rough, and percentile intervals too narrow to lean on."""
 
 
@@ -22,7 +21,6 @@ def few_rows(labels: Mapping[str, tuple[int, int]], rows: str = "") -> list[str]
     """Return a warning that names the labels with fewer than `FEW` positives or negatives; else nothing.
 
     Args:
-        labels: by label, its positives and its known rows.
         rows: the rows' name, such as "validation".
     """
     least = {label: min((p, "positive"), (n - p, "negative")) for label, (p, n) in labels.items()}
@@ -57,7 +55,6 @@ class Figure:
         value: the figure on the data as they are, or None where it is undefined.
         low: lower end of its bootstrap interval, or None.
         high: upper end, or None.
-        defined: resamples in which the figure was defined.
         note: why something is None, or what else to know; else empty.
     """
 
@@ -103,13 +100,7 @@ class LabelResult:
     """Everything measured for one label.
 
     Attributes:
-        label: its name.
-        n: rows where it is known.
-        unknown: rows where it is not; they are left out.
-        positives: known rows that are positive.
         prior: weighted share of positives, None when no known row has weight.
-        stored: at the label's own threshold.
-        half: at 0.5.
     """
 
     label: str
@@ -142,14 +133,9 @@ class Evaluation:
     """A model's figures on one set of rows.
 
     Attributes:
-        labels: a result per label.
         macro: means over labels.
-        rows: n, rows of the data.
         weighted: whether the sample weights differ from each other.
         confidence: coverage of the intervals.
-        resamples: bootstrap resamples.
-        bootstrap_seed: seed of the bootstrap.
-        ece_bins: equal-width bins of the calibration error.
     """
 
     labels: tuple[LabelResult, ...]

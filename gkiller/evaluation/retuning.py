@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gkiller.evaluation.evaluate import narrowed, tune_measured
 from gkiller.evaluation.metrics import ratio
+from gkiller.evaluation.models import narrowed, tune_measured
 from gkiller.evaluation.results import few_rows, number
 from gkiller.evaluation.thresholds import SLACK, Threshold, kept_notes
 from gkiller.inference.results import reached
@@ -17,7 +17,7 @@ from gkiller.model.layout import read_flag_labels
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gkiller.evaluation.evaluate import Measured
+    from gkiller.evaluation.models import Measured
     from gkiller.scoring.models import AnyModel
     from gkiller.settings.definition import EvaluationSettings
 
@@ -29,9 +29,6 @@ class Flagged:
     A comment is positive when any of the deciding labels is, and known when one is positive or all are known.
 
     Attributes:
-        labels: those that decide.
-        n: known rows.
-        positives: of them.
         precision: weighted; None where nothing is flagged, or where the data lack one of the labels.
         recall: weighted; None without positives, or where the data lack one of the labels.
     """
@@ -48,13 +45,7 @@ class Flagged:
 
 
 def flagged_figures(measured: Measured, thresholds: Mapping[str, float], deciding: Sequence[str]) -> Flagged:
-    """Return what the decision reaches on the rows of a measured model.
-
-    Args:
-        measured: the rows.
-        thresholds: of the model's labels.
-        deciding: the labels that decide.
-    """
+    """Return what the decision reaches on the rows of a measured model."""
     if not set(deciding) <= set(measured.labels):
         return Flagged(tuple(deciding))
     truth = measured.truth[:, [measured.labels.index(label) for label in deciding]]
@@ -69,13 +60,7 @@ def flagged_figures(measured: Measured, thresholds: Mapping[str, float], decidin
 
 
 def target_warnings(flagged: Flagged, measured: Measured, settings: EvaluationSettings) -> list[str]:
-    """Return whether the decision misses the precision or recall that each label was tuned for.
-
-    Args:
-        flagged: what the decision reaches.
-        measured: the rows.
-        settings: the target.
-    """
+    """Return whether the decision misses the precision or recall that each label was tuned for."""
     targets = {"precision": settings.min_precision, "recall": settings.min_recall}
     name, least = next(((key, value) for key, value in targets.items() if value is not None), ("", 0.0))
     if not name or len(flagged.labels) == 1:
@@ -99,8 +84,6 @@ class Tuning:
 
     Attributes:
         tuned: by label, those that were asked for; a label that cannot be tuned keeps its own.
-        flagged: the labels that decide, and what their decision reaches.
-        warnings: what to know of them.
     """
 
     tuned: Mapping[str, Threshold]
@@ -124,8 +107,6 @@ def retune(
     """Tune a measured model's thresholds.
 
     Args:
-        loaded: the model.
-        measured: its scores on the rows to tune on.
         settings: what thresholds are tuned for.
         labels: those to tune, which decide from then on; None for all, and the deciding ones as they were.
 

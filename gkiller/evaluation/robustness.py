@@ -69,9 +69,7 @@ class EqualFpr:
 
 
 DEFAULT_KINDS: Final = ("noise", "obfuscation", "casing")
-
 MEAN: Final = "mean"
-
 """Name of the mean over the kinds."""
 
 
@@ -80,12 +78,8 @@ class ModelRobustness:
     """One model's figures.
 
     Attributes:
-        model: name and threshold.
-        f1: on the comments as they are, at the threshold.
-        recall: on the positives as they are.
         hidden: by kind, and for their mean, recall on the changed positives.
         lost: by kind, and for their mean, ``recall`` less that: what the change hides from the model.
-        fpr: false-positive rate on the drawn negatives as they are.
         alarms: by kind, and for their mean, the same on these negatives changed.
         added: by kind, and for their mean, that less ``fpr``: what only the change has flagged.
         matched: by kind, and for their mean, recall on the changed positives at the lowest threshold at which
@@ -131,12 +125,8 @@ class RobustnessDifference:
     """A model's differences from the first one: its own figure is ``a``, the first model's ``b``.
 
     Attributes:
-        name: of the model.
-        f1: on the comments as they are.
-        recall: on the positives as they are.
         lost: by kind, and for their mean; ``relative`` is the share of the first model's loss that this model
             loses, given where the interval of the first one's loss lies above 0.
-        fpr: on the drawn negatives as they are.
         added: by kind, and for their mean.
         price: by kind, and for their mean, what is lost at equal FPR; with shares as in ``lost``.
     """
@@ -167,19 +157,10 @@ class Robustness:
     """What was measured.
 
     Attributes:
-        label: the label.
-        rows: comments measured.
-        positives: those of them that are positive, and were changed.
         negatives: those of the others that were changed too: drawn with the seed, as many as positives.
-        changed: by kind, the positives that differ from what they were.
         rate: share of both that is changed.
         intensity: share of the places in a comment that a change touches.
-        seed: of the changes.
-        models: in the order given.
-        differences: of each model but the first.
-        resamples: of the bootstrap.
         confidence: coverage of the intervals.
-        bootstrap_seed: seed of the draws.
     """
 
     label: str
@@ -220,14 +201,6 @@ def measure_robustness(
     """Score comments as they are and disguised with every model, and resample both together.
 
     A comment that a kind does not change keeps its score.
-
-    Args:
-        found: n comments.
-        label: the label.
-        models: at least one.
-        augmenting: kinds (by default DEFAULT_KINDS), rate, intensity and seed.
-        settings: resamples, confidence and seed.
-        progress: told what is done, how far, and of how much.
 
     Raises:
         SingleClassError: no comment is positive.
@@ -343,12 +316,10 @@ class _Table:
     """One model's decisions.
 
     Args:
-        threshold: of the model.
         clean: (n,) scores.
         hidden: (P + N, K) the same of the positives and the drawn negatives, disguised in K ways.
         positive: (P,) places of the positives.
         negative: (N,) places of the drawn negatives.
-        others: places of all negatives.
         weights: (n,) above 0.
     """
 

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 FIGURES = ("f1", "ap", "roc_auc")
 MARGIN = 0.02
 EQUAL = 1e-12  # a difference below it comes from the order of a sum
-
 Kind: TypeAlias = Literal["within", "worse", "not shown"]
-
 _COLUMNS = [(*RANK_FIGURES, *POINT_FIGURES).index(name) for name in FIGURES]
 
 
@@ -51,14 +49,8 @@ class Difference:
     """One figure of both sides; NaN where it is undefined.
 
     Attributes:
-        a: the first side's figure.
-        b: the second side's.
-        delta: a - b.
         low: lower end of delta's paired bootstrap interval.
-        high: upper end.
-        relative: a / b.
         relative_low: lower end of the interval of a / b.
-        relative_high: upper end.
         p: two-sided bootstrap p-value of delta = 0; never below 2 / (resamples + 1).
     """
 
@@ -97,10 +89,7 @@ class Paired:
     """Two sides on the same rows of one label.
 
     Attributes:
-        n: rows compared: known and of positive weight.
-        positives: those of them that are positive.
         differences: by name, "f1" (at each side's own threshold), "ap" and "roc_auc"; weighted.
-        mcnemar: of the decisions; unweighted.
         agreement: int64 of shape (2, 2): rows by the decisions of the first side (down: negative, positive)
             and of the second (across); unweighted.
     """
@@ -137,14 +126,9 @@ def compare_sides(
 
     Args:
         truth: (n,) 0, 1, or NaN where unknown; unknown rows are left out.
-        a: the first side.
-        b: the second side.
         weights: (n,) sample weights, or None for ones. Figures and bootstrap honour them; the agreement and
             McNemar's test count rows.
-        resamples: of the bootstrap.
-        seed: of its draws.
         confidence: coverage of the intervals.
-        progress: called with the resamples done and their number.
 
     Raises:
         DataError, EvaluationError: see ``checked_tables``; also a threshold outside 0..1.
@@ -263,8 +247,6 @@ class Verdict:
         text: one line with both differences and their intervals.
         needed_n: rows of this kind that would show "within" if the relative difference stays as it is; None
             when it is shown, or no number of rows would show it.
-        absolute: the same of the absolute difference, a - b.
-        absolute_needed_n: rows for that.
     """
 
     kind: Kind
@@ -281,7 +263,6 @@ def verdict(difference: Difference, margin: float = MARGIN, *, n: int) -> Verdic
     sides decide all of them alike; then "within" says little.
 
     Args:
-        difference: of one figure.
         margin: what the first side may lose: a share of the second side's figure, and in the absolute verdict
             a number of the figure itself.
         n: rows that the interval stands on; its half-width is taken to shrink as 1 / sqrt(n).

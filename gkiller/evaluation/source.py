@@ -30,7 +30,6 @@ class DataChoice:
     """What to measure on.
 
     Attributes:
-        data: the source and how to read it.
         run: the run whose own data they are, None for other data.
     """
 
@@ -48,8 +47,6 @@ def choose_data(model: Path, settings: DataSettings, asked: Collection[str]) -> 
     """Return the data that were asked for, else those of the model's own run.
 
     Args:
-        model: a model directory.
-        settings: the data settings in force.
         asked: the dotted keys that the command line itself set. What lies around (``gkiller.toml``,
             variables) does not replace a run's own data.
 
@@ -107,13 +104,7 @@ def tuned_on(found: Labelled, long_text: LongText) -> dict[str, Any]:
 def measuring_warnings(
     choice: DataChoice, found: Labelled, thresholds: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Return why figures on these rows would be too good.
-
-    Args:
-        choice: where the rows are from.
-        found: the rows.
-        thresholds: the model's, as gkiller.json holds them.
-    """
+    """Return why figures on these rows would be too good."""
     warnings = []
     if choice.run is not None and found.name in ("train", ALL):
         warnings.append(_LEARNT)
@@ -129,12 +120,6 @@ def comparing_warnings(
 
     What its run was trained and tuned on is known by fingerprints; of a model outside of its run only
     what its thresholds were tuned on, where that is recorded.
-
-    Args:
-        model: its directory.
-        choice: where the rows are from.
-        found: the rows.
-        thresholds: the model's, as gkiller.json holds them.
     """
     run = run_of(model)
     if run is not None and choice.run == run:
@@ -188,8 +173,6 @@ def _tuned_here(
     """Return a warning when thresholds were tuned on the splits of these fingerprints.
 
     Args:
-        thresholds: as gkiller.json holds them.
-        here: fingerprints.
         of_training: whether those that training tuned, which record nothing, were tuned on them.
     """
     tuned = [
@@ -230,11 +213,6 @@ def located(data: DataSettings, run: Path, *, remedy: str = _NAME_THEM) -> DataS
 
     Looked at are the absolute path that the manifest records (it may be older than such records), the
     source as it is named, and the source beside the directory of runs, as when all was moved together.
-
-    Args:
-        data: the run's own settings.
-        run: its directory.
-        remedy: for who finds the data gone.
 
     Raises:
         SourceNotFoundError: they are at none of these places.

@@ -91,14 +91,7 @@ NO_THRESHOLD: Final = "none is stored in it"
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model with the label and the threshold that it is measured at.
-
-    Attributes:
-        scorer: the model.
-        label: which of its labels.
-        threshold: a score at or above it is positive.
-        origin: where the threshold is from.
-    """
+    """A model with the label and the threshold that it is measured at."""
 
     scorer: Scorer
     label: str
@@ -162,10 +155,7 @@ def contestants(
     """Give each model its threshold: the one given, else its stored one, else 0.5.
 
     Args:
-        scorers: the models.
-        label: what is measured.
         overall: a threshold for all of them, or None.
-        single: thresholds by the name of the model.
 
     Raises:
         SettingsError: a threshold for a model that is not there.

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 EXTREME = 1e-6
-
 """Scores are taken no nearer to 0 and 1 than this: the logit of a rounded 0 would be without bounds."""
 
 SLACK = 1e-12  # a target of 0.9 is reached by 9 of 10, whatever the last bit of the sum
@@ -33,14 +32,11 @@ class Threshold:
     """A label's threshold and what it reaches on the rows it was tuned on (weighted).
 
     Attributes:
-        value: a score at or above it is positive; strictly between 0 and 1.
         precision: None without positives, or where nothing is called positive.
         recall: None without positives.
         f1: None without positives.
         target: what it was tuned for: "max f1" or "max expected f1", also with " less 0.01" after it,
             "precision >= 0.9", "recall >= 0.8" or "none".
-        positives: known rows of positive weight that are positive.
-        n: known rows of positive weight.
         note: why the label was not tuned and keeps the threshold it had, or empty.
     """
 
@@ -95,15 +91,12 @@ def tune_thresholds(
     where they are a larger share than here.
 
     Args:
-        labels: the L label names.
         truth: (n, L) 0, 1, or NaN where unknown.
         scores: (n, L) probabilities.
         weights: (n,) sample weights, or None for ones.
         min_precision: least weighted precision, in (0, 1].
         min_recall: least weighted recall, in (0, 1].
-        expected: tune for the expected F1 where no target is given.
         f1_slack: how much less than the greatest F1 may be, in [0, 1), where no target is given.
-        stored: the thresholds so far, by label; 0.5 for a label that has none.
 
     Raises:
         SettingsError: both targets are given, or one or the slack is out of its range.
@@ -262,8 +255,6 @@ def stored_entries(
     """Return what gkiller.json says of thresholds: of a label that was not tuned what it said before.
 
     Args:
-        tuned: by label.
-        before: what it said; it may lack labels.
         record: of the rows that they were tuned on.
     """
     tuned_on = {"tuned_on": record} if record is not None else {}

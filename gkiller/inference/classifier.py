@@ -29,7 +29,6 @@ from gkiller.tokens.batches import (
 from gkiller.tokens.encoding import Encoder
 
 _AHEAD = 2  # chunks at work at the same time: one is tokenized while another is scored
-
 Thresholds = float | Mapping[str, float] | None
 Key = TypeVar("Key")
 
@@ -46,13 +45,8 @@ class Classifier:
 
     Attributes:
         labels: in the order of the columns of `predict_proba`.
-        thresholds: by label; a score at or above it is flagged.
         flag_labels: the labels that decide whether a comment is flagged.
-        max_length: tokens that the network reads at once, [CLS] and [SEP] included.
         precision: of the graph: "int8", "fp32" or "fp16".
-        threads: CPU threads for scoring.
-        path: the model directory.
-        digest: of gkiller.json, and so of the whole model.
     """
 
     def __init__(
@@ -67,6 +61,7 @@ class Classifier:
         path: Path,
         digest: str = "",
         flag_labels: Sequence[str] | None = None,
+        reopen: Callable[..., Classifier] | None = None,
     ) -> None:
         self.labels = labels
         self.thresholds = dict(thresholds)
@@ -78,6 +73,7 @@ class Classifier:
         self.digest = digest
         self._session = session
         self._encoder = encoder
+        self._reopen = reopen
         self._pool: ThreadPoolExecutor | None = None
         self._pool_process = 0
 
@@ -85,10 +81,8 @@ class Classifier:
         return f"Classifier({str(self.path)!r}, labels={list(self.labels)}, precision={self.precision!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        from gkiller.inference.loading import reopen
-
         where = str(self.path.absolute()), self.digest, self.precision
-        return reopen, (*where, self.threads, dict(self.thresholds))
+        return self._reopen, (*where, self.threads, dict(self.thresholds))
 
     def __copy__(self) -> Classifier:
         return Classifier(
@@ -136,7 +130,6 @@ class Classifier:
         """Score a comment, or several.
 
         Args:
-            texts: a comment, or comments.
             thresholds: instead of the stored ones: a number for all labels, or by label.
             labels: those that decide whether a comment is flagged, instead of `flag_labels`.
             long_text: a comment longer than the network reads at once is read in overlapping windows, whose
@@ -162,7 +155,6 @@ class Classifier:
         """Return the scores of n comments: float64 of shape (n, L), in 0..1, columns as `labels`.
 
         Args:
-            texts: n comments.
             long_text: as in `predict`.
 
         Raises:
@@ -177,7 +169,6 @@ class Classifier:
         """Return what each word of a comment adds to the scores; see `gkiller.inference.explain`.
 
         Args:
-            text: the comment.
             units: most stretches to tell apart; in a comment of more words each stretch is several.
 
         Raises:
@@ -217,8 +208,6 @@ class Classifier:
         """Return scores as predictions, flagged at the thresholds of :meth:`limits`.
 
         Args:
-            scored: of n comments.
-            limits: by label.
             deciding: the labels that decide, in the model's order; by default `flag_labels`.
         """
         names = self.flag_labels if deciding is None else deciding
@@ -254,7 +243,6 @@ class Classifier:
         by the range of values in a batch), on nothing else: neither on time nor on the threads.
 
         Args:
-            chunks: pairs of anything and some comments; up to two are read ahead.
             long_text: as in `predict`.
             due: whether a chunk's scores are wanted before another is read, as that may take long.
 

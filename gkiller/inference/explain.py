@@ -31,13 +31,6 @@ def contributions(
     A comment longer than the network reads at once is read in windows, as when it is scored: a word counts
     by how far the highest window falls when it is hidden in every window that holds it.
 
-    Args:
-        session: the network.
-        encoder: its tokenizer.
-        labels: L names.
-        text: the comment.
-        units: most stretches; with more words, each stretch is several words in a row.
-
     Raises:
         SettingsError: ``units`` is no whole number, or below 1.
     """

@@ -73,7 +73,6 @@ for each. Networks whose layers share their weights use them 24 times."""
 
 _MOST_DIMENSIONS: Final = 8
 _ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}  # by TensorProto.DataType
-
 Span = tuple[int, int]
 
 
@@ -119,9 +118,6 @@ _NAMES: Final = {
 def check_graph(data: bytes) -> None:
     """Demand that a graph holds only what gkiller's own exports do.
 
-    Args:
-        data: the whole file; the caller has bounded its size.
-
     Raises:
         ValueError: it is no ONNX file, or holds something else; see the module.
     """
@@ -141,7 +137,6 @@ class _Tensors:
     """What is known of a graph's tensors before a comment is read.
 
     Args:
-        weights: numbers of each weight.
         size: bytes of the file.
     """
 

@@ -31,7 +31,7 @@ from gkiller.model.layout import (
     unbroken,
 )
 from gkiller.storage.sealed import Check, Sealed, unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.encoding import Encoder
 
 Precision = Literal["auto"] | GraphPrecision
@@ -61,7 +61,6 @@ def load(
         precision: which of the exported graphs to use; "auto" takes int8, else fp32, else fp16.
         threads: CPU threads for scoring; as many as the process may use when not given. The scores do not
             depend on it.
-        verify: compare the files with their recorded SHA-256.
 
     Raises:
         ModelNotFoundError: there is no model, or it was not exported at that precision.
@@ -143,6 +142,7 @@ def _build(sealed: Sealed, precision: str, graph: str, threads: int) -> Classifi
         path=directory,
         digest=sealed.digest,
         flag_labels=read_flag_labels(content, labels),
+        reopen=reopen,
     )
 
 

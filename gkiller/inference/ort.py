@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import onnxruntime  # noqa: TID251
-
 from gkiller.private import silence_onnxruntime
 
 silence_onnxruntime()
+
+import onnxruntime  # noqa: E402, TID251
 
 __all__ = ["onnxruntime", "quantization"]
 

@@ -53,9 +53,6 @@ class Contribution:
     """What a stretch of a comment adds to the scores.
 
     Attributes:
-        text: the stretch.
-        start: where it starts in the comment, in characters.
-        end: where it ends.
         contributions: for each label, how far the score's log-odds fall when the stretch is hidden; below
             0 when they rise.
     """
@@ -73,8 +70,6 @@ def deciding_labels(
 
     Args:
         names: labels, or one of them.
-        labels: the model's.
-        where: what named them, for messages.
 
     Raises:
         SettingsError: one is not a label of the model, or none is named.
@@ -100,9 +95,6 @@ def reached(
 
     Args:
         scores: (n, L), columns as ``labels``.
-        labels: L labels.
-        thresholds: by label.
-        deciding: the labels that decide.
     """
     limits = np.array([thresholds[label] for label in labels])
     return (scores >= limits) & np.isin(labels, deciding)

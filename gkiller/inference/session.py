@@ -20,32 +20,22 @@ from gkiller.model.layout import REMEDY_DAMAGED
 from gkiller.tokens.batches import Windows
 
 INPUTS = ("input_ids", "attention_mask")
-
 OUTPUT = "logits"
-
 WORKING_BYTES = (2 << 30) + (64 << 20) * (os.cpu_count() or 1)
-
 """What all graphs of a process may use at a time, besides their weights. A batch of 512 tokens takes 50 MB in
 a network of BERT-Large's size."""
 
 Ids = npt.NDArray[np.int64]
-
 Logits = npt.NDArray[np.float32]
-
 Stop: TypeAlias = ort.RunOptions
-
 """Setting its ``terminate`` ends the calls that were given it."""
 
 Result = TypeVar("Result")
-
 _FATAL_ONLY = 4
-
 _QUICK_TOKENS = 64
-
 """A call of no more tokens, padding included, runs on the main thread itself: another costs as much."""
 
 _PATIENCE = 2.0
-
 """Seconds that a stopped call has to end in: it does so after the operator that is at work."""
 
 
@@ -55,12 +45,6 @@ class Session:
     Every call computes on one thread alone: several threads call it at once to use several cores, no thread
     spins while nothing is to do, and the result does not depend on how many there are. An interrupt ends a
     call after the operator that is at work; the working memory bounds how long that takes.
-
-    Args:
-        graph: the content of the ONNX file.
-        where: how messages name it.
-        labels: how many there are.
-        probes: ids and mask, each to try it with; of the first, the answer must be finite.
 
     Raises:
         ModelFormatError: it is not an ONNX graph with the inputs, the output and the width expected, or it
@@ -138,12 +122,7 @@ class Session:
 
 
 def aside(work: Callable[[], Result], give_up: Callable[[], None]) -> Result:
-    """Do what takes no signals on another thread, so that the main thread takes them; elsewhere just do it.
-
-    Args:
-        work: what to do.
-        give_up: asks it to end early; called on an interrupt.
-    """
+    """Do what takes no signals on another thread, so that the main thread takes them; else just do it."""
     if threading.current_thread() is not threading.main_thread():
         return work()
     answer: Future[Result] = Future()

@@ -40,7 +40,8 @@ from gkiller.model.layout import (
 from gkiller.model.network import ToxicityClassifier, parameter_count, read_description
 from gkiller.storage.files import atomic_directory, json_text
 from gkiller.storage.sealed import Sealed, seal, unseal
-from gkiller.storage.untrusted import FLOATS, parse_json, read_header, read_tensors
+from gkiller.storage.strict_json import parse_json
+from gkiller.storage.tensors import FLOATS, read_header, read_tensors
 from gkiller.tokens.wordpiece import check_padding, check_vocabulary, parse_tokenizer
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ class LoadedModel:
     """A model ready to score comments.
 
     Attributes:
-        model: the folded network, in evaluation mode on the CPU.
         tokenizer: truncates at ``max_length``.
         labels: in the order of the scores' columns.
         thresholds: by label; a score at or above it is positive.

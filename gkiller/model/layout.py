@@ -20,7 +20,7 @@ from gkiller.errors import (
     one_line,
 )
 from gkiller.storage.sealed import SealBrokenError, unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.wordpiece import COUNTED_FROM_PADDING, MAX_TOKENIZER_BYTES
 
 if TYPE_CHECKING:

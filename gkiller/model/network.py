@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gkiller.model.architectures import ARCHITECTURES, encoder_config, new_encoder
-from gkiller.model.dendrites.layer import ACTIVATIONS, add_dendrites
+from gkiller.model.dendritic import ACTIVATIONS, add_dendrites
 from gkiller.model.layout import read_labels, settled
 from gkiller.model.pretrained import load_encoder
 

@@ -27,7 +27,7 @@ from gkiller.model.layout import (
 )
 from gkiller.model.network import read_description
 from gkiller.storage.sealed import unseal
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.batches import in_chunks
 from gkiller.tokens.wordpiece import parse_tokenizer
 from gkiller.wording import Progress
@@ -43,10 +43,7 @@ class DeployedModel:
     """A model that scores with its graph: there are no weights.
 
     Attributes:
-        classifier: what scores.
         tokenizer: truncates at ``max_length``.
-        parameters: numbers that the network of its config.json has.
-        metadata: gkiller.json, without its list of files and its digest.
     """
 
     classifier: Classifier
@@ -89,8 +86,6 @@ class DeployedModel:
         """Return the scores of n comments, float64 of shape (n, L).
 
         Args:
-            texts: n comments.
-            progress: called with the comments done and n.
             long_text: as `Classifier.predict_proba` takes it.
         """
         found = np.zeros((len(texts), len(self.labels)))
@@ -130,13 +125,6 @@ def score_any(
     long_text: LongText = "window",
 ) -> npt.NDArray[np.float64]:
     """Return the scores of n comments, float64 of shape (n, L): by torch, or without weights by the graph.
-
-    Args:
-        loaded: the model.
-        texts: n comments.
-        batch_size: comments per forward pass; a graph alone has its own.
-        progress: called with the comments done and n.
-        long_text: how comments are read that are longer than the network reads at once.
 
     Raises:
         ScoreRangeError: a score is not a number; the model's weights are far too large.

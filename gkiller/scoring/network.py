@@ -30,10 +30,6 @@ def score_texts(
     """Return the probability of every label for every comment, read as `gkiller.load` reads it.
 
     Args:
-        loaded: the model.
-        texts: n comments.
-        batch_size: windows per forward pass.
-        progress: called with the comments done and n.
         long_text: "window" reads every token and takes a comment's highest score, "truncate" the first
             ``loaded.max_length`` alone.
 

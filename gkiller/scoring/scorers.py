@@ -27,7 +27,6 @@ UNKNOWN = (
 
 
 Score = Callable[[Sequence[str], Progress | None], FloatArray]
-
 """Maps n comments to scores, float64 of shape (n, L); told of the comments done and n."""
 
 
@@ -36,14 +35,9 @@ class Scorer:
     """A model that scores comments.
 
     Attributes:
-        name: as it was given.
-        labels: L labels that it scores, in the order of its scores' columns.
-        score: gives the scores.
         thresholds: stored in it, by label; empty for a classifier of transformers; of a file of scores
             of the labels that it has flags of.
         path: a gkiller model's directory, else None.
-        tuned: what a gkiller model records of its thresholds, as gkiller.json holds it.
-        origin: where the thresholds are from.
         notes: what else to know.
         reading: ``long_text`` and ``max_length``, as comments are read; of a file of scores the former, None
             where it is not known.
@@ -67,9 +61,7 @@ def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Sc
     many as it was trained with; longer comments as ``evaluation.long_text`` says.
 
     Args:
-        reference: which.
         labels: of the data; a classifier of transformers has those of them that its outputs are named by.
-        settings: of limit and batch size.
 
     Raises:
         ModelError, HubUnavailableError: it cannot be had or read.
@@ -98,10 +90,6 @@ def open_scorer(reference: str, labels: Sequence[str], settings: Settings) -> Sc
 
 def scorer_of_file(name: str, found: Labelled) -> Scorer:
     """Return a file of scores as the model that gave them, of the comments to measure on and no others.
-
-    Args:
-        name: of the file.
-        found: the n comments.
 
     Raises:
         DataError, EvaluationError: see ``read_scores`` and ``join``.

@@ -119,10 +119,6 @@ def settings_values(settings: Settings) -> dict[str, Any]:
 def settings_of(values: Mapping[str, Any], where: str) -> Settings:
     """Return the settings of typed values by dotted key; a missing one has the definition's default.
 
-    Args:
-        values: as Python, JSON or TOML hold them.
-        where: who gave them, for messages.
-
     Raises:
         SettingsError: an unknown key, or a value out of its type or range.
     """

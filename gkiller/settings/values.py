@@ -168,7 +168,6 @@ class Given:
 
     Attributes:
         origin: who gave it, such as ``--lr``, ``GKILLER_TRAIN__LR`` or ``preset seed``.
-        where: the origin with a line number where there is one.
     """
 
     value: Any

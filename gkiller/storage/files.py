@@ -21,9 +21,7 @@ from typing import Any
 from gkiller.errors import OutputError
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT)
-
 _SPARE_BYTES = 1 << 20  # what a file system takes beside the files themselves
-
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
@@ -135,7 +133,6 @@ def remove_leftovers(directory: Path, *, keep: tuple[str, ...] = ()) -> None:
 
     Args:
         directory: one that nobody else writes to now.
-        keep: hidden names that stay.
 
     Raises:
         OutputError: nothing may be removed there.
@@ -260,10 +257,6 @@ def file_place(path: Path) -> Path:
 
 def refuse_inputs(outputs: Iterable[Path | int], inputs: Iterable[Path | int]) -> None:
     """Refuse to write to a file that is read, whatever name, link or descriptor leads to it.
-
-    Args:
-        outputs: files that would be written, as paths or descriptors.
-        inputs: files that are read.
 
     Raises:
         OutputError: one of the outputs is an input.

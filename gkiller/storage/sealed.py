@@ -18,32 +18,24 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from gkiller.storage.files import json_text, sha256_file
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 
 MAX_SEAL_BYTES = 16 * 2**20
-
 """Of the JSON file."""
 
 MAX_FILES = 1000
-
 """Listed in one directory."""
 
 MAX_TOTAL_BYTES = 16 * 2**30
-
 """Of all the listed files together."""
 
 Check = Literal["all", "kept", "none"]
-
 """Which files' digests are compared; "none" leaves out the seal's own digest, too."""
 
 Kind = Literal["missing", "tampered", "format", "version"]
-
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?<!\.)", re.ASCII)
-
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
-
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-
 _CHUNK = 2**20
 
 
@@ -51,10 +43,8 @@ class SealBrokenError(ValueError):
     """A sealed directory is not as it was left, or is none.
 
     Args:
-        what: what is wrong, one sentence without a final full stop.
         kind: "missing", a file is not there; "tampered", its bytes are not those that were sealed;
             "version", the format is another one; "format", anything else.
-        file: the file it is about.
     """
 
     def __init__(self, what: str, kind: Kind, file: Path) -> None:
@@ -69,7 +59,6 @@ class Sealed:
     """A directory whose seal holds.
 
     Attributes:
-        directory: where it is.
         content: the JSON file's content, without ``files`` and ``digest``.
         files: SHA-256 by name, with "/" between a folder and its file.
         kept: the bytes that were checked, of the files that were asked for.
@@ -86,7 +75,6 @@ class Sealed:
         """Copy the listed files, each only while it is still the one that was sealed.
 
         Args:
-            directory: where to.
             wanted: says of each name whether to copy it; all by default.
 
         Raises:
@@ -109,8 +97,6 @@ def seal(directory: Path, name: str, content: Mapping[str, Any]) -> None:
     """Write ``name``: the content, the digests of all files below the directory, and a digest of itself.
 
     Args:
-        directory: holds the files.
-        name: the JSON file to write; an earlier one is replaced.
         content: plain values, without the keys "files" and "digest".
 
     Raises:
@@ -143,11 +129,8 @@ def unseal(
     pipes are refused; the directory itself may be a link.
 
     Args:
-        directory: the sealed directory.
-        name: its JSON file.
         version: what its ``format_version`` must be; it is looked at before the digests are.
         keep: the files to return, with the most bytes that each may have. They must be listed.
-        exact: also refuse files that are not listed. They are never read.
         check: "kept" neither reads nor misses the files that are not in ``keep``; "none" compares no digest.
 
     Raises:

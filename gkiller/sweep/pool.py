@@ -18,7 +18,6 @@ from gkiller.errors import one_line
 from gkiller.training.phases import TrainingEvent
 
 State = Literal["complete", "pruned", "failed", "lost", "running", "waiting"]
-
 ENDED: tuple[State, ...] = ("complete", "pruned", "failed")
 
 
@@ -27,15 +26,11 @@ class Trial:
     """One trial.
 
     Attributes:
-        number: counted from 0, in the order of the proposals.
         state: "complete"; "pruned", ended early; "failed"; "lost", its process or sweep died, and another
             trial tries its values again; "running"; or "waiting", to be tried again.
-        params: the searched settings' values, by dotted key.
         score: the validation metric of the chosen weights; of a pruned trial that of its last epoch; or None.
-        scores: the validation metric after each epoch, by epoch from 1.
         seconds: from its beginning to its end, or None.
         run: its run directory's name, or an empty string.
-        facts: figures of its model.
         error: why it failed, or an empty string.
         retry_of: the lost trial that this one repeats, or None.
     """
@@ -58,13 +53,7 @@ class SweepEvent:
 
     Attributes:
         kind: "begin" and "end" of a trial, "training" for an event of its training, "note" for a line.
-        trial: the trial's number, -1 for a note.
-        params: of the trial that begins.
-        ended: the trial that has ended.
         best: the best score so far, or None.
-        done: trials that have ended.
-        total: trials that were asked for.
-        training: what the trial's training tells.
         message: a sentence for the reader, or an empty string.
     """
 
@@ -97,17 +86,13 @@ def ended(trials: Iterable[Trial]) -> list[Trial]:
 
 
 Message = dict[str, Any]
-
 Inbox = SimpleQueue[tuple["Channel", Message | None]]
-
 """What workers tell; None when one has ended."""
 
 Start = Callable[[int, Inbox], "Channel"]
-
 """Starts a worker: the number of jobs, and where its messages go."""
 
 _PATIENCE = 10.0
-
 """Seconds that a worker may take to end when it is told to."""
 
 
@@ -132,7 +117,6 @@ class Worker:
 
     Args:
         jobs: how many workers share the threads.
-        inbox: where its messages go.
     """
 
     def __init__(self, jobs: int, inbox: Inbox) -> None:

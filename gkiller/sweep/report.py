@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 BLUE, VERMILLION, GREEN = COLOURS[:3]
-
 _ROW = 0.32  # inches of a bar
 
 
@@ -33,10 +32,7 @@ def write_sweep_plot(
     """Draw the history of a sweep, and below it the importance of settings where it is known.
 
     Args:
-        trials: in the order of their numbers.
-        metric: the name of their score.
         importance: share of the score's variance by dotted key, most important first; may be empty.
-        path: the PNG.
 
     Raises:
         OutputError: it cannot be written.

@@ -46,13 +46,10 @@ FIXED_KEYS = (
     "train.checkpoint_steps",
     "train.keep_checkpoints",
 )
-
 """With the sections above: settings that every trial shares, or else their scores could not be compared."""
 
 _NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
-
 _RANGE = re.compile(rf"(?:(log|int):)?\s*({_NUMBER})\s*\.\.\s*({_NUMBER})")
-
 _FORMS = "write A..B, log:A..B, int:A..B or choices a,b,c"
 
 
@@ -63,7 +60,6 @@ class Dimension:
     Attributes:
         choices: the values to choose among; empty for a range.
         low: the range's lower end, which belongs to it.
-        high: its upper end, which belongs to it.
         log: whether its logarithm is drawn.
         whole: whether its values are whole numbers.
     """
@@ -77,10 +73,6 @@ class Dimension:
 
 def parse_space(entries: Iterable[str], where: str) -> dict[str, Dimension]:
     """Return the dimensions that ``KEY=RANGE`` texts describe, by dotted key.
-
-    Args:
-        entries: the texts.
-        where: who gave them, for messages.
 
     Raises:
         SettingsError: an unknown key, a setting that trials must share, a value out of the setting's type or
@@ -175,11 +167,9 @@ def _choices(entry: Reference, text: str, where: str) -> Dimension | Problem:
 
 
 LEAST_FOR_IMPORTANCE = 10
-
 """Complete trials from which on the importance of settings is estimated."""
 
 _STRIDE = 1_000_003  # a prime: the seeds of neighbouring sweeps and trials do not meet
-
 _RETRY, _RUN, _FACTS, _ERROR = "retry_of", "run", "facts", "error"
 
 _STATES: dict[TrialState, State] = {
@@ -192,14 +182,7 @@ _STATES: dict[TrialState, State] = {
 
 
 class Study:
-    """Proposes trials and keeps what became of them.
-
-    Args:
-        study: Optuna's.
-        space: what is searched.
-        settings: of the sweep.
-        path: the SQLite file.
-    """
+    """Proposes trials and keeps what became of them."""
 
     def __init__(
         self, study: optuna.Study, space: Mapping[str, Dimension], settings: SweepSettings, path: Path

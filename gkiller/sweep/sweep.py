@@ -57,11 +57,8 @@ class SweepResult:
     """What a sweep leaves.
 
     Attributes:
-        path: its directory.
         settings: that its trials share.
-        trials: in the order of their numbers.
         importance: share of the score's variance that each setting explains; empty with few trials.
-        files: what was written.
         out_of_time: whether it ended by its time limit.
     """
 
@@ -101,16 +98,10 @@ def sweep(
 
     Args:
         settings: what the trials share, and in ``sweep`` what is searched and how long.
-        out: directory of sweeps.
         name: of the sweep; "sweep-N" when None.
         resume: an existing sweep to go on with; ``settings`` are its own but for `CHANGEABLE`.
-        argv: the command line, for the manifest.
-        on_event: told of trials and their trainings.
-        on_data: told of the preparation of data that are not prepared yet.
         signals: whether an interrupt or a termination signal lets the running trials finish their step first;
             for a program whose main thread this is.
-        start: makes a worker.
-        space_from: who gave the space, for messages.
 
     Raises:
         GkillerError: bad settings, space or data; an existing sweep; a sweep that is in use.
@@ -150,8 +141,6 @@ def resumed_settings(path: Path, asked: Settings, keys: Iterable[str]) -> Settin
     """Return a sweep's own settings with the changes asked for, as far as they are allowed.
 
     Args:
-        path: the sweep.
-        asked: the settings asked for now.
         keys: the dotted keys of ``asked`` that count; the others are taken from the sweep.
 
     Raises:
@@ -240,16 +229,6 @@ class _Sweep:
 
     Attributes:
         settings: that its trials share.
-        directory: the sweep's; this process holds its lock.
-        study: proposes trials and keeps their results.
-        argv: the command line, for the trials' manifests.
-        on_event: told of trials and their trainings.
-        start: makes a worker.
-        inbox: where workers' messages arrive.
-        idle: workers without a trial.
-        running: the trial of each of the others.
-        done: trials that have ended.
-        best: the best one so far.
     """
 
     settings: Settings

@@ -51,12 +51,7 @@ class Halted(Exception):  # noqa: N818 - a request that was met, not an error
 
 
 class Desk:
-    """Where a worker's messages come in and go out.
-
-    Args:
-        source: of JSON lines.
-        sink: for JSON lines.
-    """
+    """Where a worker's messages come in and go out."""
 
     def __init__(self, source: TextIO, sink: TextIO) -> None:
         self._source, self._sink = source, sink
@@ -83,11 +78,7 @@ class Desk:
 
 
 class Listener:
-    """Passes a training's events on, and leaves the training when the sweep asks for it.
-
-    Args:
-        desk: of this worker.
-    """
+    """Passes a training's events on, and leaves the training when the sweep asks for it."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 TokenArray = npt.NDArray[np.int64]
-
 _CHUNK = 4096
-
 _BUCKET = 50  # batches sorted by length together: long enough to pad little, short enough to stay random
 
 
@@ -34,8 +32,6 @@ class Tokens:
     Attributes:
         ids: int32 of shape (total tokens,).
         starts: int64 of shape (n + 1,): comment i is ``ids[starts[i]:starts[i + 1]]``.
-        pad: the padding id.
-
     """
 
     ids: npt.NDArray[np.int32]
@@ -59,12 +55,7 @@ class Tokens:
         return batch, mask.astype(np.int64)
 
     def replaced(self, rows: npt.NDArray[np.int64], others: Tokens) -> Tokens:
-        """Return these comments with others in the place of some.
-
-        Args:
-            rows: m different comments of these.
-            others: m comments.
-        """
+        """Return these comments with others in the place of some."""
         lengths = self.lengths
         lengths[rows] = others.lengths
         starts = _starts(lengths)
@@ -134,24 +125,17 @@ def scoring_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> Iterator
 
 
 LongText = Literal["window", "truncate"]
-
 Ints = npt.NDArray[np.int64]
-
 BATCH_ROWS = 16
-
 BATCH_TOKENS = 512
-
 """A batch has at most so many rows, and so many tokens with its padding: what one call works on then stays in
-a core's cache. benchmarks/inference_batches.py compares sizes."""
+a core's cache. experiments/inference_batches.py compares sizes."""
 
 CHUNK_ROWS = 2048
-
 CHUNK_CHARACTERS = 4 << 20
-
 """So much of long inputs is tokenized and scored together."""
 
 OVERLAP = 8
-
 """Neighbouring windows share at least an eighth of their length, so that no phrase is only seen cut."""
 
 
@@ -160,11 +144,7 @@ class Windows:
     """Pieces of comments that fit the network.
 
     Attributes:
-        flat: every comment's token ids, one after the other.
         first: where each window starts in ``flat``.
-        length: how many tokens it has.
-        owner: which comment it belongs to.
-        count: windows of each comment, at least 1.
         truncated: for each comment, whether its end is in no window.
     """
 
@@ -177,12 +157,7 @@ class Windows:
 
 
 def window_starts(tokens: int, size: int) -> Ints:
-    """Return where the windows of a long comment start: evenly spaced, the last one at the end.
-
-    Args:
-        tokens: of the comment.
-        size: tokens of a window.
-    """
+    """Return where the windows of a long comment start: evenly spaced, the last one at the end."""
     if tokens <= size:
         return np.zeros(1, np.int64)
     stride = max(1, size - size // OVERLAP)
@@ -194,8 +169,6 @@ def make_windows(ids: Sequence[list[int]], size: int, long_text: LongText) -> Wi
     """Cut comments into windows.
 
     Args:
-        ids: token ids of n comments.
-        size: most tokens of a window.
         long_text: "window" covers every token, "truncate" reads the first ``size`` alone.
     """
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
@@ -255,7 +228,6 @@ def in_chunks(
 
 
 Network = Callable[[TokenArray, TokenArray], npt.NDArray[Any]]
-
 """Maps ids and mask, int64 (rows, tokens), to a value per label, (rows, L)."""
 
 
@@ -290,10 +262,8 @@ class Reader:
     """Turns comments into windows.
 
     Args:
-        tokenizer: as the network was trained with; its own truncation does not count.
         max_length: tokens that the network reads at once, special ones included.
         long_text: as `gkiller.inference.classifier.Classifier.predict` takes it.
-        pad: the padding id; by default the tokenizer's.
 
     Attributes:
         by_word: whether the ids of words are kept, as `gkiller.load` does.
@@ -317,7 +287,6 @@ class Reader:
         """Return the windows of n comments.
 
         Args:
-            texts: the comments.
             limit: with it, only so many tokens of each are read, special ones included.
         """
         size = min(limit or self._max_length, self._max_length)
@@ -334,15 +303,7 @@ class Reader:
         batch_size: int,
         progress: Progress | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Return of each comment the highest values of its windows, (n, columns), in bounded memory.
-
-        Args:
-            texts: n comments.
-            network: gives values that rise with the score.
-            columns: values of a window.
-            batch_size: windows per call of the network.
-            progress: called with the comments done and n.
-        """
+        """Return of each comment the highest values of its windows, (n, columns), in bounded memory."""
         found = np.zeros((len(texts), columns))
         start = 0
         for chunk in in_chunks(texts):
@@ -373,8 +334,6 @@ def windowed(
         comments: their token ids, without special tokens.
         max_length: most tokens of a window, special ones included.
         before: special tokens that a window begins with.
-        after: those that it ends with.
-        pad: the padding id.
         long_text: "window" reads every token, "truncate" the first window alone.
     """
     ends = len(before) + len(after)

@@ -31,25 +31,15 @@ from gkiller.tokens.wordpiece import (
 )
 
 Ids = npt.NDArray[np.int64]
-
 _MARKS = r"!-/:-@\[-`{-~"  # ASCII punctuation, each mark a word of its own in BERT's pre-tokenizer
-
 _ASCII_WORDS = re.compile(rf"[^\t\n\r {_MARKS}]+|[{_MARKS}]")
-
 _SPACED = re.compile(r"[^\t\n\r ]+")
-
 _CHINESE = r"\u3400-\u4dbf\u4e00-\u9fff"  # each character a word of its own in BERT's normalizer
-
 _SPACED_OR_CHINESE = re.compile(rf"[{_CHINESE}]|[^\t\n\r {_CHINESE}]+")
-
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
 _JOINED = re.compile(r"[\x0b\x0c\x1c-\x1f]")  # white space that the tokenizer drops: words may join
-
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
-
 _KEPT_WORDS = 1 << 16
-
 _KEPT_LENGTH = 32
 
 
@@ -65,13 +55,7 @@ class Word:
 class Encoder:
     """Turns comments into token ids, without [CLS] and [SEP] and without a limit.
 
-    Args:
-        text: the content of tokenizer.json.
-        where: how messages name it.
-        max_length: tokens that the network reads at once, [CLS] and [SEP] included.
-
     Attributes:
-        content: tokens of a comment that fit beside [CLS] and [SEP].
         pad, cls, sep, mask: ids of the special tokens, or of those that RoBERTa has in their places; a
             tokenizer without a mask token hides behind the unknown one.
         by_word: whether the ids of words are kept; else the tokenizer is asked for every comment.
@@ -176,12 +160,7 @@ class _Words(dict[str, list[int]]):
 
 
 class _Disguises:
-    """The readings of a tokenizer, which look beyond words: what they make of a comment is read word by word.
-
-    Attributes:
-        without: the tokenizer without them.
-        undo: what they alone make of an ASCII text.
-    """
+    """The readings of a tokenizer, which look beyond words; their result is read word by word."""
 
     def __init__(self, tokenizer: Tokenizer, parts: list[dict[str, Any]]) -> None:
         readings = [one for one in parts if is_reading(one)]

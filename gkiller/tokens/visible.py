@@ -39,9 +39,7 @@ _EMOJI = (
 )
 
 _ACCENTS = r"\u0300-\u036f"
-
 _CONTROL = re.compile(f"[{_CONTROLS}]")
-
 _SUSPECT = re.compile(rf"[{_SHOWN_NEVER}{_ACCENTS}\u200d\ufe0f]")
 
 _HIDDEN = re.compile(
@@ -51,17 +49,11 @@ _HIDDEN = re.compile(
 )
 
 _TURNS = re.compile(r"[\u202e\u2067]")
-
 _OVERRIDE, _POP, _ISOLATE, _POP_ISOLATE = "\u202e", "\u202c", "\u2067", "\u2069"
-
 _ISOLATES: Final = frozenset("\u2066\u2067\u2068")
-
 _MARKS: Final = _ISOLATES | frozenset("\u202a\u202b\u202c\u202d\u202e\u2069")
-
 _PARAGRAPH_ENDS: Final = frozenset("\n\r\x1c\x1d\x1e\x85\u2029")
-
 _DEEPEST: Final = 125
-
 """Runs within runs; the annex ignores what is deeper."""
 
 
@@ -85,9 +77,6 @@ class _Run:
     """What stands between a direction mark and its end.
 
     Attributes:
-        mark: which one.
-        isolates: how many isolates are open in it, itself included.
-        parts: places of characters that stay together, and runs within.
         letters: whether a letter or a digit stands in it, outside of runs within.
         from_right: whether its last part holds letters that are read from the right.
     """
@@ -156,19 +145,14 @@ def _turn(opened: list[_Run], mark: str) -> None:
 
 
 LEET: Final = {"a": "@4", "e": "3", "i": "1!", "o": "0", "s": "$5", "t": "7"}
-
 """Letters, and the signs that are read as them."""
 
 MARKS: Final = (".", "-", "*", "_")
-
 """What can stand between the letters of one word, beside spaces."""
 
 _LETTER = "[A-Za-z]"
-
 _SIGN = "[@$!013457]"
-
 _START, _END = "(?<![A-Za-z0-9@$!_.,])", "(?![A-Za-z0-9@$_])"
-
 _ALONE_BEHIND, _ALONE_BEFORE = "(?<![A-Za-z0-9'])", "(?![A-Za-z0-9'])"
 
 
@@ -208,7 +192,6 @@ READINGS: Final = (
     *((_sign(letter), letter) for letter in LEET),
     ("|".join((*(_between(re.escape(mark)) for mark in MARKS), _spaces())), ""),
 )
-
 """Patterns of Oniguruma's syntax and what is read for their matches, in the order of their use."""
 
 _SIGNS_AT_LETTERS = re.compile(
@@ -217,7 +200,6 @@ _SIGNS_AT_LETTERS = re.compile(
 )
 
 _MARKED = re.compile("[.*_-][A-Za-z][.*_-][A-Za-z]")
-
 _APART = re.compile(" [A-Za-z] [A-Za-z] [A-Za-z]")
 
 

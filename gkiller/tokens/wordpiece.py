@@ -22,14 +22,12 @@ from typing import Any, Final
 from tokenizers import Tokenizer, pre_tokenizers
 
 from gkiller.errors import ModelFormatError, ModelNotFoundError, is_fault_of_input, one_line
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.visible import READINGS
 
 COUNTED_FROM_PADDING: Final = ("mpnet", "roberta")
-
 """Values of model_type whose first token has the position pad_token_id + 1: of 514 positions 512 are used."""
 MAX_TOKENIZER_BYTES: Final = 32 * 2**20
-
 """Of a tokenizer.json; that of the multilingual BERT has 2 MiB."""
 
 
@@ -66,7 +64,6 @@ class SpecialIds:
 
 
 BERT: Final = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
 ROBERTA: Final = SpecialTokens("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 
 _PARTS = {
@@ -86,7 +83,6 @@ _PARTS = {
     "post_processor": {"BertProcessing", "RobertaProcessing", "TemplateProcessing"},
     "decoder": {"WordPiece"},
 }
-
 """What a tokenizer of word pieces is made of. Others can hold regular expressions that take for ever on some
 comment, or texts that grow with each character, or they crash on some inputs. A Replace must be one of
 `READINGS`, or of one character by one character, such as a letter of another script that looks like a Latin
@@ -106,32 +102,25 @@ _BYTE_LEVEL_MODEL: dict[str, tuple[Any, ...]] = {
     "continuing_subword_prefix": (None, ""),
     "end_of_word_suffix": (None, ""),
 }
-
 """What the BPE of a byte-level tokenizer must say, or leave out: anything else makes its pieces random, or
 another kind of BPE."""
 
 _MAX_REPLACED = 256
-
 """Characters that a normalizer may replace: it goes through a comment once for each."""
 
 _MAX_PARTS = 16
-
 """Parts of a post-processor; other parts of a normalizer or pre-tokenizer: each goes through a comment."""
 
 _MAX_WORD = 200
-
 """Characters of a word that WordPiece looks at: its time grows with their square."""
 
 _MAX_ADDED = 2000
-
 """Tokens added to a vocabulary."""
 
 _MAX_TOKEN = 200
-
 """Characters of an added token, and of what is written for or before each piece of a comment."""
 
 REMEDY = "name a tokenizer.json that was saved for a BERT model, or use the one gkiller ships"
-
 _POSTS_WITH_ENDS = ("BertProcessing", "RobertaProcessing")
 
 

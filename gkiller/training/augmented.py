@@ -22,13 +22,7 @@ class Augmented:
     """Comments, each seen by an epoch as it is or changed; which depends on seed and epoch alone.
 
     Attributes:
-        texts: n comments.
-        tokens: theirs, unchanged.
-        tokenizer: that made them.
-        kinds: of change; every kind when there is none.
         intensity: share of the places in a comment that a change touches.
-        share: of the comments that an epoch changes.
-        seed: of the run.
     """
 
     texts: Sequence[str]

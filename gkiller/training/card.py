@@ -30,7 +30,6 @@ _RETUNED = (
 )
 
 _STORED, _REPLACED = "the stored threshold", "the training's threshold"
-
 _VALIDATION, _THRESHOLDS = "## On the validation split\n", "## Thresholds\n"
 
 
@@ -39,13 +38,8 @@ class CardFacts:
     """What a model card states.
 
     Attributes:
-        labels: the labels.
-        parameters: numbers that inference uses.
         dendrites: dendrites by module; empty when none were kept.
-        max_length: tokens read of a comment.
-        manifest: the run's manifest.
         thresholds: by label, with at least "value" and "target".
-        evaluation: the validation figures as text.
         confidence: coverage of their intervals.
         teachers: the teachers beside the model, as a section; empty without one.
     """

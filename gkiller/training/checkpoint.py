@@ -17,19 +17,16 @@ from gkiller.errors import ResumeError
 from gkiller.model.dendrites.growth import State
 from gkiller.storage.files import atomic_directory, make_directory, remove_leftovers, require_space, writing
 from gkiller.storage.sealed import SealBrokenError, Sealed, seal, unseal
-from gkiller.storage.untrusted import parse_json, read_tensors
+from gkiller.storage.strict_json import parse_json
+from gkiller.storage.tensors import read_tensors
 from gkiller.training.phases import Position
 
 FORMAT_VERSION = 2
-
 STATE = "state.json"
-
 MAX_FILE_BYTES = 8 * 2**30
-
 """Of a file of tensors: a giant's optimiser is far below."""
 
 _WEIGHTS, _OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
-
 _START_ANEW = "start a new training"
 
 
@@ -39,7 +36,6 @@ class Checkpoint:
 
     Attributes:
         progress: where the training stood, with its metrics, early stopping and place in the data.
-        weights: folded weights.
         optimizer: the optimiser's tensors by parameter, "<folded name>/<key>"; empty at a phase's start.
         rng: the random generators' states, one for each rank, as `rng_state` gives them.
     """
@@ -232,9 +228,6 @@ class CheckpointStore:
 
     def newest(self, on_damaged: Callable[[ResumeError], None] = lambda error: None) -> Checkpoint | None:
         """Read the newest checkpoint that is whole, with the best weights that it refers to.
-
-        Args:
-            on_damaged: told of each one that is damaged and therefore passed over.
 
         Returns:
             None where no checkpoint was ever written.

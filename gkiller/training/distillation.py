@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 
 PREFIX = "transfer-"
-
 """What the id of a transfer comment begins with; its row follows."""
 
 
@@ -45,7 +44,6 @@ def transfer_texts(settings: Settings, dataset: Dataset) -> dict[int, str]:
     Args:
         settings: of the run; ``data.on_error`` says what becomes of bad rows, and ``data.split_seed`` draws
             where ``distill.transfer_rows`` is less than there is.
-        dataset: with all its splits.
 
     Raises:
         DataError: the file cannot be read, or has no new comment.
@@ -92,7 +90,6 @@ def with_transfer(dataset: Dataset, texts: Mapping[int, str]) -> Dataset:
     """Return the data set with more training comments, whose labels are unknown.
 
     Args:
-        dataset: with a train split.
         texts: the comments by their row, counted from 1: row 7 has the id "transfer-7", whatever else is
             taken, so that a file of scores can name it.
     """
@@ -123,12 +120,7 @@ def taught(
     A file of scores that lacks validation comments is left out.
 
     Args:
-        teachers: at least one.
-        lesson: what they say of the validation split.
-        dataset: with that split.
-        student: the trained model, of the data's labels.
         scores: (n, L), the student's.
-        cuts: the student's thresholds by label.
         settings: intervals, and the target that thresholds are tuned for.
     """
     texts = dataset.split("valid").texts

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from gkiller.data.load import Labelled
 from gkiller.data.sources import public_source
 from gkiller.evaluation.agreement import Taught
-from gkiller.evaluation.evaluate import Measured, evaluate
+from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import macro_score
+from gkiller.evaluation.models import Measured
 from gkiller.evaluation.report import evaluation_text, write_evaluation
 from gkiller.evaluation.results import Evaluation
 from gkiller.evaluation.source import tuned_on
@@ -47,12 +48,8 @@ class Finished:
     """A saved model.
 
     Attributes:
-        dendrites: dendrites per chosen Linear in the saved model; 0 when none helped.
-        parameters: numbers that inference uses.
         fold_difference: largest difference between the folded and the training model's logits.
         evaluation: on the validation split, at the tuned thresholds.
-        thresholds: by label.
-        dendrite_report: strength and ablations of the dendrites on the validation split.
         taught: the teachers beside the model, on the validation split; none without a teacher.
     """
 

@@ -41,8 +41,6 @@ class LowerOutputs:
 
     Attributes:
         values: float16 (total tokens, hidden), mapped from a file; comment i has the rows of `Tokens.ids`.
-        tokens: the comments.
-        count: how many layers are below.
     """
 
     values: npt.NDArray[np.float16]
@@ -94,11 +92,6 @@ def lower_outputs(
     """Return what the lowest layers say of comments: from the folder where it is there, else computed.
 
     Args:
-        model: the classifier, on the device that computes.
-        tokens: the comments.
-        count: how many layers.
-        folder: holds a directory for each fingerprint of weights, comments and count.
-        batch_size: comments at once.
         precision: of the matrix products; see `mixed_precision`.
 
     Raises:

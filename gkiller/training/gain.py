@@ -19,7 +19,7 @@ from gkiller.evaluation.metrics import HALF, plan, rank, ratio, resample
 from gkiller.evaluation.results import number
 from gkiller.evaluation.significance import paired_difference
 from gkiller.model.dendrites.growth import dendritic_modules
-from gkiller.model.dendrites.layer import DendriticLinear
+from gkiller.model.dendritic import DendriticLinear
 from gkiller.model.directory import LoadedModel
 from gkiller.scoring.network import score_texts
 from gkiller.tokens.batches import scoring_batches, tokenize
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 
 RESAMPLES = 1000
-
 _COLUMNS = {"ap": 1, "f1": 4}
-
 """Of the two validation metrics in `Plan.figures`, with one threshold."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -44,13 +42,9 @@ class Gain:
 
     Attributes:
         metric: "ap" or "f1", macro: the one that selects.
-        before: best score with one dendrite less.
-        after: best score with it.
         low: lower end of the paired bootstrap interval of after - before; None where it is undefined.
-        high: upper end.
         confidence: coverage of the interval.
         kept: whether the dendrite stays.
-        reason: why.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -91,8 +85,6 @@ def judge(
     """Decide whether a dendrite stays: by ``dendrites.min_gain``, or without it by the interval of its gain.
 
     Args:
-        settings: of the run.
-        best: best score before and after, of the metric that selects.
         truth: (n, L) 0, 1 or NaN, of the labels that are watched.
         scores: before and after, each (n, L).
         weights: (n,).
@@ -126,8 +118,6 @@ def gain_interval(
         truth: (n, L) 0, 1 or NaN.
         scores: before and after, each (n, L).
         weights: (n,).
-        seed: of the resamples, which draw rows for both sides alike.
-        confidence: coverage.
     """
     rankings = [[rank(truth[:, i], side[:, i], weights) for i in range(truth.shape[1])] for side in scores]
     plans = [plan(one, (HALF,), 2) for side in rankings for one in side if not one.one_class]

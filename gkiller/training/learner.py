@@ -45,7 +45,6 @@ class Encoded:
     """A split ready for the network.
 
     Attributes:
-        tokens: n comments.
         labels: (n, L) 0, 1, or NaN where unknown.
         weights: (n,) sample weights; they count in the validation metric, not in the loss.
         lower: what the frozen layers say of the comments; None when no layer is frozen.
@@ -65,8 +64,6 @@ class Validation:
 
     Attributes:
         loss: mean task loss.
-        ap: macro AP over the labels that are watched.
-        f1: macro F1 of theirs at 0.5.
     """
 
     loss: float
@@ -82,13 +79,7 @@ class Learner:
     """Steps and measures a network that grows.
 
     Args:
-        settings: of the run.
-        names: the labels.
-        growth: the network.
         train: the training split, of which `step` takes its rows.
-        ranks: the processes that train together.
-        mask_token: id that hides a token, for token dropout; below 0 for none.
-        special_tokens: ids that are never hidden.
         augmented: changes some of the training comments in each epoch; None for none.
 
     Raises:
@@ -160,10 +151,7 @@ class Learner:
         """Return the losses of a batch, which add up, each with the mass that its mean was divided by.
 
         Args:
-            logits: of the network.
             pooled: what `_pooled` saw.
-            rows: of the training split.
-            targets: their labels.
         """
         several, lesson = self.ranks.size > 1, self.train.lesson
         task, mass = task_loss(logits, targets, self.weights), 1.0

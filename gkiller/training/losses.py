@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkiller.errors import SingleClassError
-from gkiller.model.dendrites.layer import ACTIVATIONS
+from gkiller.model.dendritic import ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,6 @@ def class_weights(
 
     Args:
         labels: (n, L) of 0, 1 or NaN where unknown.
-        names: the L labels.
         mode: "balanced", or "none" for ones.
 
     Returns:
@@ -179,8 +178,6 @@ def newest_activation(x: Tensor, parameters: Mapping[str, Tensor], name: str, ac
 
     Args:
         x: (positions, in), a wrapped Linear's input.
-        parameters: every dendrite's weights by folded name.
-        name: the wrapped Linear.
         activation: a key of `ACTIVATIONS`.
     """
     fired: list[Tensor] = []
@@ -203,7 +200,6 @@ def correlation_loss(
         loss: the task loss of the batch whose forward pass ``seen`` recorded.
         seen: inputs and outputs of the wrapped Linears, (rows, tokens, features).
         mask: (rows, tokens), 1 on real tokens; padding says nothing.
-        parameters: every dendrite's weights by folded name.
         activation: a key of `ACTIVATIONS`.
     """
     names = list(seen.outputs)

@@ -42,11 +42,9 @@ HARMLESS = (
     "train.checkpoint_seconds",
     "train.checkpoint_steps",
 )
-
 """Settings that a resumed run may change: they do not change what is computed, but for rounding."""
 
 LONGER = {"train.epochs": 0, "dendrites.epochs": 1, "dendrites.joint_epochs": 2}
-
 """Lengths that a resumed run may raise, with the place of their phase in a training."""
 
 _PLACES = {"neuron": 0, "dendrite": 1, "joint": 2}
@@ -67,8 +65,6 @@ def resumed_settings(run: Path, asked: Settings, keys: Iterable[str]) -> Setting
     """Return a run's own settings with the changes asked for, as far as they are allowed.
 
     Args:
-        run: the run directory.
-        asked: the settings asked for now.
         keys: the dotted keys of ``asked`` that count; the others are taken from the run.
 
     Raises:
@@ -109,10 +105,6 @@ def changed(before: Settings, after: Settings, keys: Iterable[str]) -> dict[str,
 def check_lengths(keys: Iterable[str], phase: Phase) -> None:
     """Refuse to lengthen a phase that is over.
 
-    Args:
-        keys: the settings that were changed.
-        phase: where the training stands.
-
     Raises:
         ResumeError: one of them is the length of an earlier phase.
     """
@@ -143,11 +135,6 @@ def lengthened(phase: Phase, length: Lengths) -> Phase:
 def check_place(progress: Position, dendrites: DendriteSettings, steps: int) -> None:
     """Refuse a checkpoint of a place that a training never comes to.
 
-    Args:
-        progress: where the checkpoint was written.
-        dendrites: the settings in force.
-        steps: of an epoch.
-
     Raises:
         ResumeError: it is of another training.
     """
@@ -169,11 +156,9 @@ def check_network(own: State, given: State) -> None:
 
 
 _SAME = {"data": "data", "tokenizer_sha256": "tokenizer", "distill": "teachers or transfer comments"}
-
 """What of a manifest must be the same when a run goes on, and what it is called."""
 
 _PLACE = ("path", "source")
-
 """What a manifest says of where the data lie."""
 
 
@@ -217,8 +202,6 @@ def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int)
 
     Args:
         settings: which encoder, and its shape when it is a fresh one.
-        labels: the labels that the head scores.
-        vocab_size: of the tokenizer.
 
     Raises:
         ModelError: the encoder or the head cannot be had, or does not fit.
@@ -236,12 +219,7 @@ def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int)
 
 
 def network_facts(settings: Settings, model: ToxicityClassifier) -> dict[str, Any]:
-    """Return what the training of a giant, or from the encoder of a graph, begins from; else nothing.
-
-    Args:
-        settings: of the run.
-        model: the classifier, with the pretrained encoder's weights.
-    """
+    """Return what the training of a giant, or from the encoder of a graph, begins from; else nothing."""
     if settings.model.arch == "tiny" and deployed_directory(settings.model.encoder) is None:
         return {}
     digest = hashlib.sha256()
@@ -267,10 +245,7 @@ def open_run(
     """Write manifest and settings: those of a new run, or what has changed since it began.
 
     Args:
-        run: the run directory, whose one writer this process is.
-        settings: of this training.
         before: the settings that a resumed run had, None for a new one.
-        manifest: of this training; a resumed one takes over how the run began.
     """
     if before is not None:
         began = run.read_json("manifest.json")
@@ -288,10 +263,6 @@ def open_run(
 
 def compare_runs(run: RunDirectory, now: dict[str, Any]) -> list[str]:
     """Compare how a run began with how it would go on.
-
-    Args:
-        run: the run directory.
-        now: the manifest of this training.
 
     Returns:
         What differs and may change the result a little, for the reader; empty where nothing does.

@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 def trained_parameters(growth: Growth, phase: Phase, frozen: Collection[str] = ()) -> dict[str, nn.Parameter]:
     """Return the parameters that a phase moves, by folded name; freeze all others.
 
-    Args:
-        growth: the network.
-        phase: says what it trains.
-        frozen: names that stand still in every phase.
-
     The unused copies that perforatedai keeps are frozen in every phase.
     """
     neurons, dendrites = growth.neuron_parameters(), growth.dendrite_parameters()
@@ -97,8 +92,6 @@ class Head:
     Attributes:
         weight: (labels, width).
         bias: (labels,).
-        labels: the name of each row.
-        pooling: of the vectors.
     """
 
     weight: Array
@@ -136,8 +129,6 @@ def keep_head(model: ToxicityClassifier, labels: Sequence[str], encoder: str) ->
     """Give a network's head the weights of a model for the labels that both score; others stay as they are.
 
     Args:
-        model: to be trained.
-        labels: that it scores.
         encoder: which model, as ``model.encoder`` names it, not "auto".
 
     Raises:

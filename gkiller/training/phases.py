@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 CANDIDATES = "candidates"
-
 """What the first part of a dendrite phase by correlation trains; its loss is minus a mean correlation."""
 
 _PARTS = {CANDIDATES: "candidates", "tops": "top weights"}
@@ -28,7 +27,6 @@ def phase_name(phase: str, trains: str = "", dendrites: int = 0) -> str:
     Args:
         phase: "neuron", "dendrite" or "joint".
         trains: which parameters it moves; named only where a phase has two parts.
-        dendrites: dendrites per Linear; named from the second dendrite phase on.
     """
     number = f" {dendrites}" if phase == "dendrite" and dendrites > 1 else ""
     part = f" ({_PARTS[trains]})" if trains in _PARTS else ""
@@ -36,7 +34,6 @@ def phase_name(phase: str, trains: str = "", dendrites: int = 0) -> str:
 
 
 PhaseName = Literal["neuron", "dendrite", "joint"]
-
 Part = Literal["neurons", "dendrites", "candidates", "tops", "everything"]
 
 PARTS: dict[PhaseName, tuple[Part, ...]] = {
@@ -44,13 +41,10 @@ PARTS: dict[PhaseName, tuple[Part, ...]] = {
     "dendrite": ("dendrites", "candidates", "tops"),
     "joint": ("everything",),
 }
-
 """What the phases may train."""
 
 LEAST_STEPS = 1000
-
 LEAST_EPOCHS = 1
-
 MOST_EPOCHS = 60
 
 
@@ -62,9 +56,6 @@ class Phase:
         name: "neuron", "dendrite" or "joint".
         trains: which parameters move: the neurons; the newest dendrites with all top weights; the newest
             dendrites alone, by correlation ("candidates"); the top weights alone; or everything.
-        dendrites: dendrites per Linear while it lasts.
-        epochs: the most epochs it takes.
-        lr: its peak learning rate.
     """
 
     name: PhaseName
@@ -118,14 +109,7 @@ def first_phase(settings: Settings, length: Lengths) -> Phase:
 
 
 def next_phase(settings: Settings, length: Lengths, current: Phase, kept: int) -> Phase | None:
-    """Return the phase after ``current``, or None when training is over.
-
-    Args:
-        settings: of the run.
-        length: of the phases.
-        current: the phase that has just ended.
-        kept: how many dendrites per Linear are kept so far.
-    """
+    """Return the phase after ``current``, or None when training is over."""
     own, count = settings.dendrites, current.dendrites
     if current.name == "neuron":
         return dendrite_phase(settings, length, 1) if own.enabled else None
@@ -152,7 +136,6 @@ def dendrite_phase(settings: Settings, length: Lengths, count: int) -> Phase:
 
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-
 Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -162,21 +145,9 @@ class Position:
 
     Attributes:
         phase: the current phase, or the last one once ``finished``.
-        phase_number: which phase it is, counted from 1.
-        phase_epoch: epochs done in it.
-        epoch: epochs done in all.
-        step: steps done in the epoch that has begun; 0 between two epochs.
-        epoch_loss: sum of the rows' losses in these steps.
-        epoch_rows: rows in these steps.
-        epoch_seconds: time they took.
-        stale: epochs in this phase since its best score.
         phase_best: best score of this phase, or None before its first epoch.
-        best: best score so far, by dendrites per Linear.
-        best_epoch: the epoch of that score, by dendrites per Linear.
-        gains: what each dendrite gained, by dendrites per Linear, once it is judged.
         tracked: the scores that the history rule has seen; from them the tracker is set up again.
         metrics: the rows of ``metrics.jsonl`` so far.
-        stopped_early: a sentence for each phase that patience or the history rule ended.
         seconds: training time so far, whole epochs only.
         finished: whether all phases are done.
     """
@@ -274,11 +245,6 @@ class TrainingEvent:
         kind: "phase" when a phase starts, "step" after a step, "epoch" after an epoch and its
             validation, "note" for anything else worth a line.
         phase: the phase's name, such as "neuron".
-        phase_index: which phase this is, counted from 1.
-        epoch: the epoch within the phase, counted from 1; 0 before the first.
-        epochs: the most epochs that this phase may take.
-        step: steps done in this epoch.
-        steps: steps in an epoch.
         loss: mean training loss (of the step, or of the epoch), or None; where candidates train, minus
             their mean correlation with the neurons' error.
         score: the validation metric, or None where it was not measured.

@@ -17,11 +17,8 @@ if TYPE_CHECKING:
 
 
 PHASE_SHADES = {"neuron": "#E3EEF6", "dendrite": "#FBE9DC", "joint": "#E0F2EC"}
-
 OTHER_SHADE = "#F0F0F0"
-
 BLUE, VERMILLION, GREEN, PURPLE = COLOURS[:4]
-
 LINE_PIXELS = 17.0  # height of a phase name's line
 
 
@@ -45,7 +42,6 @@ def write_training_plots(metrics: Sequence[Mapping[str, Any]], directory: Path) 
     Args:
         metrics: rows of metrics.jsonl, one per epoch; a repeated epoch (after a resume) counts by its last
             row, and a missing, null or infinite value leaves a gap.
-        directory: where to; made when it is not there.
 
     Returns:
         The paths, or an empty list when there are no epochs yet.

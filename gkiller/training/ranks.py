@@ -30,12 +30,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class Ranks:
-    """One process on its own: every exchange gives back what was put in.
-
-    Attributes:
-        rank: this process, counted from 0.
-        size: how many processes train together.
-    """
+    """One process on its own: every exchange gives back what was put in."""
 
     rank = 0
     size = 1
@@ -191,10 +186,6 @@ def _lost(error: Exception) -> RankLostError:
 
 def check_same(ranks: Ranks, digests: Sequence[str]) -> None:
     """Check that all ranks hold the same network.
-
-    Args:
-        ranks: of the training.
-        digests: what this rank holds, such as the SHA-256 of its weights.
 
     Raises:
         RankLostError: they do not.

@@ -35,21 +35,11 @@ if TYPE_CHECKING:
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
 _LOCK, _CARD = ".lock", "README.md"
 
 
 class RunDirectory:
-    """The files of a run.
-
-    Args:
-        path: the directory; it exists.
-
-    Attributes:
-        checkpoints: directory of checkpoints.
-        model: the model directory.
-        plots: directory of plots.
-    """
+    """The files of a run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -137,11 +137,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
-    """The training stopped because it was asked to; its checkpoint is written.
-
-    Attributes:
-        number: the signal that asked.
-    """
+    """The training stopped because it was asked to; its checkpoint is written."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -149,11 +145,7 @@ class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
 
 
 class StopRequest:
-    """Whether somebody asked the training to stop.
-
-    Attributes:
-        number: the signal that asked, 0 for none.
-    """
+    """Whether somebody asked the training to stop."""
 
     def __init__(self) -> None:
         self.number = 0

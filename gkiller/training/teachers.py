@@ -68,7 +68,6 @@ if TYPE_CHECKING:
 
 
 EXTREME: Final = 1e-4
-
 """Scores are taken no nearer to 0 and 1 than this: the logit of a rounded 0 would be without bounds."""
 
 
@@ -77,7 +76,6 @@ def read_teacher(name: str, labels: Sequence[str]) -> ScoreFile:
 
     Args:
         name: JSON Lines, CSV, TSV or Parquet, as ``gkiller predict --with-text`` writes it.
-        labels: of the data; those that the file lacks are not learnt from it.
 
     Raises:
         DataError: it cannot be read, is empty, or a row is broken.
@@ -102,11 +100,6 @@ def logits_of(file: ScoreFile, texts: Sequence[str], ids: Sequence[str]) -> npt.
 
     Comments are found by their texts, but for case and white space, or where the file has none by their ids;
     of several rows of one comment the first counts.
-
-    Args:
-        file: of scores.
-        texts: n comments.
-        ids: n ids.
     """
     records = file.records
     rows: dict[bytes | str, int] = {}
@@ -129,9 +122,7 @@ def coverage(name: str, logits: npt.NDArray[np.float32], where: str) -> str:
     """Return how many of n training comments a file of scores has, for a reader.
 
     Args:
-        name: of the teacher.
         logits: (n, L), as of `logits_of`.
-        where: the file, for messages.
 
     Raises:
         RowError: it has none of them.
@@ -147,36 +138,25 @@ def coverage(name: str, logits: npt.NDArray[np.float32], where: str) -> str:
 
 
 Logits = npt.NDArray[np.float32]
-
 States = npt.NDArray[np.float16]
 
 
 Network = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
 """Maps ids and mask to one logit per label, (rows, L), and token vectors, (rows, tokens, hidden)."""
 
 Scores = tuple[Logits, States | None]
-
 Opened = tuple[Network, "Tokenizer", int, int]
-
 """A network on its device, its own tokenizer, the padding id, and the hidden size."""
 
 _SEAL: Final = "scores.json"
-
 _LOGITS: Final = "logits.f32"
-
 _STATES: Final = "states.f16"
-
 _LOCK: Final = ".lock"
-
 _VERSION: Final = 1
-
 _PART: Final = 8192
-
 """Comments after which scores are kept: a scoring that is killed loses no more."""
 
 _LONGEST: Final = 512
-
 """Tokens of a comment read by a teacher that states no limit of its own."""
 
 
@@ -185,12 +165,7 @@ class Teacher:
     """A classifier to learn from, or what one has said.
 
     Attributes:
-        name: what reports call it: its run's, directory's or file's name, or its hub id.
-        folder: where it is; of scores, their file.
         own: whether it is a gkiller model rather than one of transformers.
-        labels: those of the data that it scores, in the data's order.
-        digest: of its files.
-        scores: where it is a file of scores, what is in it.
     """
 
     name: str
@@ -227,7 +202,6 @@ def find_teachers(references: Sequence[str], labels: Sequence[str]) -> tuple[Tea
     Args:
         references: gkiller runs or models, or classifiers of transformers: directories or hub ids; or files
             of scores.
-        labels: of the data.
 
     Raises:
         DataError: a file of scores cannot be read, or a row is broken.
@@ -282,15 +256,8 @@ def lesson(
     """Return what teachers say of comments: from the cache where it is there, else computed and kept.
 
     Args:
-        teachers: at least one.
-        texts: n comments.
-        ids: n ids, by which a file of scores without texts is joined.
-        labels: L, of the data.
         settings: whether hidden states are learnt, and how many comments are scored at once.
-        cache: holds a directory for each fingerprint of teacher and comments.
-        device: where to compute.
         ranks: the processes that share the work; the first one writes.
-        progress: told what is done, about how many comments are, and their number.
 
     Raises:
         OutputError: there is no room for it on the disk, or it cannot be written.

@@ -66,9 +66,6 @@ class TrainResult:
     """What a training leaves.
 
     Attributes:
-        run: the run directory.
-        progress: phases, epochs and best scores.
-        finished: the saved model's figures.
         manifest: what ``manifest.json`` holds.
         first: whether this process writes and reports; false for the others under ``torchrun``.
     """
@@ -102,12 +99,8 @@ def train(
 
     Args:
         settings: of the run; when resuming, those of the run's ``settings.toml``.
-        out: directory of runs.
         name: of the run; "train-N" when None.
         resume: an existing run to go on with, instead of a new one.
-        argv: the command line, for the manifest.
-        on_event: told of phases, steps and epochs.
-        on_data: told of the preparation of data that are not prepared yet.
         signals: whether an interrupt or a termination signal lets the loop finish its step and write a
             checkpoint first; for a program whose main thread this is.
 
@@ -159,16 +152,7 @@ class _Work:
     """What one training works on.
 
     Attributes:
-        settings: of the run.
         before: the settings that a resumed run had, None for a new one.
-        run: its directory; of several processes, the first one holds its lock.
-        source: where the data were read from.
-        dataset: with a train and a valid split.
-        tokenizer: truncates.
-        device: where to train.
-        ranks: the processes that train together.
-        teachers: to learn from; none for labels alone.
-        transfer: comments without labels, by their row.
     """
 
     settings: Settings
@@ -343,11 +327,6 @@ def growing(settings: Settings, model: Any) -> Iterator[Growth]:
 
 def _go_on(trainer: Trainer, run: RunDirectory, before: Settings) -> None:
     """Take up the newest whole checkpoint; tell of damaged ones, and where there is none at all.
-
-    Args:
-        trainer: of a run that was stopped.
-        run: its directory.
-        before: the settings that it had.
 
     Raises:
         ResumeError: there is nothing to go on with.

@@ -42,16 +42,6 @@ _RANK_STRIDE = 7_919
 class Trainer:
     """Trains one network through its phases.
 
-    Args:
-        settings: of the run.
-        names: the labels.
-        valid: the validation split; it chooses epochs, phases and dendrites.
-        learner: the network and its steps.
-        store: where checkpoints go.
-        on_event: told of phases, steps and epochs.
-        on_metrics: given a row of figures after each epoch.
-        stop: asked after each step.
-
     Raises:
         SingleClassError: no label has both classes in a split.
     """

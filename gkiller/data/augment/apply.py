@@ -36,7 +36,6 @@ KINDS: MappingProxyType[str, Operator] = MappingProxyType(
         "identity": identity,
     }
 )
-
 """Every operator by the name of its kind."""
 
 FAMILIES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
@@ -47,15 +46,11 @@ FAMILIES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "style": ("casing", "contraction", "negation"),
     }
 )
-
 """Names for several kinds."""
 
 
 def resolve_kinds(names: Iterable[str]) -> tuple[str, ...]:
     """Return the kinds that are meant, each once, in the order of `KINDS`.
-
-    Args:
-        names: kinds and families; every kind when there is none.
 
     Raises:
         SettingsError: there is no such kind or family.
@@ -76,13 +71,7 @@ DEFAULT_INTENSITY: float = AugmentSettings().intensity
 
 
 class Variant(NamedTuple):
-    """A changed copy of a comment.
-
-    Attributes:
-        kind: how it was changed.
-        number: which copy of its comment it is, from 1.
-        text: the changed comment, which differs from the comment.
-    """
+    """A changed copy of a comment."""
 
     kind: str
     number: int
@@ -103,10 +92,7 @@ def augment(
     beside it. The comments changed at one rate are among those changed at a higher one. Nothing is dropped.
 
     Args:
-        texts: n comments; any text, lone surrogates too.
-        kinds: names of kinds or families; every kind when there is none.
         rate: share of the comments that are changed, 0 to 1; each is drawn by itself.
-        seed: 0 or more.
         intensity: share of the places in a comment that a change touches, over 0 and up to 1.
 
     Returns:
@@ -141,12 +127,8 @@ def variants(
     with the next kind.
 
     Args:
-        text: the comment.
         kinds: as of `resolve_kinds`; no copies without any.
-        rate: probability that the comment is drawn.
-        seed: 0 or more.
         intensity: share of the places that a change touches, over 0 and up to 1.
-        copies: most copies.
     """
     rng = _generator(text, seed)
     if rng.random() >= rate or not kinds:

@@ -9,7 +9,6 @@ from typing import NamedTuple, TypeVar
 from numpy.random import Generator
 
 Operator = Callable[[str, Generator, float], str]
-
 """``operator(text, rng, intensity)``: the changed comment, or the same where there is nothing to change.
 
 It is a pure function: the same text, state of ``rng`` and intensity give the same answer. ``intensity`` is
@@ -17,7 +16,6 @@ the share of the places it could change, in (0, 1]; at least one place is change
 """
 
 LETTERS = "A-Za-zÀ-ÖØ-öø-ɏͰ-ϿЀ-ӿ"
-
 """Latin, Greek and Cyrillic, for a character class. Elsewhere a letter more or less is another word."""
 
 Place = TypeVar("Place")
@@ -60,25 +58,18 @@ def same_case(pattern: str, text: str) -> str:
 
 
 LEET = {"a": "@4", "e": "3", "i": "1!", "o": "0", "s": "$5", "t": "7"}
-
 """Letters and the digits and signs that look like them."""
 
 HOMOGLYPHS = dict(zip("aceijopsxyhABCEHIKMOPSTXY", "асеіјорѕхуһАВСЕНІКМОРЅТХУ", strict=True))
-
 """Latin letters and the Cyrillic ones of the same shape."""
 
 ZERO_WIDTH = ("\u200b", "\u2060", "\ufeff")
-
 """Zero width space, word joiner, and zero width no-break space."""
 
 SEPARATORS = (" ", ".", "-", "*", "_")
-
 MOST_REPEATS = 4
-
 LONGEST_SPACED = 20
-
 _WORD = re.compile(f"[{LETTERS}]{{3,}}")
-
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 NEIGHBOURS = {
@@ -86,7 +77,6 @@ NEIGHBOURS = {
     for row in _ROWS
     for at, key in enumerate(row)
 }
-
 """Each letter's neighbours in its row of a QWERTY keyboard."""
 
 
@@ -241,7 +231,6 @@ def _substitute(text: str, rng: Generator, intensity: float, table: dict[str, st
 NEGATORS = frozenset(
     ("no", "not", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot", "hardly")
 )
-
 """Words that turn a sentence around, beside those in n't."""
 
 FUNCTION_WORDS = frozenset(
@@ -251,7 +240,6 @@ FUNCTION_WORDS = frozenset(
         *("am", "is", "are", "was", "were", "be", "been", "being", "do", "does", "did", "have", "has", "had"),
     )
 )
-
 """Words that a reader supplies where they are missing; no pronouns, negators or modal verbs."""
 
 BEFORE = (
@@ -299,7 +287,6 @@ def _forms() -> dict[str, tuple[str, ...]]:
 
 
 FORMS = _forms()
-
 _BARE_NEGATED = frozenset(form.replace("'", "") for form in FORMS if form.endswith("n't"))
 
 _FORM = re.compile(
@@ -414,7 +401,6 @@ class IdentityClass(NamedTuple):
     """Neutral terms that stand for groups of one kind.
 
     Attributes:
-        name: of the class.
         forms: for each grammatical form its terms, one per group and in the same order of groups.
         of_people: whether a term is swapped only before a word for people, as it has other meanings.
         unswapped: more groups of the class, which are measured and not swapped, each by its forms: their name
@@ -487,7 +473,6 @@ CLASSES = (
         "disability", (("deaf", "blind"),), of_people=True, unswapped=(("disabled",), ("paralyzed",))
     ),
 )
-
 """Written for gkiller. No slur is among them, and none is ever swapped in or out."""
 
 
@@ -509,7 +494,6 @@ _PLACES = {
 }
 
 _FORM_OF = {term: form for group in CLASSES for form in group.forms for term in form}
-
 _SOUNDS_LIKE_A = ("european",)
 
 

@@ -63,7 +63,6 @@ class DigestSet:
 
 
 _SLICE_ROWS = 512  # rows whose copies are in memory together
-
 _TRAIN = SPLIT_NAMES[TRAIN]
 
 
@@ -89,9 +88,6 @@ def augment_source(
 
     Args:
         source: a prepared directory, or anything that ``prepare`` reads, which is prepared first.
-        out: the directory to write.
-        data: how a source that is not prepared is read.
-        settings: kinds, rate, intensity, copies, seed, and the seq2seq models if any.
         split: "train", "valid" or "test", for a suite to measure robustness on.
         overwrite: replace ``out`` when it is a prepared directory.
         progress: stages are those of ``prepare``, then
@@ -174,13 +170,7 @@ class _Work:
         return made
 
     def report(self, split: str, rows: int, digest: str) -> dict[str, Any]:
-        """Return the manifest's entry.
-
-        Args:
-            split: which was augmented.
-            rows: it had.
-            digest: of the source's manifest.
-        """
+        """Return the manifest's entry."""
         entry = {
             "split": split,
             "source_digest": digest,
@@ -256,13 +246,7 @@ def _write(
     """Write a split's rows and their copies.
 
     Args:
-        path: the split's file.
-        writer: where the rows go; closed at the end.
-        work: what to do.
-        originals: digests of all splits' folded texts.
-        total: rows of the split.
         keep: whether a comment stands before its copies; else only where it has none.
-        progress: told of the split's rows.
 
     Returns:
         The labels of the rows written, int8 of shape (n, L).

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 LONGEST = 256
-
 """Tokens of a text; of a longer one the end would be cut, and with it what its label stands on."""
 
 BEAMS = 4
@@ -34,11 +33,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 class Seq2Seq:
-    """A model with its tokenizer, on the CPU in float32.
-
-    Attributes:
-        digest: SHA-256 of its weights file, or of their index where they are in several.
-    """
+    """A model with its tokenizer, on the CPU in float32."""
 
     def __init__(self, model: Any, tokenizer: Any, digest: str, where: str) -> None:
         self.digest = digest
@@ -150,7 +145,6 @@ def _faults(where: str) -> Iterator[None]:
 
 
 PARAPHRASE = "paraphrase"
-
 """The kind's name."""
 
 
@@ -164,9 +158,6 @@ class Paraphraser:
     and translators are trained on polite text and tend to drop insults, slang and misspelt words, so toxic
     comments can come back harmless: look at a sample before you train on them. Texts of over
     `gkiller.data.augment.seq2seq.LONGEST` tokens, and answers that do not end, are left out.
-
-    Args:
-        settings: the models, the prefix and the batch size.
 
     Raises:
         ModelNotFoundError: a model is not there.

@@ -9,19 +9,15 @@ from typing import Any, NamedTuple, Protocol
 from gkiller.errors import DataError
 
 BATCH_ROWS = 4096
-
 """Most rows in a batch."""
 
 BATCH_BYTES = 8 << 20
-
 """A batch ends once its text has about this many characters."""
 
 MAX_FIELD_CHARACTERS = 1_000_000
-
 """A longer field makes its row a bad one."""
 
 MAX_LINE_CHARACTERS = 1 << 26
-
 """A longer line means that the file is not what its name says."""
 
 
@@ -30,8 +26,6 @@ class BadRowError(Exception):
 
     Args:
         kind: a short name to count it under, such as ``ragged``.
-        error: the error to raise when bad rows are refused.
-
     """
 
     def __init__(self, kind: str, error: DataError) -> None:
@@ -45,11 +39,8 @@ class RawBatch:
     """Rows as read, column by column.
 
     Attributes:
-        rows: row numbers, from 1, without the header.
         lines: the physical line each row starts on, or empty where lines mean nothing.
         columns: for each wanted column its values; None where the row has none.
-        bad: rows that could not even be parsed, by position in the batch.
-
     """
 
     rows: list[int] = field(default_factory=list)
@@ -65,12 +56,7 @@ class RawRow(NamedTuple):
     """One row as read.
 
     Attributes:
-        number: from 1, without the header.
         line: the physical line it starts on; None where that is the number.
-        values: of the wanted columns, in their order.
-        size: about how many characters it holds.
-        fault: why it could not be parsed.
-
     """
 
     number: int
@@ -86,8 +72,6 @@ def in_batches(
     """Put rows together to batches of bounded size.
 
     Args:
-        wanted: names of the columns.
-        rows: their values.
         waiting: whether the next row has not come yet; the rows so far are handed on then.
     """
     batch, size = RawBatch(columns={name: [] for name in wanted}), 0

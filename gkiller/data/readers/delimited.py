@@ -22,13 +22,9 @@ from gkiller.data.readers.text import TextReader, check_text, encoding_problem, 
 from gkiller.errors import EmptyDataError, EncodingError, FormatError, RowError, counted
 
 _MARKS = {".csv": ",;\t|", ".tsv": "\t,;|"}
-
 _SEP_LINE = re.compile(r'\ufeff?"?sep *= *([^\s"\\]|\t|\\t)"?[,;\s]*', re.IGNORECASE)
-
 _AROUND = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # seen by nobody
-
 _QUOTED = re.compile(r'"[^"]*"')
-
 _LOOKED_AT = 20
 
 _PURPOSES = (
@@ -44,10 +40,8 @@ class Dialect(NamedTuple):
     """How a file is written.
 
     Attributes:
-        separator: one character between fields.
         announced: whether a line such as ``sep=;`` stands above the header, as Excel writes and reads it.
         padded: whether spaces stand between a separator and an opening quote.
-
     """
 
     separator: str
@@ -75,9 +69,7 @@ def find_dialect(lines: Iterable[str], form: str) -> Dialect:
     """Find out how a file is written; only a header that leaves a doubt makes it read more than the header.
 
     Args:
-        lines: the file's physical lines.
         form: ``.csv`` or ``.tsv``: which separator is expected.
-
     """
     rows = (line for line in lines if line.strip("\r\n"))
     header = next(rows, "")
@@ -106,19 +98,12 @@ def _fit(bare: str, header: str, sample: list[str], mark: str) -> tuple[int, flo
 
 
 _NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?")
-
 _UNIT, _NUMERIC, _CODE, _WORD, _TEXT = range(5)
-
 _LEARNT_ROWS = 200
-
 _MOST_WORDS = 8
-
 _ROWS_PER_WORD = 3
-
 _LONGEST_CODE = 64
-
 _MANY = 5
-
 _LABELS = frozenset((*LABEL_NAMES, *CANONICAL_LABELS, *ALIASES))
 
 
@@ -128,11 +113,6 @@ class Profile:
     A column is told by its kind: numbers in 0..1 (and -1), numbers, codes such as ids (one word with a
     digit), or a few words such as class names. Columns of text tell nothing. Before the first record is
     known, the usual names of labels and ids stand for their kinds.
-
-    Args:
-        header: the column names.
-        separator: one character between fields.
-
     """
 
     def __init__(self, header: Sequence[str], separator: str) -> None:
@@ -181,13 +161,7 @@ class Profile:
 
 
 class Span:
-    """The physical lines of one record, and which of them look like records of their own.
-
-    Args:
-        profile: judges the lines.
-        first: the record's first line.
-
-    """
+    """The physical lines of one record, and which of them look like records of their own."""
 
     def __init__(self, profile: Profile, first: str) -> None:
         self._profile = profile
@@ -213,7 +187,6 @@ class Span:
 
         Args:
             faulty: whether the record is bad anyway, so that less evidence is enough.
-
         """
         if self.lines < 2:
             return False
@@ -249,12 +222,8 @@ class Record(NamedTuple):
     """One record.
 
     Attributes:
-        line: the line it starts on.
-        fields: its fields.
         fault: what is wrong with it, or an empty string.
-        last: the line it ends on.
         opened: the line on which the first quoted field that goes over several lines starts, or 0.
-
     """
 
     line: int
@@ -278,14 +247,11 @@ def parse_records(
     """Yield the records of a delimited file; blank lines are no records.
 
     Args:
-        lines: physical lines with their ends.
-        separator: one character between fields.
         padded: whether spaces before an opening quote are no part of a field.
         profile: tells records that swallow others; their fault is ``swallowed``.
 
     Raises:
         UnclosedQuoteError: the file ends inside a quoted field.
-
     """
     return _Parser(lines, separator, padded, profile).records()
 
@@ -391,9 +357,7 @@ class DelimitedReader(TextReader):
 
     Args:
         path: the file, plain or ``.gz``.
-        name: how messages name it.
         form: ``.csv`` or ``.tsv``; says which separator is expected.
-
     """
 
     def __init__(self, path: Path, name: str, form: str) -> None:
@@ -407,7 +371,6 @@ class DelimitedReader(TextReader):
 
         Raises:
             DataError: the file cannot be read, is empty, or its header is broken.
-
         """
         if self._header:
             return self._header
@@ -469,7 +432,6 @@ class DelimitedReader(TextReader):
 
         Raises:
             DataError: the file cannot be read, a quote is never closed, or another header follows.
-
         """
         slots = {name: slot for slot, name in enumerate(self.columns())}
         yield from in_batches(wanted, self._parsed([slots[name] for name in wanted]), self.watched())
@@ -556,7 +518,6 @@ class _Extras:
 
         Raises:
             FormatError: the header of another file follows.
-
         """
         fields = record.fields
         if len(fields) > 1 and not any(field.strip() for field in fields):

@@ -25,9 +25,7 @@ from gkiller.data.readers.text import TextReader, byte_pieces, check_text, encod
 from gkiller.errors import DataError, EmptyDataError, FormatError, RowError
 
 _SPACE = " \t\r\n"
-
 _CUT = 16
-
 """Characters before the end of what was read in which an error may be due to the rest missing."""
 
 
@@ -45,8 +43,6 @@ class JsonValues:
     """The elements of one JSON array, or JSON values with white space between them.
 
     Args:
-        path: the file.
-        name: how messages name it.
         array: whether it is one array.
     """
 
@@ -187,11 +183,8 @@ class JsonValues:
 
 
 _PEEK_ROWS = 1000
-
 _DEEPEST = 16
-
 WHOLE = "\0whole"
-
 """As a wanted column: the whole object of a row."""
 
 
@@ -217,7 +210,6 @@ class JsonLinesReader(TextReader):
 
         Raises:
             DataError: the file cannot be read, is empty, or holds no object there.
-
         """
         if not self._columns:
             check_text(self.path, self.name)
@@ -339,7 +331,6 @@ class JsonLinesReader(TextReader):
 
         Raises:
             DataError: the file cannot be read.
-
         """
         yield from in_batches(wanted, self._parsed(wanted), self.watched())
 

@@ -16,7 +16,6 @@ from gkiller.data.readers.text import readable
 from gkiller.errors import ColumnError, EmptyDataError, FormatError
 
 _DECODED_BYTES = 256 << 20
-
 _MOST_RATIO = 100
 
 
@@ -25,7 +24,6 @@ def arrow_values(column: Any) -> list[Any]:
 
     Args:
         column: a pyarrow ``Array`` or ``ChunkedArray``.
-
     """
     import pyarrow as pa
 
@@ -91,8 +89,6 @@ def arrow_batches(
 
     Args:
         table: its columns may be structs; ``a.b`` names the field ``b`` of the column ``a``.
-        wanted: names of columns and fields.
-        first_row: number of the first row.
         scalars: those of them whose values are wanted as :func:`arrow_scalars`, with their types.
     """
     columns = {}
@@ -137,15 +133,10 @@ def _paths(fields: Iterable[Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 class ParquetReader:
     """Reads one Parquet file, plain or ``.gz`` (which is unpacked beside the system's temporary files).
 
-    Args:
-        path: the file.
-        name: how messages name it.
-
     Attributes:
         scalars: columns whose values are wanted as :func:`arrow_scalars`.
         whole: columns, those of structs undivided, once :meth:`columns` was called.
         types: the Arrow type of each column and field, once :meth:`columns` was called.
-
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -165,7 +156,6 @@ class ParquetReader:
 
         Raises:
             DataError: the file cannot be read, is not Parquet, or has no rows.
-
         """
         if self._columns:
             return self._columns
@@ -190,7 +180,6 @@ class ParquetReader:
 
         Raises:
             DataError: the file cannot be read or is broken.
-
         """
         self.columns()
         row = 1

@@ -18,9 +18,7 @@ from gkiller.data.readers.text import open_bytes, readable
 from gkiller.errors import FormatError, SourceNotFoundError
 
 STDIN = "(standard input)"
-
 MOST_BYTES = 4 << 30
-
 """What is unpacked, or comes through a pipe, is copied to a temporary file up to this size."""
 
 _DEVICES = ("/dev/stdin", "/dev/fd/", "/proc/")
@@ -54,11 +52,6 @@ def open_pipe(source: str | Path) -> BinaryIO:
 
 def copy_bounded(source: BinaryIO, target: Path, name: str) -> None:
     """Copy a stream to a file of at most `MOST_BYTES`, and of half the space that is free.
-
-    Args:
-        source: read to its end.
-        target: written anew.
-        name: how messages name the stream.
 
     Raises:
         FormatError: there are more.
@@ -99,19 +92,12 @@ def keep_until_gone(owner: object, path: Path) -> None:
 
 
 Found = Literal["txt", "csv", "tsv", "jsonl", "parquet"]
-
 Layout = Literal["lines", "array", "values"]
-
 _MOST = 1 << 16
-
 _PARQUET = b"PAR1\x15"
-
 _OPEN = tuple(",[{:")
-
 _OBJECT = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:')
-
 _ARRAY = re.compile(r'\[\s*(?:\{\s*["}]|"(?:[^"\\]|\\.)*"\s*,)')
-
 _PLAIN_NAME = re.compile(r"[^\W\d][\w.-]*")
 
 
@@ -122,7 +108,6 @@ def sniff(path: Path, name: str) -> Found:
 
     Args:
         path: the stream; see `gkiller.data.readers.text.Replayable`.
-        name: how messages name it.
 
     Raises:
         DataError: it cannot be read.

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 
 _GRACE = 0.02
-
 """Seconds for which a busy writer is waited for, so that a bulk job is not cut into small chunks."""
 
 
@@ -134,15 +133,10 @@ class _Replay(io.RawIOBase):
 
 
 _PEEK = 4096
-
 _PIECE = 1 << 16
-
 _MOST_LINES = 64
-
 _GZIP = b"\x1f\x8b"
-
 _NUL_SHARE = 0.2
-
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 _MAGIC = {
@@ -158,8 +152,6 @@ class TextReader:
 
     Args:
         path: the file, plain or ``.gz``.
-        name: how messages name it.
-
     """
 
     total: int | None = None
@@ -191,7 +183,6 @@ def readable(name: str) -> Iterator[None]:
     Raises:
         SourceNotFoundError: the file is not there or may not be read.
         FormatError: it is broken gzip data, or the disk fails.
-
     """
     try:
         yield
@@ -243,8 +234,6 @@ def check_text(path: Path, name: str, *, empty: bool = False) -> None:
     """Refuse what is plainly not UTF-8 text.
 
     Args:
-        path: the file.
-        name: how messages name it.
         empty: whether it may have no rows.
 
     Raises:
@@ -252,7 +241,6 @@ def check_text(path: Path, name: str, *, empty: bool = False) -> None:
         EncodingError: it is UTF-16 or UTF-32.
         FormatError: it is another kind of file, or broken gzip data.
         SourceNotFoundError: it cannot be opened.
-
     """
     with readable(name), open_bytes(path) as stream:
         head = read_head(stream)
@@ -275,8 +263,6 @@ class Lines:
     r"""The lines of a text file, with their line ends.
 
     Args:
-        path: the file.
-        name: how messages name it.
         newline: ``""`` to end lines at ``\n``, ``\r`` and ``\r\n``, or ``"\n"`` for that alone.
     """
 

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NamedTuple
 
 from gkiller.data.readers import RawBatch, Reader, place
 from gkiller.data.readers.jsonl import WHOLE
@@ -15,12 +15,7 @@ from gkiller.data.readers.text import encoding_error
 from gkiller.errors import ColumnError, GkillerError, did_you_mean
 from gkiller.tokens.encoding import clean
 
-if TYPE_CHECKING:
-    from gkiller.inference.bulk.reading import Row
-
-
 Keep = Sequence[str] | None
-
 """Names of columns to keep, each one or several with commas between them; None for all."""
 
 _FORMULA: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -41,11 +36,6 @@ class Kept:
     """Which columns are kept, and how a row's values are found.
 
     Attributes:
-        source: the name of the input.
-        form: its format.
-        names: of the columns.
-        types: their Arrow types, where the input is Parquet.
-        wanted: columns to ask the reader for.
         known: keys of JSON objects that may be there; empty where others do no harm.
     """
 
@@ -181,3 +171,13 @@ def safe_cell(text: str) -> str:
     """Return a cell that no spreadsheet takes for a formula: an apostrophe goes first, as OWASP advises."""
     found = clean(text)
     return f"'{found}" if found.startswith(_FORMULA) else found
+
+
+class Row(NamedTuple):
+    """One row: its number from 1, its comment, its id and its kept values, or what is wrong with it."""
+
+    number: int
+    text: str
+    id: str | int | float | None
+    fault: GkillerError | None = None
+    kept: tuple[Any, ...] = ()

@@ -20,9 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.labels import FLAG_LABELS
-from gkiller.errors import FormatError, SettingsError
-from gkiller.inference.bulk.columns import MISSING, extent, json_of, plain, safe_cell, text_of
-from gkiller.inference.bulk.reading import Row
+from gkiller.inference.bulk.columns import MISSING, Row, extent, json_of, plain, safe_cell, text_of
 from gkiller.inference.results import Contribution, reached
 from gkiller.inference.session import Scored, Scores
 from gkiller.tokens.batches import CHUNK_CHARACTERS
@@ -37,14 +35,6 @@ class Chunk:
     """Rows that are scored and written together.
 
     Attributes:
-        first: number of the first row, bad ones included.
-        last: number of the last row.
-        rows: numbers of the good rows.
-        texts: their comments.
-        ids: their ids.
-        kept: values of their other columns, where any are kept.
-        skipped: bad rows, as messages.
-        digest: SHA-256 of every good row up to the last, in hex.
         due: whether its answers, and all before, are due now, as the next row has not come yet.
     """
 
@@ -66,7 +56,6 @@ def chunked(
 
     Args:
         rows: in order, numbered from 1 without gaps; None says that the next one has not come yet.
-        size: most rows of a chunk.
         on_error: "fail" raises a bad row's error (earlier chunks are handed on by then), "skip" leaves the
             row out.
         live: whether a chunk, be it without a row, ends where the next row has not come yet.
@@ -115,9 +104,7 @@ def _closed(chunk: Chunk, seen: hashlib._Hash) -> Chunk:
 
 
 OutputFormat = Literal["jsonl", "csv", "parquet"]
-
 DIGITS = 6
-
 _OWN = ("row", "id", "text", "flagged", "flags", FLAG_LABELS, "windows", "truncated")
 
 
@@ -126,14 +113,10 @@ class Shape:
     """What is written.
 
     Attributes:
-        labels: L names.
-        thresholds: by label.
         ids: whether rows have ids of their own.
         text: whether the comments are written, too.
         only_flagged: whether rows without a flag are left out.
         flag_labels: the labels that decide whether a row is flagged, in their order; None for all.
-        kept: names of the input's columns that are written, too.
-        types: their Arrow types, where the input is Parquet.
         csv_safe: whether text that a spreadsheet takes for a formula is written with an apostrophe before it.
     """
 
@@ -167,15 +150,8 @@ class Answer:
     """One row of the output.
 
     Attributes:
-        row: its number in the input, from 1.
-        id: its id.
-        text: the comment.
-        flags: deciding labels whose score reaches the threshold.
         scores: of each label, in order.
-        windows: pieces that the comment was read in.
         truncated: whether its end was left unread.
-        explanation: what its words add, where that was asked for.
-        kept: values of the input's columns.
     """
 
     row: int
@@ -371,41 +347,6 @@ class Gzip:
 
 def _packed(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0) if data else b""
-
-
-def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, explain: bool = False) -> Writer:
-    """Return the writer of a format.
-
-    Raises:
-        SettingsError: the format cannot be packed, cannot hold explanations, or holds no formulas.
-        FormatError: Parquet without pyarrow.
-    """
-    if explain and form != "jsonl":
-        raise SettingsError(
-            f"{form} cannot hold explanations", where="--explain", remedy="use --format jsonl"
-        )
-    if shape.csv_safe and form != "csv":
-        raise SettingsError(
-            f"{form} is no format that a spreadsheet reads formulas from",
-            where="--csv-safe",
-            remedy="use --format csv, or drop --csv-safe",
-        )
-    if form == "parquet":
-        if packed:
-            raise SettingsError(
-                "Parquet is packed by itself", where="--output", remedy="drop .gz from the file's name"
-            )
-        try:
-            from gkiller.inference.bulk.parquet import Parquet
-
-            return Parquet(shape)
-        except ImportError as error:
-            raise FormatError(
-                "Parquet needs pyarrow, which is not installed",
-                remedy="pip install pyarrow, or use --format csv or jsonl",
-            ) from error
-    writer: Writer = JsonLines(shape) if form == "jsonl" else Csv(shape)
-    return Gzip(writer) if packed else writer
 
 
 def column_names(shape: Shape) -> list[str]:

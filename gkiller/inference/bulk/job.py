@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gkiller.errors import ResumeError
+from gkiller.errors import FormatError, ResumeError, SettingsError
 from gkiller.inference.bulk.formats import (
     DIGITS,
     Answer,
     Chunk,
+    Csv,
+    Gzip,
+    JsonLines,
     OnError,
     OutputFormat,
     Shape,
@@ -37,11 +40,6 @@ class Job:
     """What is done with every row.
 
     Attributes:
-        classifier: the model.
-        shape: what is written.
-        long_text: how a comment is read that is longer than the network reads at once.
-        on_error: what becomes of a bad row.
-        chunk_rows: rows that are scored together.
         explain: whether what each word adds is written, too.
     """
 
@@ -80,13 +78,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
-
-    Attributes:
-        mark: counts over all rows; after going on with a stream, of this part alone.
-        resumed_at: input rows that an earlier job had done.
-        examples: messages of the first bad rows of this part.
-    """
+    """How a job ended."""
 
     mark: Mark
     resumed_at: int
@@ -105,11 +97,7 @@ def run(
     """Score every row of a source, in order.
 
     Args:
-        job: what is done.
-        source: the rows.
         sink: where the output goes; it says whether an earlier job is gone on with.
-        writer: the output's format.
-        progress: called after every chunk.
         live: whether rows from a pipe are answered as they come; else chunks depend on the rows alone.
 
     Raises:
@@ -184,3 +172,38 @@ def _advanced(mark: Mark, chunk: Chunk, scored: Scored, shape: Shape) -> Mark:
         truncated=mark.truncated + int(scored.truncated.sum()),
         digest=chunk.digest,
     )
+
+
+def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, explain: bool = False) -> Writer:
+    """Return the writer of a format.
+
+    Raises:
+        SettingsError: the format cannot be packed, cannot hold explanations, or holds no formulas.
+        FormatError: Parquet without pyarrow.
+    """
+    if explain and form != "jsonl":
+        raise SettingsError(
+            f"{form} cannot hold explanations", where="--explain", remedy="use --format jsonl"
+        )
+    if shape.csv_safe and form != "csv":
+        raise SettingsError(
+            f"{form} is no format that a spreadsheet reads formulas from",
+            where="--csv-safe",
+            remedy="use --format csv, or drop --csv-safe",
+        )
+    if form == "parquet":
+        if packed:
+            raise SettingsError(
+                "Parquet is packed by itself", where="--output", remedy="drop .gz from the file's name"
+            )
+        try:
+            from gkiller.inference.bulk.parquet import Parquet
+
+            return Parquet(shape)
+        except ImportError as error:
+            raise FormatError(
+                "Parquet needs pyarrow, which is not installed",
+                remedy="pip install pyarrow, or use --format csv or jsonl",
+            ) from error
+    writer: Writer = JsonLines(shape) if form == "jsonl" else Csv(shape)
+    return Gzip(writer) if packed else writer

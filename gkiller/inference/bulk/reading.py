@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, cast
 
+from gkiller.data.comments import comment_fault, is_missing
 from gkiller.data.labels import ID_NAMES, TEXT_NAMES, need_header
 from gkiller.data.readers import RawBatch, Reader, place
 from gkiller.data.readers.jsonl import JsonLinesReader
 from gkiller.data.readers.parquet import ParquetReader
 from gkiller.data.readers.pipes import STDIN, is_pipe, json_layout, keep_until_gone, open_pipe, sniff, spool
 from gkiller.data.readers.text import LinesReader, Replayable, TextReader, encoding_error
-from gkiller.data.rows import comment_fault, is_missing
 from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
-from gkiller.inference.bulk.columns import Keep, Kept, kept_columns, refuse_keep
+from gkiller.inference.bulk.columns import Keep, Kept, Row, kept_columns, refuse_keep
 
 InputFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"]
 _SUFFIXES: dict[str, InputFormat] = {
@@ -35,28 +35,13 @@ _TITLES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parque
 _SKIP = "mend the row, or skip such rows with --on-error skip"
 
 
-class Row(NamedTuple):
-    """One row: its number from 1, its comment, its id and its kept values, or what is wrong with it."""
-
-    number: int
-    text: str
-    id: str | int | float | None
-    fault: GkillerError | None = None
-    kept: tuple[Any, ...] = ()
-
-
 @dataclass
 class Source:
     """Where rows come from.
 
     Attributes:
-        name: how messages name it.
         has_ids: whether rows have ids of their own.
         rows: begins to read; a source is read once. None among them says that the next one has not come yet.
-        total: number of rows, where it is known before reading.
-        notes: what was decided and the user should know; reading to the end may add to them.
-        kept: names of the columns that each row's kept values are of.
-        types: their Arrow types, where the source is Parquet.
     """
 
     name: str
@@ -92,11 +77,7 @@ def from_file(
     A pipe, a device and ``-`` for standard input are read in one pass; see `from_stream`.
 
     Args:
-        path: the file.
-        name: how messages name it.
         form: its format; "auto" goes by its name.
-        text_column: column of the comment, guessed when not named.
-        id_column: column of the id, guessed when not named.
         keep: other columns whose values are handed on; None means all.
 
     Raises:
@@ -145,10 +126,7 @@ def from_stream(
     Args:
         stream: bytes that can be read once, also packed with gzip.
         form: its format; "auto" goes by the first line: see `gkiller.data.readers.pipes.sniff`.
-        name: how messages name it.
         owned: whether it is closed when the source is not used any more.
-        text_column: column of the comment, guessed when not named.
-        id_column: column of the id, guessed when not named.
         keep: other columns whose values are handed on; None means all.
 
     Raises:

@@ -26,16 +26,12 @@ from gkiller.storage.files import (
     writing,
 )
 from gkiller.storage.sealed import digest_of
-from gkiller.storage.untrusted import parse_json
+from gkiller.storage.strict_json import parse_json
 
 _VERSION = 2
-
 _KEYS = {"version", "settings", "replaces", "bytes", "sha256", "mark", "digest"}
-
 _KEYS_1 = {"version", "settings", "bytes", "mark"}  # of earlier releases, which had no digests
-
 _JOURNAL_BYTES = _BLOCK = 1 << 20
-
 _JOURNAL_SECONDS = 1.0
 
 
@@ -44,12 +40,6 @@ class Mark:
     """How far a job is.
 
     Attributes:
-        rows: input rows done, bad ones included.
-        scored: rows with a score.
-        skipped: bad rows left out.
-        flagged: rows with a flag.
-        windowed: comments read in several pieces.
-        truncated: comments whose end was left unread.
         digest: of the input rows so far; empty when it is not known.
     """
 
@@ -64,13 +54,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class _Done:
-    """The end of the last whole chunk. One object, as a signal may come between any two steps.
-
-    Attributes:
-        bytes: up to there.
-        mark: how far the job is with them.
-        found: SHA-256 of them.
-    """
+    """The end of the last whole chunk. One object, as a signal may come between any two steps."""
 
     bytes: int = 0
     mark: Mark = field(default_factory=Mark)
@@ -108,12 +92,8 @@ class FileSink:
     to is replaced.
 
     Attributes:
-        path: the file.
-        writer: its format.
-        settings: everything that the output depends on, beside the input.
         resume: whether to go on with an unfinished job.
         force: whether to replace a file, or an unfinished job.
-        inputs: files that are read, as paths or descriptors, and so must not be written to.
     """
 
     path: Path
@@ -372,9 +352,7 @@ def _lock(stream: BinaryIO, path: Path) -> None:
 
 
 _LINE_BLOCK = 1 << 16
-
 _LONGEST_LINE = 1 << 28  # far more than a comment of the most characters that are read
-
 _HEAD, _NEXT = b'{"row": ', (b', "id": ', b', "text": ', b', "flagged": ')
 
 
@@ -388,10 +366,7 @@ class StreamSink:
 
     Attributes:
         stream: takes bytes.
-        writer: for the header.
-        labels: L names, to see that the lines there are of the same model.
         resume: whether to go on.
-        inputs: files that are read, as paths or descriptors, and so must not be written to.
     """
 
     stream: BinaryIO

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gkiller.errors import DendritePatternError, FoldMismatchError, did_you_mean
-from gkiller.model.dendrites.layer import DendriticLinear, add_dendrites
+from gkiller.model.dendritic import DendriticLinear, add_dendrites
 from gkiller.model.layout import usable_positions
 from gkiller.model.network import ToxicityClassifier, new_classifier
 

@@ -23,7 +23,7 @@ from torch import nn
 from gkiller.errors import DendriteError, DendritesUnavailableError
 from gkiller.model.dendrites.containment import contained
 from gkiller.model.dendrites.growth import State
-from gkiller.model.dendrites.layer import ACTIVATIONS
+from gkiller.model.dendritic import ACTIVATIONS
 from gkiller.model.layout import SUPPORTED
 from gkiller.model.network import ToxicityClassifier
 

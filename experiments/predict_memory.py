@@ -3,7 +3,7 @@
 Pipes made-up comments into ``gkiller predict`` in a process of its own, for each number of rows, and
 prints that process's peak resident memory, wall time and comments per second as one JSON object. With
 ``--same`` every row is the same comment, as ``yes "some comment"`` writes it; else all differ and one in a
-hundred is longer than the model reads at once. Run it as ``python benchmarks/predict_memory.py runs/NAME``.
+hundred is longer than the model reads at once. Run it as ``python experiments/predict_memory.py runs/NAME``.
 Needs a POSIX system.
 """
 

@@ -1,6 +1,6 @@
 """How many rows and tokens should one call of the graph have? Comments per second by the size of a batch.
 
-    python benchmarks/inference_batches.py MODEL --data prepared/
+    python experiments/inference_batches.py MODEL --data prepared/
 
 The comments are those of the test split. All sizes are timed in turns after a warm-up; the median counts. A
 batch has at most ``rows`` rows and ``tokens`` tokens, its padding included. Tokenizing is part of the time.

@@ -1,122 +1,38 @@
-"""JSON from files that anybody may have written: one reading, bounded, or an error."""
+"""Tensors from safetensors bytes that anybody may have written. Pickles and archives are never opened."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from gkiller.storage.strict_json import parse_json
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-MAX_DEPTH = 32
-
-"""Objects and lists inside each other; gkiller's own files have 4."""
-
-_MAX_DIGITS = 300
-
-"""Of a whole number: a longer one has no float, and Python refuses some."""
-
-
-def parse_json(data: bytes) -> dict[str, Any]:
-    """Read a JSON object, refusing what two readers could take differently.
-
-    Args:
-        data: UTF-8; the caller has bounded its size.
-
-    Returns:
-        The object; all its numbers are finite, and all its texts can be written as UTF-8.
-
-    Raises:
-        ValueError: it is not UTF-8, not JSON or not an object, names a key twice, nests deeper than
-            `MAX_DEPTH`, or holds a number that is not finite or of more than 300 digits, or half a surrogate
-            pair.
-    """
-    try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_constant,
-            parse_float=_finite,
-            parse_int=_whole,
-        )
-        _check_depth(value)
-    except RecursionError:
-        raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    json.dumps(value, ensure_ascii=False).encode("utf-8")  # raises on half a surrogate pair
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f"the key {name[:80]!r} is there twice")
-            seen.add(name)
-    return found
-
-
-def _constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:80]} is too large a number")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"{text[:20]}... is a number of {len(text):,} digits")
-    return int(text)
-
-
-def _check_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [item for each in level for item in _items(each)]
-        if not level:
-            return
-    raise ValueError(f"nested deeper than {MAX_DEPTH}")
-
-
-def _items(value: Any) -> list[Any]:
-    """Return the objects and lists directly in a value."""
-    if isinstance(value, dict):
-        inner: Any = value.values()
-    elif isinstance(value, list):
-        inner = value
-    else:
-        return []
-    return [item for item in inner if isinstance(item, dict | list)]
-
-
 MAX_HEADER_BYTES = 4 * 2**20
-
 """Of a safetensors header; a BERT-Large with five dendrites on each Linear has under 1 MiB."""
+
 
 MAX_NAME = 200
 
+
 MAX_DIMENSIONS = 8
 
-ITEM_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 
+ITEM_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 """Bytes of a number, by the types that are read at all."""
 
-FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 
+FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 """Types that weights may have."""
 
+
 _LENGTH = 8  # the header's length, little-endian
+
 
 _OTHERS = {
     b"PK": "a zip archive or a torch pickle file",
@@ -139,9 +55,6 @@ class TensorInfo:
 
     Attributes:
         dtype: a key of `ITEM_BYTES`.
-        shape: its sizes.
-        start: first byte, counted from the header's end.
-        end: the byte after its last.
     """
 
     dtype: str
@@ -152,10 +65,6 @@ class TensorInfo:
 
 def read_header(data: bytes, dtypes: Collection[str] = tuple(ITEM_BYTES)) -> dict[str, TensorInfo]:
     """Read what the tensors are, without allocating any.
-
-    Args:
-        data: a whole safetensors file; the caller has bounded its size.
-        dtypes: the types that the tensors may have.
 
     Raises:
         ValueError: the header is not safetensors', is longer than `MAX_HEADER_BYTES`, names a tensor twice,
@@ -204,7 +113,6 @@ def read_tensors(
 
     Args:
         data: the whole file; the caller has bounded its size, and what is allocated is bounded by it.
-        dtypes: the types that the tensors may have.
         expected: the names and shapes that are wanted, compared before anything is allocated.
 
     Raises:

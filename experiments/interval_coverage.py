@@ -1,6 +1,6 @@
 """How often the paired bootstrap interval of a difference holds the true one, by the number of positives.
 
-    python benchmarks/interval_coverage.py
+    python experiments/interval_coverage.py
 
 Samples are drawn from a large made population of comments, of which one in ten is positive. Two sides score
 them: both see the same of a comment, and each errs in its own way besides. A 95 % interval should hold the
@@ -27,7 +27,8 @@ def population(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     truth = (rng.random(rows) < SHARE).astype(float)
     seen = rng.normal(size=rows) - 1.5
     logits = [seen + 0.7 * rng.normal(size=rows) + gain * truth for gain in (3.0, 2.7)]
-    return truth, *(1 / (1 + np.exp(-values)) for values in logits)
+    first, second = (1 / (1 + np.exp(-values)) for values in logits)
+    return truth, first, second
 
 
 def main() -> None:

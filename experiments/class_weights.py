@@ -4,7 +4,7 @@ Trains without and with class weights, at several learning rates and without den
 label's figures on the validation split. Finished runs are kept in OUT, so that a stopped benchmark goes on
 where it was.
 
-    python benchmarks/class_weights.py --data natural/ --report docs/class-weights.md
+    python experiments/class_weights.py --data natural/ --report docs/class-weights.md
 
 ``natural/`` is made by ``gkiller data prepare``; see docs/class-weights.md for the command that was used.
 """

@@ -1,6 +1,6 @@
 """How far one training's figures move with threads, processes and the processor's instructions.
 
-    python benchmarks/tolerance.py --data prepared --report docs/crash-safety.md
+    python experiments/tolerance.py --data prepared --report docs/crash-safety.md
 
 Trains the same thing several times, each in a process of its own, and prints losses and validation figures
 beside those of the first. The same set-up twice must give the same bytes: it ends with 1 when it does not.

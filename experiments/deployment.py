@@ -1,6 +1,6 @@
 """What does deployment gain? torch, ONNX as exported, the lean graph and int8, of one model.
 
-    python benchmarks/deployment.py runs/NAME --data prepared/ --threads 1,2 --report docs/performance.md
+    python experiments/deployment.py runs/NAME --data prepared/ --threads 1,2 --report docs/performance.md
 
 Size is of every file needed to predict. F1 (at the stored thresholds) and average precision are means over
 labels on the validation and the test split, with 95 % bootstrap intervals. All speeds include the tokenizer
@@ -72,7 +72,7 @@ def graphs_of(loaded: LoadedModel, texts: list[str]) -> dict[str, bytes]:
 
 def qualities(loaded: LoadedModel, graphs: dict[str, bytes], data: str, resamples: int) -> dict[str, Any]:
     """Return F1 and average precision by system and split."""
-    dataset = read_prepared(data)
+    dataset = read_prepared(Path(data))
     labels = [label for label in loaded.labels if label in dataset.labels]
     columns = [dataset.labels.index(label) for label in labels]
     own = [loaded.labels.index(label) for label in labels]
@@ -257,7 +257,7 @@ def child(arguments: argparse.Namespace, threads: int) -> Any:
 
 def comments(data: str, count: int) -> list[str]:
     """Return comments of the test and the training split."""
-    dataset = read_prepared(data)
+    dataset = read_prepared(Path(data))
     return [*dataset.split("test").texts, *dataset.split("train").texts][:count]
 
 

@@ -1,6 +1,6 @@
 """How fast could it be? Measured rates of this machine, the work of a comment, and where the time goes.
 
-    python benchmarks/roofline.py runs/NAME --data prepared/ --report docs/roofline.md
+    python experiments/roofline.py runs/NAME --data prepared/ --report docs/roofline.md
 
 Takes, on one thread: the rate of products of the network's shapes in float32 and in int8, the rate of copying
 memory, the tokenizer's rate, and onnxruntime's own profile of the model's graphs on real comments. From the
@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,12 @@ def best(call: Callable[[], object], repeats: int = 30) -> float:
         call()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def run_all(running: Any, batches: Sequence[dict[str, Any]]) -> None:
+    """Run an onnxruntime session on every batch."""
+    for batch in batches:
+        running.run(None, batch)
 
 
 def product_rate(rows: int, inner: int, columns: int, kind: str) -> float:
@@ -209,7 +216,7 @@ def measure(loaded: LoadedModel, texts: list[str]) -> str:
         assert loaded.path is not None
         graph = (loaded.path / file).read_bytes()
         running = session(graph)
-        seconds = min(best(lambda running=running: [running.run(None, b) for b in batches], 3), 1e9)
+        seconds = min(best(partial(run_all, running, batches), 3), 1e9)
         weights = {n: s[0] * s[1] for n, s in shapes.items()}
         rate = sum(weights.values()) / sum(w / rates[n][kind] for n, w in weights.items())
         bound, found = rate / work, len(texts) / seconds

@@ -1,6 +1,6 @@
 r"""From nothing to the README's table: data, tiny models, giants, and the bench; seeds fixed, and resumable.
 
-    python benchmarks/giant.py --data $DATA --work giant --giant mpnet=PATH --giant minilm=PATH \
+    python experiments/giant.py --data $DATA --work giant --giant mpnet=PATH --giant minilm=PATH \
         --set mpnet:train.precision=bf16 --report docs/giant.md --summary README.md
 
 ``$DATA`` holds the public corpora as ``train/*.parquet``, ``valid/*.parquet``, ``test/jigsaw.parquet`` and

@@ -3,7 +3,7 @@
 TF-IDF of words (1 to 2) and of characters within words (2 to 5), a class-balanced logistic regression, and
 a threshold tuned on the validation split. The figures are those of ``gkiller evaluate``, on both splits.
 
-    python benchmarks/linear_baseline.py --data prepared/
+    python experiments/linear_baseline.py --data prepared/
 
 ``prepared/`` is made by ``gkiller data prepare``; its first label is measured.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from gkiller.benchmark.linear import Linear, fit_linear
 from gkiller.data.dataset import Split
 from gkiller.data.load import read_prepared
-from gkiller.evaluation.evaluate import Measured, evaluate_measured, tune_measured
+from gkiller.evaluation.models import Measured, evaluate_measured, tune_measured
 from gkiller.evaluation.report import evaluation_text
 from gkiller.settings import resolve
 

@@ -1,7 +1,7 @@
 """Which rule gives thresholds that hold: the best observed F1, the best expected one, or nearly that?
 
     gkiller predict --model default --input $DATA/valid/jigsaw.parquet --output default.parquet
-    python benchmarks/threshold_rules.py default.parquet --data $DATA/valid/jigsaw.parquet
+    python experiments/threshold_rules.py default.parquet --data $DATA/valid/jigsaw.parquet
 
 For each file of scores the comments are split in halves at random, many times: a threshold is tuned on one
 half by each rule (``evaluation.threshold_rule``, and ``evaluation.f1_slack`` for "less .01"), and F1 is taken
@@ -41,8 +41,9 @@ class Rule(NamedTuple):
 
     def threshold(self, truth: Floats, scores: Floats) -> float:
         """Return the threshold of comments."""
-        how = {"expected": self.expected, "f1_slack": self.slack}
-        return tune_thresholds(("label",), truth[:, None], scores[:, None], **how)["label"].value
+        tables = truth[:, None], scores[:, None]
+        tuned = tune_thresholds(("label",), *tables, expected=self.expected, f1_slack=self.slack)
+        return tuned["label"].value
 
 
 def halves(

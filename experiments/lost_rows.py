@@ -1,6 +1,6 @@
 """Stops bulk jobs many times over, at random moments, goes on, and looks for lost rows.
 
-    python benchmarks/lost_rows.py --runs 200 --seed 0
+    python experiments/lost_rows.py --runs 200 --seed 0
 
 Every run draws the format of the input, how it comes in (file, standard input, pipe, FIFO, /dev/fd), the
 format of the output, and one to three signals (SIGKILL, SIGTERM, SIGINT) at random moments. Each time the job

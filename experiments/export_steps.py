@@ -1,6 +1,6 @@
 """Which of the lean graph's rewrites make it faster? Each is timed alone, and left out of all.
 
-    python benchmarks/export_steps.py runs/NAME --data prepared/ --report docs/performance.md
+    python experiments/export_steps.py runs/NAME --data prepared/ --report docs/performance.md
 
 The rewrites are those of ``gkiller.deployment.lean.Rewrites``; a rewrite is on by default when it is faster
 here. Every graph's logits are compared with those of the network as it is written before it is timed. Batches

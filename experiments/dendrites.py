@@ -4,8 +4,8 @@ Trains every arm of `ARMS` on the same rows and seeds, selects epochs on the val
 measures on the test split. Each run's scores are kept in OUT, so that a stopped benchmark goes on where it
 was, and several processes can share the work (--arms). ``--report`` only writes the table.
 
-    python benchmarks/dendrites.py --data prepared/ --seeds 0,1,2
-    python benchmarks/dendrites.py --data prepared/ --report docs/dendrites.md
+    python experiments/dendrites.py --data prepared/ --seeds 0,1,2
+    python experiments/dendrites.py --data prepared/ --report docs/dendrites.md
 
 ``prepared/`` is made by ``gkiller data prepare``; see docs/dendrites.md for the command that was used.
 """
@@ -161,7 +161,8 @@ def run_one(arm: str, seed: int, arguments: argparse.Namespace) -> None:
             "threads": result.manifest["threads"],
         }
         shutil.rmtree(result.run.path)
-    np.savez_compressed(target.with_suffix(".npz"), **{k: v[:, 0] for k, v in variants.items()})
+    columns: dict[str, Any] = {k: v[:, 0] for k, v in variants.items()}
+    np.savez_compressed(target.with_suffix(".npz"), **columns)
     write_text(target, json_text(facts))
     sys.stderr.write(f"{target.name}: valid AP {facts['valid_ap']}, {facts['seconds']:.0f} s\n")
 

@@ -1,6 +1,6 @@
 """Whether published figures are what users get: gkiller evaluate, and gkiller predict with scikit-learn.
 
-    python benchmarks/user_figures.py --data $DATA [--model default]
+    python experiments/user_figures.py --data $DATA [--model default]
 
 For each set of the public corpora: F1, precision and recall at the model's threshold, ROC-AUC and average
 precision of toxicity, (a) as ``gkiller evaluate`` prints them and (b) of the scores and flags of ``gkiller

@@ -1,6 +1,6 @@
 """Keep what a model says of the public evaluation sets, so that others can be compared without it.
 
-    python benchmarks/scores.py giant/runs/mpnet --data $DATA --out benchmarks/scores/mpnet
+    python experiments/scores.py giant/runs/mpnet --data $DATA --out experiments/scores/mpnet
 
 For each set a Parquet file of the rows, their ids, the score of one label, and whether it was
 flagged at the model's threshold; no texts. The column ``long_text`` says how long comments were read.

@@ -31,11 +31,9 @@ class HubReader:
 
     Args:
         dataset: a ``datasets.IterableDataset`` or ``datasets.Dataset``.
-        name: how messages name it.
 
     Attributes:
         named: whether a class column's numbers are read as the names behind them, whatever those are.
-
     """
 
     def __init__(self, dataset: Any, name: str) -> None:
@@ -54,7 +52,6 @@ class HubReader:
 
         Raises:
             DataError: the hub fails, or the split is empty.
-
         """
         if not self._columns:
             with hub_faults(self.name):
@@ -69,7 +66,6 @@ class HubReader:
 
         Raises:
             DataError: the hub fails on the way.
-
         """
         classes = {name: self._class_values(name) for name in wanted}
         row = 1
@@ -100,15 +96,10 @@ def hub_parts(
 
     Args:
         repository: ``org/name``.
-        config: which of its configurations, if it has several.
-        revision: branch, tag or commit.
-        known: the catalogue's entry, if there is one.
-        notes: receives what was decided and should be told.
 
     Raises:
         HubUnavailableError: the hub cannot be reached or refuses, or files must be fetched by hand.
         SourceNotFoundError: the configuration or a train split is not there.
-
     """
     name = repository + (f":{config}" if config else "")
     if known is not None and known.access == "manual":
@@ -146,7 +137,6 @@ def resolve_commit(repository: str, revision: str | None) -> str | None:
 
     Raises:
         HubUnavailableError: the hub cannot be reached, or refuses.
-
     """
     from huggingface_hub import HfApi, constants
 
@@ -177,7 +167,6 @@ def hub_faults(name: str) -> Iterator[None]:
     Raises:
         HubUnavailableError: no connection, no such data set, or no permission.
         FormatError: the data set is there but cannot be read.
-
     """
     from datasets.exceptions import DatasetsError
     from huggingface_hub import constants, errors

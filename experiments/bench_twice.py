@@ -1,6 +1,6 @@
 """Does the bench agree with itself? Runs it twice, a model beside itself, and compares the ratios.
 
-    python benchmarks/bench_twice.py runs/NAME --data prepared/ -- --rows 256 --rounds 61
+    python experiments/bench_twice.py runs/NAME --data prepared/ -- --rows 256 --rounds 61
 
 Each run times the model against itself and against what is named after ``--``, which goes to
 ``gkiller bench`` as it is, such as ``--against runs/giant``. Prints each throughput ratio of both runs, and

@@ -3,7 +3,7 @@
 Writes a file of made-up comments (a million by default, some of them duplicates, some quoted and with
 line ends) to a temporary folder, prepares it in a process of its own, augments the result in another, and
 prints each process's peak resident memory, its wall time, and the same for a thousand rows: what imports
-alone cost. Run it as ``python benchmarks/prepare_memory.py``. Needs a POSIX system.
+alone cost. Run it as ``python experiments/prepare_memory.py``. Needs a POSIX system.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Runs ``from gkiller import load; load(MODEL).predict("...")`` in fresh processes
 the slowest of each step, in seconds, as one JSON object. ``libraries`` is what numpy, onnxruntime and
 tokenizers take of ``import``; ``cpu`` is the processor time of the whole process, which other processes on
 the machine disturb less. The first process, which may find cold disk caches, is counted apart. Run it as
-``python benchmarks/cold_start.py runs/NAME``.
+``python experiments/cold_start.py runs/NAME``.
 """
 
 from __future__ import annotations

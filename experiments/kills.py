@@ -1,6 +1,6 @@
 """Kills a training many times over, at random moments of all kinds, and compares how each run ends.
 
-    python benchmarks/kills.py --kills 200 --report docs/crash-safety.md
+    python experiments/kills.py --kills 200 --report docs/crash-safety.md
 
 Every kill is a SIGKILL of a real process: before a file operation in the run's directory (so in the midst
 of a checkpoint), after a training step, or from outside after a random time. A run is gone on with, often

@@ -1,0 +1,89 @@
+"""JSON from files that anybody may have written: one reading, bounded, or an error."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+MAX_DEPTH = 32
+"""Objects and lists inside each other; gkiller's own files have 4."""
+
+_MAX_DIGITS = 300
+"""Of a whole number: a longer one has no float, and Python refuses some."""
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """Read a JSON object, refusing what two readers could take differently.
+
+    Returns:
+        The object; all its numbers are finite, and all its texts can be written as UTF-8.
+
+    Raises:
+        ValueError: it is not UTF-8, not JSON or not an object, names a key twice, nests deeper than
+            `MAX_DEPTH`, or holds a number that is not finite or of more than 300 digits, or half a surrogate
+            pair.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+        _check_depth(value)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    json.dumps(value, ensure_ascii=False).encode("utf-8")  # raises on half a surrogate pair
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the key {name[:80]!r} is there twice")
+            seen.add(name)
+    return found
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:80]} is too large a number")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"{text[:20]}... is a number of {len(text):,} digits")
+    return int(text)
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for each in level for item in _items(each)]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_DEPTH}")
+
+
+def _items(value: Any) -> list[Any]:
+    """Return the objects and lists directly in a value."""
+    if isinstance(value, dict):
+        inner: Any = value.values()
+    elif isinstance(value, list):
+        inner = value
+    else:
+        return []
+    return [item for item in inner if isinstance(item, dict | list)]
