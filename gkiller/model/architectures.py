@@ -1,14 +1,14 @@
 """The encoders of transformers that gkiller reads, and what their configurations may say.
 
 A configuration can come from anybody. Its keys are read one by one, within limits; no other key reaches
-transformers, whose classes can allocate memory or fetch code for what is in them.
+transformers, whose classes can allocate memory or fetch code for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gkiller.model.layout import read_number, usable_positions
 
@@ -50,7 +50,7 @@ _PLAIN: Final[dict[str, Any]] = {
     "position_embedding_type": "absolute",
     "quantization_config": None,
 }
-"""Keys that make another network of it; an encoder that gkiller reads has these values, or not the key."""
+"""Keys that change the network: an encoder that gkiller reads lacks them or has these values."""
 _DESCRIPTIVE: Final = (
     *("architectures", "bos_token_id", "classifier_dropout", "eos_token_id", "id2label", "label2id"),
     *("is_encoder_decoder", "model_type", "output_attentions", "output_hidden_states", "problem_type"),
@@ -87,6 +87,24 @@ class Architecture:
             {*self.sizes, *self.shares, *self.plain, *_DESCRIPTIVE, self.activation, "pad_token_id"}
         )
 
+    def class_of(self, kind: Literal["Config", "Model"]) -> Any:
+        """Return the class in transformers."""
+        import transformers
+
+        return getattr(transformers, self.stem + kind)
+
+    def pooler_argument(self, *, pooler: bool) -> dict[str, bool]:
+        """Return the argument of the class that says whether to have a pooler.
+
+        Raises:
+            ValueError: it is to have one, and the architecture has none.
+        """
+        if self.pooler:
+            return {"add_pooling_layer": pooler}
+        if pooler:
+            raise ValueError(f"{self.stem} has no pooler, which the pooling 'cls' needs")
+        return {}
+
 
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "bert": Architecture("Bert"),
@@ -117,8 +135,8 @@ def encoder_config(content: Mapping[str, Any]) -> PreTrainedConfig:
     """Make an encoder's configuration of the keys that matter to the network.
 
     Raises:
-        ValueError: the architecture is not one of `ARCHITECTURES`; a key is missing or out of its range, or
-            makes another network of it.
+        ValueError: the architecture is not one of `ARCHITECTURES`; a key is missing, out of its range, or
+            changes the network.
     """
     architecture = architecture_of(content)
     for key, plain in architecture.plain.items():
@@ -137,63 +155,30 @@ def encoder_config(content: Mapping[str, Any]) -> PreTrainedConfig:
     kept["pad_token_id"] = _padding(content, architecture, kept["vocab_size"])
     if usable_positions({**kept, "model_type": content["model_type"]}) < 1:
         raise ValueError("max_position_embeddings leaves no position for a token")
-    config: PreTrainedConfig = _class(architecture, "Config")(**kept)
+    config: PreTrainedConfig = architecture.class_of("Config")(**kept)
     return config
-
-
-def default_config(model_type: str) -> dict[str, Any]:
-    """Return what a configuration of transformers says by default, as plain values."""
-    content: dict[str, Any] = _class(ARCHITECTURES[model_type], "Config")().to_dict()
-    return content
 
 
 def new_encoder(config: PreTrainedConfig, *, pooler: bool) -> PreTrainedModel:
     """Return an encoder of random weights (torch's global generator).
 
     Raises:
-        ValueError: a pooler is asked for, and the architecture has none.
+        ValueError: a pooler is requested, and the architecture has none.
     """
-    model: PreTrainedModel = _class(ARCHITECTURES[config.model_type], "Model")(
-        config, **pooler_argument(config.model_type, pooler=pooler)
+    architecture = ARCHITECTURES[config.model_type]
+    model: PreTrainedModel = architecture.class_of("Model")(
+        config, **architecture.pooler_argument(pooler=pooler)
     )
     return model
 
 
-def encoder_class(model_type: str) -> Any:
-    """Return the encoder's class in transformers."""
-    return _class(ARCHITECTURES[model_type], "Model")
-
-
-def pooler_argument(model_type: str, *, pooler: bool) -> dict[str, bool]:
-    """Return how an encoder's class is told whether to have a pooler.
-
-    Raises:
-        ValueError: it is to have one, and the architecture has none.
-    """
-    if ARCHITECTURES[model_type].pooler:
-        return {"add_pooling_layer": pooler}
-    if pooler:
-        raise ValueError(f"{ARCHITECTURES[model_type].stem} has no pooler, which the pooling 'cls' needs")
-    return {}
-
-
 def architecture_of(content: Mapping[str, Any]) -> Architecture:
-    """Return the architecture of a configuration.
-
-    Raises:
-        ValueError: it is not one of `ARCHITECTURES`.
-    """
+    """Return the architecture of a configuration; a ValueError unless it is one of `ARCHITECTURES`."""
     kind = content.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ValueError(f"the model_type is {str(kind)[:80]!r}, and not one of {known}")
     return ARCHITECTURES[kind]
-
-
-def _class(architecture: Architecture, kind: str) -> Any:
-    import transformers
-
-    return getattr(transformers, architecture.stem + kind)
 
 
 def _sized(kept: Mapping[str, Any], key: str) -> tuple[str, int]:

@@ -14,7 +14,6 @@ ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "relu": torch.relu,
     "gelu": nn.functional.gelu,
 }
-
 """A dendrite's non-linearities, by the name that ``config.json`` records."""
 
 
@@ -31,6 +30,7 @@ class DendriticLinear(nn.Linear):
     compares the two.
 
     Args:
+        dendrites: D, at least 1.
         activation: a key of `ACTIVATIONS`.
 
     Attributes:
@@ -49,7 +49,7 @@ class DendriticLinear(nn.Linear):
         self.dendrite_tops = nn.Parameter(torch.zeros(dendrites, out_features))
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map (..., in_features) to (..., out_features)."""
+        """Map (..., in) to (..., out)."""
         output = super().forward(input)
         activate = ACTIVATIONS[self.activation]
         fired: list[Tensor] = []
@@ -70,6 +70,7 @@ def add_dendrites(model: nn.Module, counts: dict[str, int], activation: str) -> 
     """Replace the named Linears by `DendriticLinear` modules of fresh weights, in place.
 
     Args:
+        counts: dendrites by module name; 0 leaves a module as it is.
         activation: a key of `ACTIVATIONS`.
 
     Raises:

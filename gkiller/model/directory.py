@@ -47,9 +47,6 @@ from gkiller.tokens.wordpiece import check_padding, check_vocabulary, parse_toke
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_LIMITS = {name: LIMITS[name] for name in (CONFIG, WEIGHTS, TOKENIZER, CARD)}
-"""The most bytes that are read of each file that every model has."""
-
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -57,6 +54,9 @@ class LoadedModel:
 
     Attributes:
         tokenizer: truncates at ``max_length``.
+        labels: in the order of the scores' columns.
+        thresholds: by label; a score at or above it is positive.
+        metadata: gkiller.json, without its list of files and its digest.
     """
 
     model: ToxicityClassifier
@@ -79,7 +79,7 @@ class LoadedModel:
 
 
 class Stored(Protocol):
-    """A model that was read from a directory: whole, or what it scores with alone."""
+    """A model that was read from a directory, with its weights or without."""
 
     @property
     def path(self) -> Path | None:
@@ -105,7 +105,10 @@ def save_model(
     """Write a model directory, whole or not at all; an earlier one at the same place is replaced.
 
     Args:
+        model: the folded network.
+        labels: in the order of the head's outputs.
         thresholds: by label, at least ``{"value": float}``, with how it was tuned.
+        card: the model card, Markdown.
         training: where the model came from: data source, whether it is synthetic, manifest digest.
         flag_labels: the labels that decide whether a comment is flagged; all by default.
     """
@@ -135,26 +138,17 @@ def rewrite_model(
     card: str,
     flag_labels: Sequence[str] | None = None,
 ) -> None:
-    """Write a loaded model with other thresholds and another card, whole or not at all.
+    """Write a loaded model with other thresholds and another card, as `add_files` does.
 
     Args:
         thresholds: as in `save_model`.
         flag_labels: the labels that decide whether a comment is flagged; by default those that did.
-
-    Raises:
-        ModelTamperedError: a file is not the one that was loaded.
-        ModelFormatError: the directory cannot be read any more.
     """
-    source = loaded.path or directory
-    with atomic_directory(directory) as temporary:
-        with unbroken():
-            _sealed(source).copy_to(temporary)
-        (temporary / CARD).write_text(card, "utf-8")
-        content = {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}}
-        if flag_labels is not None:
-            content.pop(FLAG_LABELS, None)
-            content |= flag_entry(flag_labels, loaded.metadata["labels"])
-        seal(temporary, META, content)
+    content = {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}}
+    if flag_labels is not None:
+        content.pop(FLAG_LABELS, None)
+        content |= flag_entry(flag_labels, loaded.metadata["labels"])
+    _copy(directory, loaded, {CARD: card.encode()}, content)
 
 
 def add_files(
@@ -170,20 +164,32 @@ def add_files(
     Args:
         files: what is added or replaced, by its name in the directory, such as "onnx/model.onnx".
         keep: says of each of the model's own files whether to take it over; all by default.
+        changes: to gkiller.json.
 
     Raises:
         ModelTamperedError: a file is not the one that was loaded.
         ModelFormatError: the directory cannot be read any more.
     """
-    source = loaded.path or directory
+    metadata = {**loaded.metadata, **(changes or {})}
+    _copy(directory, loaded, files, metadata, lambda name: name not in files and (not keep or keep(name)))
+
+
+def _copy(
+    directory: Path,
+    loaded: Stored,
+    files: Mapping[str, bytes],
+    metadata: Mapping[str, Any],
+    wanted: Callable[[str], bool] | None = None,
+) -> None:
     with atomic_directory(directory) as temporary:
         with unbroken():
-            _sealed(source).copy_to(temporary, lambda name: name not in files and (not keep or keep(name)))
+            sealed = unseal(loaded.path or directory, META, version=FORMAT_VERSION, keep={}, check="kept")
+            sealed.copy_to(temporary, wanted)
         for name, content in files.items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        seal(temporary, META, {**loaded.metadata, **(changes or {})})
+        seal(temporary, META, metadata)
 
 
 def stored_files(loaded: Stored, names: Iterable[str]) -> dict[str, bytes]:
@@ -207,13 +213,13 @@ def load_model(path: str | Path) -> LoadedModel:
     Raises:
         ModelNotFoundError: there is no model.
         ModelTamperedError: a file differs from its recorded SHA-256, or gkiller.json from its own digest.
-        ModelFormatError: the format is unknown or inconsistent, a weight is not finite, or there are none:
-            the model was made to score with alone.
+        ModelFormatError: the format is unknown or inconsistent, or the weights are missing or not finite.
     """
     directory = find_model(path)
     require_weights(directory)
     with unbroken():
-        sealed = _unseal(directory)
+        keep = {name: LIMITS[name] for name in (CONFIG, WEIGHTS, TOKENIZER, CARD)}
+        sealed = unseal(directory, META, version=FORMAT_VERSION, keep=keep)
     with consistent(directory):
         return _read(sealed)
 
@@ -222,7 +228,7 @@ def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, 
     config: dict[str, Any] = json.loads(model.bert.config.to_json_string(use_diff=False))
     config = {key: value for key, value in config.items() if key in architecture_of(config).written}
     modules = dendritic_modules(model)
-    # The class of transformers computes this one only; the others would load there, and score otherwise.
+    # The class of transformers computes this one only; it would load the others, and score otherwise.
     plain = model.pooling == "cls" and not modules and config["model_type"] == "bert"
     config["architectures"] = ["BertForSequenceClassification" if plain else "ToxicityClassifier"]
     outputs = (f"not_{labels[0]}", *labels) if len(labels) == 1 else labels
@@ -239,21 +245,8 @@ def _config_of(model: ToxicityClassifier, labels: tuple[str, ...]) -> dict[str, 
     return dict(sorted(config.items()))
 
 
-def _unseal(directory: Path) -> Sealed:
-    return unseal(directory, META, version=FORMAT_VERSION, keep=_LIMITS)
-
-
-def _sealed(directory: Path) -> Sealed:
-    return unseal(directory, META, version=FORMAT_VERSION, keep={}, check="kept")
-
-
 def _read(sealed: Sealed) -> LoadedModel:
-    """Read what a sealed directory holds, the network last.
-
-    Raises:
-        ModelFormatError: the tokenizer cannot be used.
-        ValueError: anything else cannot.
-    """
+    """Read what a sealed directory holds, the network last; a ValueError for what is inconsistent."""
     content, place = sealed.content, sealed.directory / TOKENIZER
     sealed.kept[CARD].decode("utf-8")
     labels = read_labels(content["labels"])
@@ -270,7 +263,7 @@ def _read(sealed: Sealed) -> LoadedModel:
 
 
 def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) -> ToxicityClassifier:
-    """Build the network; nothing is allocated before its shapes are those of the file."""
+    """Build the network; nothing is allocated before its shapes match the file's."""
     description = read_description(config)
     if description.labels != labels:
         raise ValueError(

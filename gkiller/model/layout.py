@@ -1,4 +1,7 @@
-"""Where perforatedai can be had. Nothing heavy is imported here, so that ``gkiller doctor`` can ask early."""
+"""What a model directory is made of, where one is found, and what its gkiller.json may say.
+
+Nothing heavy is imported here: a light installation reads models too, and ``gkiller doctor`` asks early.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from gkiller import assets
 from gkiller.data.labels import FLAG_LABELS, MAX_LABELS, label_problem
 from gkiller.errors import (
-    GkillerError,
     ModelFormatError,
     ModelNotFoundError,
     ModelTamperedError,
@@ -27,41 +29,27 @@ if TYPE_CHECKING:
 
 PERFORATEDAI: Final = "3.2.9"
 """The one version that gkiller is written for and tested with; ``pyproject.toml`` pins it."""
-
 SUPPORTED: Final = "CPython 3.11 or 3.12 on Linux x86-64 or Windows x86-64, and 3.11 to 3.13 on macOS"
 """The platforms its publisher has builds for; ``pyproject.toml`` marks the dependency with them."""
 
-
 FORMAT_VERSION: Final = 1
 META: Final = "gkiller.json"
-
-
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 TOKENIZER: Final = "tokenizer.json"
 CARD: Final = "README.md"
-GraphPrecision = Literal["int8", "fp32", "fp16"]
+PROBES: Final = "onnx/parity.json"
+"""Token sequences with the scores of each graph, where it was made."""
 
+GraphPrecision = Literal["int8", "fp32", "fp16"]
 GRAPHS: Final[dict[GraphPrecision, str]] = {
     "int8": "onnx/model.int8.onnx",
     "fp32": "onnx/model.onnx",
     "fp16": "onnx/model.fp16.onnx",
 }
 """The graph of each precision, the preferred one first."""
-
-PROBES: Final = "onnx/parity.json"
-"""Token sequences with the scores of each graph, where it was made."""
-
 BESIDE: Final = (CONFIG, META, TOKENIZER)
-"""What a graph needs beside it to predict."""
-
-DEFAULT: Final = "default"
-"""The name of the model that gkiller ships, wherever a model or an encoder is named."""
-
-_SHAPE: Final = ("tokenizer", "layers", "hidden", "heads", "ffn")
-"""Settings of the model that ask for another encoder than the shipped one."""
-
-
+"""What a graph needs to predict."""
 LIMITS: Final[dict[str, int]] = {
     CONFIG: 2**20,
     WEIGHTS: 4 * 2**30,
@@ -72,14 +60,15 @@ LIMITS: Final[dict[str, int]] = {
 }
 """The most bytes that are read of each file."""
 
+DEFAULT: Final = "default"
+"""The name of the default model, wherever a model or an encoder is named."""
 REMEDY_DAMAGED: Final = "copy the model again from where it came, or train it again"
-_REMEDY_MISSING = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
 _RUN = "settings.toml"
 """The file that makes a directory a run."""
 
 
 def is_default(name: str | Path) -> bool:
-    """Whether a name means the shipped model: "default", unless a model, run or file of that name is there.
+    """Whether a name means the default model: "default", unless a model, run or file of that name is there.
 
     A directory of that name without these does not count, such as the one that `recipes/default.py` works in.
     """
@@ -90,11 +79,7 @@ def is_default(name: str | Path) -> bool:
 
 
 def default_model() -> Path:
-    """Return the directory of the shipped model.
-
-    Raises:
-        ModelNotFoundError: this build has none.
-    """
+    """Return the default model's directory, or raise `ModelNotFoundError` in a build without one."""
     directory = assets.default_model_path()
     if (directory / META).is_file():
         return directory
@@ -108,18 +93,16 @@ def default_model() -> Path:
 
 def installed_models() -> dict[str, Path]:
     """Return the directories of the models that came with the package, by the name to load them by."""
-    folders = {path.name: path for path in sorted(assets.asset_path("models").glob("*"))}
-    default = assets.default_model_path()
-    return {name: path for name, path in {**folders, DEFAULT: default}.items() if (path / META).is_file()}
+    found = {path.name: path for path in sorted(assets.asset_path("models").glob("*"))}
+    found[DEFAULT] = assets.default_model_path()
+    return {name: path for name, path in found.items() if (path / META).is_file()}
 
 
 def deployed_directory(encoder: str) -> Path | None:
     """Return the directory of the model whose graph an encoder is read from; None where it has weights.
 
-    That is the shipped model's, or one that was made to score with alone, such as a copy of it.
-
-    Raises:
-        ModelNotFoundError: "default" is asked for, and this build has none.
+    That is the default model's, or one that was made to score with alone, such as a copy of it; errors as
+    `default_model`.
     """
     if is_default(encoder):
         return default_model()
@@ -131,33 +114,32 @@ def deployed_directory(encoder: str) -> Path | None:
 def settled(settings: ModelSettings) -> ModelSettings:
     """Return settings that name an encoder in the place of "auto".
 
-    That is "default" in a build that ships a model, where the settings ask for no other tokenizer or shape
-    and for no more tokens than it has positions for; else "fresh".
+    That is "default" in a build that has the default model, where the settings ask for no other tokenizer
+    or shape and for no more tokens than it has positions for; else "fresh".
     """
     if settings.encoder != "auto":
         return settings
     fields, config = type(settings).model_fields, assets.default_model_path() / CONFIG
     shipped = is_default(DEFAULT) and config.is_file()
-    usual = all(getattr(settings, name) == fields[name].default for name in _SHAPE)
+    shape = ("tokenizer", "layers", "hidden", "heads", "ffn")
+    usual = all(getattr(settings, name) == fields[name].default for name in shape)
     try:
         fits = shipped and usual and settings.max_length <= usable_positions(parse_json(config.read_bytes()))
     except (OSError, ValueError):
-        fits = True  # it is damaged, which is told where it is loaded
+        fits = True  # it is damaged: loading it says so
     return settings.model_copy(update={"encoder": DEFAULT if fits else "fresh"})
 
 
 def find_model(path: str | Path) -> Path:
-    """Return the model directory at ``path``, or at ``path/model`` when ``path`` is a run.
-
-    Args:
-        path: the directory, or "default" for the shipped model; see `is_default`.
+    """Return the model directory at ``path``, at ``path/model`` of a run, or the default model's.
 
     Raises:
-        ModelNotFoundError: there is neither, or no shipped model.
+        ModelNotFoundError: there is none.
     """
     if is_default(path):
         return default_model()
-    what, remedy = "no such directory", _REMEDY_MISSING
+    what = "no such directory"
+    remedy = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
     try:
         directory = Path(path).expanduser()
         for candidate in (directory, directory / "model"):
@@ -178,43 +160,28 @@ def find_model(path: str | Path) -> Path:
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """Turn a broken seal into an error of the model.
-
-    Raises:
-        ModelTamperedError: a file is missing, or is not the one that was sealed.
-        ModelFormatError: anything else is wrong with the seal.
-    """
+    """Turn a broken seal into `ModelTamperedError` for a missing or changed file, else `ModelFormatError`."""
     try:
         yield
     except SealBrokenError as error:
-        kinds = {"missing": ModelTamperedError, "tampered": ModelTamperedError}
         remedy = REMEDY_DAMAGED
         if error.kind == "version":
             remedy = f"this gkiller reads format {FORMAT_VERSION}; use the version that wrote it"
         elif error.kind == "tampered" and error.file.name == META:
             remedy = f"{REMEDY_DAMAGED}; 'gkiller threshold' is what changes thresholds"
         what = f"model {error.what}" if error.kind == "version" else error.what
-        found: type[GkillerError] = kinds.get(error.kind, ModelFormatError)
+        found = ModelTamperedError if error.kind in ("missing", "tampered") else ModelFormatError
         raise found(what, where=str(error.file), remedy=remedy) from error
 
 
 def has_weights(directory: Path) -> bool:
-    """Whether a model directory lists weights; one that was made to score with alone does not.
-
-    Raises:
-        ModelTamperedError: gkiller.json is not what was written.
-        ModelFormatError: it cannot be read.
-    """
+    """Whether a model directory lists weights; a copy to score with does not. Errors as `unbroken`."""
     with unbroken():
         return WEIGHTS in unseal(directory, META, version=FORMAT_VERSION, keep={}, check="kept").files
 
 
 def require_weights(directory: Path) -> None:
-    """Check that a model directory lists weights; errors as `has_weights`.
-
-    Raises:
-        ModelFormatError: it does not.
-    """
+    """Raise `ModelFormatError` for a model directory that lists no weights; errors as `has_weights`."""
     if not has_weights(directory):
         raise ModelFormatError(
             f"this is a copy to score with: it has no {WEIGHTS}",
@@ -226,11 +193,7 @@ def require_weights(directory: Path) -> None:
 
 @contextmanager
 def consistent(directory: Path) -> Iterator[None]:
-    """Turn what is wrong inside of the files into an error of the model.
-
-    Raises:
-        ModelFormatError: the block raised an error of that kind.
-    """
+    """Turn what is wrong inside of the files into `ModelFormatError`."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -242,11 +205,7 @@ def consistent(directory: Path) -> Iterator[None]:
 
 
 def read_labels(value: Any) -> tuple[str, ...]:
-    """Read a list of labels.
-
-    Raises:
-        ValueError: it is not a list of different, printable names.
-    """
+    """Read a list of labels; a ValueError unless they are different, printable names."""
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_LABELS:
         raise ValueError("labels are not a list of names")
     for label in value:
@@ -258,11 +217,7 @@ def read_labels(value: Any) -> tuple[str, ...]:
 
 
 def read_number(value: Any, what: str) -> float:
-    """Read a number in 0..1.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Read a number in 0..1; a ValueError for anything else."""
     if type(value) not in (int, float) or not 0 <= value <= 1:
         raise ValueError(f"{what} {str(value)[:80]!r} is not in 0..1")
     return float(value)
@@ -272,7 +227,7 @@ def read_thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
     """Read the thresholds of gkiller.json, by label.
 
     Raises:
-        ValueError: they are not those of the labels, or not in 0..1, or how they were tuned is not readable.
+        ValueError: they are not those of the labels, or not in 0..1, or what they were tuned on is not valid.
     """
     if not isinstance(content, dict) or content.keys() != set(labels):
         raise ValueError(f"the thresholds are not those of the labels {', '.join(labels)}")
@@ -299,15 +254,18 @@ def read_flag_labels(content: Mapping[str, Any], labels: tuple[str, ...]) -> tup
 
 
 def flag_entry(deciding: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """Return what gkiller.json says of the labels that decide; nothing where all do."""
+    """Return gkiller.json's entry of the labels that decide; empty where all do."""
     return {} if set(deciding) == set(labels) else {FLAG_LABELS: list(deciding)}
 
 
 def read_max_length(value: Any, config: Mapping[str, Any]) -> int:
     """Read how many tokens the network takes of a comment, [CLS] and [SEP] included.
 
+    Args:
+        config: config.json, which says how many positions there are.
+
     Raises:
-        ValueError: it is no such number.
+        ValueError: it is not an integer from 2 to the number of positions.
     """
     most = usable_positions(config)
     if type(value) is not int or not 2 <= value <= most:
@@ -327,11 +285,7 @@ def usable_positions(config: Mapping[str, Any]) -> int:
 
 
 def _nearest_models(directory: Path) -> list[str]:
-    """Return the models nearest in name to one that is not there.
-
-    They are the installed ones, where the name has no folder, and the runs and models in the same folder and
-    under ``runs``.
-    """
+    """Return the nearest names of runs and models in the same folder, under ``runs``, and installed."""
     found: dict[str, str] = {}
     for folder in (directory.parent / "runs", directory.parent):
         there = list(folder.iterdir()) if folder.is_dir() else []
@@ -343,7 +297,7 @@ def _nearest_models(directory: Path) -> list[str]:
 
 
 def _check_tuned_on(record: Any) -> None:
-    """Demand of what a threshold was tuned on, which other commands write into the card, its usual types."""
+    # Other commands write it into the card.
     kinds = {"source": str, "split": str, "rows": int, "fingerprints": list}
     if not isinstance(record, dict) or any(type(record.get(key)) is not kind for key, kind in kinds.items()):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The network: an encoder, BERT or like it, pooling and a head of one or several labels."""
+"""The network: an encoder, pooling and a head of one or several labels, as config.json describes them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
     from gkiller.settings.definition import ModelSettings
 
-
 Pooling = Literal["mean", "mean_max", "cls"]
+_CODE = (
+    *("auto_map", "custom_pipelines", "trust_remote_code", "attn_implementation", "_attn_implementation"),
+    *("_attn_implementation_internal", "experts_implementation", "_experts_implementation"),
+)
+"""Keys with which transformers can be asked to fetch and run code."""
 
 
 class ToxicityClassifier(nn.Module):
@@ -31,9 +35,10 @@ class ToxicityClassifier(nn.Module):
     encoder of another architecture is called ``bert`` too, and its parameters have their own names in it.
 
     Args:
-        bert: the encoder, of one of `ARCHITECTURES`; it has a pooler only when ``pooling`` is "cls".
-        pooling: "mean" averages the token vectors under the mask, "mean_max" puts their maximum beside the
-            mean, "cls" is BERT's pooler on the first token.
+        bert: of one of `ARCHITECTURES`; it has a pooler only when ``pooling`` is "cls".
+        labels: how many the head scores.
+        pooling: "mean" averages the token vectors under the mask, "mean_max" appends their maximum, "cls" is
+            BERT's pooler on the first token.
     """
 
     def __init__(self, bert: PreTrainedModel, labels: int, pooling: Pooling) -> None:
@@ -88,17 +93,7 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def build_classifier(settings: ModelSettings, labels: Sequence[str], vocab_size: int) -> ToxicityClassifier:
-    """Build the network that the settings ask for.
-
-    Args:
-        settings: which encoder, and its shape when it is a fresh one.
-
-    Raises:
-        ModelNotFoundError: the local path holds no encoder.
-        ModelFormatError: its architecture is not one that ``settings.arch`` trains, it has no safetensors
-            file, lacks weights, or is too small for the tokenizer or for ``max_length``.
-        HubUnavailableError: the hub cannot be reached.
-    """
+    """Build the network that the settings ask for; errors as `load_encoder`."""
     from transformers import BertConfig
 
     settings = settled(settings)
@@ -117,16 +112,9 @@ def build_classifier(settings: ModelSettings, labels: Sequence[str], vocab_size:
     return ToxicityClassifier(load_encoder(settings, vocab_size), len(labels), settings.pooling)
 
 
-_CODE = (
-    *("auto_map", "custom_pipelines", "trust_remote_code", "attn_implementation", "_attn_implementation"),
-    *("_attn_implementation_internal", "experts_implementation", "_experts_implementation"),
-)
-"""Keys with which transformers can be asked to fetch and run code."""
-
-
 @dataclass(frozen=True)
 class Description:
-    """A network, ready to be built."""
+    """A network, ready to be built; ``dendrites`` are counts by module name."""
 
     config: PreTrainedConfig
     labels: tuple[str, ...]
@@ -143,24 +131,26 @@ class Description:
 
     @property
     def least_tensors(self) -> int:
-        """Fewer than the network has, told without building anything."""
+        """A number below that of the network's tensors, which takes no memory to find."""
         layers: int = self.config.num_hidden_layers
         return layers * 16 + sum(self.dendrites.values()) * 2
 
     def shapes(self, tensors: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every parameter, without building anything.
+        """Return the shape of every parameter, without allocating any.
 
         Args:
-            tensors: how many there are in the file. Nothing is listed for a description that needs more.
+            tensors: how many the file has; with too few for the layers and dendrites nothing is listed.
 
         Raises:
-            ValueError: there are too few for so many layers and dendrites, or a dendrite is on no Linear.
+            ValueError: the file has too few, or a module with dendrites is not a Linear.
         """
         if self.least_tensors > tensors:
             raise ValueError(
                 f"the network needs more than {self.least_tensors} tensors, and the file has {tensors}"
             )
-        network = self._without_storage()
+        with torch.device("meta"):
+            encoder = new_encoder(self.config, pooler=self.pooling == "cls")
+            network = ToxicityClassifier(encoder, len(self.labels), self.pooling)
         shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
         linears = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
         for name, count in self.dendrites.items():
@@ -175,18 +165,12 @@ class Description:
             shapes[f"{name}.dendrite_tops"] = (count, outputs)
         return shapes
 
-    def _without_storage(self) -> ToxicityClassifier:
-        """Return the network without its dendrites, on torch's meta device: shapes that take no memory."""
-        with torch.device("meta"):
-            encoder = new_encoder(self.config, pooler=self.pooling == "cls")
-            return ToxicityClassifier(encoder, len(self.labels), self.pooling)
-
 
 def read_description(content: Mapping[str, Any]) -> Description:
     """Read ``config.json``.
 
     Raises:
-        ValueError: it is of no known architecture, or asks for a size, a value or code that is not read.
+        ValueError: its architecture is unknown, or it has a size, a value or a key that is not read.
     """
     own = content.get("gkiller")
     if not isinstance(own, dict):

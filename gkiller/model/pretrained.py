@@ -1,7 +1,7 @@
-"""Pretrained encoders, from a directory or from the Hugging Face hub.
+"""Pretrained encoders and their tokenizers, from a directory or from the Hugging Face hub.
 
-The hub is asked once, with a time limit, before transformers starts: it would otherwise retry for most of
-a minute. With ``HF_HUB_OFFLINE`` set nothing is asked, and the local cache is read instead.
+The hub is queried once, with a time limit, before transformers starts: it would otherwise retry for most of
+a minute. With ``HF_HUB_OFFLINE`` set it is not queried, and the local cache is read instead.
 """
 
 from __future__ import annotations
@@ -22,13 +22,7 @@ from gkiller.errors import (
     ModelNotFoundError,
     is_fault_of_input,
 )
-from gkiller.model.architectures import (
-    ARCHITECTURES,
-    default_config,
-    encoder_class,
-    encoder_config,
-    pooler_argument,
-)
+from gkiller.model.architectures import ARCHITECTURES, encoder_config
 from gkiller.model.layout import TOKENIZER, default_model, is_default, settled, usable_positions
 from gkiller.private import quiet_transformers, silence_hub
 from gkiller.tokens.wordpiece import parse_tokenizer, read_tokenizer
@@ -40,12 +34,10 @@ if TYPE_CHECKING:
 
 
 TIMEOUT_SECONDS = 10.0
-
 _OTHER_WAYS = (
     "check the id and the connection, name a local directory, set HF_HUB_OFFLINE=1 to use the local cache, "
     "or use model.encoder=fresh"
 )
-
 _AGREE = "the directory must hold an encoder's config.json and the model.safetensors that belongs to it"
 
 
@@ -57,9 +49,10 @@ def is_local(reference: str) -> bool:
 def load_encoder(settings: ModelSettings, vocab_size: int) -> PreTrainedModel:
     """Load the encoder that the settings name, in float32 on the CPU.
 
+    A tiny model's is BERT; a giant's is any of `gkiller.model.architectures.ARCHITECTURES`.
+
     Args:
-        settings: the encoder, its revision, the dropouts and the pooling. A tiny model's is BERT; a giant's
-            is any of `gkiller.model.architectures.ARCHITECTURES`.
+        vocab_size: of the tokenizer.
 
     Raises:
         ModelNotFoundError: the local path holds no encoder, or the name cannot be one.
@@ -67,7 +60,7 @@ def load_encoder(settings: ModelSettings, vocab_size: int) -> PreTrainedModel:
             configuration, or it is too small for the tokenizer or for ``max_length``.
         HubUnavailableError: the hub cannot be reached, or does not have it.
     """
-    reference, revision = locate(settings)
+    reference, revision = _locate(settings)
     with loading(settings.encoder):
         bert, report = _read(reference, revision, settings)
     _check_complete(report, settings.encoder)
@@ -76,28 +69,17 @@ def load_encoder(settings: ModelSettings, vocab_size: int) -> PreTrainedModel:
 
 
 def load_own_tokenizer(settings: ModelSettings) -> PreTrainedTokenizerFast:
-    """Load the tokenizer that came with an encoder, as transformers reads it.
-
-    Raises:
-        ModelNotFoundError: as `load_encoder`.
-        ModelFormatError: there is none that BERT can use.
-        HubUnavailableError: as `load_encoder`.
-    """
+    """Load the tokenizer that came with an encoder, as transformers reads it; errors as `load_encoder`."""
     from transformers import AutoTokenizer
 
-    reference, revision = locate(settings)
+    reference, revision = _locate(settings)
     with loading(settings.encoder):
         found = AutoTokenizer.from_pretrained(reference, revision=revision, trust_remote_code=False)
     return cast("PreTrainedTokenizerFast", found)
 
 
-def locate(settings: ModelSettings) -> tuple[str, str]:
-    """Return what transformers calls an encoder, and its revision: the commit where the hub tells it.
-
-    Raises:
-        ModelNotFoundError: there is no such directory, or the name cannot be one.
-        HubUnavailableError: the hub cannot be reached, or does not have it.
-    """
+def _locate(settings: ModelSettings) -> tuple[str, str]:
+    """Return what transformers calls an encoder, and its revision: the commit where the hub names it."""
     revision = settings.revision or "main"
     if not is_local(settings.encoder):
         return settings.encoder, resolve_commit(settings.encoder, settings.revision) or revision
@@ -131,18 +113,16 @@ def resolve_commit(repository: str, revision: str | None) -> str | None:
             where=repository,
             remedy="name a directory, a hub id such as org/name, or 'fresh'",
         ) from error
-    except errors.HfHubHTTPError as error:
-        what = f"{constants.ENDPOINT} refused: {_brief(error)}"
-        raise HubUnavailableError(what, where=repository, remedy=_OTHER_WAYS) from error
     except _transport_errors() as error:
-        what = f"{constants.ENDPOINT} cannot be reached: {_brief(error)}"
+        fault = "refused" if isinstance(error, errors.HfHubHTTPError) else "cannot be reached"
+        what = f"{constants.ENDPOINT} {fault}: {_brief(error)}"
         raise HubUnavailableError(what, where=repository, remedy=_OTHER_WAYS) from error
     commit: str | None = found.sha
     return commit
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
-    """Return what a failed connection raises; huggingface_hub has changed its HTTP library before."""
+    """Return what a failed request raises; huggingface_hub has changed its HTTP library before."""
     modules = (sys.modules.get(library) for library in ("httpx", "httpx2"))
     return (OSError, *(module.HTTPError for module in modules if module is not None))
 
@@ -152,8 +132,8 @@ def loading(where: str) -> Iterator[None]:
     """Keep transformers quiet, and turn what it raises into errors with a place and a remedy.
 
     Raises:
-        ModelFormatError: the files are not those of a BERT encoder.
-        HubUnavailableError: the hub does not give them.
+        ModelFormatError: the files cannot be read as a model of transformers.
+        HubUnavailableError: the hub does not have them.
     """
     with quiet_transformers():
         try:
@@ -173,7 +153,7 @@ def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[PreTr
     import torch
     from transformers import PreTrainedConfig
 
-    # Read as plain values: the classes of transformers can allocate, or fetch code, for what is in them.
+    # Read as plain values: the classes of transformers can allocate memory or fetch code for them.
     content, _ = PreTrainedConfig.get_config_dict(reference, revision=revision)
     kind = _known_type(content.get("model_type"), settings)
     architecture = ARCHITECTURES[kind]
@@ -183,14 +163,14 @@ def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[PreTr
             where=settings.encoder,
             remedy="set model.pooling to mean or mean_max",
         )
-    config = encoder_config({**default_config(kind), **content})
+    config = encoder_config({**architecture.class_of("Config")().to_dict(), **content})
     setattr(config, architecture.dropout, settings.dropout)
     setattr(config, architecture.attention_dropout, settings.attention_dropout)
-    loaded: Any = encoder_class(kind).from_pretrained(
+    loaded: Any = architecture.class_of("Model").from_pretrained(
         reference,
         config=config,
         revision=revision,
-        **pooler_argument(kind, pooler=settings.pooling == "cls"),
+        **architecture.pooler_argument(pooler=settings.pooling == "cls"),
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # the report names them; the exception would not
@@ -200,11 +180,7 @@ def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[PreTr
 
 
 def _known_type(kind: Any, settings: ModelSettings) -> str:
-    """Return an encoder's model_type.
-
-    Raises:
-        ModelFormatError: a model of ``settings.arch`` cannot be trained from it.
-    """
+    """Return an encoder's model_type, where a model of ``settings.arch`` can be trained from it."""
     readable = isinstance(kind, str) and kind in ARCHITECTURES
     if kind == "bert" or (settings.arch == "giant" and readable):
         return str(kind)
@@ -240,11 +216,7 @@ def _check_complete(report: dict[str, Any], where: str) -> None:
 
 
 def check_fits(config: PreTrainedConfig, settings: ModelSettings, vocab_size: int) -> None:
-    """Compare a pretrained encoder with the tokenizer and with the length that the settings ask for.
-
-    Raises:
-        ModelFormatError: it is too small for one of them.
-    """
+    """Raise `ModelFormatError` for an encoder that is too small for the tokenizer or for ``max_length``."""
     if vocab_size > config.vocab_size:
         raise ModelFormatError(
             f"the tokenizer has {vocab_size} pieces and the encoder knows {config.vocab_size}",
@@ -265,9 +237,7 @@ def _brief(error: BaseException) -> str:
 
 
 def load_tokenizer(settings: ModelSettings) -> Tokenizer:
-    """Load the tokenizer that the settings ask for.
-
-    ``model.tokenizer`` when set; else the pretrained encoder's own; else the one gkiller ships.
+    """Load ``model.tokenizer`` when set; else the pretrained encoder's own; else gkiller's.
 
     Raises:
         ModelNotFoundError: no such file.
@@ -281,7 +251,7 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
         return read_tokenizer(default_model() / TOKENIZER, settings.max_length)
     if settings.encoder == "fresh":
         return read_tokenizer(tokenizer_path(), settings.max_length)
-    folder = Path(locate(settings)[0])
+    folder = Path(_locate(settings)[0])
     if is_local(settings.encoder) and (folder / "tokenizer.json").is_file():
         return read_tokenizer(folder / "tokenizer.json", settings.max_length)
     return _convert(settings)

@@ -25,6 +25,7 @@ class SequenceClassifier(nn.Module):
     """A sequence classifier of transformers whose outputs are one logit per label, (rows, L).
 
     Args:
+        columns: for each label its output; of a two-class softmax the positive class.
         softmax: whether the outputs are two classes rather than independent labels.
     """
 
@@ -57,6 +58,8 @@ class Outputs:
     """What a classifier's outputs mean.
 
     Attributes:
+        names: of all outputs.
+        columns: the output of each requested label that it has.
         softmax: whether they are two classes rather than independent labels.
     """
 
@@ -66,18 +69,14 @@ class Outputs:
 
 
 def outputs_of(config: Any, labels: Sequence[str]) -> Outputs:
-    """Read off a classifier's configuration what its outputs mean for the wanted labels."""
+    """Return what a classifier's outputs mean for the requested labels, by its configuration."""
     names = tuple(str(config.id2label[place]) for place in range(config.num_labels))
     multi = config.problem_type == "multi_label_classification"
     return Outputs(names, label_columns(names, labels, multi=multi), len(names) == 2 and not multi)
 
 
 def read_outputs(reference: str, labels: Sequence[str]) -> Outputs:
-    """Return what a classifier's outputs mean, without reading its weights; it may have none of the labels.
-
-    Raises:
-        ModelFormatError, HubUnavailableError: it cannot be read.
-    """
+    """Return what a classifier's outputs mean, without its weights; errors as `loading`."""
     from transformers import AutoConfig
 
     with loading(reference):
@@ -85,10 +84,10 @@ def read_outputs(reference: str, labels: Sequence[str]) -> Outputs:
 
 
 def load_classifier(reference: str, labels: Sequence[str]) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """Load a sequence classifier of transformers from a directory or the hub; safetensors alone are read.
+    """Load a sequence classifier from a directory or the hub; safetensors alone are read.
 
     Returns:
-        The network, and the wanted labels that it has, in their order.
+        The network, and the requested labels that it has, in their order.
 
     Raises:
         LabelMismatchError: it has none of the labels.
@@ -108,19 +107,20 @@ def load_classifier(reference: str, labels: Sequence[str]) -> tuple[SequenceClas
 
 
 def no_label(names: Sequence[str], labels: Sequence[str], where: str, remedy: str) -> LabelMismatchError:
-    """Return the error of a classifier that has none of the wanted labels."""
+    """Return the error of a classifier that has none of the requested labels."""
     what = f"the classifier's outputs are {', '.join(names)}, and the data have {', '.join(labels)}"
     return LabelMismatchError(what, where=where, remedy=remedy)
 
 
 def label_columns(names: Sequence[str], labels: Sequence[str], *, multi: bool) -> dict[str, int]:
-    """Return the output of each wanted label that a classifier has.
+    """Return the output of each requested label that a classifier has.
 
     An output belongs to a label when its name, or the canonical form of it, is the label's. A single output,
     and the positive one of two classes, is the first label's whatever it is called, unless that is another
     label of gkiller's vocabulary.
 
     Args:
+        names: of the outputs.
         multi: whether two outputs are two labels rather than two classes.
     """
     known = {canonical_name(name): place for place, name in reversed(list(enumerate(names)))}
@@ -172,7 +172,7 @@ def read_tokenizer(folder: Path) -> tuple[str, int, int]:
 
 
 def is_gkiller(reference: str) -> bool:
-    """Whether a reference is a gkiller model, a run that has one, or "default", shipped or not."""
+    """Whether a reference is a gkiller model, a run that has one, or "default", in this build or not."""
     if is_default(reference):
         return True
     try:
@@ -195,7 +195,7 @@ def fetch(reference: str) -> Path:
 
     Raises:
         ModelNotFoundError: there is no such directory.
-        HubUnavailableError: the hub does not give it.
+        HubUnavailableError: the hub does not have it, or cannot be reached.
     """
     if is_local(reference):
         path = Path(reference).expanduser()
@@ -215,6 +215,10 @@ def fetch(reference: str) -> Path:
 
 def fetch_classifier(reference: str, *, what: str, remedy: str) -> Path:
     """Return a directory with a sequence classifier of transformers: the local one, or the hub's.
+
+    Args:
+        what: the message for an encoder without a classifier.
+        remedy: how to mend that.
 
     Raises:
         ModelNotFoundError, HubUnavailableError: see `fetch`.

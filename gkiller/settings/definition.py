@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "GKILLER_"
 ENV_DELIMITER = "__"
@@ -23,11 +23,10 @@ def setting(
     """Declare a setting.
 
     Args:
-        default: its value when nothing else is said.
         description: one sentence, shown by ``--help``, ``config show`` and the reference.
         unit: what a number counts ("tokens", "rows", "epochs", "seconds").
-        flag: the command-line flag that sets it, such as ``--lr``, or an empty string.
-        alias: a second flag of the same meaning, or an empty string.
+        flag: the command-line flag that sets it, such as ``--lr``.
+        alias: a second flag of the same meaning.
         constraints: pydantic's (``ge``, ``gt``, ``le``, ``lt``, ``min_length``...).
     """
     extra: dict[str, Any] = {"unit": unit, "flag": flag, "alias": alias}
@@ -449,7 +448,7 @@ class EvaluationSettings(_Section):
         return self
 
     def tuning(self) -> dict[str, Any]:
-        """Return what `gkiller.evaluation.thresholds.tune_thresholds` is asked for."""
+        """Return the arguments of `gkiller.evaluation.thresholds.tune_thresholds`."""
         return {
             "min_precision": self.min_precision,
             "min_recall": self.min_recall,
@@ -602,7 +601,7 @@ class SweepSettings(_Section):
 
 
 class Settings(BaseSettings):
-    """Everything a run depends on, resolved and frozen."""
+    """Everything a run depends on, resolved and frozen; `gkiller.settings.resolve` reads the layers."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -622,6 +621,11 @@ class Settings(BaseSettings):
     deployment: DeploymentSettings = DeploymentSettings()
     bench: BenchSettings = BenchSettings()
     sweep: SweepSettings = SweepSettings()
+
+    @classmethod
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the arguments alone: the layers were read before, with their origins."""
+        return (sources["init_settings"],)
 
     @model_validator(mode="after")
     def _frozen_layers_are_pretrained(self) -> Settings:

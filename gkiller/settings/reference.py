@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 from gkiller.settings.definition import ENV_DELIMITER, ENV_PREFIX, Settings
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-    from gkiller.settings.definition import Settings
-    # FIXME
-
-
 Kind = Literal["bool", "int", "float", "str", "choice", "list", "numbers"]
+Bound = tuple[float, bool]
+"""An end of a range, and whether it belongs to the range."""
 
 _NOUNS: dict[Kind, str] = {
     "bool": "true or false",
@@ -32,18 +29,15 @@ _NOUNS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Reference:
-    """One setting, as documents and messages name it.
+    """One setting, as documents and messages name it; what it does not have is empty or None.
 
     Attributes:
         key: the dotted name, ``train.lr``.
         optional: whether it may be unset (None).
-        default: its value when nothing else is said.
-        choices: the allowed texts of a ``choice``, else empty.
-        lower: the lower bound and whether it belongs to the range, or None.
-        upper: the upper bound and whether it belongs to the range, or None.
-        unit: what a number counts, or an empty string.
-        flag: its command-line flag, or an empty string.
-        alias: a second flag of the same meaning, or an empty string.
+        choices: the allowed texts of a ``choice``.
+        unit: what a number counts.
+        alias: a second flag of the same meaning.
+        env: its environment variable.
     """
 
     key: str
@@ -51,8 +45,8 @@ class Reference:
     optional: bool
     default: Any
     choices: tuple[str, ...]
-    lower: tuple[float, bool] | None
-    upper: tuple[float, bool] | None
+    lower: Bound | None
+    upper: Bound | None
     unit: str
     flag: str
     alias: str
@@ -88,20 +82,15 @@ class Reference:
     @property
     def allowed(self) -> str:
         """What a value may be, in words: type, range and unit."""
-        noun = _NOUNS[self.kind] + (" " + ", ".join(self.choices) if self.choices else "")
+        noun = " ".join([_NOUNS[self.kind], *([", ".join(self.choices)] if self.choices else [])])
         bounds = " and ".join(self._bounds())
         unit = f" ({self.unit})" if self.unit else ""
-        return (
-            " ".join(part for part in (noun, bounds) if part) + unit + (" or none" if self.optional else "")
-        )
+        none = " or none" if self.optional else ""
+        return f"{noun} {bounds}".rstrip() + unit + none
 
     def _bounds(self) -> list[str]:
-        bounds = []
-        if self.lower is not None:
-            bounds.append((">= " if self.lower[1] else "> ") + plain_text(self.lower[0]))
-        if self.upper is not None:
-            bounds.append(("<= " if self.upper[1] else "< ") + plain_text(self.upper[0]))
-        return bounds
+        ends = ((self.lower, ">"), (self.upper, "<"))
+        return [f"{sign}{'=' * end[1]} {plain_text(end[0])}" for end, sign in ends if end is not None]
 
 
 def plain_text(value: Any) -> str:
@@ -118,12 +107,11 @@ def plain_text(value: Any) -> str:
 @cache
 def settings_reference() -> tuple[Reference, ...]:
     """Return every setting in the order of the definition."""
-    entries = []
-    for section, field in Settings.model_fields.items():
-        model: type[BaseModel] = type(field.default)
-        for name, leaf in model.model_fields.items():
-            entries.append(_reference(f"{section}.{name}", leaf))
-    return tuple(entries)
+    return tuple(
+        _reference(f"{section}.{name}", leaf)
+        for section, field in Settings.model_fields.items()
+        for name, leaf in type(field.default).model_fields.items()
+    )
 
 
 @cache
@@ -133,26 +121,23 @@ def settings_by_key() -> types.MappingProxyType[str, Reference]:
 
 
 def section_titles() -> dict[str, str]:
-    """Return each section's name and the first line of its class's docstring."""
-    titles = {}
-    for section, field in Settings.model_fields.items():
-        titles[section] = (type(field.default).__doc__ or section).strip().splitlines()[0]
-    return titles
+    """Return the first line of each section's docstring, by its name."""
+    fields = Settings.model_fields.items()
+    return {name: (type(field.default).__doc__ or name).strip().splitlines()[0] for name, field in fields}
 
 
 def _reference(key: str, field: FieldInfo) -> Reference:
     kind, optional, choices = _kind(field.annotation)
     extra = field.json_schema_extra
     assert isinstance(extra, dict), key  # every leaf is declared with setting()
-    lower, upper = _range(field.metadata)
     return Reference(
         key=key,
         kind=kind,
         optional=optional,
         default=field.default,
         choices=choices,
-        lower=lower,
-        upper=upper,
+        lower=_bound(field.metadata, "ge", "gt"),
+        upper=_bound(field.metadata, "le", "lt"),
         unit=str(extra["unit"]),
         flag=str(extra["flag"]),
         alias=str(extra["alias"]),
@@ -175,56 +160,43 @@ def _kind(annotation: Any) -> tuple[Kind, bool, tuple[str, ...]]:
     return kinds[annotation], False, ()
 
 
-def _range(metadata: list[Any]) -> tuple[tuple[float, bool] | None, tuple[float, bool] | None]:
-    """Return the lower and upper bound among a field's constraints."""
-    lower: tuple[float, bool] | None = None
-    upper: tuple[float, bool] | None = None
+def _bound(metadata: list[Any], inclusive: str, exclusive: str) -> Bound | None:
+    """Return one end of the range among a field's constraints (annotated-types)."""
     for rule in metadata:
-        if hasattr(rule, "ge"):
-            lower = (rule.ge, True)
-        if hasattr(rule, "gt"):
-            lower = (rule.gt, False)
-        if hasattr(rule, "le"):
-            upper = (rule.le, True)
-        if hasattr(rule, "lt"):
-            upper = (rule.lt, False)
-    return lower, upper
+        if hasattr(rule, inclusive):
+            return getattr(rule, inclusive), True
+        if hasattr(rule, exclusive):
+            return getattr(rule, exclusive), False
+    return None
 
 
 def settings_toml(settings: Settings, section: str | None = None) -> str:
     """Return every setting as TOML, with its description, unit and range as comments.
 
-    Args:
-        section: only this section, or this dotted key.
-
     ``resolve(config=...)`` on the text gives equal settings when no stronger layer speaks. A setting
     that is unset appears as a comment, since TOML has no null.
+
+    Args:
+        section: only this section, or this dotted key.
     """
     import tomlkit
 
     document = tomlkit.document()
     extent = "Complete settings." if section is None else f"Only {section}."
     document.add(tomlkit.comment(f"{extent} Use them again with: gkiller train --config FILE"))
-    tables = {}
     for entry in settings_reference():
         if section not in (None, entry.section, entry.key):
             continue
-        if entry.section not in tables:
+        if entry.section not in document:
             table = tomlkit.table()
             table.comment(section_titles()[entry.section])
             document.add(tomlkit.nl())
             document.add(entry.section, table)
-            tables[entry.section] = table
-        table = tables[entry.section]
-        table.add(tomlkit.comment(_remark(entry)))
+        facts = "; ".join(fact for fact in (entry.unit, entry.type_text, entry.range_text) if fact)
+        table.add(tomlkit.comment(f"{entry.description} [{facts}]"))
         value = getattr(getattr(settings, entry.section), entry.name)
         if value is None:
             table.add(tomlkit.comment(f"{entry.name} is not set"))
         else:
             table.add(entry.name, list(value) if isinstance(value, tuple) else value)
     return tomlkit.dumps(document)
-
-
-def _remark(entry: Reference) -> str:
-    facts = "; ".join(fact for fact in (entry.unit, entry.type_text, entry.range_text) if fact)
-    return f"{entry.description} [{facts}]"

@@ -1,7 +1,7 @@
-"""From what a user wrote to a value of the setting's type, and which key was meant.
+"""From what a user wrote to a value of the setting's type, and messages about what is wrong with it.
 
-Nothing here refuses: a text that cannot be converted stays text, and the validation that follows names
-what is allowed.
+Converting refuses nothing: a text that cannot be converted stays text, and the validation that follows
+names what is allowed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from gkiller.settings.reference import Reference
 
 
-_YES = frozenset({"true", "yes", "on", "1"})
-_NO = frozenset({"false", "no", "off", "0"})
 MOST_BITS = 8192
 """Of a whole number; Python refuses to print one of over 4,300 digits."""
-
 _MISSING = object()
-SPACE = "sweep.space"
+_TRUTH = {"true": True, "yes": True, "on": True, "1": True}
+_TRUTH |= {"false": False, "no": False, "off": False, "0": False}
+_LONGEST_VALUE = 80
+_SPACE = "sweep.space"
 """The list of ``KEY=VALUE`` texts: a file may write it as a table, and a value may have commas."""
 
 
@@ -53,7 +53,7 @@ def from_text(entry: Reference, text: str, *, quotes: bool = False) -> Any:
         value = _toml_value(bare) if bare.startswith(("[", '"', "'")) else bare
         return from_value(entry, bare if value is _MISSING else value)
     if entry.kind == "bool":
-        return _bool(bare)
+        return _TRUTH.get(bare.lower(), bare)
     return _number(bare, whole=entry.kind == "int")
 
 
@@ -61,13 +61,13 @@ def from_value(entry: Reference, value: Any) -> Any:
     """Convert a typed value, from a TOML file or from Python."""
     if entry.optional and isinstance(value, str) and not value:
         return None  # TOML has no null
-    if entry.key == SPACE and isinstance(value, dict):
+    if entry.key == _SPACE and isinstance(value, dict):
         return tuple(_pairs(value))
     if entry.kind in ("list", "numbers"):
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
             value = [_number(part, whole=True) for part in value] if entry.kind == "numbers" else value
-            value = _rejoined(value) if entry.key == SPACE else value
+            value = _rejoined(value) if entry.key == _SPACE else value
         if isinstance(value, list):
             return tuple(value)
     if isinstance(value, PurePath):
@@ -122,18 +122,16 @@ def _of_name(name: str, keys: list[str]) -> list[str]:
 
 
 def key_advice(key: str) -> str:
-    """Return a sentence that helps with an unknown key: the nearest ones, or the section's keys."""
-    inside = [entry for entry in settings_by_key() if entry.startswith(key + ".")]
-    if inside:
+    """Return a remedy for an unknown key: the nearest ones, or the section's keys."""
+    if inside := [entry for entry in settings_by_key() if entry.startswith(key + ".")]:
         return f"{key!r} is a section; its settings are: " + ", ".join(inside)
-    hits = nearest_keys(key)
-    if hits:
-        return "did you mean " + " or ".join(repr(hit) for hit in hits) + "?"
+    if hits := nearest_keys(key):
+        return "did you mean " + " or ".join(map(repr, hits)) + "?"
     return "'gkiller config keys' lists every key"
 
 
 def _toml_value(text: str) -> Any:
-    """Return ``text`` read as one TOML scalar or array, or a mark when it is none."""
+    """Return ``text`` read as one TOML string or array, else `_MISSING`."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):  # no TOML, a number of thousands of digits, endless nesting
@@ -151,15 +149,8 @@ def too_large(value: Any) -> bool:
     return isinstance(value, int) and value.bit_length() > MOST_BITS
 
 
-def _bool(text: str) -> bool | str:
-    word = text.lower()
-    if word in _YES:
-        return True
-    return False if word in _NO else text
-
-
 def _number(text: str, *, whole: bool) -> int | float | str:
-    """Return a number, or the text when it is none; ``1e3`` is a whole number too."""
+    """Return a number, or the text where it is not one; ``1e3`` is a whole number too."""
     try:
         return int(text)
     except ValueError:
@@ -171,12 +162,9 @@ def _number(text: str, *, whole: bool) -> int | float | str:
     return int(value) if whole and value.is_integer() else value
 
 
-LONGEST_VALUE = 80
-
-
 @dataclass(frozen=True)
 class Given:
-    """A value somebody gave.
+    """A value somebody gave, converted.
 
     Attributes:
         origin: who gave it, such as ``--lr``, ``GKILLER_TRAIN__LR`` or ``preset seed``.
@@ -204,12 +192,11 @@ def unknown_key(key: str, where: str) -> Problem:
 def bad_value(key: str, given: Given) -> Problem:
     """Return the problem of a value outside the setting's type or range."""
     entry = settings_by_key()[key]
-    text = shown(given.value)
+    text = repr(list(given.value) if isinstance(given.value, tuple) else given.value)
+    text = text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
     hits = nearest(str(given.value), entry.choices, 1) if entry.choices else []
-    if hits:
-        remedy = f"did you mean {hits[0]!r}?"
-    else:
-        remedy = f"{entry.description} The default is {entry.default_text or 'empty'}."
+    usual = f"{entry.description} The default is {entry.default_text or 'empty'}."
+    remedy = f"did you mean {hits[0]!r}?" if hits else usual
     return Problem(f"{key} must be {entry.allowed}, not {text}", given.where, remedy)
 
 
@@ -225,48 +212,27 @@ def from_validation(
             problems.setdefault(key, bad_value(key, given[key]))
         else:  # a rule over several settings
             what = error["msg"].removeprefix("Value error, ")
-            problems.setdefault(what, Problem(what, _givers(what, given), _ways(what)))
+            problems.setdefault(what, _broken_rule(what, given))
     return list(problems.values())
 
 
-def refuse(problems: Sequence[Problem]) -> None:
-    """Raise one error for all problems; do nothing when there are none.
+def _broken_rule(what: str, given: Mapping[str, Given]) -> Problem:
+    """Return the problem of a rule over several settings, which its message names."""
+    keys = dict.fromkeys(re.findall(r"[a-z]+\.[a-z_]+", what))
+    entries = [settings_by_key()[key] for key in keys if key in settings_by_key()]
+    where = ", ".join(dict.fromkeys(given[entry.key].where for entry in entries if entry.key in given))
+    ways = [entry.flag.partition("/")[0] or f"--set {entry.key}=..." for entry in entries]
+    return Problem(what, where or "settings", f"change {' or '.join(ways) or 'one of them'}")
 
-    Raises:
-        SettingsError: there is at least one problem.
-    """
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raise one `SettingsError` for all problems, if there are any."""
     if not problems:
         return
     if len(problems) == 1:
-        (only,) = problems
-        raise SettingsError(only.what, where=only.where, remedy=only.remedy)
+        raise SettingsError(problems[0].what, where=problems[0].where, remedy=problems[0].remedy)
     lines = [f"{problem.where}: {problem.what} ({problem.remedy})" for problem in problems]
     raise SettingsError(
         f"{len(problems)} settings are wrong\n" + "\n".join("- " + line for line in lines),
         remedy="'gkiller config keys' lists every setting and its range",
     )
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message, cut when it is very long."""
-    text = repr(list(value)) if isinstance(value, tuple) else repr(value)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
-
-
-def _named(message: str) -> list[str]:
-    """Return the settings that a message names, each once."""
-    keys = re.findall(r"[a-z]+\.[a-z_]+", message)
-    return [key for key in dict.fromkeys(keys) if key in settings_by_key()]
-
-
-def _givers(message: str, given: Mapping[str, Given]) -> str:
-    """Return where the settings that a message names were given."""
-    keys = [key for key in _named(message) if key in given]
-    return ", ".join(dict.fromkeys(given[key].where for key in keys)) or "settings"
-
-
-def _ways(message: str) -> str:
-    """Return the flags that change what a message names; ``--set`` for a setting that has none."""
-    entries = [settings_by_key()[key] for key in _named(message)]
-    ways = [entry.flag.partition("/")[0] or f"--set {entry.key}=..." for entry in entries]
-    return "change " + " or ".join(ways) if ways else "change one of them"

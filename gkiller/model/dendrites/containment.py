@@ -23,16 +23,8 @@ from gkiller.private import matplotlib_apart
 _TERMINATED = 128 + signal.SIGTERM
 # perforatedai writes its files in the first of several processes only, and then looks for them in each.
 _LAUNCHER = (
-    "RANK",
-    "LOCAL_RANK",
-    "GROUP_RANK",
-    "ROLE_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "SLURM_PROCID",
-    "SLURM_LOCALID",
-    "OMPI_COMM_WORLD_RANK",
-    "PMI_RANK",
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"),
 )
 
 
@@ -79,8 +71,8 @@ def contained(directory: Path, seed: int) -> Iterator[None]:
     filters, the random states of torch, numpy and Python, ``pdb.set_trace`` and matplotlib's backend.
 
     Raises:
-        DendriteError: it called its debugger or ``sys.exit``, or asked a question; the message carries what
-            it printed last.
+        DendriteError: it called its debugger or ``sys.exit``, or asked a question; the message has its last
+            output.
     """
     said = io.StringIO()
     numpy_state, python_state, before = np.random.get_state(), random.getstate(), Path.cwd()

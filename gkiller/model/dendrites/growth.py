@@ -61,7 +61,7 @@ class Growth(Protocol):
 
 
 class PlainGrowth:
-    """A network that stays as it is: training without dendrites."""
+    """A `Growth` that stays as it is: training without dendrites."""
 
     def __init__(self, model: ToxicityClassifier) -> None:
         self.model = model
@@ -72,11 +72,7 @@ class PlainGrowth:
         return False
 
     def grow(self, score: float) -> None:
-        """Refuse.
-
-        Raises:
-            RuntimeError: always; the loop does not grow a plain network.
-        """
+        """Raise a RuntimeError: the loop does not grow a plain network."""
         raise RuntimeError("a network without dendrites does not grow")
 
     def neuron_parameters(self) -> dict[str, nn.Parameter]:
@@ -118,17 +114,19 @@ def chosen_linears(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(f"{ENCODER}encoder.")
     ]
-    short = {name: name.removeprefix(ENCODER) for name in names}
-    for pattern in patterns:
-        if not any(fnmatchcase(n, pattern) or fnmatchcase(s, pattern) for n, s in short.items()):
+    matching = {pattern: [name for name in names if _matches(name, pattern)] for pattern in patterns}
+    for pattern, found in matching.items():
+        if not found:
             raise DendritePatternError(
                 f"{pattern!r} matches none of the encoder's Linears",
                 where="dendrites.patterns",
-                remedy=did_you_mean(pattern, short.values()),
+                remedy=did_you_mean(pattern, [name.removeprefix(ENCODER) for name in names]),
             )
-    return [
-        n for n, s in short.items() if any(fnmatchcase(n, pat) or fnmatchcase(s, pat) for pat in patterns)
-    ]
+    return [name for name in names if any(name in found for found in matching.values())]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name.removeprefix(ENCODER), pattern)
 
 
 def dendrite_counts(state: State) -> dict[str, int]:
@@ -141,7 +139,7 @@ def dendrite_counts(state: State) -> dict[str, int]:
 
 
 def folded(model: ToxicityClassifier, state: State, activation: str) -> ToxicityClassifier:
-    """Return a plain classifier (CPU, evaluation mode) of a folded state."""
+    """Return a plain classifier (CPU, evaluation mode) of a folded state, configured as ``model``."""
     with torch.random.fork_rng(devices=[]):
         plain = new_classifier(model.bert.config, model.labels, model.pooling)
         add_dendrites(plain, dendrite_counts(state), activation)
@@ -150,16 +148,13 @@ def folded(model: ToxicityClassifier, state: State, activation: str) -> Toxicity
 
 
 def check_fold(growth: Growth, plain: ToxicityClassifier) -> float:
-    """Compare the folded model's logits with the training model's on fixed random tokens.
+    """Return the largest difference of the folded model's logits from the training model's, on random tokens.
 
     Args:
-        growth: the network in training; it must hold the weights that ``plain`` was folded from.
-
-    Returns:
-        The largest absolute difference.
+        growth: it must hold the weights that ``plain`` was folded from.
 
     Raises:
-        FoldMismatchError: it exceeds `FOLD_TOLERANCE`.
+        FoldMismatchError: the difference exceeds `FOLD_TOLERANCE`.
     """
     config = plain.bert.config
     generator = torch.Generator().manual_seed(0)

@@ -40,13 +40,8 @@ def unavailable_reason() -> str:
 
 
 def require_available() -> None:
-    """Check that dendrites can be trained here, without importing perforatedai.
-
-    Raises:
-        DendritesUnavailableError: perforatedai is not installed; the message names the platforms it supports.
-    """
-    reason = unavailable_reason()
-    if reason:
+    """Raise `DendritesUnavailableError` where perforatedai is not installed, without importing it."""
+    if reason := unavailable_reason():
         raise DendritesUnavailableError(
             reason,
             where="dendrites",
@@ -55,12 +50,21 @@ def require_available() -> None:
 
 
 class PerforatedGrowth:
-    """A network whose chosen Linears are wrapped by perforatedai and can grow dendrites.
+    """A `Growth` whose chosen Linears are wrapped by perforatedai.
 
     Use it as a context manager, or call ``close``; only one can be open in a process.
 
     Args:
+        model: its Linears are wrapped in place.
         names: the Linears to wrap, as `chosen_linears` returns them.
+        patience: epochs without gain after which the history rule switches.
+        most: the most dendrites that will ever be grown per Linear.
+        seed: of the dendrites' initial weights.
+        init_std: standard deviation of a new dendrite's weights and biases.
+
+    Attributes:
+        model: the network in training; growing may put a new object here.
+        count: dendrites per wrapped Linear.
 
     Raises:
         DendritesUnavailableError: perforatedai is not installed.
@@ -125,11 +129,7 @@ class PerforatedGrowth:
         return self._tell(score, self._globals().pc.DOING_HISTORY)
 
     def grow(self, score: float) -> None:
-        """Give every wrapped Linear one more dendrite now.
-
-        Raises:
-            DendriteError: perforatedai did not grow one dendrite everywhere.
-        """
+        """Give every wrapped Linear one more dendrite; a `DendriteError` where perforatedai does not."""
         # The tracker takes a dendrite off again unless the score rose by its own measure; gkiller decides
         # that itself and grows only what it keeps, so each growth is reported as a clear gain.
         count = self.count + 1
@@ -140,20 +140,39 @@ class PerforatedGrowth:
     def neuron_parameters(self) -> dict[str, nn.Parameter]:
         """Everything that is not a dendrite nor an unused copy of perforatedai's, by folded name."""
         return {
-            _plain_name(name): parameter
+            name.replace(".main_module.", "."): parameter
             for name, parameter in self.model.named_parameters()
-            if not _is_dendritic(name)
+            if ".dendrite_module." not in name and ".dendrites_to_" not in name
         }
 
     def dendrite_parameters(self) -> dict[str, nn.Parameter]:
         """The newest dendrites' weights and links and all top weights, by folded name."""
-        newest = self.count - 1
-        chosen = {}
-        for folded_name, parameter in self.all_dendrites().items():
-            _, kind, index = _split_dendritic(folded_name)
-            if kind == "dendrite_tops" or index == (newest if kind == "dendrites" else newest - 1):
-                chosen[folded_name] = parameter
-        return chosen
+        newest = {"dendrites": self.count - 1, "dendrite_links": self.count - 2, "dendrite_tops": -1}
+        named = self.all_dendrites().items()
+        return {name: p for name, p in named if newest[_kind(name)[0]] == _kind(name)[1]}
+
+    def all_dendrites(self) -> dict[str, nn.Parameter]:
+        """Return every dendrite's weights, links and top weights in use, by folded name."""
+        found: dict[str, nn.Parameter] = {}
+        for name, module in self.grown().items():
+            own = dict(module.named_parameters())
+            for k in range(self.count):
+                for part in ("weight", "bias"):
+                    found[f"{name}.dendrites.{k}.{part}"] = own[f"dendrite_module.layers.{k}.{part}"]
+                if k:
+                    link = own[f"dendrite_module.dendrites_to_dendrites.{k}"]
+                    found[f"{name}.dendrite_links.{k - 1}"] = link
+            if self.count:
+                found[f"{name}.dendrite_tops"] = own[f"dendrites_to_top.{self.count - 1}"]
+        return found
+
+    def grown(self) -> dict[str, nn.Module]:
+        """Return the wrapped Linears, by folded name."""
+        return {
+            name: module
+            for name, module in self.model.named_modules()
+            if type(module).__name__ == "PAINeuronModule"
+        }
 
     def state(self) -> State:
         """Return a copy of the weights, by folded name, on the CPU."""
@@ -167,18 +186,16 @@ class PerforatedGrowth:
             KeyError: the state has a name that this network lacks, or lacks a neuron's.
         """
         neurons, dendritic = self.neuron_parameters(), self.all_dendrites()
-        for name in state:
-            if name not in neurons and name not in dendritic:
-                raise KeyError(name)
+        if unknown := state.keys() - {*neurons, *dendritic}:
+            raise KeyError(min(unknown))
         with torch.no_grad():
             for name, parameter in neurons.items():
                 parameter.copy_(state[name])
             for name, parameter in dendritic.items():
                 if name.endswith(".dendrite_tops"):
-                    given = state.get(name)
                     parameter.zero_()
-                    if given is not None:
-                        parameter[: len(given)].copy_(given)
+                    if name in state:
+                        parameter[: len(state[name])].copy_(state[name])
                 elif name in state:
                     parameter.copy_(state[name])
 
@@ -200,14 +217,6 @@ class PerforatedGrowth:
 
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-    def grown(self) -> dict[str, nn.Module]:
-        """Return the wrapped Linears, by folded name."""
-        return {
-            name: module
-            for name, module in self.model.named_modules()
-            if type(module).__name__ == "PAINeuronModule"
-        }
 
     def _renew_optimizer(self) -> None:
         # The tracker wants to see an optimizer to record a learning rate; gkiller steps with its own.
@@ -251,26 +260,11 @@ class PerforatedGrowth:
         generator = torch.Generator().manual_seed(self._seed + self.count)
         with torch.no_grad():
             for name, parameter in self.dendrite_parameters().items():
-                if _split_dendritic(name)[1] == "dendrites":
-                    draw = torch.randn(parameter.shape, generator=generator) * self._init_std
-                    parameter.copy_(draw)
-                elif _split_dendritic(name)[1] == "dendrite_links":
+                kind, _ = _kind(name)
+                if kind == "dendrites":
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * self._init_std)
+                elif kind == "dendrite_links":
                     parameter.zero_()
-
-    def all_dendrites(self) -> dict[str, nn.Parameter]:
-        """Return every dendrite's weights, links and top weights in use, by folded name."""
-        found: dict[str, nn.Parameter] = {}
-        for name, module in self.grown().items():
-            own = dict(module.named_parameters())
-            for k in range(self.count):
-                for part in ("weight", "bias"):
-                    found[f"{name}.dendrites.{k}.{part}"] = own[f"dendrite_module.layers.{k}.{part}"]
-                if k:
-                    link = own[f"dendrite_module.dendrites_to_dendrites.{k}"]
-                    found[f"{name}.dendrite_links.{k - 1}"] = link
-            if self.count:
-                found[f"{name}.dendrite_tops"] = own[f"dendrites_to_top.{self.count - 1}"]
-        return found
 
 
 def _configure(config: Any, names: list[str], activation: str, patience: int, most: int, device: str) -> None:
@@ -305,18 +299,10 @@ def _configure(config: Any, names: list[str], activation: str, patience: int, mo
         getattr(config, f"set_{key}")(value)  # a misspelt name raises here; perforatedai would ignore it
 
 
-def _is_dendritic(name: str) -> bool:
-    return ".dendrite_module." in name or ".dendrites_to_" in name
-
-
-def _plain_name(name: str) -> str:
-    return name.replace(".main_module.", ".")
-
-
-def _split_dendritic(name: str) -> tuple[str, str, int]:
-    """Split a folded name into module, kind and dendrite index (-1 for top weights)."""
+def _kind(name: str) -> tuple[str, int]:
+    """Return a folded dendritic name's kind and index (-1 for top weights)."""
     for kind in ("dendrites", "dendrite_links"):
-        module, found, rest = name.partition(f".{kind}.")
+        _, found, rest = name.partition(f".{kind}.")
         if found:
-            return module, kind, int(rest.split(".")[0])
-    return name.removesuffix(".dendrite_tops"), "dendrite_tops", -1
+            return kind, int(rest.split(".")[0])
+    return "dendrite_tops", -1
