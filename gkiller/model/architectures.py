@@ -65,7 +65,10 @@ class Architecture:
 
     Attributes:
         stem: its class in transformers is ``<stem>Model``, its configuration ``<stem>Config``.
+        sizes: the keys of its sizes, each with the largest that is read.
         shares: the keys of numbers in 0..1.
+        plain: keys with the one value that is read.
+        activation: the key of the feed-forward non-linearity; the dropouts are keys too.
         pooler: whether it has a pooler on the first token.
         padding: the one pad_token_id that its class can work with; None when any will do.
     """
