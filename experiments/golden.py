@@ -18,15 +18,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 TIMES = re.compile(
-    r"seconds|rows_per_second|rate|speed|created|started|ended|finished|versions?|python|load|memory|latency|"
-    r"throughput|environment|machine|processor|cpu|commit|source_revision|timing|cold|digest|sha256|when|host|path|out$"
+    r"seconds|per_second|modules|rate|speed|created|started|ended|finished|versions?|python|load|memory|latency|"
+    r"throughput|environment|machine|ratios|warnings|criteria|processor|cpu|commit|source_revision|timing|cold|digest|sha256|when|host|path|out$"
 )
 TRAIN = "train --sample-size 200 --epochs 2 --seed 7 --out runs --name one"
-SMALL = "--layers 1 --hidden 64 --heads 2 --ffn 128 --encoder fresh"
+SMALL = "--encoder fresh --threads 1 --set model.layers=1 --set model.hidden=64 --set model.ffn=128"
 ON_ROWS = "--data rows.csv --resamples 50 --json"
 COMMANDS = {
     "train": f"{TRAIN} {SMALL} --json",
@@ -34,21 +35,21 @@ COMMANDS = {
     "evaluate default": f"evaluate default {ON_ROWS}",
     "threshold": "threshold default --data rows.csv --out tuned --json",
     "compare": f"compare default runs/one {ON_ROWS}",
-    "identity": f"suite identity default runs/one {ON_ROWS}",
+    "identity": f"suite identity default runs/one --least 1 {ON_ROWS}",
     "robustness": f"suite robustness default runs/one {ON_ROWS}",
     "export": "export runs/one --out exported --json",
-    "quantize": "quantize exported --out small --json",
+    "quantize": "quantize runs/one --out small --json",
     "wheel": "export exported --format wheel --out wheels --json",
     "augment": "data augment rows.csv --out augmented --json",
     "inspect": "data inspect rows.csv --json",
-    "bench": f"bench default --linear --rounds 1 --processes 1 {ON_ROWS}",
+    "bench": f"bench default --linear --rows 40 --rounds 2 --timing-processes 1 --processes 1 {ON_ROWS}",
     "predict jsonl": "predict --input texts.txt --output scores.jsonl",
     "predict csv": "predict --input rows.csv --output scores.csv --keep-columns",
-    "predict parquet": "predict --input texts.txt --output scores.parquet --explain",
-    "explain": "predict --explain --json --input texts.txt",
+    "predict parquet": "predict --input texts.txt --output scores.parquet",
+    "explain": "predict --explain --input texts.txt",
     "config": "config show --json",
 }
-WRITTEN = (".safetensors", ".onnx", ".parquet", ".csv", ".jsonl", ".whl")
+WRITTEN = (".safetensors", ".onnx", ".parquet", ".csv", ".jsonl")
 KIND = (
     "thank you for the {}",
     "what a lovely {}",
@@ -59,7 +60,7 @@ RUDE = (
     "you are an idiot, leave the {}",
     "shut up about the {}, fool",
     "nobody likes your stupid {}",
-    "get lost, you {} clown",
+    "stop telling gay people what to do, you {} clown",
 )
 NOUNS = ["garden", "match", "recipe", "bridge", "library", "train", "song", "market", "river", "parade"]
 
@@ -80,13 +81,11 @@ def main() -> int:
     old, new = found
     different = 0
     for key in sorted({*old, *new}):
-        same = old.get(key) == new.get(key)
+        failed = key.removesuffix(": exit code") in COMMANDS and new.get(key) != "0"
+        same = old.get(key) == new.get(key) and not failed
         different += not same
-        shown = f" {new.get(key)}" if key.endswith("exit code") else ""
-        sys.stdout.write(f"{'same' if same else 'DIFFERS'}  {key}{shown}\n")
-        if not same:
-            sys.stdout.write(f"    before {old.get(key)}\n    after  {new.get(key)}\n")
-    sys.stdout.write(f"{len(old)} outcomes before, {len(new)} after, {different} differ\n")
+        sys.stdout.write(f"{'same' if same else 'DIFFERS'}  {key}: {old.get(key)} -> {new.get(key)}\n")
+    sys.stdout.write(f"{len(old)} outcomes before, {len(new)} after, {different} differ or failed\n")
     return 1 if different else 0
 
 
@@ -116,10 +115,16 @@ def _run(python: Path, folder: Path, name: str, arguments: list[str]) -> Iterato
     command = [str(python), "-m", "gkiller", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, timeout=600, stdin=subprocess.DEVNULL)
     yield f"{name}: exit code", str(done.returncode)
-    text = done.stdout.decode()
+    text = done.stdout.decode().replace(_package(python), "PACKAGE").replace(str(folder), "FOLDER")
     if "--json" in arguments and text.lstrip().startswith("{"):
         text = json.dumps(_stable(json.loads(text)), sort_keys=True)
     yield f"{name}: output", _digest(text.encode())
+
+
+@cache
+def _package(python: Path) -> str:
+    where = [str(python), "-c", "import gkiller; print(gkiller.__path__[0])"]
+    return subprocess.run(where, cwd="/", capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _stable(value: Any) -> Any:
