@@ -6,6 +6,12 @@
 A seeded generator fills the frames, joins two of them now and then, puts situations around, and adds typing
 noise. Every frame and every situation is used in one split only. The rows are the same on every machine and
 Python version.
+
+A frame is a sentence template. ``[this|that]`` is a choice, ``{slot}`` is a filler. A slot may carry forms:
+``{a:insult}`` puts "a" or "an" in front, ``{insult:s}`` is the plural, ``{group:cap}`` begins with a
+capital, ``{obf:insult}`` is disguised ("st*pid", "s t u p i d"). Draws use ``random.Random.random`` only,
+whose sequence Python keeps the same across versions. The noise knows nothing of a comment's labels, so it
+cannot leak them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scores that are kept: an unchanged system does not score the same comments twice."""
+"""How well the systems score: each at its own thresholds, and paired on the same rows."""
 
 from __future__ import annotations
 

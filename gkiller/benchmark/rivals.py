@@ -1,4 +1,8 @@
-"""ONNX graphs of rivals that no gate compares: fp32 by torch's exporter, int8 by onnxruntime."""
+"""From what a user names to rows of the table: models, classifiers of transformers, and fitted rivals.
+
+What takes long to make is kept in a cache directory, under a name that ends with a fingerprint of everything
+it depends on.
+"""
 
 from __future__ import annotations
 

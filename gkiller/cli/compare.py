@@ -1,4 +1,4 @@
-"""What ``gkiller compare`` draws."""
+"""``gkiller compare``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``gkiller doctor`` checks. Each check returns its findings; none raises for a broken set-up."""
+"""``gkiller doctor``: whether everything that gkiller needs is here and works."""
 
 from __future__ import annotations
 

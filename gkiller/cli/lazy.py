@@ -1,4 +1,4 @@
-"""Standard streams that are closed, or that nobody reads any more."""
+"""A group whose commands are imported only when they are run."""
 
 from __future__ import annotations
 

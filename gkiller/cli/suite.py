@@ -1,4 +1,4 @@
-"""What ``gkiller suite`` draws."""
+"""``gkiller suite``: identity bias, and robustness to obfuscation."""
 
 from __future__ import annotations
 

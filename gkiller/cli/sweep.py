@@ -1,4 +1,4 @@
-"""How a running sweep looks: a bar for the trials and for each that trains; a line per trial elsewhere."""
+"""``gkiller sweep``."""
 
 from __future__ import annotations
 

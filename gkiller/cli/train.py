@@ -1,4 +1,4 @@
-"""How a running training looks: bars on a terminal, one line per epoch elsewhere."""
+"""``gkiller train``."""
 
 from __future__ import annotations
 

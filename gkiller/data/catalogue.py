@@ -1,4 +1,4 @@
-"""The data sets that gkiller knows by name."""
+"""The data sets that gkiller knows by name, and a part: one file or hub split of train, valid or test."""
 
 from __future__ import annotations
 

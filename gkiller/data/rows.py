@@ -1,4 +1,4 @@
-"""The one rule for the value of a comment, whoever reads it: text, missing, too long or badly encoded."""
+"""Raw rows become canonical ones, or are refused or counted: nothing is mended silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""A small writer of ONNX graphs: constants, nodes, names."""
+"""How a graph stores its weights and multiplies by them: float32, float16 storage, or int8.
+
+Int8 follows the affine scheme of Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference" (2018): weights symmetric with a scale per output column, activations
+with one scale and zero point for the whole tensor.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Score token sequences with onnxruntime, as the deployed model does."""
+"""Fixed random token sequences with their scores: the gate that runs again on another machine.
+
+int8 arithmetic differs between processors: without VNNI, sums of two products are cut at 16 bits. A model
+directory therefore holds token sequences, drawn at random so that no comment is given away, with the scores
+that each graph gave where it was made. Some are longer than the network reads at once: they have windows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which values reach each product of a network, on validation comments: the ranges of static int8."""
+"""Int8 candidates: made, measured on validation comments, and one chosen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Which of gkiller's modules the inference code needs: read off its imports, so that no list goes stale."""
+"""An inference-only wheel: the code that scores, and one model, for numpy, onnxruntime and tokenizers alone.
+
+The format is that of the Python packaging specification "Binary distribution format". The same model and
+the same gkiller give the same bytes.
+"""
 
 from __future__ import annotations
 

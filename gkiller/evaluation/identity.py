@@ -1,4 +1,16 @@
-"""Which comments name which group of people: by terms in the text, or by a column of the data."""
+"""Identity bias: how well comments that name a group are ranked among themselves and against the others.
+
+For a group, the subgroup is the comments that name it and the background all others (Borkan, Dixon, Sorensen,
+Thain and Vasserman, "Nuanced Metrics for Measuring Unintended Bias with Real Data for Text Classification",
+2019, arXiv:1903.04561, section 3):
+
+- subgroup AUC: positives and negatives of the subgroup;
+- BPSN AUC: background positives, subgroup negatives; low where harmless comments about a group score high;
+- BNSP AUC: background negatives, subgroup positives; low where toxic comments about a group score low.
+
+Each is summed up over the groups by the generalised power mean M_p = (mean of m^p)^(1/p) with p = -5, which
+leans to the worst groups (the measure of Kaggle's "Jigsaw Unintended Bias in Toxicity Classification", 2019).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""One label's rows in descending order of score, and the sums that every figure is made of.
+"""The figures of one label, weighted, for the data as they are and for every resample at once.
 
-All sums run over a ``counts`` matrix (R, n): how often each row was drawn in each of R resamples. The
-data as they are have R = 1 and counts of one, so a figure and its bootstrap come from the same code.
+All sums run over a ``counts`` matrix (R, n): how often each row was drawn in each of R resamples. The data
+as they are have R = 1 and counts of one, so a figure and its bootstrap come from the same code. Intervals
+are percentile intervals as in Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13;
+one set of seeded resamples serves all labels and figures.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from gkiller.wording import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    # FIXME
 
 
 @dataclass(frozen=True)

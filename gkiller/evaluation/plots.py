@@ -1,4 +1,4 @@
-"""One label's scores, ready to draw."""
+"""Precision-recall, ROC and reliability plots of one set of scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A warning where figures rest on few rows of a class."""
+"""What an evaluation returns: frozen values, and the same as plain ones for JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from gkiller.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    # FIXME
 
 
 FEW = 50

@@ -1,1 +1,1 @@
-"""."""
+"""Networks: encoders, dendrites, the model directory, and classifiers of transformers."""

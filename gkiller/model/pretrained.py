@@ -2,6 +2,9 @@
 
 The hub is queried once, with a time limit, before transformers starts: it would otherwise retry for most of
 a minute. With ``HF_HUB_OFFLINE`` set it is not queried, and the local cache is read instead.
+
+The hub is asked once, with a time limit, before transformers starts: it would otherwise retry for most of a
+minute. With ``HF_HUB_OFFLINE`` set nothing is asked, and the local cache is read instead.
 """
 
 from __future__ import annotations

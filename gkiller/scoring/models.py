@@ -1,4 +1,4 @@
-"""A model of which only what predicting needs is there, as the shipped one, where a whole one is measured."""
+"""Models opened to be measured: whole ones by torch, and those without weights by their graphs."""
 
 from __future__ import annotations
 

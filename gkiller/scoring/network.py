@@ -1,4 +1,4 @@
-"""Score comments with a loaded model."""
+"""Scores of a network in torch, read as `gkiller.load` reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models side by side on the same comments: gkiller's own, classifiers of transformers, files of scores."""
+"""One `Scorer` for a gkiller model, a classifier of transformers or a file of scores, and its opener."""
 
 from __future__ import annotations
 

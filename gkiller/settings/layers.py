@@ -1,5 +1,8 @@
 """The layers of settings, weakest first: arch, preset, file, ``GKILLER_*`` variables, flags and ``--set``.
 
+The preset is named by ``--preset``, else by ``GKILLER_PRESET``, else by ``preset = "..."`` at the top of the
+settings file, which is ``gkiller.toml`` or the one of ``--config``.
+
 They are read here and not by the sources of pydantic-settings, which give values without their origins and
 lines, leave out unknown variables, and read lists from variables as JSON alone.
 """

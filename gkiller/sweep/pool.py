@@ -1,4 +1,4 @@
-"""What is known of a sweep's trials, and what a sweep tells while it runs."""
+"""The trials of a sweep, and the sweep's side of its worker processes."""
 
 from __future__ import annotations
 

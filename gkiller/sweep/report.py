@@ -1,4 +1,4 @@
-"""A sweep as a picture: every trial's score, the best so far, and which settings mattered."""
+"""What a sweep leaves to read: trials.json, trials.csv, best.toml and sweep.png."""
 
 from __future__ import annotations
 

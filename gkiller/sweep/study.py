@@ -1,4 +1,8 @@
-"""The space of a sweep: which settings are searched, and among which values."""
+"""What a sweep searches, and Optuna's study of it in an SQLite file. No other module imports Optuna.
+
+Optuna stores numbers and JSON text, no pickles. The process that holds the sweep's lock is the only one that
+opens the file.
+"""
 
 from __future__ import annotations
 

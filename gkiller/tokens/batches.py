@@ -1,4 +1,8 @@
-"""From comments to padded token batches, with numpy alone."""
+"""From comments to padded batches of token ids, windows of long comments included. numpy alone.
+
+`Reader` is how everything but `gkiller.load` reads comments, torch and graphs alike; both cut them with
+`make_windows`, so that figures are of what users get.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comment as its readers see it: without characters that show nothing, and with reversed runs undone.
+"""A comment as people see it: invisible characters left out, reversed runs and disguised words undone.
 
 Every tokenizer gets its comments from here, in training, in measuring and in scoring. Left out are:
 
@@ -12,6 +12,20 @@ Every tokenizer gets its comments from here, in training, in measuring and in sc
 What joins an emoji's parts stays, and so do the accents of letters. Text between a right-to-left override and
 its end is displayed from the right, so it is turned round (Unicode Standard Annex 9, without mirrored signs);
 letters of Hebrew and Arabic keep the order in which they are read.
+
+A vocabulary has no words for "5tup1d" or "s.t.u.p.i.d". `READINGS` are replacements for the normalizer of a
+tokenizer.json, so that every program that reads the file undoes the same:
+
+* signs and digits for letters, as in `LEET`, inside a word, at the start of one with two more letters behind
+  them or at the end of one with two before. "1st", "4th", "5pm" and "1990s" stay, and so does an exclamation
+  mark that is not between two letters. "mp3" becomes "mpe", "4chan" "achan" and the "@" of an e-mail address
+  "a": a model that is trained so reads them so;
+* single letters with the same sign between each two, three or more of them with `MARKS` and four or more with
+  spaces: "e.g." and "u r a" stay, "u.s.a." becomes "usa.".
+
+They look at Latin letters alone, in either case, and each matches within a few characters, so their time
+grows with a comment's length and with nothing else. Models have a published pattern in their files, so it
+is never changed: better ones are added.
 """
 
 from __future__ import annotations

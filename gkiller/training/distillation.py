@@ -1,4 +1,4 @@
-"""Comments without labels, which a student learns from its teachers alone."""
+"""What a student learns from and how far it got: comments without labels, and agreement with its teachers."""
 
 from __future__ import annotations
 

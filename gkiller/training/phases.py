@@ -1,4 +1,4 @@
-"""How a phase of a training is called wherever people read it."""
+"""The phases of a training, where it stands, and what it tells its listener."""
 
 from __future__ import annotations
 

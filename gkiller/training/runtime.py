@@ -1,4 +1,9 @@
-"""What a training runs on: processes, device, precision, threads, random generators, signals."""
+"""What a training runs on: processes, device, precision, threads, random generators, signals.
+
+Every rank holds the whole network and the whole data, and takes its share of each batch; gradients are
+averaged by torch's DistributedDataParallel. Rank 0 alone writes files and reports. Nothing is pickled: ranks
+send each other tensors and JSON text.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Teachers that are files of scores: what another program has said of the comments, beforehand."""
+"""Teachers: trained classifiers, or files of their scores, that a student learns from.
+
+A classifier scores every comment once. What it says of a list of comments is kept in a sealed directory,
+under a fingerprint of the teacher and the comments, so that other runs, and this one when it goes on, read
+the same bytes. Until all are scored, parts of the list are kept so.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""What a delimited file is written with: its separator, a ``sep=`` line, spaces before quotes."""
+"""CSV and TSV: RFC 4180 with embedded quotes and line ends, one record at a time.
+
+The parser is gkiller's own because Python's ``csv`` has a field limit that is one global of the process,
+does not notice a quote that is never closed, and does not say on which line a record starts. Unlike RFC
+4180 it accepts any line end and a quote inside an unquoted field.
+"""
 
 from __future__ import annotations
 

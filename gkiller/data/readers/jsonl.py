@@ -1,4 +1,4 @@
-"""JSON values one after the other: an array's elements, or objects that span lines, in bounded memory."""
+"""JSON: one object per line (JSON Lines), an array of objects or strings, or objects spread over lines."""
 
 from __future__ import annotations
 

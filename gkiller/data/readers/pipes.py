@@ -1,4 +1,4 @@
-"""Pipes copied to a temporary file, for what has to be read more than once."""
+"""What comes through a pipe: which format it holds, and a temporary copy where it is read more than once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A pipe as something that a reader can open twice: its beginning is kept until it is released."""
+"""Text files as lines: plain or gzip, UTF-8 with or without BOM, in bounded memory.
+
+Bytes that are not UTF-8 come through as lone surrogates (Python's ``surrogateescape``), so that the row
+they stand in can be named or skipped instead of the whole file being lost.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
-"""Rows in chunks.
+"""What is written for each row: JSON Lines, CSV or Parquet.
 
-Their limits depend on the rows alone, so that a resumed job meets the same ones; only where rows are answered
-as they come does a chunk end early.
+Scores have six digits after the point. Each writer turns a chunk into bytes that follow those of the chunks
+before, so that a file can be cut off after any chunk and gone on with.
+
+The limits of chunks depend on the rows alone, so that a resumed job meets the same ones; only where rows are
+answered as they come does a chunk end early.
 """
 
 from __future__ import annotations
