@@ -24,6 +24,7 @@ OUTPUTS = ("jsonl", "csv", "parquet", "jsonl.gz", "csv.gz", ">>")
 WAYS = ("file", "stdin", "cat", "pipe", "fifo", "/dev/stdin", "/dev/fd")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _SECONDS = 120
+_STARTING = (b"init_import_site", b"Could not import runpy")  # an interrupt before Python itself was ready
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ class Jobs:
         code = process.returncode
         if after is not None and code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 130, 143):
             return -1
-        if after is not None and b"init_import_site" in said:
-            return -1  # an interrupt before Python itself was ready
+        if after is not None and number == signal.SIGINT and any(mark in said for mark in _STARTING):
+            return -1
         assert code == 0, (case, code, said[-2000:])
         return 0
 
