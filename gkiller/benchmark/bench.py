@@ -41,22 +41,17 @@ _MOST_TEXTS = 1000
 
 @dataclass(frozen=True)
 class Request:
-    """What to compare, and how.
-
-    Attributes:
-        base: the giant, None for none.
-        static: directory of a model2vec model, None for none.
-    """
+    """What to compare, and how."""
 
     model: str
     settings: Settings
     asked: frozenset[str] = frozenset()
     against: tuple[str, ...] = ()
-    base: Base | None = None
+    base: Base | None = None  # the giant, None for none
     also: Mapping[str, str] | None = None
     quality: bool = True
     linear: bool = True
-    static: str | None = None
+    static: str | None = None  # directory of a model2vec model, None for none
     cache: Path | None = None
 
 
@@ -72,17 +67,13 @@ class System:
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What was measured.
-
-    Attributes:
-        quality: None where it was not measured.
-    """
+    """What was measured."""
 
     label: str
     source: str
     systems: tuple[System, ...]
     ratios: tuple[SpeedRatio, ...]
-    quality: Quality | None
+    quality: Quality | None  # None where it was not measured
     criteria: tuple[Criterion, ...]
     machine: Machine
     facts: dict[str, Any]

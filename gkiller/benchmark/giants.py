@@ -48,17 +48,13 @@ _HARMLESS: Final = ("threads", "device", "checkpoint_seconds", "checkpoint_steps
 
 @dataclass(frozen=True)
 class Base:
-    """The giant that was asked for.
-
-    Attributes:
-        way: what becomes of a bare encoder: "fine-tune" it, "probe" it frozen, or take "random" weights of
-            its shape, which can be timed alone.
-        overrides: ``KEY=VALUE`` settings of the fine-tuning, as the command line gave them.
-    """
+    """The giant that was asked for."""
 
     reference: str
+    # what becomes of a bare encoder: "fine-tune" it, "probe" it frozen, or take "random" weights of its
+    # shape, which can be timed alone
     way: str = "fine-tune"
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()  # KEY=VALUE settings of the fine-tuning, as the command line gave them
 
 
 def giant_specs(

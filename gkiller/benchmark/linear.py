@@ -39,16 +39,11 @@ FILES: Final = ("words.json", "characters.json", "weights.safetensors")
 
 @dataclass(frozen=True)
 class Linear:
-    """A fitted linear model.
-
-    Attributes:
-        coefficients: float64 (L, F).
-        intercepts: float64 (L,).
-    """
+    """A fitted linear model."""
 
     features: FeatureUnion
-    coefficients: npt.NDArray[np.float64]
-    intercepts: npt.NDArray[np.float64]
+    coefficients: npt.NDArray[np.float64]  # float64 (L, F)
+    intercepts: npt.NDArray[np.float64]  # float64 (L,)
 
     @property
     def parameters(self) -> int:
@@ -140,17 +135,12 @@ STATIC_C = 1.0
 
 @dataclass(frozen=True)
 class Static:
-    """Mean embeddings of a comment's tokens, and a logistic regression for each label.
-
-    Attributes:
-        coefficients: float64 (L, F).
-        intercepts: float64 (L,).
-    """
+    """Mean embeddings of a comment's tokens, and a logistic regression for each label."""
 
     source: str
     encoder: Any
-    coefficients: npt.NDArray[np.float64]
-    intercepts: npt.NDArray[np.float64]
+    coefficients: npt.NDArray[np.float64]  # float64 (L, F)
+    intercepts: npt.NDArray[np.float64]  # float64 (L,)
 
     @property
     def parameters(self) -> int:

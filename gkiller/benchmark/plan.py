@@ -36,23 +36,15 @@ _RESAMPLES: Final = 2000
 
 @dataclass(frozen=True)
 class Timing:
-    """What one call took.
-
-    Attributes:
-        median: seconds; of several processes the geometric mean of their medians.
-        low: lower end of its interval, see `typical`.
-        p95: seconds that 95 % of the rounds did not exceed.
-        p99: seconds that 99 % did not exceed.
-        outliers: rounds by `OUTLIER_RULE`.
-    """
+    """What one call took."""
 
     rounds: int
-    median: float
-    low: float
+    median: float  # seconds; of several processes the geometric mean of their medians
+    low: float  # lower end of its interval, see typical
     high: float
-    p95: float
-    p99: float
-    outliers: int
+    p95: float  # seconds that 95 % of the rounds did not exceed
+    p99: float  # seconds that 99 % did not exceed
+    outliers: int  # rounds by OUTLIER_RULE
 
 
 @dataclass(frozen=True)
@@ -201,17 +193,13 @@ STAGES: Final = ("preparing", "network")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is timed, the same for every system.
-
-    Attributes:
-        rounds: passes over ``texts`` in each of them.
-    """
+    """What is timed, the same for every system."""
 
     texts: tuple[str, ...]
     long_texts: tuple[str, ...]
     threads: int
     processes: int
-    rounds: int
+    rounds: int  # passes over texts in each of them
     warm_up: int
     lengths: tuple[int, ...]
     latency_rounds: int
@@ -225,17 +213,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The seconds of every system, by its key.
+    """The seconds of every system, by its key."""
 
-    Attributes:
-        passes: (rounds, 2) seconds of a pass over the comments, by stage; of several processes those of one
-            after those of another.
-        single: by length, (rounds, 2) seconds of one comment.
-        tokens: mean tokens of a comment as each system reads it; None where it counts none.
-    """
-
+    # (rounds, 2) seconds of a pass over the comments, by stage; of several processes those of one after those
+    # of another
     passes: dict[str, Seconds]
-    single: dict[int, dict[str, Seconds]]
+    single: dict[int, dict[str, Seconds]]  # by length, (rounds, 2) seconds of one comment
+    # mean tokens of a comment as each system reads it; None where it counts none
     tokens: dict[str, float | None]
     processes: int = 1
 
@@ -287,32 +271,22 @@ class Rate:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a system is.
+    """How fast a system is."""
 
-    Attributes:
-        whole: comments per second from text to score.
-        latency: by token length, what a single comment takes from text to score, seconds.
-        tokens: mean tokens of a comment; None where none are counted.
-    """
-
-    whole: Rate
+    whole: Rate  # comments per second from text to score
     preparing: Rate
     network: Rate
-    latency: dict[int, Timing]
-    tokens: float | None
+    latency: dict[int, Timing]  # by token length, what a single comment takes from text to score, seconds
+    tokens: float | None  # mean tokens of a comment; None where none are counted
 
 
 @dataclass(frozen=True)
 class SpeedRatio:
-    """How many times as fast one system is as another.
-
-    Attributes:
-        what: "throughput", "network", or "latency N" at N tokens.
-    """
+    """How many times as fast one system is as another."""
 
     system: str
     other: str
-    what: str
+    what: str  # "throughput", "network", or "latency N" at N tokens
     times: Ratio
 
 

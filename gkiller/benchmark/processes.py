@@ -35,15 +35,12 @@ THREAD_VARIABLES: Final = (
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a benchmark ran.
-
-    Attributes:
-        load_before: the load average of the last minute before the timing, None where the system has none.
-    """
+    """Where a benchmark ran."""
 
     cpu: str
     flags: tuple[str, ...]
     cores: int
+    # the load average of the last minute before the timing, None where the system has none
     load_before: float | None
     load_after: float | None
 
@@ -122,18 +119,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Cold:
-    """What fresh processes took from nothing to a first score.
-
-    Attributes:
-        steps: by name: "process" from start to end; "libraries" (numpy, onnxruntime, tokenizers), a part of
-            "import"; "load"; "first_score"; and "cpu", the processor time of the whole process.
-        peak_bytes: the median of the most memory held while some more comments were scored; None where the
-            system does not tell.
-    """
+    """What fresh processes took from nothing to a first score."""
 
     processes: int
+    # by name: "process" from start to end; "libraries" (numpy, onnxruntime, tokenizers), a part of "import";
+    # "load"; "first_score"; and "cpu", the processor time of the whole process
     steps: dict[str, Step]
     start: Step
+    # the median of the most memory held while some more comments were scored; None where the system does not
+    # tell
     peak_bytes: int | None
 
 

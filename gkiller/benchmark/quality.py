@@ -83,15 +83,10 @@ _CHUNK = 512
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Rows to measure on.
+    """Rows to measure on."""
 
-    Attributes:
-        name: "valid", "test", or what `--also` called it.
-        labels: of the columns of ``rows``.
-    """
-
-    name: str
-    labels: tuple[str, ...]
+    name: str  # "valid", "test", or what --also called it
+    labels: tuple[str, ...]  # of the columns of rows
     rows: Split
 
 
@@ -108,32 +103,22 @@ class Duel:
 
 @dataclass(frozen=True)
 class SetQuality:
-    """What was measured on one set.
-
-    Attributes:
-        systems: by key, each system's figures, of the labels that it and the set share.
-    """
+    """What was measured on one set."""
 
     name: str
     rows: int
-    systems: dict[str, Evaluation]
+    systems: dict[str, Evaluation]  # by key, each system's figures, of the labels that it and the set share
     duels: tuple[Duel, ...]
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How well the systems score.
+    """How well the systems score."""
 
-    Attributes:
-        thresholds: by key and label, tuned on the validation split.
-        rule: what they are tuned for, such as "max f1".
-        kept: a line for each threshold that could not be tuned.
-    """
-
-    thresholds: dict[str, dict[str, float]]
-    rule: str
+    thresholds: dict[str, dict[str, float]]  # by key and label, tuned on the validation split
+    rule: str  # what they are tuned for, such as "max f1"
     sets: tuple[SetQuality, ...]
-    kept: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()  # a line for each threshold that could not be tuned
 
     def warnings(self) -> list[str]:
         """Return which thresholds could not be tuned, and which figures rest on few rows."""

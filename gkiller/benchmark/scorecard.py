@@ -32,54 +32,38 @@ BASE_SIZE: Final = 80_000_000
 
 @dataclass(frozen=True)
 class Criterion:
-    """One line of the scorecard.
+    """One line of the scorecard."""
 
-    Attributes:
-        name: what ``--fail-under`` calls it.
-        measured: what was found, with its interval.
-        why: why it is not shown, or what else to know; else empty.
-    """
-
-    name: str
+    name: str  # what --fail-under calls it
     target: str
-    measured: str
+    measured: str  # what was found, with its interval
     status: Status
-    why: str = ""
+    why: str = ""  # why it is not shown, or what else to know; else empty
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a run's manifest tells of the model's training.
-
-    Attributes:
-        device: "cpu" and so on.
-    """
+    """What a run's manifest tells of the model's training."""
 
     rows: int
     seconds: float
-    device: str
+    device: str  # "cpu" and so on
     threads: int
     dendrites: bool
 
 
 @dataclass(frozen=True)
 class Found:
-    """What the scorecard is drawn from.
-
-    Attributes:
-        quality: None where it was not measured.
-        training: None where the model is outside of its run.
-        margin: share of the giant's F1 that the model may lose.
-    """
+    """What the scorecard is drawn from."""
 
     specs: Sequence[SystemSpec]
     speeds: Mapping[str, Speed]
     ratios: Sequence[SpeedRatio]
-    quality: Quality | None
-    training: Training | None
+    quality: Quality | None  # None where it was not measured
+    training: Training | None  # None where the model is outside of its run
     label: str
     threads: int
-    margin: float = MARGIN
+    margin: float = MARGIN  # share of the giant's F1 that the model may lose
 
 
 def scorecard(found: Found) -> list[Criterion]:

@@ -43,11 +43,7 @@ ONNX: Final[dict[Runtime, Literal["fp32", "int8"]]] = {"onnx fp32": "fp32", "onn
 
 @dataclass(frozen=True)
 class SystemSpec:
-    """One row of the table.
-
-    Attributes:
-        trained: the "whole" network, its "head" alone on a frozen encoder, or "nothing": random weights.
-    """
+    """One row of the table."""
 
     name: str
     kind: Kind
@@ -58,6 +54,7 @@ class SystemSpec:
     files: tuple[str, ...]
     max_length: int = 0
     role: Role = "rival"
+    # the "whole" network, its "head" alone on a frozen encoder, or "nothing": random weights
     trained: Trained = "whole"
     note: str = ""
     graph: str = ""

@@ -11,20 +11,15 @@ from gkiller.data.readers import Reader
 
 @dataclass(frozen=True)
 class KnownSource:
-    """A data set with its columns, so that no flag is needed.
-
-    Attributes:
-        repository: its name on the hub; empty for the embedded sample.
-        access: ``embedded``, ``open``, or ``manual`` when files must be fetched by hand.
-    """
+    """A data set with its columns, so that no flag is needed."""
 
     name: str
-    repository: str
+    repository: str  # its name on the hub; empty for the embedded sample
     text_column: str
     label_columns: tuple[str, ...]
     default_labels: tuple[str, ...]
     licence: str
-    access: str
+    access: str  # embedded, open, or manual when files must be fetched by hand
     rows: str
     description: str
     remedy: str = ""
@@ -133,13 +128,9 @@ SPLIT_ALIASES = {
 
 @dataclass
 class Part:
-    """One file or hub split.
+    """One file or hub split."""
 
-    Attributes:
-        split: ``train``, ``valid`` or ``test``.
-    """
-
-    split: str
+    split: str  # train, valid or test
     reader: Reader
     stem: str
     path: Path | None = None

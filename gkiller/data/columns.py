@@ -30,17 +30,12 @@ SINGLE_LABEL = "toxicity"
 
 @dataclass(frozen=True)
 class PartColumns:
-    """The columns of one part.
-
-    Attributes:
-        id: column of the id, or None.
-        weight: column of the sample weight, or None.
-    """
+    """The columns of one part."""
 
     text: str
     labels: dict[str, str]
-    id: str | None = None
-    weight: str | None = None
+    id: str | None = None  # column of the id, or None
+    weight: str | None = None  # column of the sample weight, or None
 
     def wanted(self) -> list[str]:
         """Return every column to read, each once."""
@@ -50,19 +45,14 @@ class PartColumns:
 
 @dataclass
 class ColumnPlan:
-    """The columns of all parts.
+    """The columns of all parts."""
 
-    Attributes:
-        labels: label names, in order.
-        weighted: whether some part has weights.
-    """
-
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # label names, in order
     parts: list[PartColumns]
     renames: dict[str, str] = field(default_factory=dict)
     guesses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    weighted: bool = False
+    weighted: bool = False  # whether some part has weights
 
 
 def plan_columns(parts: Sequence[Part], settings: DataSettings) -> ColumnPlan:

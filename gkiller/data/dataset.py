@@ -73,17 +73,12 @@ class DataManifest(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Split:
-    """One split: n comments with L labels.
-
-    Attributes:
-        labels: float32 of shape (n, L): 0, 1, or NaN where unknown.
-        weights: float64 of shape (n,): sample weights, 1.0 when the source had none.
-    """
+    """One split: n comments with L labels."""
 
     ids: list[str]
     texts: list[str]
-    labels: NDArray[np.float32]
-    weights: FloatArray
+    labels: NDArray[np.float32]  # float32 of shape (n, L): 0, 1, or NaN where unknown
+    weights: FloatArray  # float64 of shape (n,): sample weights, 1.0 when the source had none
 
     def __post_init__(self) -> None:
         n = len(self.texts)
@@ -142,14 +137,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Splits that share their labels.
-
-    Attributes:
-        splits: by name, among ``train``, ``valid`` and ``test``.
-    """
+    """Splits that share their labels."""
 
     labels: tuple[str, ...]
-    splits: dict[str, Split]
+    splits: dict[str, Split]  # by name, among train, valid and test
     manifest: DataManifest = field(default_factory=DataManifest)
 
     def __post_init__(self) -> None:

@@ -211,15 +211,11 @@ def select_labels(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows of one split.
-
-    Attributes:
-        name: "train", "valid", "test" or "all".
-    """
+    """Rows of one split."""
 
     dataset: Dataset
     rows: Split
-    name: str
+    name: str  # "train", "valid", "test" or "all"
 
 
 def load_labelled(

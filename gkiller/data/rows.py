@@ -44,22 +44,15 @@ def exact_hash(text: str) -> bytes:
 
 @dataclass(frozen=True)
 class CleanBatch:
-    """Canonical rows of one part.
-
-    Attributes:
-        labels: int8 of shape (n, L): 0, 1 or -1 where unknown.
-        weights: float64 of shape (n,).
-        folded: uint64 of shape (n, 2): digest of the folded text.
-        exact: uint64 of shape (n,): digest of the text.
-    """
+    """Canonical rows of one part."""
 
     part: int
     ids: list[str]
     texts: list[str]
-    labels: npt.NDArray[np.int8]
-    weights: npt.NDArray[np.float64]
-    folded: npt.NDArray[np.uint64]
-    exact: npt.NDArray[np.uint64]
+    labels: npt.NDArray[np.int8]  # int8 of shape (n, L): 0, 1 or -1 where unknown
+    weights: npt.NDArray[np.float64]  # float64 of shape (n,)
+    folded: npt.NDArray[np.uint64]  # uint64 of shape (n, 2): digest of the folded text
+    exact: npt.NDArray[np.uint64]  # uint64 of shape (n,): digest of the text
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -38,21 +38,16 @@ SAMPLE_LABELS = CANONICAL_LABELS
 
 @dataclass(frozen=True)
 class SampleRow:
-    """One synthetic comment.
-
-    Attributes:
-        labels: 0 or 1 for each of ``SAMPLE_LABELS``.
-        frame: id of the hand-written template, used in this split only; two ids joined by "+" for a
-            comment of two frames.
-        kind: category, such as ``quoted_insult`` or ``sarcasm``.
-    """
+    """One synthetic comment."""
 
     id: str
     text: str
-    labels: dict[str, int]
+    labels: dict[str, int]  # 0 or 1 for each of SAMPLE_LABELS
     split: str
+    # id of the hand-written template, used in this split only; two ids joined by "+" for a comment of two
+    # frames
     frame: str
-    kind: str
+    kind: str  # category, such as quoted_insult or sarcasm
 
 
 @cache

@@ -45,35 +45,25 @@ _SAME_ROWS = "score the rows that are compared, all of them and in their order, 
 
 @dataclass
 class Records:
-    """What tells m rows apart; each list is empty unless every row has its value.
-
-    Attributes:
-        numbers: row numbers of the input that was scored.
-    """
+    """What tells m rows apart; each list is empty unless every row has its value."""
 
     name: str
     ids: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)  # row numbers of the input that was scored
     count: int = 0
 
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """The scores of a file.
-
-    Attributes:
-        scores: shape (m, L).
-        flags: shape (m, L), or None where the file has no flags.
-        decided: the labels that decided whether a row was flagged.
-        long_text: how comments were read, "window" or "truncate"; None where the file does not say.
-    """
+    """The scores of a file."""
 
     records: Records
     labels: tuple[str, ...]
-    scores: FloatArray
-    flags: NDArray[np.bool_] | None
-    decided: tuple[str, ...] = ()
+    scores: FloatArray  # shape (m, L)
+    flags: NDArray[np.bool_] | None  # shape (m, L), or None where the file has no flags
+    decided: tuple[str, ...] = ()  # the labels that decided whether a row was flagged
+    # how comments were read, "window" or "truncate"; None where the file does not say
     long_text: str | None = None
 
     def threshold(self, column: int) -> float:

@@ -87,22 +87,15 @@ def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Which of n rows stay, and why the others go.
-
-    Attributes:
-        exact: rows dropped because the same text, to the letter, stands earlier in their split.
-        folded: rows dropped because a text that differs in case or white space only does.
-        overlap: rows dropped because another given split has their text, as ``train in test`` and so on.
-        conflicts: dropped rows of any of these kinds whose known labels differ from the kept row's.
-        conflicting_groups: texts for which some label is both 0 and 1.
-    """
+    """Which of n rows stay, and why the others go."""
 
     keep: npt.NDArray[np.bool_]
-    exact: int
-    folded: int
+    exact: int  # rows dropped because the same text, to the letter, stands earlier in their split
+    folded: int  # rows dropped because a text that differs in case or white space only does
+    # rows dropped because another given split has their text, as train in test and so on
     overlap: dict[str, int]
-    conflicts: int
-    conflicting_groups: int
+    conflicts: int  # dropped rows of any of these kinds whose known labels differ from the kept row's
+    conflicting_groups: int  # texts for which some label is both 0 and 1
 
 
 def find_duplicates(

@@ -113,22 +113,17 @@ LEVELS: Final = 255
 
 @dataclass(frozen=True)
 class Scheme:
-    """What the numbers of a graph are.
-
-    Attributes:
-        activations: what int8 weights are multiplied with: bytes scaled by each batch's own range
-            ("dynamic"), or by ranges found on validation comments ("static"), which makes a comment's score
-            independent of its batch.
-        bits: of an int8 weight. Seven leave room for processors without VNNI, whose sums of two products
-            are cut at 16 bits.
-        per_column: a scale for each output instead of one for a whole matrix.
-    """
+    """What the numbers of a graph are."""
 
     weights: Literal["fp32", "fp16", "int8"] = "fp32"
     embeddings: Literal["fp32", "fp16", "int8"] = "fp32"
+    # what int8 weights are multiplied with: bytes scaled by each batch's own range ("dynamic"), or by ranges
+    # found on validation comments ("static"), which makes a comment's score independent of its batch
     activations: Literal["dynamic", "static"] = "static"
+    # of an int8 weight. Seven leave room for processors without VNNI, whose sums of two products are cut at
+    # 16 bits.
     bits: Literal[7, 8] = 8
-    per_column: bool = True
+    per_column: bool = True  # a scale for each output instead of one for a whole matrix
 
 
 class Arithmetic(Protocol):

@@ -56,15 +56,11 @@ BATCH: Final = 16
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
-
-    Attributes:
-        precision: "fp32", "fp16" or "int8".
-    """
+    """What was written."""
 
     directory: Path
     file: str
-    precision: GraphPrecision
+    precision: GraphPrecision  # "fp32", "fp16" or "int8"
     graph_bytes: int
     total_bytes: int
     parity: Parity

@@ -33,22 +33,16 @@ _ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "gelu": "G
 
 @dataclass(frozen=True)
 class Rewrites:
-    """What is done differently from the training network; every one can be left out.
-
-    Attributes:
-        fuse_attention: onnxruntime's MultiHeadAttention instead of its parts.
-        pool_by_product: the mean over tokens is a product with the mask.
-        last_position: with the pooling "cls", the last layer is computed for [CLS] alone.
-    """
+    """What is done differently from the training network; every one can be left out."""
 
     fold_types: bool = True
     join_qkv: bool = True
     join_dendrites: bool = False
-    fuse_attention: bool = True
+    fuse_attention: bool = True  # onnxruntime's MultiHeadAttention instead of its parts
     fuse_norms: bool = False
     fuse_gelu: bool = True
-    pool_by_product: bool = True
-    last_position: bool = True
+    pool_by_product: bool = True  # the mean over tokens is a product with the mask
+    last_position: bool = True  # with the pooling "cls", the last layer is computed for [CLS] alone
 
 
 NONE = Rewrites(False, False, False, False, False, False, False, False)

@@ -29,38 +29,26 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Limits:
-    """How far an export may be from the trained model; a value equal to a limit passes.
-
-    Attributes:
-        flips: share of decisions, rows times labels, on the other side of the threshold.
-        least_positives: positive comments below which a label's losses say too little to count.
-    """
+    """How far an export may be from the trained model; a value equal to a limit passes."""
 
     score_difference: float
-    flips: float
+    flips: float  # share of decisions, rows times labels, on the other side of the threshold
     ap_loss: float
     f1_loss: float
-    least_positives: int = 0
+    least_positives: int = 0  # positive comments below which a label's losses say too little to count
 
 
 @dataclass(frozen=True)
 class ParityRows:
-    """Comments that an export is compared on.
-
-    Attributes:
-        truth: (n, L) 0, 1, or NaN where unknown.
-        weights: (n,).
-        expected: (n, L), the trained model's scores.
-        thresholds: (L,).
-    """
+    """Comments that an export is compared on."""
 
     texts: tuple[str, ...]
     read: Read
-    truth: FloatArray
-    weights: FloatArray
-    expected: FloatArray
+    truth: FloatArray  # (n, L) 0, 1, or NaN where unknown
+    weights: FloatArray  # (n,)
+    expected: FloatArray  # (n, L), the trained model's scores
     labels: tuple[str, ...]
-    thresholds: FloatArray
+    thresholds: FloatArray  # (L,)
     fingerprint: str
     source: str
     split: str
@@ -86,17 +74,12 @@ class LabelParity:
 
 @dataclass(frozen=True)
 class Parity:
-    """What the gate measured.
-
-    Attributes:
-        max_difference: largest absolute difference of a score; NaN scores count as 1.
-        flip_share: the same as a share of rows times labels.
-    """
+    """What the gate measured."""
 
     rows: int
-    max_difference: float
+    max_difference: float  # largest absolute difference of a score; NaN scores count as 1
     flips: int
-    flip_share: float
+    flip_share: float  # the same as a share of rows times labels
     f1_loss: float
     ap_loss: float
     labels: tuple[LabelParity, ...]

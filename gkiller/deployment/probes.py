@@ -99,18 +99,12 @@ DIGITS: Final = 6
 
 @dataclass(frozen=True)
 class Probes:
-    """Token sequences and what scores they got.
-
-    Attributes:
-        window: most tokens that are read at once, [CLS] and [SEP] included; None in older files.
-        reference: (n, L), the trained model's scores.
-        scores: (n, L) by graph, such as "onnx/model.onnx".
-    """
+    """Token sequences and what scores they got."""
 
     ids: tuple[tuple[int, ...], ...]
-    window: int | None
-    reference: Scores
-    scores: dict[str, Scores]
+    window: int | None  # most tokens that are read at once, [CLS] and [SEP] included; None in older files
+    reference: Scores  # (n, L), the trained model's scores
+    scores: dict[str, Scores]  # (n, L) by graph, such as "onnx/model.onnx"
 
     @property
     def read(self) -> Read:
@@ -222,17 +216,13 @@ def _table(rows: Any, count: int) -> Scores:
 
 @dataclass(frozen=True)
 class Recheck:
-    """How a graph scores here.
-
-    Attributes:
-        flips: decisions that differ from those where it was exported, at the stored thresholds.
-    """
+    """How a graph scores here."""
 
     file: str
     probes: int
     max_difference: float
     from_reference: float
-    flips: int
+    flips: int  # decisions that differ from those where it was exported, at the stored thresholds
     score_difference: float
     flip_share: float
     missing_flags: tuple[str, ...]

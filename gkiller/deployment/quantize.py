@@ -109,15 +109,11 @@ ROUNDS: Final = 3
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to make a network int8.
-
-    Attributes:
-        covered: share of the values that its static ranges cover.
-    """
+    """A way to make a network int8."""
 
     name: str
     scheme: Scheme
-    covered: float = 1.0
+    covered: float = 1.0  # share of the values that its static ranges cover
 
 
 CANDIDATES: Final = (
@@ -132,16 +128,12 @@ CANDIDATES: Final = (
 
 @dataclass(frozen=True)
 class Tried:
-    """A measured candidate.
-
-    Attributes:
-        rate: comments per second, graph alone, one thread.
-    """
+    """A measured candidate."""
 
     candidate: Candidate
     graph: bytes
     parity: Parity
-    rate: float
+    rate: float  # comments per second, graph alone, one thread
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

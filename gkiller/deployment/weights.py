@@ -47,32 +47,20 @@ NORMS: Final = {"mix_norm": "attention.output.LayerNorm", "down_norm": "output.L
 
 @dataclass(frozen=True)
 class Branch:
-    """A dendrite of a `Dense`.
+    """A dendrite of a `Dense`."""
 
-    Attributes:
-        weight: (in, out).
-        bias: (out,).
-        links: (k, out), from the k earlier dendrites.
-        top: (out,).
-    """
-
-    weight: Array
-    bias: Array
-    links: Array
-    top: Array
+    weight: Array  # (in, out)
+    bias: Array  # (out,)
+    links: Array  # (k, out), from the k earlier dendrites
+    top: Array  # (out,)
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A Linear with its dendrites, if any.
+    """A Linear with its dendrites, if any."""
 
-    Attributes:
-        weight: (in, out): transposed, as a graph multiplies.
-        bias: (out,).
-    """
-
-    weight: Array
-    bias: Array
+    weight: Array  # (in, out): transposed, as a graph multiplies
+    bias: Array  # (out,)
     branches: tuple[Branch, ...] = ()
     activation: str = "sigmoid"
 
@@ -107,25 +95,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """Everything that inference uses.
+    """Everything that inference uses."""
 
-    Attributes:
-        words: (pieces, hidden).
-        positions: (max_length, hidden), without the positions that no comment reaches.
-        types: (hidden,), the one token type that there is.
-        act: the feed-forward non-linearity, a value of `ACTIVATIONS`.
-        pooler: BERT's pooler, for the pooling "cls" only.
-    """
-
-    words: Array
-    positions: Array
-    types: Array
+    words: Array  # (pieces, hidden)
+    positions: Array  # (max_length, hidden), without the positions that no comment reaches
+    types: Array  # (hidden,), the one token type that there is
     norm: Norm
     layers: tuple[Layer, ...]
     heads: int
-    act: str
+    act: str  # the feed-forward non-linearity, a value of ACTIVATIONS
     pooling: Pooling
-    pooler: Dense | None
+    pooler: Dense | None  # BERT's pooler, for the pooling "cls" only
     head: Dense
 
     @property

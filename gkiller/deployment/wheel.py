@@ -149,14 +149,10 @@ __all__ = ["GkillerError", "__version__", "load"]
 
 @dataclass(frozen=True)
 class Wheel:
-    """What was built.
-
-    Attributes:
-        size: in bytes.
-    """
+    """What was built."""
 
     path: Path
-    size: int
+    size: int  # in bytes
     name: str
     version: str
     graph: str

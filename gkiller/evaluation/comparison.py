@@ -45,20 +45,16 @@ class GivenThresholds:
 
 @dataclass(frozen=True)
 class ScoredSide:
-    """The scores of one side on the rows that are compared.
-
-    Attributes:
-        scores: float64 of shape (n, L).
-        reading: ``long_text`` and ``max_length``, as the comments were read; None where that is not known.
-    """
+    """The scores of one side on the rows that are compared."""
 
     name: str
     kind: Literal["model", "scores"]
     labels: tuple[str, ...]
-    scores: FloatArray
+    scores: FloatArray  # float64 of shape (n, L)
     thresholds: dict[str, float]
     origins: dict[str, str]
     notes: tuple[str, ...] = ()
+    # long_text and max_length, as the comments were read; None where that is not known
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def column(self, label: str) -> FloatArray:
@@ -274,18 +270,14 @@ MCNEMAR = "mcnemar"
 
 @dataclass(frozen=True)
 class LabelComparison:
-    """Both sides on one label.
-
-    Attributes:
-        verdicts: by figure, whether the first side keeps up with the second.
-        p_holm: by figure, and for "mcnemar", the p-value adjusted for the number of labels (Holm).
-    """
+    """Both sides on one label."""
 
     label: str
     threshold_a: float
     threshold_b: float
     paired: Paired
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, Verdict]  # by figure, whether the first side keeps up with the second
+    # by figure, and for "mcnemar", the p-value adjusted for the number of labels (Holm)
     p_holm: Mapping[str, float]
 
     def as_dict(self) -> dict[str, Any]:
@@ -333,18 +325,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything compared.
-
-    Attributes:
-        weighted: whether the sample weights differ from each other.
-    """
+    """Everything compared."""
 
     labels: tuple[LabelComparison, ...]
     missing: tuple[str, ...]
     slices: tuple[SliceComparison, ...]
     examples: tuple[Example, ...]
     rows: int
-    weighted: bool
+    weighted: bool  # whether the sample weights differ from each other
     margin: float
     confidence: float
     resamples: int

@@ -145,28 +145,21 @@ TERM_FIGURES: Final = (*AUCS, "fpr")
 
 @dataclass(frozen=True)
 class Group:
-    """The comments that name a group.
-
-    Attributes:
-        rows: (m,) their positions in the rows that are measured, ascending.
-    """
+    """The comments that name a group."""
 
     term: str
-    rows: IntArray
+    rows: IntArray  # (m,) their positions in the rows that are measured, ascending
     positives: int
 
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """One model's figures.
-
-    Attributes:
-        terms: for each group, by the names of TERM_FIGURES; ``fpr`` is the share of the group's negatives
-            that score at or above the threshold.
-    """
+    """One model's figures."""
 
     model: Contestant
     headline: Mapping[str, Figure]
+    # for each group, by the names of TERM_FIGURES; fpr is the share of the group's negatives that score at or
+    # above the threshold
     terms: Mapping[str, Mapping[str, Figure]]
 
     def as_dict(self) -> dict[str, Any]:
@@ -203,16 +196,13 @@ class IdentityDifference:
 
 @dataclass(frozen=True)
 class IdentityBias:
-    """What was measured.
-
-    Attributes:
-        left_out: terms of groups with too few positives or negatives, with how many comments name them.
-    """
+    """What was measured."""
 
     label: str
     rows: int
     positives: int
     groups: tuple[Group, ...]
+    # terms of groups with too few positives or negatives, with how many comments name them
     left_out: Mapping[str, int]
     least: int
     models: tuple[ModelIdentity, ...]

@@ -24,17 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Side:
-    """The positives or the negatives of a label, by descending score.
+    """The positives or the negatives of a label, by descending score."""
 
-    Attributes:
-        rows: (m,) their row numbers in the table, from 0.
-        scores: (m,) descending.
-        weights: (m,) all above 0.
-    """
-
-    rows: IntArray
-    scores: FloatArray
-    weights: FloatArray
+    rows: IntArray  # (m,) their row numbers in the table, from 0
+    scores: FloatArray  # (m,) descending
+    weights: FloatArray  # (m,) all above 0
 
     def masses(self, counts: FloatArray) -> FloatArray:
         """Return the weight of each row in each resample, (R, m)."""
@@ -96,17 +90,12 @@ def running(masses: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Every way to cut a ranking between two distinct scores.
+    """Every way to cut a ranking between two distinct scores."""
 
-    Attributes:
-        scores: (G,) the distinct scores, descending; cut g calls all rows at or above scores[g] positive.
-        tp: (G,) weight of the true positives of each cut.
-        fp: (G,) weight of the false positives.
-    """
-
+    # (G,) the distinct scores, descending; cut g calls all rows at or above scores[g] positive
     scores: FloatArray
-    tp: FloatArray
-    fp: FloatArray
+    tp: FloatArray  # (G,) weight of the true positives of each cut
+    fp: FloatArray  # (G,) weight of the false positives
     positives: float
     negatives: float
 
@@ -128,23 +117,14 @@ def cuts_of(ranking: Ranking) -> Cuts:
 
 @dataclass(frozen=True)
 class Reliability:
-    """A label's scores in equal-width bins.
+    """A label's scores in equal-width bins."""
 
-    Attributes:
-        edges: (B + 1,) from 0 to 1.
-        weight: (B,) weight in each bin.
-        rows: (B,) rows in each bin.
-        score: (B,) weighted mean score, NaN in an empty bin.
-        rate: (B,) weighted share of positives, NaN in an empty bin.
-        effective: (B,) Kish's effective number of rows, (sum w)^2 / sum w^2.
-    """
-
-    edges: FloatArray
-    weight: FloatArray
-    rows: IntArray
-    score: FloatArray
-    rate: FloatArray
-    effective: FloatArray
+    edges: FloatArray  # (B + 1,) from 0 to 1
+    weight: FloatArray  # (B,) weight in each bin
+    rows: IntArray  # (B,) rows in each bin
+    score: FloatArray  # (B,) weighted mean score, NaN in an empty bin
+    rate: FloatArray  # (B,) weighted share of positives, NaN in an empty bin
+    effective: FloatArray  # (B,) Kish's effective number of rows, (sum w)^2 / sum w^2
 
 
 def bin_of(scores: FloatArray, bins: int) -> IntArray:
@@ -220,24 +200,15 @@ def confusion_figures(tp: FloatArray, fp: FloatArray, fn: FloatArray, tn: FloatA
 
 @dataclass(frozen=True)
 class Plan:
-    """Where to look in a ranking's running sums: found once, used for every resample.
-
-    Attributes:
-        ends: (G,) positives at or above each distinct score of a positive.
-        before: (G,) negatives above that score.
-        through: (G,) negatives at or above it.
-        cuts: (C, 2) positives and negatives at or above each threshold.
-        positive_bins: (B + 1,) edges of the calibration bins among the positives, from the top.
-        negative_bins: (B + 1,) the same among the negatives.
-    """
+    """Where to look in a ranking's running sums: found once, used for every resample."""
 
     ranking: Ranking
-    ends: IntArray
-    before: IntArray
-    through: IntArray
-    cuts: IntArray
-    positive_bins: IntArray
-    negative_bins: IntArray
+    ends: IntArray  # (G,) positives at or above each distinct score of a positive
+    before: IntArray  # (G,) negatives above that score
+    through: IntArray  # (G,) negatives at or above it
+    cuts: IntArray  # (C, 2) positives and negatives at or above each threshold
+    positive_bins: IntArray  # (B + 1,) edges of the calibration bins among the positives, from the top
+    negative_bins: IntArray  # (B + 1,) the same among the negatives
 
     def figures(self, counts: FloatArray) -> FloatArray:
         """Return roc_auc, ap, brier, ece, then POINT_FIGURES at each threshold, (R, 4 + 5 C).

@@ -28,19 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """A model's scores on a split.
-
-    Attributes:
-        truth: (n, L) 0, 1 or NaN.
-        scores: (n, L) probabilities.
-        weights: (n,).
-    """
+    """A model's scores on a split."""
 
     labels: tuple[str, ...]
     missing: tuple[str, ...]
-    truth: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float64]
-    weights: npt.NDArray[np.float64]
+    truth: npt.NDArray[np.float32]  # (n, L) 0, 1 or NaN
+    scores: npt.NDArray[np.float64]  # (n, L) probabilities
+    weights: npt.NDArray[np.float64]  # (n,)
     thresholds: dict[str, float]
 
 
@@ -142,17 +136,14 @@ class Flagged:
     """How good the decision is whether a comment is flagged.
 
     A comment is positive when any of the deciding labels is, and known when one is positive or all are known.
-
-    Attributes:
-        precision: weighted; None where nothing is flagged, or where the data lack one of the labels.
-        recall: weighted; None without positives, or where the data lack one of the labels.
     """
 
     labels: tuple[str, ...]
     n: int = 0
     positives: int = 0
+    # weighted; None where nothing is flagged, or where the data lack one of the labels
     precision: float | None = None
-    recall: float | None = None
+    recall: float | None = None  # weighted; None without positives, or where the data lack one of the labels
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -195,13 +186,9 @@ def target_warnings(flagged: Flagged, measured: Measured, settings: EvaluationSe
 
 @dataclass(frozen=True)
 class Tuning:
-    """A model's thresholds, tuned again.
+    """A model's thresholds, tuned again."""
 
-    Attributes:
-        tuned: by label, those requested; a label that cannot be tuned keeps its own.
-    """
-
-    tuned: Mapping[str, Threshold]
+    tuned: Mapping[str, Threshold]  # by label, those requested; a label that cannot be tuned keeps its own
     flagged: Flagged
     warnings: tuple[str, ...]
 

@@ -44,20 +44,13 @@ def learnt_nothing(evaluation: Evaluation) -> list[str]:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value.
+    """One measured value."""
 
-    Attributes:
-        value: the figure on the data as they are, or None where it is undefined.
-        low: lower end of its bootstrap interval, or None.
-        high: upper end, or None.
-        note: why something is None, or what else to know; else empty.
-    """
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+    value: float | None  # the figure on the data as they are, or None where it is undefined
+    low: float | None = None  # lower end of its bootstrap interval, or None
+    high: float | None = None  # upper end, or None
     defined: int = 0
-    note: str = ""
+    note: str = ""  # why something is None, or what else to know; else empty
 
 
 @dataclass(frozen=True)
@@ -72,37 +65,28 @@ class Confusion:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The figures at one threshold; a score at or above it is positive.
+    """The figures at one threshold; a score at or above it is positive."""
 
-    Attributes:
-        threshold: None in the macro row, where every label has its own.
-        confusion: weights, None in the macro row.
-        counts: rows (whole numbers, rows of weight 0 among them), None in the macro row.
-    """
-
-    threshold: float | None
+    threshold: float | None  # None in the macro row, where every label has its own
     f1: Figure
     precision: Figure
     recall: Figure
     accuracy: Figure
     mcc: Figure
-    confusion: Confusion | None = None
+    confusion: Confusion | None = None  # weights, None in the macro row
+    # rows (whole numbers, rows of weight 0 among them), None in the macro row
     counts: Confusion | None = None
 
 
 @dataclass(frozen=True)
 class LabelResult:
-    """Everything measured for one label.
-
-    Attributes:
-        prior: weighted share of positives, None when no known row has weight.
-    """
+    """Everything measured for one label."""
 
     label: str
     n: int
     unknown: int
     positives: int
-    prior: float | None
+    prior: float | None  # weighted share of positives, None when no known row has weight
     roc_auc: Figure
     ap: Figure
     brier: Figure
@@ -125,17 +109,12 @@ class MacroResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's figures on one set of rows.
-
-    Attributes:
-        macro: means over labels.
-        weighted: whether the sample weights differ from each other.
-    """
+    """A model's figures on one set of rows."""
 
     labels: tuple[LabelResult, ...]
-    macro: MacroResult
+    macro: MacroResult  # means over labels
     rows: int
-    weighted: bool
+    weighted: bool  # whether the sample weights differ from each other
     confidence: float
     resamples: int
     bootstrap_seed: int

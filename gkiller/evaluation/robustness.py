@@ -80,28 +80,23 @@ MEAN: Final = "mean"
 
 @dataclass(frozen=True)
 class ModelRobustness:
-    """One model's figures.
-
-    Attributes:
-        hidden: by kind, and for their mean, recall on the changed positives.
-        lost: by kind, and for their mean, ``recall`` less that: what the change hides from the model.
-        alarms: by kind, and for their mean, the same on these negatives changed.
-        added: by kind, and for their mean, that less ``fpr``: what only the change has flagged.
-        matched: by kind, and for their mean, recall on the changed positives at the lowest threshold at which
-            the FPR on the changed negatives is not above ``fpr``; see `EqualFpr`.
-        price: by kind, and for their mean, what is lost at equal FPR: the same recall on the positives as
-            they are, less ``matched``.
-    """
+    """One model's figures."""
 
     model: Contestant
     f1: Figure
     recall: Figure
-    hidden: Mapping[str, Figure]
+    hidden: Mapping[str, Figure]  # by kind, and for their mean, recall on the changed positives
+    # by kind, and for their mean, recall less that: what the change hides from the model
     lost: Mapping[str, Figure]
     fpr: Figure
-    alarms: Mapping[str, Figure]
+    alarms: Mapping[str, Figure]  # by kind, and for their mean, the same on these negatives changed
+    # by kind, and for their mean, that less fpr: what only the change has flagged
     added: Mapping[str, Figure]
+    # by kind, and for their mean, recall on the changed positives at the lowest threshold at which the FPR on
+    # the changed negatives is not above fpr; see EqualFpr
     matched: Mapping[str, Figure]
+    # by kind, and for their mean, what is lost at equal FPR: the same recall on the positives as they are,
+    # less matched
     price: Mapping[str, Figure]
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,21 +122,17 @@ class ModelRobustness:
 
 @dataclass(frozen=True)
 class RobustnessDifference:
-    """A model's differences from the first one: its own figure is ``a``, the first model's ``b``.
-
-    Attributes:
-        lost: by kind, and for their mean; ``relative`` is the share of the first model's loss that this model
-            loses, given where the interval of the first one's loss lies above 0.
-        added: by kind, and for their mean.
-        price: by kind, and for their mean, what is lost at equal FPR; with shares as in ``lost``.
-    """
+    """A model's differences from the first one: its own figure is ``a``, the first model's ``b``."""
 
     name: str
     f1: Difference
     recall: Difference
+    # by kind, and for their mean; relative is the share of the first model's loss that this model loses,
+    # given where the interval of the first one's loss lies above 0
     lost: Mapping[str, Difference]
     fpr: Difference
-    added: Mapping[str, Difference]
+    added: Mapping[str, Difference]  # by kind, and for their mean
+    # by kind, and for their mean, what is lost at equal FPR; with shares as in lost
     price: Mapping[str, Difference]
 
     def as_dict(self) -> dict[str, Any]:
@@ -159,21 +150,15 @@ class RobustnessDifference:
 
 @dataclass(frozen=True)
 class Robustness:
-    """What was measured.
-
-    Attributes:
-        negatives: those of the others that were changed too: drawn with the seed, as many as positives.
-        rate: share of both that is changed.
-        intensity: share of the places in a comment that a change touches.
-    """
+    """What was measured."""
 
     label: str
     rows: int
     positives: int
-    negatives: int
+    negatives: int  # those of the others that were changed too: drawn with the seed, as many as positives
     changed: Mapping[str, int]
-    rate: float
-    intensity: float
+    rate: float  # share of both that is changed
+    intensity: float  # share of the places in a comment that a change touches
     seed: int
     models: tuple[ModelRobustness, ...]
     differences: tuple[RobustnessDifference, ...]

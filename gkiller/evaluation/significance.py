@@ -49,36 +49,25 @@ _COLUMNS = [(*RANK_FIGURES, *POINT_FIGURES).index(name) for name in FIGURES]
 
 @dataclass(frozen=True)
 class Side:
-    """One side's scores of one label.
+    """One side's scores of one label."""
 
-    Attributes:
-        scores: float64 of shape (n,), probabilities.
-        threshold: a score at or above it is positive; tuned on other rows.
-    """
-
-    scores: FloatArray
-    threshold: float
+    scores: FloatArray  # float64 of shape (n,), probabilities
+    threshold: float  # a score at or above it is positive; tuned on other rows
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of both sides; NaN where it is undefined.
-
-    Attributes:
-        low: lower end of delta's paired bootstrap interval.
-        relative_low: lower end of the interval of a / b.
-        p: two-sided bootstrap p-value of delta = 0; never below 2 / (resamples + 1).
-    """
+    """One figure of both sides; NaN where it is undefined."""
 
     a: float
     b: float
     delta: float
-    low: float
+    low: float  # lower end of delta's paired bootstrap interval
     high: float
     relative: float
-    relative_low: float
+    relative_low: float  # lower end of the interval of a / b
     relative_high: float
-    p: float
+    p: float  # two-sided bootstrap p-value of delta = 0; never below 2 / (resamples + 1)
 
     def as_dict(self) -> dict[str, float | None]:
         """Return plain values for JSON, None where undefined."""
@@ -87,31 +76,24 @@ class Difference:
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's test of the decisions, exact and unweighted.
-
-    Attributes:
-        p: two-sided; 1 without such rows.
-    """
+    """McNemar's test of the decisions, exact and unweighted."""
 
     only_a_right: int
     only_b_right: int
-    p: float
+    p: float  # two-sided; 1 without such rows
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two sides on the same rows of one label.
-
-    Attributes:
-        differences: by name, "f1" (at each side's own threshold), "ap" and "roc_auc"; weighted.
-        agreement: int64 of shape (2, 2): rows by the decisions of the first side (down: negative, positive)
-            and of the second (across); unweighted.
-    """
+    """Two sides on the same rows of one label."""
 
     n: int
     positives: int
+    # by name, "f1" (at each side's own threshold), "ap" and "roc_auc"; weighted
     differences: Mapping[str, Difference]
     mcnemar: McNemar
+    # int64 of shape (2, 2): rows by the decisions of the first side (down: negative, positive) and of the
+    # second (across); unweighted
     agreement: NDArray[np.int64]
 
     def as_dict(self) -> dict[str, Any]:
@@ -246,18 +228,14 @@ def holm(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the first side keeps up with the second.
+    """Whether the first side keeps up with the second."""
 
-    Attributes:
-        kind: of the relative difference, a / b - 1: "within" when its interval lies above -margin, "worse"
-            when it lies below, else "not shown".
-        text: one line with both differences and their intervals.
-        needed_n: rows of this kind that would show "within" if the relative difference stays as it is; None
-            when it is shown, or no number of rows would show it.
-    """
-
+    # of the relative difference, a / b - 1: "within" when its interval lies above -margin, "worse" when it
+    # lies below, else "not shown"
     kind: Kind
-    text: str
+    text: str  # one line with both differences and their intervals
+    # rows of this kind that would show "within" if the relative difference stays as it is; None when it is
+    # shown, or no number of rows would show it
     needed_n: int | None
     absolute: Kind
     absolute_needed_n: int | None
@@ -316,17 +294,12 @@ def _ruling(kind: Kind, margin: str, needed: int | None, ahead: bool) -> str:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A student and a teacher on one label.
-
-    Attributes:
-        decisions: share of rows that both decide alike, each at its own threshold.
-        logits: Pearson's correlation of their logits; None where one of them does not vary.
-    """
+    """A student and a teacher on one label."""
 
     label: str
     n: int
-    decisions: Figure
-    logits: Figure
+    decisions: Figure  # share of rows that both decide alike, each at its own threshold
+    logits: Figure  # Pearson's correlation of their logits; None where one of them does not vary
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the label."""
@@ -337,14 +310,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Taught:
-    """A teacher, or the mean of several, next to the student on the validation split.
-
-    Attributes:
-        evaluation: the teacher's own figures, at thresholds tuned on the same rows as the student's.
-    """
+    """A teacher, or the mean of several, next to the student on the validation split."""
 
     name: str
-    evaluation: Evaluation
+    evaluation: Evaluation  # the teacher's own figures, at thresholds tuned on the same rows as the student's
     agreement: tuple[Agreement, ...]
 
     def as_dict(self) -> dict[str, Any]:

@@ -27,14 +27,10 @@ _NAME_THEM = "put the data back as they were, or name the data to measure on wit
 
 @dataclass(frozen=True)
 class DataChoice:
-    """What to measure on.
-
-    Attributes:
-        run: the run whose own data they are, None for other data.
-    """
+    """What to measure on."""
 
     data: DataSettings
-    run: Path | None
+    run: Path | None  # the run whose own data they are, None for other data
 
 
 def run_of(model: Path) -> Path | None:

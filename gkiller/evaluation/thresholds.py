@@ -29,25 +29,18 @@ SLACK = 1e-12  # a target of 0.9 is reached by 9 of 10, whatever the last bit of
 
 @dataclass(frozen=True)
 class Threshold:
-    """A label's threshold and what it reaches on the rows it was tuned on (weighted).
-
-    Attributes:
-        precision: None without positives, or where nothing is called positive.
-        recall: None without positives.
-        f1: None without positives.
-        target: what it was tuned for: "max f1" or "max expected f1", also with " less 0.01" after it,
-            "precision >= 0.9", "recall >= 0.8" or "none".
-        note: why the label was not tuned and keeps the threshold it had, or empty.
-    """
+    """A label's threshold and what it reaches on the rows it was tuned on (weighted)."""
 
     value: float
-    precision: float | None
-    recall: float | None
-    f1: float | None
+    precision: float | None  # None without positives, or where nothing is called positive
+    recall: float | None  # None without positives
+    f1: float | None  # None without positives
+    # what it was tuned for: "max f1" or "max expected f1", also with " less 0.01" after it, "precision >=
+    # 0.9", "recall >= 0.8" or "none"
     target: str
     positives: int
     n: int
-    note: str = ""
+    note: str = ""  # why the label was not tuned and keeps the threshold it had, or empty
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

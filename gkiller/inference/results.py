@@ -13,21 +13,16 @@ from gkiller.errors import SettingsError, did_you_mean
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one comment. ``prediction["threat"]`` and ``dict(prediction)`` give scores.
+    """The answer for one comment. ``prediction["threat"]`` and ``dict(prediction)`` give scores."""
 
-    Attributes:
-        scores: probability in 0..1 of each label.
-        flags: for each label that decides, whether its score reaches the threshold; all labels decide unless
-            the model, or who asked, names some.
-        windows: in how many pieces the comment was read: over 1 when it is longer than the model reads at
-            once, and each score is then the highest of the pieces.
-        truncated: whether the comment's end was left unread (only with ``long_text="truncate"``).
-    """
-
-    scores: Mapping[str, float]
+    scores: Mapping[str, float]  # probability in 0..1 of each label
+    # for each label that decides, whether its score reaches the threshold; all labels decide unless the
+    # model, or who asked, names some
     flags: Mapping[str, bool]
+    # in how many pieces the comment was read: over 1 when it is longer than the model reads at once, and each
+    # score is then the highest of the pieces
     windows: int = 1
-    truncated: bool = False
+    truncated: bool = False  # whether the comment's end was left unread (only with long_text="truncate")
 
     @property
     def flagged(self) -> bool:
@@ -50,16 +45,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Contribution:
-    """What a stretch of a comment adds to the scores.
-
-    Attributes:
-        contributions: for each label, how far the score's log-odds fall when the stretch is hidden; below
-            0 when they rise.
-    """
+    """What a stretch of a comment adds to the scores."""
 
     text: str
     start: int
     end: int
+    # for each label, how far the score's log-odds fall when the stretch is hidden; below 0 when they rise
     contributions: Mapping[str, float]
 
 

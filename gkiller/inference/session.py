@@ -177,17 +177,11 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of n comments.
+    """Scores of n comments."""
 
-    Attributes:
-        scores: float64 of shape (n, L), in 0..1.
-        windows: int64 of shape (n,): pieces that each comment was read in.
-        truncated: bool of shape (n,): whether its end was left unread.
-    """
-
-    scores: Scores
-    windows: npt.NDArray[np.int64]
-    truncated: npt.NDArray[np.bool_]
+    scores: Scores  # float64 of shape (n, L), in 0..1
+    windows: npt.NDArray[np.int64]  # int64 of shape (n,): pieces that each comment was read in
+    truncated: npt.NDArray[np.bool_]  # bool of shape (n,): whether its end was left unread
 
 
 @dataclass(frozen=True)

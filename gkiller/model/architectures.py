@@ -61,27 +61,18 @@ _SHARED_WITHOUT_TYPES: Final = {key: most for key, most in _SIZES.items() if key
 
 @dataclass(frozen=True)
 class Architecture:
-    """An encoder of transformers.
+    """An encoder of transformers."""
 
-    Attributes:
-        stem: its class in transformers is ``<stem>Model``, its configuration ``<stem>Config``.
-        sizes: the keys of its sizes, each with the largest that is read.
-        shares: the keys of numbers in 0..1.
-        plain: keys with the one value that is read.
-        activation: the key of the feed-forward non-linearity; the dropouts are keys too.
-        pooler: whether it has a pooler on the first token.
-        padding: the one pad_token_id that its class can work with; None when any will do.
-    """
-
-    stem: str
+    stem: str  # its class in transformers is <stem>Model, its configuration <stem>Config
+    # the keys of its sizes, each with the largest that is read
     sizes: Mapping[str, int] = field(default_factory=lambda: _SIZES)
-    shares: tuple[str, ...] = _SHARES
-    plain: Mapping[str, Any] = field(default_factory=lambda: _PLAIN)
-    activation: str = "hidden_act"
+    shares: tuple[str, ...] = _SHARES  # the keys of numbers in 0..1
+    plain: Mapping[str, Any] = field(default_factory=lambda: _PLAIN)  # keys with the one value that is read
+    activation: str = "hidden_act"  # the key of the feed-forward non-linearity; the dropouts are keys too
     dropout: str = "hidden_dropout_prob"
     attention_dropout: str = "attention_probs_dropout_prob"
-    pooler: bool = True
-    padding: int | None = None
+    pooler: bool = True  # whether it has a pooler on the first token
+    padding: int | None = None  # the one pad_token_id that its class can work with; None when any will do
 
     @property
     def written(self) -> frozenset[str]:

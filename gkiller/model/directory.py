@@ -50,20 +50,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to score comments.
-
-    Attributes:
-        tokenizer: truncates at ``max_length``.
-        labels: in the order of the scores' columns.
-        thresholds: by label; a score at or above it is positive.
-        metadata: gkiller.json, without its list of files and its digest.
-    """
+    """A model ready to score comments."""
 
     model: ToxicityClassifier
-    tokenizer: Tokenizer
-    labels: tuple[str, ...]
-    thresholds: dict[str, float]
+    tokenizer: Tokenizer  # truncates at max_length
+    labels: tuple[str, ...]  # in the order of the scores' columns
+    thresholds: dict[str, float]  # by label; a score at or above it is positive
     max_length: int
+    # gkiller.json, without its list of files and its digest
     metadata: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 

@@ -55,17 +55,11 @@ class SequenceClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a classifier's outputs mean.
+    """What a classifier's outputs mean."""
 
-    Attributes:
-        names: of all outputs.
-        columns: the output of each requested label that it has.
-        softmax: whether they are two classes rather than independent labels.
-    """
-
-    names: tuple[str, ...]
-    columns: dict[str, int]
-    softmax: bool
+    names: tuple[str, ...]  # of all outputs
+    columns: dict[str, int]  # the output of each requested label that it has
+    softmax: bool  # whether they are two classes rather than independent labels
 
 
 def outputs_of(config: Any, labels: Sequence[str]) -> Outputs:

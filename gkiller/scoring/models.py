@@ -40,14 +40,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeployedModel:
-    """A model that scores with its graph: there are no weights.
-
-    Attributes:
-        tokenizer: truncates at ``max_length``.
-    """
+    """A model that scores with its graph: there are no weights."""
 
     classifier: Classifier
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer  # truncates at max_length
     parameters: int
     metadata: dict[str, Any] = field(default_factory=dict)
 

@@ -32,24 +32,20 @@ Score = Callable[[Sequence[str], Progress | None], FloatArray]
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model that scores comments.
-
-    Attributes:
-        thresholds: stored in it, by label; empty for a classifier of transformers; of a file of scores
-            of the labels that it has flags of.
-        path: a gkiller model's directory, else None.
-        reading: ``long_text`` and ``max_length``, as comments are read; of a file of scores the former, None
-            where it is not known.
-    """
+    """A model that scores comments."""
 
     name: str
     labels: tuple[str, ...]
     score: Score
+    # stored in it, by label; empty for a classifier of transformers; of a file of scores of the labels that
+    # it has flags of
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    path: Path | None = None
+    path: Path | None = None  # a gkiller model's directory, else None
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     origin: str = STORED
     notes: tuple[str, ...] = ()
+    # long_text and max_length, as comments are read; of a file of scores the former, None where it is not
+    # known
     reading: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -51,14 +51,10 @@ _POSITION = re.compile(r" \(at line (\d+), column (\d+)\)")
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings and where each came from.
-
-    Attributes:
-        origins: for each dotted key ``default``, ``arch NAME``, ``preset NAME``, the file, the variable, the
-            flag or ``--set``.
-    """
+    """Settings and where each came from."""
 
     settings: Settings
+    # for each dotted key default, arch NAME, preset NAME, the file, the variable, the flag or --set
     origins: dict[str, str]
     preset: str = _DEFAULT
 

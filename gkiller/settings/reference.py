@@ -29,28 +29,19 @@ _NOUNS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Reference:
-    """One setting, as documents and messages name it; what it does not have is empty or None.
+    """One setting, as documents and messages name it; what it does not have is empty or None."""
 
-    Attributes:
-        key: the dotted name, ``train.lr``.
-        optional: whether it may be unset (None).
-        choices: the allowed texts of a ``choice``.
-        unit: what a number counts.
-        alias: a second flag of the same meaning.
-        env: its environment variable.
-    """
-
-    key: str
+    key: str  # the dotted name, train.lr
     kind: Kind
-    optional: bool
+    optional: bool  # whether it may be unset (None)
     default: Any
-    choices: tuple[str, ...]
+    choices: tuple[str, ...]  # the allowed texts of a choice
     lower: Bound | None
     upper: Bound | None
-    unit: str
+    unit: str  # what a number counts
     flag: str
-    alias: str
-    env: str
+    alias: str  # a second flag of the same meaning
+    env: str  # its environment variable
     description: str
 
     @property

@@ -164,14 +164,10 @@ def _number(text: str, *, whole: bool) -> int | float | str:
 
 @dataclass(frozen=True)
 class Given:
-    """A value somebody gave, converted.
-
-    Attributes:
-        origin: who gave it, such as ``--lr``, ``GKILLER_TRAIN__LR`` or ``preset seed``.
-    """
+    """A value somebody gave, converted."""
 
     value: Any
-    origin: str
+    origin: str  # who gave it, such as --lr, GKILLER_TRAIN__LR or preset seed
     where: str
 
 

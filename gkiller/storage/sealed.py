@@ -56,20 +56,13 @@ class SealBrokenError(ValueError):
 
 @dataclass(frozen=True)
 class Sealed:
-    """A directory whose seal holds.
-
-    Attributes:
-        content: the JSON file's content, without ``files`` and ``digest``.
-        files: SHA-256 by name, with "/" between a folder and its file.
-        kept: the bytes that were checked, of the files that were asked for.
-        digest: the JSON file's own, and so one of the whole directory.
-    """
+    """A directory whose seal holds."""
 
     directory: Path
-    content: dict[str, Any]
-    files: dict[str, str]
-    kept: dict[str, bytes]
-    digest: str
+    content: dict[str, Any]  # the JSON file's content, without files and digest
+    files: dict[str, str]  # SHA-256 by name, with "/" between a folder and its file
+    kept: dict[str, bytes]  # the bytes that were checked, of the files that were asked for
+    digest: str  # the JSON file's own, and so one of the whole directory
 
     def copy_to(self, directory: Path, wanted: Callable[[str], bool] | None = None) -> None:
         """Copy the listed files, each only while it is still the one that was sealed.

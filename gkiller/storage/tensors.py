@@ -51,13 +51,9 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of a tensor.
+    """What a header says of a tensor."""
 
-    Attributes:
-        dtype: a key of `ITEM_BYTES`.
-    """
-
-    dtype: str
+    dtype: str  # a key of ITEM_BYTES
     shape: tuple[int, ...]
     start: int
     end: int

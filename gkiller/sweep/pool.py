@@ -23,49 +23,37 @@ ENDED: tuple[State, ...] = ("complete", "pruned", "failed")
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial.
-
-    Attributes:
-        state: "complete"; "pruned", ended early; "failed"; "lost", its process or sweep died, and another
-            trial tries its values again; "running"; or "waiting", to be tried again.
-        score: the validation metric of the chosen weights; of a pruned trial that of its last epoch; or None.
-        seconds: from its beginning to its end, or None.
-        run: its run directory's name, or an empty string.
-        error: why it failed, or an empty string.
-        retry_of: the lost trial that this one repeats, or None.
-    """
+    """One trial."""
 
     number: int
+    # "complete"; "pruned", ended early; "failed"; "lost", its process or sweep died, and another trial tries
+    # its values again; "running"; or "waiting", to be tried again
     state: State
     params: Mapping[str, Any]
+    # the validation metric of the chosen weights; of a pruned trial that of its last epoch; or None
     score: float | None = None
     scores: Mapping[int, float] = field(default_factory=dict)
-    seconds: float | None = None
-    run: str = ""
+    seconds: float | None = None  # from its beginning to its end, or None
+    run: str = ""  # its run directory's name, or an empty string
     facts: Mapping[str, Any] = field(default_factory=dict)
-    error: str = ""
-    retry_of: int | None = None
+    error: str = ""  # why it failed, or an empty string
+    retry_of: int | None = None  # the lost trial that this one repeats, or None
 
 
 @dataclass(frozen=True)
 class SweepEvent:
-    """One moment of a sweep.
+    """One moment of a sweep."""
 
-    Attributes:
-        kind: "begin" and "end" of a trial, "training" for an event of its training, "note" for a line.
-        best: the best score so far, or None.
-        message: a sentence for the reader, or an empty string.
-    """
-
+    # "begin" and "end" of a trial, "training" for an event of its training, "note" for a line
     kind: Literal["begin", "training", "end", "note"]
     trial: int = -1
     params: Mapping[str, Any] = field(default_factory=dict)
     ended: Trial | None = None
-    best: float | None = None
+    best: float | None = None  # the best score so far, or None
     done: int = 0
     total: int = 0
     training: TrainingEvent | None = None
-    message: str = ""
+    message: str = ""  # a sentence for the reader, or an empty string
 
 
 def best_of(trials: Iterable[Trial]) -> Trial | None:

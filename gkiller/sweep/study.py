@@ -58,20 +58,13 @@ _FORMS = "write A..B, log:A..B, int:A..B or choices a,b,c"
 
 @dataclass(frozen=True)
 class Dimension:
-    """One setting that is searched: choices, or a range.
+    """One setting that is searched: choices, or a range."""
 
-    Attributes:
-        choices: the values to choose among; empty for a range.
-        low: the range's lower end, which belongs to it.
-        log: whether its logarithm is drawn.
-        whole: whether its values are whole numbers.
-    """
-
-    choices: tuple[Any, ...] = ()
-    low: float = 0.0
+    choices: tuple[Any, ...] = ()  # the values to choose among; empty for a range
+    low: float = 0.0  # the range's lower end, which belongs to it
     high: float = 0.0
-    log: bool = False
-    whole: bool = False
+    log: bool = False  # whether its logarithm is drawn
+    whole: bool = False  # whether its values are whole numbers
 
 
 def parse_space(entries: Iterable[str], where: str) -> dict[str, Dimension]:

@@ -54,20 +54,15 @@ EventCallback = Callable[[SweepEvent], None]
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep leaves.
-
-    Attributes:
-        settings: that its trials share.
-        importance: share of the score's variance that each setting explains; empty with few trials.
-        out_of_time: whether it ended by its time limit.
-    """
+    """What a sweep leaves."""
 
     path: Path
-    settings: Settings
+    settings: Settings  # that its trials share
     trials: tuple[Trial, ...]
+    # share of the score's variance that each setting explains; empty with few trials
     importance: dict[str, float]
     files: tuple[Path, ...]
-    out_of_time: bool
+    out_of_time: bool  # whether it ended by its time limit
 
     @property
     def best(self) -> Trial:
@@ -225,13 +220,9 @@ def _manifest(
 
 @dataclass
 class _Sweep:
-    """A sweep that runs.
+    """A sweep that runs."""
 
-    Attributes:
-        settings: that its trials share.
-    """
-
-    settings: Settings
+    settings: Settings  # that its trials share
     directory: RunDirectory
     study: Study
     argv: Sequence[str]

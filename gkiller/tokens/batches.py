@@ -31,15 +31,10 @@ _BUCKET = 50  # batches sorted by length together: long enough to pad little, sh
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token ids of n comments, end to end.
+    """The token ids of n comments, end to end."""
 
-    Attributes:
-        ids: int32 of shape (total tokens,).
-        starts: int64 of shape (n + 1,): comment i is ``ids[starts[i]:starts[i + 1]]``.
-    """
-
-    ids: npt.NDArray[np.int32]
-    starts: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int32]  # int32 of shape (total tokens,)
+    starts: npt.NDArray[np.int64]  # int64 of shape (n + 1,): comment i is ids[starts[i]:starts[i + 1]]
     pad: int
 
     def __len__(self) -> int:
@@ -145,19 +140,14 @@ OVERLAP = 8
 
 @dataclass(frozen=True)
 class Windows:
-    """Pieces of comments that fit the network.
-
-    Attributes:
-        first: where each window starts in ``flat``.
-        truncated: for each comment, whether its end is in no window.
-    """
+    """Pieces of comments that fit the network."""
 
     flat: Ints
-    first: Ints
+    first: Ints  # where each window starts in flat
     length: Ints
     owner: Ints
     count: Ints
-    truncated: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]  # for each comment, whether its end is in no window
 
 
 def window_starts(tokens: int, size: int) -> Ints:
@@ -244,15 +234,10 @@ def reading_text(long_text: LongText, max_length: int) -> str:
 
 @dataclass(frozen=True)
 class Read:
-    """What is read of n comments.
+    """What is read of n comments."""
 
-    Attributes:
-        tokens: of m windows, the special tokens included.
-        count: int64 (n,), windows of each comment, at least 1.
-    """
-
-    tokens: Tokens
-    count: npt.NDArray[np.int64]
+    tokens: Tokens  # of m windows, the special tokens included
+    count: npt.NDArray[np.int64]  # int64 (n,), windows of each comment, at least 1
 
     def highest(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return of each comment the highest value of its windows: (m, L) to (n, L)."""

@@ -88,18 +88,13 @@ def visible_places(text: str) -> tuple[str, list[int]]:
 
 @dataclass
 class _Run:
-    """What stands between a direction mark and its end.
-
-    Attributes:
-        letters: whether a letter or a digit stands in it, outside of runs within.
-        from_right: whether its last part holds letters that are read from the right.
-    """
+    """What stands between a direction mark and its end."""
 
     mark: str = ""
     isolates: int = 0
     parts: list[list[int] | _Run] = field(default_factory=list)
-    letters: bool = False
-    from_right: bool = False
+    letters: bool = False  # whether a letter or a digit stands in it, outside of runs within
+    from_right: bool = False  # whether its last part holds letters that are read from the right
 
     def displayed(self) -> Iterator[list[int] | _Run]:
         """Return the parts from left to right."""

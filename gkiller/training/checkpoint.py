@@ -32,18 +32,13 @@ _START_ANEW = "start a new training"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint read back.
+    """A checkpoint read back."""
 
-    Attributes:
-        progress: where the training stood, with its metrics, early stopping and place in the data.
-        optimizer: the optimiser's tensors by parameter, "<folded name>/<key>"; empty at a phase's start.
-        rng: the random generators' states, one for each rank, as `rng_state` gives them.
-    """
-
-    progress: Position
+    progress: Position  # where the training stood, with its metrics, early stopping and place in the data
     weights: State
+    # the optimiser's tensors by parameter, "<folded name>/<key>"; empty at a phase's start
     optimizer: dict[str, Tensor]
-    rng: list[dict[str, Any]]
+    rng: list[dict[str, Any]]  # the random generators' states, one for each rank, as rng_state gives them
 
     def size(self) -> int:
         """Return about how many bytes it takes on the disk."""

@@ -44,20 +44,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finished:
-    """A saved model.
-
-    Attributes:
-        fold_difference: largest difference between the folded and the training model's logits.
-        evaluation: on the validation split, at the tuned thresholds.
-        taught: the teachers beside the model, on the validation split; none without a teacher.
-    """
+    """A saved model."""
 
     dendrites: int
     parameters: int
-    fold_difference: float
-    evaluation: Evaluation
+    fold_difference: float  # largest difference between the folded and the training model's logits
+    evaluation: Evaluation  # on the validation split, at the tuned thresholds
     thresholds: dict[str, Threshold]
     dendrite_report: dict[str, Any]
+    # the teachers beside the model, on the validation split; none without a teacher
     taught: tuple[Taught, ...] = ()
 
 

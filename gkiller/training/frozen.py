@@ -37,12 +37,9 @@ _BYTES: Final = 2
 
 @dataclass(frozen=True)
 class LowerOutputs:
-    """What the frozen layers say of n comments.
+    """What the frozen layers say of n comments."""
 
-    Attributes:
-        values: float16 (total tokens, hidden), mapped from a file; comment i has the rows of `Tokens.ids`.
-    """
-
+    # float16 (total tokens, hidden), mapped from a file; comment i has the rows of Tokens.ids
     values: npt.NDArray[np.float16]
     tokens: Tokens
     count: int

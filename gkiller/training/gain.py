@@ -38,24 +38,18 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class Gain:
-    """What one more dendrite per Linear gained on the validation split.
-
-    Attributes:
-        metric: "ap" or "f1", macro: the one that selects.
-        low: lower end of the paired bootstrap interval of after - before; None where it is undefined.
-        confidence: coverage of the interval.
-        kept: whether the dendrite stays.
-    """
+    """What one more dendrite per Linear gained on the validation split."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    metric: str
+    metric: str  # "ap" or "f1", macro: the one that selects
     before: Finite
     after: Finite
+    # lower end of the paired bootstrap interval of after - before; None where it is undefined
     low: Finite | None
     high: Finite | None
-    confidence: Finite
-    kept: bool
+    confidence: Finite  # coverage of the interval
+    kept: bool  # whether the dendrite stays
     reason: str
 
     @property

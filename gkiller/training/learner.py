@@ -43,17 +43,13 @@ _EPOCH_BITS = 32
 
 @dataclass(frozen=True)
 class Augmented:
-    """Comments, each seen by an epoch as it is or changed; which depends on seed and epoch alone.
-
-    Attributes:
-        intensity: share of the places in a comment that a change touches.
-    """
+    """Comments, each seen by an epoch as it is or changed; which depends on seed and epoch alone."""
 
     texts: Sequence[str]
     tokens: Tokens
     tokenizer: Tokenizer
     kinds: tuple[str, ...]
-    intensity: float
+    intensity: float  # share of the places in a comment that a change touches
     share: float
     seed: int
 
@@ -73,31 +69,22 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Encoded:
-    """A split ready for the network.
-
-    Attributes:
-        labels: (n, L) 0, 1, or NaN where unknown.
-        weights: (n,) sample weights; they count in the validation metric, not in the loss.
-        lower: what the frozen layers say of the comments; None when no layer is frozen.
-        lesson: what teachers say of the comments; None without a teacher.
-    """
+    """A split ready for the network."""
 
     tokens: Tokens
-    labels: Labels
+    labels: Labels  # (n, L) 0, 1, or NaN where unknown
+    # (n,) sample weights; they count in the validation metric, not in the loss
     weights: npt.NDArray[np.float64]
+    # what the frozen layers say of the comments; None when no layer is frozen
     lower: LowerOutputs | None = None
-    lesson: Lesson | None = None
+    lesson: Lesson | None = None  # what teachers say of the comments; None without a teacher
 
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation split after an epoch.
+    """The validation split after an epoch."""
 
-    Attributes:
-        loss: mean task loss.
-    """
-
-    loss: float
+    loss: float  # mean task loss
     ap: float
     f1: float
 

@@ -303,15 +303,10 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Head:
-    """What a model makes of a pooled vector.
+    """What a model makes of a pooled vector."""
 
-    Attributes:
-        weight: (labels, width).
-        bias: (labels,).
-    """
-
-    weight: Array
-    bias: Array
+    weight: Array  # (labels, width)
+    bias: Array  # (labels,)
     labels: tuple[str, ...]
     pooling: str
 

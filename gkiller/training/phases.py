@@ -50,15 +50,11 @@ MOST_EPOCHS = 60
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase.
+    """One phase."""
 
-    Attributes:
-        name: "neuron", "dendrite" or "joint".
-        trains: which parameters move: the neurons; the newest dendrites with all top weights; the newest
-            dendrites alone, by correlation ("candidates"); the top weights alone; or everything.
-    """
-
-    name: PhaseName
+    name: PhaseName  # "neuron", "dendrite" or "joint"
+    # which parameters move: the neurons; the newest dendrites with all top weights; the newest dendrites
+    # alone, by correlation ("candidates"); the top weights alone; or everything
     trains: Part
     dendrites: Annotated[int, Field(ge=0, lt=2**15)]
     epochs: Annotated[int, Field(ge=0, lt=2**31)]
@@ -141,20 +137,11 @@ Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass
 class Position:
-    """Where a training stands, without its tensors.
-
-    Attributes:
-        phase: the current phase, or the last one once ``finished``.
-        phase_best: best score of this phase, or None before its first epoch.
-        tracked: the scores that the history rule has seen; from them the tracker is set up again.
-        metrics: the rows of ``metrics.jsonl`` so far.
-        seconds: training time so far, whole epochs only.
-        finished: whether all phases are done.
-    """
+    """Where a training stands, without its tensors."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    phase: Phase
+    phase: Phase  # the current phase, or the last one once finished
     phase_number: Count = 1
     phase_epoch: Count = 0
     epoch: Count = 0
@@ -163,15 +150,16 @@ class Position:
     epoch_rows: Count = 0
     epoch_seconds: Duration = 0.0
     stale: Count = 0
-    phase_best: Finite | None = None
+    phase_best: Finite | None = None  # best score of this phase, or None before its first epoch
     best: dict[Count, Finite] = field(default_factory=dict)
     best_epoch: dict[Count, Count] = field(default_factory=dict)
     gains: dict[Count, Gain] = field(default_factory=dict)
+    # the scores that the history rule has seen; from them the tracker is set up again
     tracked: list[Finite] = field(default_factory=list)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # the rows of metrics.jsonl so far
     stopped_early: list[str] = field(default_factory=list)
-    seconds: Duration = 0.0
-    finished: bool = False
+    seconds: Duration = 0.0  # training time so far, whole epochs only
+    finished: bool = False  # whether all phases are done
 
     def start(self, phase: Phase) -> None:
         """Begin a phase."""
@@ -239,31 +227,22 @@ _READER = TypeAdapter(Position)
 
 @dataclass(frozen=True)
 class TrainingEvent:
-    """One moment of a training.
+    """One moment of a training."""
 
-    Attributes:
-        kind: "phase" when a phase starts, "step" after a step, "epoch" after an epoch and its
-            validation, "note" for anything else worth a line.
-        phase: the phase's name, such as "neuron".
-        loss: mean training loss (of the step, or of the epoch), or None; where candidates train, minus
-            their mean correlation with the neurons' error.
-        score: the validation metric, or None where it was not measured.
-        metric: the metric's name, such as "ap".
-        rows_per_second: training speed, or None where it was not measured.
-        message: a sentence for the reader, or an empty string.
-        trains: which parameters the phase moves, such as "candidates", or an empty string.
-    """
-
+    # "phase" when a phase starts, "step" after a step, "epoch" after an epoch and its validation, "note" for
+    # anything else worth a line
     kind: Literal["phase", "step", "epoch", "note"]
-    phase: str = ""
+    phase: str = ""  # the phase's name, such as "neuron"
     phase_index: int = 1
     epoch: int = 0
     epochs: int = 0
     step: int = 0
     steps: int = 0
+    # mean training loss (of the step, or of the epoch), or None; where candidates train, minus their mean
+    # correlation with the neurons' error
     loss: float | None = None
-    score: float | None = None
-    metric: str = ""
-    rows_per_second: float | None = None
-    message: str = ""
-    trains: str = ""
+    score: float | None = None  # the validation metric, or None where it was not measured
+    metric: str = ""  # the metric's name, such as "ap"
+    rows_per_second: float | None = None  # training speed, or None where it was not measured
+    message: str = ""  # a sentence for the reader, or an empty string
+    trains: str = ""  # which parameters the phase moves, such as "candidates", or an empty string

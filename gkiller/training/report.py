@@ -46,24 +46,17 @@ _VALIDATION, _THRESHOLDS = "## On the validation split\n", "## Thresholds\n"
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a model card states.
-
-    Attributes:
-        dendrites: dendrites by module; empty when none were kept.
-        thresholds: by label, with at least "value" and "target".
-        confidence: coverage of their intervals.
-        teachers: the teachers beside the model, as a section; empty without one.
-    """
+    """What a model card states."""
 
     labels: tuple[str, ...]
     parameters: int
-    dendrites: Mapping[str, int]
+    dendrites: Mapping[str, int]  # dendrites by module; empty when none were kept
     max_length: int
     manifest: Mapping[str, Any]
-    thresholds: Mapping[str, Mapping[str, Any]]
+    thresholds: Mapping[str, Mapping[str, Any]]  # by label, with at least "value" and "target"
     evaluation: str
-    confidence: float
-    teachers: str = ""
+    confidence: float  # coverage of their intervals
+    teachers: str = ""  # the teachers beside the model, as a section; empty without one
 
 
 def model_card(facts: CardFacts) -> str:

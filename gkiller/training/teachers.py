@@ -167,15 +167,11 @@ _LONGEST: Final = 512
 
 @dataclass(frozen=True)
 class Teacher:
-    """A classifier to learn from, or what one has said.
-
-    Attributes:
-        own: whether it is a gkiller model rather than one of transformers.
-    """
+    """A classifier to learn from, or what one has said."""
 
     name: str
     folder: Path
-    own: bool
+    own: bool  # whether it is a gkiller model rather than one of transformers
     labels: tuple[str, ...]
     digest: str
     scores: ScoreFile | None = None
@@ -187,18 +183,13 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What teachers say of n comments.
+    """What teachers say of n comments."""
 
-    Attributes:
-        logits: (n, L), the mean over the teachers that have a comment's label; NaN where none has.
-        hidden: for each teacher (n, its width), the mean of a comment's token vectors in the last layer;
-            empty where they are not learnt.
-        each: for each teacher (n, L), NaN where it lacks a label or the comment.
-    """
-
-    logits: Logits
+    logits: Logits  # (n, L), the mean over the teachers that have a comment's label; NaN where none has
+    # for each teacher (n, its width), the mean of a comment's token vectors in the last layer; empty where
+    # they are not learnt
     hidden: tuple[States, ...]
-    each: tuple[Logits, ...]
+    each: tuple[Logits, ...]  # for each teacher (n, L), NaN where it lacks a label or the comment
 
 
 def find_teachers(references: Sequence[str], labels: Sequence[str]) -> tuple[Teacher, ...]:

@@ -75,18 +75,13 @@ TEACHERS = ".teachers"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training leaves.
-
-    Attributes:
-        manifest: what ``manifest.json`` holds.
-        first: whether this process writes and reports; false for the others under ``torchrun``.
-    """
+    """What a training leaves."""
 
     run: RunDirectory
     progress: Position
     finished: Finished
-    manifest: RunManifest
-    first: bool = True
+    manifest: RunManifest  # what manifest.json holds
+    first: bool = True  # whether this process writes and reports; false for the others under torchrun
 
 
 def _ignore(event: TrainingEvent) -> None:

@@ -375,18 +375,15 @@ def _negates(word: str) -> bool:
 
 
 class IdentityClass(NamedTuple):
-    """Neutral terms that stand for groups of one kind.
-
-    Attributes:
-        forms: for each grammatical form its terms, one per group and in the same order of groups.
-        of_people: whether a term is swapped only before a word for people, as it has other meanings.
-        unswapped: more groups of the class, which are measured and not swapped, each by its forms: their name
-            has other meanings, or includes other groups of the class.
-    """
+    """Neutral terms that stand for groups of one kind."""
 
     name: str
+    # for each grammatical form its terms, one per group and in the same order of groups
     forms: tuple[tuple[str, ...], ...]
+    # whether a term is swapped only before a word for people, as it has other meanings
     of_people: bool = False
+    # more groups of the class, which are measured and not swapped, each by its forms: their name has other
+    # meanings, or includes other groups of the class
     unswapped: tuple[tuple[str, ...], ...] = ()
 
 

@@ -36,15 +36,12 @@ class BadRowError(Exception):
 
 @dataclass
 class RawBatch:
-    """Rows as read, column by column.
-
-    Attributes:
-        lines: the physical line each row starts on, or empty where lines mean nothing.
-        columns: for each wanted column its values; None where the row has none.
-    """
+    """Rows as read, column by column."""
 
     rows: list[int] = field(default_factory=list)
+    # the physical line each row starts on, or empty where lines mean nothing
     lines: list[int] = field(default_factory=list)
+    # for each wanted column its values; None where the row has none
     columns: dict[str, list[Any]] = field(default_factory=dict)
     bad: dict[int, BadRowError] = field(default_factory=dict)
 
@@ -53,14 +50,10 @@ class RawBatch:
 
 
 class RawRow(NamedTuple):
-    """One row as read.
-
-    Attributes:
-        line: the physical line it starts on; None where that is the number.
-    """
+    """One row as read."""
 
     number: int
-    line: int | None
+    line: int | None  # the physical line it starts on; None where that is the number
     values: Sequence[Any]
     size: int
     fault: BadRowError | None = None

@@ -42,16 +42,11 @@ _USUAL = frozenset((*_PURPOSES, "weight"))
 
 
 class Dialect(NamedTuple):
-    """How a file is written.
-
-    Attributes:
-        announced: whether a line such as ``sep=;`` stands above the header, as Excel writes and reads it.
-        padded: whether spaces stand between a separator and an opening quote.
-    """
+    """How a file is written."""
 
     separator: str
-    announced: bool
-    padded: bool
+    announced: bool  # whether a line such as sep=; stands above the header, as Excel writes and reads it
+    padded: bool  # whether spaces stand between a separator and an opening quote
 
 
 def clean_name(name: str) -> str:
@@ -224,18 +219,13 @@ _EXPECTED = {".csv": ",", ".tsv": "\t"}
 
 
 class Record(NamedTuple):
-    """One record.
-
-    Attributes:
-        fault: what is wrong with it, or an empty string.
-        opened: the line on which the first quoted field that goes over several lines starts, or 0.
-    """
+    """One record."""
 
     line: int
     fields: list[str]
-    fault: str
+    fault: str  # what is wrong with it, or an empty string
     last: int
-    opened: int = 0
+    opened: int = 0  # the line on which the first quoted field that goes over several lines starts, or 0
 
 
 class UnclosedQuoteError(Exception):

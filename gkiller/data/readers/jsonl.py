@@ -193,11 +193,9 @@ class JsonLinesReader(TextReader):
 
     A key that a row lacks counts as null. ``a.b`` names the key ``b`` of the object ``a``, unless a key with
     a dot has that name. In an array, strings count as objects with the key "text".
-
-    Attributes:
-        whole: the keys of the objects that were looked at for :meth:`columns`, not those within objects.
     """
 
+    # the keys of the objects that were looked at for :meth:columns, not those within objects
     whole: Sequence[str] = ()
     _columns: Sequence[str] = ()
     _layout: Layout | None = None

@@ -33,17 +33,14 @@ MISSING: Final = _Missing()
 
 @dataclass(frozen=True)
 class Kept:
-    """Which columns are kept, and how a row's values are found.
-
-    Attributes:
-        known: keys of JSON objects that may be there; empty where others do no harm.
-    """
+    """Which columns are kept, and how a row's values are found."""
 
     source: str
     form: str
     names: tuple[str, ...] = ()
     types: tuple[Any, ...] = ()
     wanted: tuple[str, ...] = ()
+    # keys of JSON objects that may be there; empty where others do no harm
     known: frozenset[str] = field(default_factory=frozenset)
 
     def add(self, row: Row, batch: RawBatch, position: int) -> Row:

@@ -35,11 +35,7 @@ OnError = Literal["fail", "skip"]
 
 @dataclass
 class Chunk:
-    """Rows that are scored and written together.
-
-    Attributes:
-        due: whether its answers, and all before, are due now, as the next row has not come yet.
-    """
+    """Rows that are scored and written together."""
 
     first: int
     last: int = 0
@@ -49,7 +45,7 @@ class Chunk:
     kept: list[tuple[Any, ...]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     digest: str = ""
-    due: bool = False
+    due: bool = False  # whether its answers, and all before, are due now, as the next row has not come yet
 
 
 def chunked(
@@ -113,24 +109,18 @@ _OWN = ("row", "id", "text", "flagged", "flags", FLAG_LABELS, "windows", "trunca
 
 @dataclass(frozen=True)
 class Shape:
-    """What is written.
-
-    Attributes:
-        ids: whether rows have ids of their own.
-        text: whether the comments are written, too.
-        only_flagged: whether rows without a flag are left out.
-        flag_labels: the labels that decide whether a row is flagged, in their order; None for all.
-        csv_safe: whether text that a spreadsheet takes for a formula is written with an apostrophe before it.
-    """
+    """What is written."""
 
     labels: tuple[str, ...]
     thresholds: Mapping[str, float]
-    ids: bool = False
-    text: bool = False
-    only_flagged: bool = False
+    ids: bool = False  # whether rows have ids of their own
+    text: bool = False  # whether the comments are written, too
+    only_flagged: bool = False  # whether rows without a flag are left out
+    # the labels that decide whether a row is flagged, in their order; None for all
     flag_labels: tuple[str, ...] | None = None
     kept: tuple[str, ...] = ()
     types: tuple[Any, ...] = ()
+    # whether text that a spreadsheet takes for a formula is written with an apostrophe before it
     csv_safe: bool = False
 
     @property
@@ -150,20 +140,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Answer:
-    """One row of the output.
-
-    Attributes:
-        scores: of each label, in order.
-        truncated: whether its end was left unread.
-    """
+    """One row of the output."""
 
     row: int
     id: str | int | float | None
     text: str
     flags: tuple[str, ...]
-    scores: list[float]
+    scores: list[float]  # of each label, in order
     windows: int
-    truncated: bool
+    truncated: bool  # whether its end was left unread
     explanation: Sequence[Contribution] | None = None
     kept: tuple[Any, ...] = ()
 

@@ -37,18 +37,14 @@ EXAMPLES_KEPT = 5
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with every row.
-
-    Attributes:
-        explain: whether what each word adds is written, too.
-    """
+    """What is done with every row."""
 
     classifier: Classifier
     shape: Shape
     long_text: LongText = "window"
     on_error: OnError = "fail"
     chunk_rows: int = CHUNK_ROWS
-    explain: bool = False
+    explain: bool = False  # whether what each word adds is written, too
 
     def settings(self, form: OutputFormat, *, packed: bool) -> dict[str, Any]:
         """Return everything that the output depends on, beside the input.

@@ -37,15 +37,11 @@ _SKIP = "mend the row, or skip such rows with --on-error skip"
 
 @dataclass
 class Source:
-    """Where rows come from.
-
-    Attributes:
-        has_ids: whether rows have ids of their own.
-        rows: begins to read; a source is read once. None among them says that the next one has not come yet.
-    """
+    """Where rows come from."""
 
     name: str
-    has_ids: bool
+    has_ids: bool  # whether rows have ids of their own
+    # begins to read; a source is read once. None among them says that the next one has not come yet.
     rows: Callable[[], Iterator[Row | None]]
     total: int | None = None
     notes: list[str] = field(default_factory=list)

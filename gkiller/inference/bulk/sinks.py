@@ -37,11 +37,7 @@ _JOURNAL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Mark:
-    """How far a job is.
-
-    Attributes:
-        digest: of the input rows so far; empty when it is not known.
-    """
+    """How far a job is."""
 
     rows: int = 0
     scored: int = 0
@@ -49,7 +45,7 @@ class Mark:
     flagged: int = 0
     windowed: int = 0
     truncated: int = 0
-    digest: str = ""
+    digest: str = ""  # of the input rows so far; empty when it is not known
 
 
 @dataclass(frozen=True)
@@ -90,17 +86,13 @@ class FileSink:
     either name that no such job wrote is left alone, and so is one that has come to ``path`` since the job
     began. Where ``path`` is a link, it stays, and what it leads
     to is replaced.
-
-    Attributes:
-        resume: whether to go on with an unfinished job.
-        force: whether to replace a file, or an unfinished job.
     """
 
     path: Path
     writer: Writer
     settings: Mapping[str, Any]
-    resume: bool = False
-    force: bool = False
+    resume: bool = False  # whether to go on with an unfinished job
+    force: bool = False  # whether to replace a file, or an unfinished job
     inputs: Sequence[Path | int] = ()
     _stream: BinaryIO | None = None
     _done: _Done = field(default_factory=_Done)
@@ -363,16 +355,12 @@ class StreamSink:
     Where an earlier job's JSON Lines are to be gone on with, the stream must be a file that was opened for
     appending, as the shell's ``>>`` does. Its last line says how far that job came. Nothing is cut off
     unless every line there is one that such a job writes.
-
-    Attributes:
-        stream: takes bytes.
-        resume: whether to go on.
     """
 
-    stream: BinaryIO
+    stream: BinaryIO  # takes bytes
     writer: Writer
     labels: tuple[str, ...]
-    resume: bool = False
+    resume: bool = False  # whether to go on
     inputs: Sequence[Path | int] = ()
 
     def begin(self) -> Mark:
