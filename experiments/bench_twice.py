@@ -35,9 +35,7 @@ def bench(model: str, data: str | None, more: list[str]) -> dict[str, Any]:
 
 def throughputs(found: dict[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
     """Return the throughput ratios by pair."""
-    return {
-        (one["system"], one["other"]): one["times"] for one in found["ratios"] if one["what"] == "throughput"
-    }
+    return {(one["system"], one["other"]): one["times"] for one in found["ratios"] if one["what"] == "throughput"}
 
 
 def is_itself(system: str, other: str) -> bool:

@@ -98,9 +98,7 @@ def cell(figure: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run what is asked for, then write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
     parser.add_argument("--rows", type=int, default=5_000, help="training rows")
     parser.add_argument("--rates", default="2e-5,1e-4,3e-4,1e-3", help="learning rates, comma-separated")

@@ -80,22 +80,12 @@ ARMS: dict[str, tuple[str, list[str]]] = {
     ),
     "gradient-early-joint": (
         "1 neuron epoch, 1 frozen, then neurons and dendrites together for 2 at 1e-3",
-        [
-            *_GROWN,
-            "train.epochs=1",
-            "dendrites.epochs=1",
-            "dendrites.joint_epochs=2",
-            "dendrites.joint_lr=1e-3",
-        ],
+        [*_GROWN, "train.epochs=1", "dendrites.epochs=1", "dendrites.joint_epochs=2", "dendrites.joint_lr=1e-3"],
     ),
     "narrow": ("no dendrites, FFN 256, same total epochs", [*_PLAIN, "model.ffn=256"]),
     "narrow-ffn": (
         "FFN 256 with one dendrite on its two Linears (inference cost of FFN 512)",
-        [
-            *_GROWN,
-            "model.ffn=256",
-            f"dendrites.patterns={_FFN}",
-        ],
+        [*_GROWN, "model.ffn=256", f"dendrites.patterns={_FFN}"],
     ),
 }
 RESTARTED = {"restart-4": ["train.epochs=1"]}
@@ -296,9 +286,7 @@ def report(results: dict[str, list[dict[str, Any]]], data: Path) -> str:
 
 def main() -> None:
     """Run what is asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
     parser.add_argument("--rows", type=int, default=5_000, help="training rows")
     parser.add_argument("--max-length", type=int, default=64, help="tokens read of a comment")

@@ -105,9 +105,7 @@ def speeds(loaded: LoadedModel, graphs: dict[str, bytes], texts: list[str], thre
     import torch
 
     torch.set_num_threads(threads)
-    whole: dict[str, Callable[[], object]] = {
-        TORCH: partial(score_texts, loaded, texts, BATCH, long_text="truncate")
-    }
+    whole: dict[str, Callable[[], object]] = {TORCH: partial(score_texts, loaded, texts, BATCH, long_text="truncate")}
     for name, graph in graphs.items():
         whole[name] = partial(end_to_end, loaded, session(graph), texts, threads)
     for precision in shipped(loaded):
@@ -219,12 +217,7 @@ def report(found: dict[str, Any], times: dict[str, Any], rows: int) -> str:
     """Return the tables in Markdown."""
     first = next(iter(found["quality"].values()))
     counts = ", ".join(f"{split} n = {first[split]['n']:,}" for split in SPLITS)
-    lines = [
-        counts + ".",
-        "",
-        "| system | MB | valid F1 | valid AP | test F1 | test AP |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = [counts + ".", "", "| system | MB | valid F1 | valid AP | test F1 | test AP |", "|---|---|---|---|---|---|"]
     for system, size in found["sizes"].items():
         quality = found["quality"][system]
         cells = [quality[split][key] for split in SPLITS for key in ("f1", "ap")]
@@ -241,8 +234,7 @@ def report(found: dict[str, Any], times: dict[str, Any], rows: int) -> str:
         ]
         for system, row in systems.items():
             cells = [
-                f" {row[f'p50 {n}']:.2f} / {row[f'p95 {n}']:.2f} |" if f"p50 {n}" in row else " |"
-                for n in lengths
+                f" {row[f'p50 {n}']:.2f} / {row[f'p95 {n}']:.2f} |" if f"p50 {n}" in row else " |" for n in lengths
             ]
             lines.append(f"| {system} | {row['rate']:,.0f} |{''.join(cells)}")
     return "\n".join(lines) + "\n"
@@ -263,9 +255,7 @@ def comments(data: str, count: int) -> list[str]:
 
 def main() -> None:
     """Measure what is asked for, then write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model directory or a run")
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
     parser.add_argument("--rows", type=int, default=20_000, help="comments for the throughput")
@@ -282,10 +272,7 @@ def main() -> None:
     if arguments.child:
         sys.stdout.write(json.dumps(speeds(loaded, graphs, texts, arguments.child, arguments.rounds)))
         return
-    found = {
-        "sizes": sizes(loaded, graphs),
-        "quality": qualities(loaded, graphs, arguments.data, arguments.resamples),
-    }
+    found = {"sizes": sizes(loaded, graphs), "quality": qualities(loaded, graphs, arguments.data, arguments.resamples)}
     times = {threads: child(arguments, int(threads)) for threads in arguments.threads.split(",")}
     text = report(found, times, len(texts))
     if arguments.report:

@@ -121,9 +121,7 @@ def cell(times: Ratio) -> str:
 
 def main() -> None:
     """Time what is asked for, then write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model directory or a run")
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
     parser.add_argument("--rows", type=int, default=1024)
@@ -134,8 +132,7 @@ def main() -> None:
     texts = read_prepared(arguments.data).split("valid").texts[: arguments.rows]
     tokens = tokenize(load_model(arguments.model).tokenizer, texts)
     tables = [
-        table(timed(arguments.model, tokens, kind, arguments.rounds), kind)
-        for kind in arguments.kinds.split(",")
+        table(timed(arguments.model, tokens, kind, arguments.rounds), kind) for kind in arguments.kinds.split(",")
     ]
     text = f"{len(texts):,} comments, {tokens.lengths.mean():.0f} tokens on average.\n\n" + "\n".join(tables)
     if arguments.report:

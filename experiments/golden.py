@@ -50,12 +50,7 @@ COMMANDS = {
     "config": "config show --json",
 }
 WRITTEN = (".safetensors", ".onnx", ".parquet", ".csv", ".jsonl")
-KIND = (
-    "thank you for the {}",
-    "what a lovely {}",
-    "I am gay and I like the {}",
-    "the {} starts at noon, bring water",
-)
+KIND = ("thank you for the {}", "what a lovely {}", "I am gay and I like the {}", "the {} starts at noon, bring water")
 RUDE = (
     "you are an idiot, leave the {}",
     "shut up about the {}, fool",
@@ -67,9 +62,7 @@ NOUNS = ["garden", "match", "recipe", "bridge", "library", "train", "song", "mar
 
 def main() -> int:
     """Compare two installations; exit code 1 when anything differs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     parser.add_argument("--inputs", type=Path, help="a directory of files to prepare and score")
@@ -95,9 +88,7 @@ def outcomes(python: Path, folder: Path, inputs: Path | None) -> Iterator[tuple[
     lines = [f'"{text} {number}",{label}' for number, (text, label) in enumerate(rows * 2)]
     (folder / "rows.csv").write_text("\n".join(["text,toxicity", *lines]) + "\n")
     texts = [text for text, _ in rows]
-    (folder / "texts.txt").write_text(
-        "\n".join([*texts, " ".join(texts), "na\u00efve caf\u00e9 \u2615"]) + "\n"
-    )
+    (folder / "texts.txt").write_text("\n".join([*texts, " ".join(texts), "na\u00efve caf\u00e9 \u2615"]) + "\n")
     for name, arguments in COMMANDS.items():
         yield from _run(python, folder, name, arguments.split())
     for file in sorted(inputs.absolute().iterdir()) if inputs is not None else ():

@@ -24,9 +24,7 @@ SIZES = ((2, 512), (4, 512), (8, 512), (8, 1024), (16, 512), (16, 1024), (32, 10
 
 def main() -> None:
     """Measure and print a table in Markdown."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="an exported model directory or run")
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
     parser.add_argument("--precision", default="int8,fp32", help="comma-separated")

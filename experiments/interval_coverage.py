@@ -41,9 +41,7 @@ def main() -> None:
         held = dict.fromkeys(FIGURES, 0)
         for sample in range(SAMPLES):
             rows = slice(sample * n, sample * n + n)
-            found = compare_sides(
-                truth[rows], Side(a[rows], CUT), Side(b[rows], CUT), resamples=RESAMPLES, seed=sample
-            )
+            found = compare_sides(truth[rows], Side(a[rows], CUT), Side(b[rows], CUT), resamples=RESAMPLES, seed=sample)
             for name in FIGURES:
                 one = found.differences[name]
                 held[name] += one.low <= left[name] - right[name] <= one.high

@@ -72,11 +72,7 @@ def main() -> int:
 def _data(folder: Path) -> tuple[str, ...]:
     prepare(DataSettings(), folder / "prepared", sources=[str(write_toy_csv(folder / "toy.csv"))])
     (folder / "tokenizer.json").write_text(toy_tokenizer().to_str(), encoding="utf-8")
-    return (
-        f"data.source={folder / 'prepared'}",
-        f"model.tokenizer={folder / 'tokenizer.json'}",
-        "data.sample_size=48",
-    )
+    return (f"data.source={folder / 'prepared'}", f"model.tokenizer={folder / 'tokenizer.json'}", "data.sample_size=48")
 
 
 def _torment(runs: Trainings, kills: int, draw: random.Random) -> tuple[int, Counter[str]]:

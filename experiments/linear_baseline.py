@@ -37,20 +37,14 @@ def measured(model: Linear, split: Split, label: str, threshold: float) -> Measu
 
 def main() -> None:
     """Train, tune, measure and write the two reports on stdout."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", required=True, type=Path, help="directory written by 'gkiller data prepare'"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="directory written by 'gkiller data prepare'")
     arguments = parser.parse_args()
     dataset = read_prepared(arguments.data)
     settings = resolve(environ={}).settings.evaluation
     begun = time.monotonic()
     model = fit_linear(dataset.split("train"), dataset.labels)
-    sys.stderr.write(
-        f"fitted in {time.monotonic() - begun:.0f} s, {model.coefficients.shape[1]:,} features\n"
-    )
+    sys.stderr.write(f"fitted in {time.monotonic() - begun:.0f} s, {model.coefficients.shape[1]:,} features\n")
     label, threshold = dataset.labels[0], 0.5
     for name in ("valid", "test"):
         split = measured(model, dataset.split(name), label, threshold)

@@ -74,8 +74,7 @@ def main() -> None:
     parser.add_argument("--same", action="store_true", help="every row is the same comment")
     arguments = parser.parse_args()
     results = [
-        measure(arguments.model, rows, same=arguments.same, threads=arguments.threads)
-        for rows in arguments.rows
+        measure(arguments.model, rows, same=arguments.same, threads=arguments.threads) for rows in arguments.rows
     ]
     sys.stdout.write(json.dumps({"same": arguments.same, "results": results}, indent=2) + "\n")
 

@@ -48,18 +48,7 @@ def write_comments(path: Path, rows: int, seed: int) -> None:
 
 def measure(command: str, source: Path, out: Path, *flags: str) -> dict[str, Any]:
     """Run a data command in a new process; return its peak memory in MiB, seconds, and rows."""
-    arguments = [
-        sys.executable,
-        "-m",
-        "gkiller",
-        "data",
-        command,
-        str(source),
-        "--out",
-        str(out),
-        "--json",
-        *flags,
-    ]
+    arguments = [sys.executable, "-m", "gkiller", "data", command, str(source), "--out", str(out), "--json", *flags]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as captured:
         process = subprocess.Popen(arguments, stdout=captured, stderr=subprocess.DEVNULL)

@@ -104,10 +104,7 @@ def product_rate(rows: int, inner: int, columns: int, kind: str) -> float:
         constants += [numpy_helper.from_array(draw.integers(-64, 64, (inner, columns)).astype(np.int8), "w")]
         node = helper.make_node("QLinearMatMul", ["x", "a", "az", "w", "b", "bz", "c", "cz"], ["y"])
         element, given = TensorProto.UINT8, draw.integers(0, 255, (rows, inner)).astype(np.uint8)
-    info = [
-        helper.make_tensor_value_info(n, element, s)
-        for n, s in (("x", [rows, inner]), ("y", [rows, columns]))
-    ]
+    info = [helper.make_tensor_value_info(n, element, s) for n, s in (("x", [rows, inner]), ("y", [rows, columns]))]
     graph = helper.make_graph([node], "product", info[:1], info[1:], initializer=constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     running = session(model.SerializeToString())
@@ -143,9 +140,7 @@ def products_per_token(loaded: LoadedModel) -> int:
 def attention_per_comment(loaded: LoadedModel, lengths: Any) -> float:
     """Return the mean multiply-adds of attention's two products over comments of these lengths."""
     config = loaded.model.bert.config
-    return float(
-        np.mean(2.0 * config.num_hidden_layers * config.hidden_size * np.square(lengths, dtype=float))
-    )
+    return float(np.mean(2.0 * config.num_hidden_layers * config.hidden_size * np.square(lengths, dtype=float)))
 
 
 def feed(tokens: Tokens) -> list[dict[str, Any]]:
@@ -186,9 +181,7 @@ def measure(loaded: LoadedModel, texts: list[str]) -> str:
         "FFN out": (inner, hidden),
     }
     rows = int(np.mean([batch["input_ids"].size for batch in batches]))
-    rates = {
-        name: {kind: product_rate(rows, *shape, kind) for kind in GRAPHS} for name, shape in shapes.items()
-    }
+    rates = {name: {kind: product_rate(rows, *shape, kind) for kind in GRAPHS} for name, shape in shapes.items()}
     lines = [
         f"Products of {rows} tokens (the mean batch of {BATCH} comments), one thread, the best of 30:",
         "",
@@ -230,9 +223,7 @@ def measure(loaded: LoadedModel, texts: list[str]) -> str:
 
 def main() -> None:
     """Measure, print, and write where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model directory or a run, exported and quantized")
     parser.add_argument("--data", required=True, help="directory written by 'gkiller data prepare'")
     parser.add_argument("--rows", type=int, default=4000, help="comments")

@@ -26,9 +26,7 @@ SETS = ("valid/jigsaw", "valid/civil", "test/jigsaw", "ood/*", "suites/identity_
 
 def main() -> None:
     """Score what is there."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a run or model with an exported graph")
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--out", type=Path, required=True, help="directory of the scores")

@@ -65,9 +65,7 @@ def halves(
     return figures[0], figures[1], figures[2]
 
 
-def table(
-    files: list[Path], truth: Floats, name: str, rules: Sequence[Rule], splits: int, seed: int
-) -> Iterator[str]:
+def table(files: list[Path], truth: Floats, name: str, rules: Sequence[Rule], splits: int, seed: int) -> Iterator[str]:
     """Yield the lines of the table in Markdown."""
     yield "| scores | rule | F1 | wins over observed | F1, half positive | threshold | its spread |"
     yield "|---|---|---|---|---|---|---|"
@@ -84,9 +82,7 @@ def table(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scores", type=Path, nargs="+", help="Parquet files, a row for each of the comments")
     parser.add_argument("--data", type=Path, required=True, help="Parquet file of the comments")
     parser.add_argument("--label", default="label", help="its column of 0 and 1")

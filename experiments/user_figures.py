@@ -22,23 +22,14 @@ sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 
 from commands import answer, gkiller
 
-SETS = (
-    "test/jigsaw",
-    "valid/jigsaw",
-    "test/civil_natural",
-    "valid/civil_natural",
-    "valid/civil",
-    "ood/*",
-)
+SETS = ("test/jigsaw", "valid/jigsaw", "test/civil_natural", "valid/civil_natural", "valid/civil", "ood/*")
 FIGURES = ("f1", "precision", "recall", "roc_auc", "ap")
 TOLERANCE = 5e-5
 
 
 def main() -> int:
     """Print a row for each way of each set; return 1 where a set's rows differ."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="default")
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     arguments = parser.parse_args()

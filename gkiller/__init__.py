@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GkillerError", "__version__", "load"]
 
-_LAZY = {
-    "GkillerError": ("gkiller.errors", "GkillerError"),
-    "load": ("gkiller.inference.loading", "load"),
-}
+_LAZY = {"GkillerError": ("gkiller.errors", "GkillerError"), "load": ("gkiller.inference.loading", "load")}
 
 
 def __getattr__(name: str) -> Any:

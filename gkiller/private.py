@@ -16,11 +16,7 @@ from typing import Any, Final
 
 ONNXRUNTIME: Final = {"ORT_DISABLE_TELEMETRY": "1"}
 """Read by onnxruntime when it is imported. Its own `disable_telemetry_events` stops nothing of it."""
-HUB: Final = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_UPDATE_DOWNLOAD_COUNTS": "0",
-    "DISABLE_SAFETENSORS_CONVERSION": "1",
-}
+HUB: Final = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "DISABLE_SAFETENSORS_CONVERSION": "1"}
 """No details of this machine in requests, no request that only counts a download, and no request to a third
 server that converts weights."""
 _READ_AT_IMPORT: Final = (

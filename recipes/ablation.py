@@ -41,18 +41,8 @@ class Arm(NamedTuple):
 
 
 ARMS = (
-    Arm(
-        "labels",
-        "labels alone, from random weights",
-        "",
-        ("vectors", "teachers", "augmentation", "dendrites"),
-    ),
-    Arm(
-        "vectors",
-        "word vectors",
-        "labels",
-        ("contextual", "pretraining", "teachers", "augmentation", "dendrites"),
-    ),
+    Arm("labels", "labels alone, from random weights", "", ("vectors", "teachers", "augmentation", "dendrites")),
+    Arm("vectors", "word vectors", "labels", ("contextual", "pretraining", "teachers", "augmentation", "dendrites")),
     Arm(
         "contextual",
         "words in context, with --contextual-epochs",
@@ -65,12 +55,7 @@ ARMS = (
     Arm("augmented", "augmentation", "transfer", ("dendrites",)),
     Arm("dendrites", "dendrites, kept whatever they gain", "augmented", ()),
 )
-STEPS = {
-    "contextual": "contextual",
-    "masked": "pretraining",
-    "transfer": "transfer",
-    "augmented": "augmentation",
-}
+STEPS = {"contextual": "contextual", "masked": "pretraining", "transfer": "transfer", "augmented": "augmentation"}
 """Steps of the recipe by the arm that brings them, of those that can be left out."""
 INT8 = Arm("int8", "int8 weights", "augmented", ())
 DISGUISE = "recall lost to disguise"
@@ -173,22 +158,14 @@ def table(found: Reports, arguments: argparse.Namespace) -> str:
 
 def main() -> None:
     """Train, measure and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
     parser.add_argument("--teacher", required=True, metavar="NAME=DIR")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     names = [arm.name for arm in ARMS]
     usual = [name for name in names if name != "contextual"]
-    parser.add_argument(
-        "--arms",
-        nargs="+",
-        choices=names,
-        default=usual,
-        help="by default all but contextual",
-    )
+    parser.add_argument("--arms", nargs="+", choices=names, default=usual, help="by default all but contextual")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--transfer-rows", type=int, default=30_000)
     parser.add_argument(

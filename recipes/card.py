@@ -128,9 +128,7 @@ def measure(run: str, data: Path) -> str:
 
 def main() -> None:
     """Write the sections."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run with an int8 graph")
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--out", type=Path, required=True, help="file to write")

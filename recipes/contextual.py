@@ -112,13 +112,7 @@ class Contextual:
     sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
 
     @classmethod
-    def of(
-        cls,
-        encoder: PreTrainedModel,
-        own: Words,
-        theirs: Words,
-        teacher: PreTrainedModel,
-    ) -> Contextual:
+    def of(cls, encoder: PreTrainedModel, own: Words, theirs: Words, teacher: PreTrainedModel) -> Contextual:
         """Return it for an encoder, with projections drawn at random."""
         width, target = encoder.config.hidden_size, teacher.config.hidden_size
         ways = {name: nn.Linear(width, target) for name in ("words", "comments")}

@@ -58,9 +58,7 @@ def own_comments(folder: Path, *uses: Use) -> Path:
 
 def main() -> None:
     """Prepare the corpora."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument(
         "--out", type=Path, required=True, help="directory to write; the corpora's files go to six/ beside it"
@@ -77,9 +75,7 @@ def main() -> None:
     if arguments.with_own:
         more: list[Literal["more"]] = ["more"] if arguments.with_more else []
         train.append(own_comments(folder, "train", *more))
-    valid, test = (
-        six_labels(data / name / "jigsaw.parquet", folder / f"{name}.parquet") for name in ("valid", "test")
-    )
+    valid, test = (six_labels(data / name / "jigsaw.parquet", folder / f"{name}.parquet") for name in ("valid", "test"))
     columns = ("--label-columns", ",".join(LABELS), "--weight-column", "weight")
     gkiller("data", "prepare", *train, "--valid", valid, "--test", test, *columns, "--out", out)
 

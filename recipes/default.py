@@ -58,17 +58,7 @@ OWN = "own-more:"
 SURE = (0.01, 0.95)
 """Scores that stand for a label's 0 and 1: about the medians of the first recipe's teachers."""
 TEXT = pa.schema([("text", pa.large_string())])
-STEPS = (
-    "own",
-    "vectors",
-    "contextual",
-    "pretraining",
-    "augmentation",
-    "teachers",
-    "transfer",
-    "mixtures",
-    "dendrites",
-)
+STEPS = ("own", "vectors", "contextual", "pretraining", "augmentation", "teachers", "transfer", "mixtures", "dendrites")
 MIXTURES = 100_000
 TOKENIZERS = Path(__file__).parents[1] / "tools" / "train_tokenizer.py"
 MIXED = (*LABELLED, "wiki_context")
@@ -115,26 +105,16 @@ def transfer(data: Path, work: Path, mixed: int = 0) -> Path:
 
 def main() -> None:
     """Make what is missing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
     parser.add_argument("--teacher", action="append", default=[], metavar="NAME=DIR", help="repeatable")
     parser.add_argument(
-        "--vectors",
-        metavar="DIR",
-        help="pretrained encoder of the word vectors, instead of the first teacher",
+        "--vectors", metavar="DIR", help="pretrained encoder of the word vectors, instead of the first teacher"
     )
+    parser.add_argument("--teacher-set", action="append", default=[], metavar="NAME:KEY=VALUE", help="of one teacher")
     parser.add_argument(
-        "--teacher-set", action="append", default=[], metavar="NAME:KEY=VALUE", help="of one teacher"
-    )
-    parser.add_argument(
-        "--public",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a teacher that learns from no own comments",
+        "--public", action="append", default=[], metavar="NAME", help="a teacher that learns from no own comments"
     )
     parser.add_argument(
         "--precision",

@@ -126,9 +126,7 @@ def with_row(card: str) -> str:
 
 def main() -> None:
     """Do what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a run or a model directory")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new model directory")
     arguments = parser.parse_args()

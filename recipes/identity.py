@@ -109,9 +109,7 @@ def _comment(frame: str, words: Grammar, rng: random.Random) -> str:
 
 def main() -> None:
     """Write the comments to measure with."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

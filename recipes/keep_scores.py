@@ -68,9 +68,7 @@ def write(table: pa.Table, out: Path) -> None:
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="that learnt from teachers")
     parser.add_argument("--teacher", metavar="NAME", help="the only one whose scores are kept")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")

@@ -120,9 +120,7 @@ def save_spelt(run: Path, out: Path, most: int) -> None:
 
 def main() -> None:
     """Make what is missing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run with its data")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="of the model")
     parser.add_argument("--most", type=int, default=2000, metavar="N", help="misspellings")

@@ -77,9 +77,7 @@ def mixtures(texts: Sequence[str], rows: int, seed: int = 0) -> list[str]:
 
 def main() -> None:
     """Write mixtures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpora", type=Path, nargs="+", help="Parquet files with a column text")
     parser.add_argument("--rows", type=int, required=True, help="mixtures to write")
     parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")

@@ -242,9 +242,7 @@ def word_vectors(tokenizer: Tokenizer, teacher: Path, width: int) -> npt.NDArray
     return scaled
 
 
-def pretrained(
-    folder: Path, most: int | None = None, precision: str = "fp32"
-) -> tuple[Tokenizer, PreTrainedModel]:
+def pretrained(folder: Path, most: int | None = None, precision: str = "fp32") -> tuple[Tokenizer, PreTrainedModel]:
     """Return a pretrained model and its tokenizer, of so many tokens or as many as the model can read."""
     dtype = PRECISIONS[precision]
     model = AutoModel.from_pretrained(folder, trust_remote_code=False, dtype=dtype).eval()
@@ -256,9 +254,7 @@ def pretrained(
 
 
 @torch.inference_mode()
-def sentence_vectors(
-    texts: list[str], tokenizer: Tokenizer, model: PreTrainedModel
-) -> npt.NDArray[np.float64]:
+def sentence_vectors(texts: list[str], tokenizer: Tokenizer, model: PreTrainedModel) -> npt.NDArray[np.float64]:
     """Return the mean of a model's last layer over each text's tokens, of unit length: (texts, width)."""
     found = tokenizer.encode_batch(texts)
     mask = torch.tensor([each.attention_mask for each in found])
@@ -290,13 +286,9 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Do what the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comments", type=Path, nargs="+", help="Parquet files with a column 'text'")
-    parser.add_argument(
-        "--teacher", type=Path, metavar="DIR", help="a pretrained encoder with tokenizer.json"
-    )
+    parser.add_argument("--teacher", type=Path, metavar="DIR", help="a pretrained encoder with tokenizer.json")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
         "--tokenizer",

@@ -141,9 +141,7 @@ def save_tuned(found: LoadedModel, tokenizer: str, run: Path, out: Path, seed: o
 
 def main() -> None:
     """Make what is missing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--work", type=Path, default=Path("default"), help="where everything is made")
     parser.add_argument("--model", required=True, help="to start from, with a graph")

@@ -51,8 +51,7 @@ def table(found: dict[str, list[dict[str, dict[str, Any]]]], rows: dict[str, int
     base = next(iter(found.values()))
     head = [f"{name}, {one}" for one in base[0] for name in FIGURES]
     lines = [
-        f"Mean over the seeds {', '.join(map(str, seeds))}. In brackets the gain over the first row: "
-        f"{GAINS}.",
+        f"Mean over the seeds {', '.join(map(str, seeds))}. In brackets the gain over the first row: {GAINS}.",
         "",
         f"| labels of | train rows | {' | '.join(head)} |",
         f"|---|---|{'---|' * len(head)}",
@@ -69,9 +68,7 @@ def table(found: dict[str, list[dict[str, dict[str, Any]]]], rows: dict[str, int
 
 def main() -> None:
     """Train, measure and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--work", type=Path, default=Path("sources"), help="where everything is made")
     parser.add_argument(

@@ -22,9 +22,7 @@ RULE = ("--threshold-rule", "expected", "--f1-slack", "0.005")
 
 def main() -> None:
     """Write the copy."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model directory, a run, or default")
     parser.add_argument("--data", type=Path, required=True, help="directory of the public corpora")
     parser.add_argument("--out", type=Path, required=True, help="directory of the copy")

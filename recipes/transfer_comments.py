@@ -22,23 +22,17 @@ from gkiller.training.distillation import PREFIX
 
 def known(transfer: Path, scores: Path) -> pa.Table:
     """Return ids and texts of the transfer comments that a file of scores has, in its order."""
-    ids = [
-        name for name in pq.read_table(scores, columns=["id"])["id"].to_pylist() if name.startswith(PREFIX)
-    ]
+    ids = [name for name in pq.read_table(scores, columns=["id"])["id"].to_pylist() if name.startswith(PREFIX)]
     texts = pq.read_table(transfer, columns=["text"])["text"]
     rows = [int(name.removeprefix(PREFIX)) for name in ids]
     if not rows or max(rows) > len(texts):
-        sys.exit(
-            f"{scores} has scores of no or of other transfer comments than the {len(texts):,} of {transfer}"
-        )
+        sys.exit(f"{scores} has scores of no or of other transfer comments than the {len(texts):,} of {transfer}")
     return pa.table({"id": ids, "text": texts.take([row - 1 for row in rows])})
 
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("transfer", type=Path, help="the transfer file, as recipes/default.py writes it")
     parser.add_argument("--of", type=Path, required=True, metavar="FILE", help="of scores, with ids")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")

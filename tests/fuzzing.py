@@ -137,9 +137,7 @@ def _digit(draw: random.Random, data: bytes) -> bytes:
     if not places:
         return _flip(draw, data)
     at = draw.choice(places)
-    return (
-        data[:at] + draw.choice((b"0", b"9", b"-1", b"1e9", b"99999999", b"0.5", b'"', b"")) + data[at + 1 :]
-    )
+    return data[:at] + draw.choice((b"0", b"9", b"-1", b"1e9", b"99999999", b"0.5", b'"', b"")) + data[at + 1 :]
 
 
 def _exchange(draw: random.Random, data: bytes) -> bytes:

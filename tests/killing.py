@@ -90,12 +90,7 @@ def train_in_process(
         return loss
 
     take_step, Learner.step = Learner.step, step
-    train(
-        settings,
-        out=run.parent,
-        name=None if resume else run.name,
-        resume=run if resume else None,
-    )
+    train(settings, out=run.parent, name=None if resume else run.name, resume=run if resume else None)
     counts.write_text(json.dumps(seen))
 
 

@@ -51,7 +51,5 @@ def save_giant(folder: Path, kind: str, encoder: Path) -> Path:
     model = build_classifier(settings, LABELS, tokenizer.get_vocab_size())
     text = tokenizer.to_str()
     thresholds = {label: {"value": 0.5, "target": "max f1"} for label in LABELS}
-    save_model(
-        folder, model, text, labels=LABELS, thresholds=thresholds, max_length=16, card="# Card\n", training={}
-    )
+    save_model(folder, model, text, labels=LABELS, thresholds=thresholds, max_length=16, card="# Card\n", training={})
     return folder

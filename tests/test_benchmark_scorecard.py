@@ -56,14 +56,7 @@ def quality(model_scores, giant_scores, truth):
     judged = verdict(paired.differences["f1"], 0.02, n=paired.n)
     keys = ("tiny, onnx int8", "big, onnx int8")
     systems = {
-        key: evaluate(
-            ("toxicity",),
-            np.array(truth)[:, None],
-            side.scores[:, None],
-            None,
-            {"toxicity": 0.5},
-            settings,
-        )
+        key: evaluate(("toxicity",), np.array(truth)[:, None], side.scores[:, None], None, {"toxicity": 0.5}, settings)
         for key, side in zip(keys, sides, strict=True)
     }
     duel = Duel("toxicity", *keys, paired, judged)
@@ -114,9 +107,7 @@ def test_an_interval_decides(specs):
     }
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "status"), [(501, 600, "PASS"), (450, 600, "NOT SHOWN"), (300, 499, "FAIL")]
-)
+@pytest.mark.parametrize(("low", "high", "status"), [(501, 600, "PASS"), (450, 600, "NOT SHOWN"), (300, 499, "FAIL")])
 def test_the_rate_of_the_int8_graph_counts(specs, low, high, status):
     speeds = {one.key: speed(1, 1, 1) for one in specs} | {"tiny, onnx int8": speed(low, 480, high)}
     assert statuses(found(specs, speeds=speeds))["comments-per-second"] == status

@@ -23,14 +23,7 @@ from gkiller.benchmark.giants import fit_probe, giant_fingerprint
 from gkiller.benchmark.linear import fit_linear, fit_static, load_linear
 from gkiller.benchmark.plan import Plan
 from gkiller.benchmark.processes import start_cold, time_systems
-from gkiller.benchmark.rivals import (
-    Frame,
-    gkiller_specs,
-    linear_spec,
-    rival_specs,
-    transformers_specs,
-    unique_names,
-)
+from gkiller.benchmark.rivals import Frame, gkiller_specs, linear_spec, rival_specs, transformers_specs, unique_names
 from gkiller.benchmark.systems import SystemSpec, open_system, score
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import read_prepared
@@ -91,9 +84,7 @@ def tiny_bert(**changes):
 def save_transformers(folder, model):
     model.save_pretrained(folder)
     names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask")}
-    PreTrainedTokenizerFast(tokenizer_object=toy_tokenizer(), model_max_length=64, **names).save_pretrained(
-        folder
-    )
+    PreTrainedTokenizerFast(tokenizer_object=toy_tokenizer(), model_max_length=64, **names).save_pretrained(folder)
     return folder
 
 
@@ -137,22 +128,12 @@ def test_a_long_comment_is_read_alike_by_both_sides_and_by_load(exported, frame,
     for spec in gkiller_specs(frame, exported, "tiny", "model"):
         np.testing.assert_allclose(score(open_system(spec), texts), expected, atol=1e-5)
     giant = transformers_specs(frame, "rival", classifier, "giant")[1]  # the same tokenizer and limit
-    windows = [
-        open_system(spec).prepare(texts) for spec in (giant, gkiller_specs(frame, exported, "t", "model")[1])
-    ]
+    windows = [open_system(spec).prepare(texts) for spec in (giant, gkiller_specs(frame, exported, "t", "model")[1])]
     assert windows[0].tokens.ids.tolist() == windows[1].tokens.ids.tolist()
     assert bool(max(windows[0].count) > 1) is (long_text == "window")
 
 
-ODD = [
-    *TEXTS,
-    "",
-    "You [SEP] fool",
-    "snow\u00e9man \u4f60\u597d!",
-    "a\x00b  c\t",
-    "don't-do... it",
-    "well " * 30,
-]
+ODD = [*TEXTS, "", "You [SEP] fool", "snow\u00e9man \u4f60\u597d!", "a\x00b  c\t", "don't-do... it", "well " * 30]
 
 
 def test_words_are_remembered_and_the_tokens_stay_the_tokenizers(exported, frame):
@@ -190,9 +171,7 @@ def test_another_kind_of_tokenizer_is_asked_for_every_comment(exported, frame, t
 
 def test_size_is_of_every_file_needed_to_predict(exported, frame):
     torch_row, onnx_row = gkiller_specs(frame, exported, "tiny", "model")
-    beside = sum(
-        (exported.path / n).stat().st_size for n in ("config.json", "gkiller.json", "tokenizer.json")
-    )
+    beside = sum((exported.path / n).stat().st_size for n in ("config.json", "gkiller.json", "tokenizer.json"))
     assert torch_row.bytes == beside + (exported.path / "model.safetensors").stat().st_size
     assert onnx_row.bytes == beside + (exported.path / "onnx/model.onnx").stat().st_size
 
@@ -284,9 +263,7 @@ def test_the_linear_rival_is_scikit_learns_and_survives_its_files(tmp_path):
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
     head = LogisticRegression(C=4.0, class_weight="balanced", max_iter=1000)
-    model = make_pipeline(make_union(words, characters), head).fit(
-        train.texts, train.labels[:, 0].astype(int)
-    )
+    model = make_pipeline(make_union(words, characters), head).fit(train.texts, train.labels[:, 0].astype(int))
     expected = model.predict_proba(TEXTS)[:, 1:]
     fitted = fit_linear(train, ("toxicity",))
     np.testing.assert_allclose(score(fitted, TEXTS), expected, atol=1e-12)
@@ -358,9 +335,7 @@ def test_a_probe_is_scikit_learns_regression_on_mean_pooled_vectors(frame):
     for text in train.texts:
         ids = torch.tensor([tokenizer.encode(text).ids])
         with torch.inference_mode():
-            vectors.append(
-                network.bert(input_ids=ids, attention_mask=torch.ones_like(ids))[0].mean(1)[0].numpy()
-            )
+            vectors.append(network.bert(input_ids=ids, attention_mask=torch.ones_like(ids))[0].mean(1)[0].numpy())
     head = LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000)
     head.fit(np.array(vectors), train.labels[:, 0].astype(int))
     with torch.inference_mode():
@@ -383,9 +358,7 @@ def test_a_cached_giant_depends_on_data_settings_and_weights_alone(prepared, tmp
 
     first = found()
     assert found("train.threads=1", "train.keep_checkpoints=9", "model.encoder=elsewhere") == first
-    fewer = Dataset(
-        dataset.labels, {**dataset.splits, "train": dataset.split("train").sample(50, 0)}, dataset.manifest
-    )
+    fewer = Dataset(dataset.labels, {**dataset.splits, "train": dataset.split("train").sample(50, 0)}, dataset.manifest)
     assert len({first, found("train.lr=0.1"), found("model.max_length=32"), found(data=fewer)}) == 4
     (folder / "model.safetensors").write_bytes(b"2")
     assert found() != first
@@ -411,10 +384,7 @@ def plan(**changes):
 def test_all_systems_are_timed_by_the_clock_that_is_given(exported, frame):
     """A clock of one second a look: each stage takes a second, whatever it does."""
     ticks = iter(range(10_000))
-    specs = [
-        *gkiller_specs(frame, exported, "tiny", "model"),
-        linear_spec(frame, rows(), ("toxicity",), quiet),
-    ]
+    specs = [*gkiller_specs(frame, exported, "tiny", "model"), linear_spec(frame, rows(), ("toxicity",), quiet)]
     told = []
     found = measure(specs, plan(), lambda *args: told.append(args[0]), clock=lambda: float(next(ticks)))
     assert list(found.passes) == [spec.key for spec in specs]

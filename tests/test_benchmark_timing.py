@@ -228,8 +228,5 @@ def test_a_busy_machine_is_warned_of(before, after, threads, said):
 def test_a_child_gets_its_threads_before_it_starts(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     one, three = child_environment(1), child_environment(3)
-    assert (one["OMP_NUM_THREADS"], one["RAYON_NUM_THREADS"], one["TOKENIZERS_PARALLELISM"]) == (
-        *("1", "1"),
-        "false",
-    )
+    assert (one["OMP_NUM_THREADS"], one["RAYON_NUM_THREADS"], one["TOKENIZERS_PARALLELISM"]) == (*("1", "1"), "false")
     assert (three["MKL_NUM_THREADS"], three["TOKENIZERS_PARALLELISM"]) == ("3", "true")

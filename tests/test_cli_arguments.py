@@ -6,16 +6,7 @@ import json
 
 import pytest
 
-COMMENTS = [
-    "-you idiot",
-    "-you",
-    "--you idiot",
-    "-i hate you",
-    "-ok then",
-    "-fool",
-    "-terrible",
-    "-hello all",
-]
+COMMENTS = ["-you idiot", "-you", "--you idiot", "-i hate you", "-ok then", "-fool", "-terrible", "-hello all"]
 
 
 @pytest.mark.parametrize("text", COMMENTS)

@@ -245,11 +245,7 @@ def test_with_json_a_missed_criterion_is_one_object_with_the_report(call, place)
 
 @pytest.mark.parametrize(
     "flags",
-    [
-        ("--plot", "a.png", "--benchmark-only"),
-        ("--giant-probe",),
-        ("--giant-probe", "--speed-only", "--compare-base"),
-    ],
+    [("--plot", "a.png", "--benchmark-only"), ("--giant-probe",), ("--giant-probe", "--speed-only", "--compare-base")],
 )
 def test_flags_that_contradict_each_other_are_refused_at_once(call, place, timings, flags):
     assert call("bench", "runs/tiny", *flags)[0] == 2
@@ -274,9 +270,7 @@ def test_a_rival_that_shares_no_label_is_refused(call, place):
 def test_data_without_the_models_label_are_refused(call, place):
     rows = "".join(f"{'fool' if i % 2 else 'map'} {i},{i % 2}\n" for i in range(60))
     (place / "other.csv").write_text("text,insult,threat\n" + rows.replace("\n", ",0\n"))
-    code, _, err = call(
-        "bench", "runs/tiny", "--data", "other.csv", "--label-columns", "insult,threat", *QUICK
-    )
+    code, _, err = call("bench", "runs/tiny", "--data", "other.csv", "--label-columns", "insult,threat", *QUICK)
     assert code == 51, err
 
 
@@ -344,9 +338,7 @@ def test_a_bare_encoder_is_fine_tuned_once_on_the_models_own_data(call, place, m
     flags = ("--compare-base", "encoder", "--set", "train.epochs=1", "--set", "train.lr=0.001")
     flags += ("--set", "train.precision=bf16")
     (place / "gkiller.toml").write_text("[train]\nlr = 0.5\nbatch_size = 7\n")  # written for the model
-    loose = [
-        f"--set=deployment.int8_{name}=1" for name in ("flips", "ap_loss", "f1_loss", "score_difference")
-    ]
+    loose = [f"--set=deployment.int8_{name}=1" for name in ("flips", "ap_loss", "f1_loss", "score_difference")]
     first = result(call, *flags, *loose)
     giant = [one for one in first["systems"] if one["role"] == "giant"]
     assert giant[0]["trained"] == "whole"

@@ -33,16 +33,7 @@ def toy(tmp_path):
 def test_what_predict_writes_is_read(call, compare, toy, onnx_model, form, flags):
     for name in ("a", "b"):
         code, _, err = call(
-            "predict",
-            "--model",
-            onnx_model,
-            "--threads",
-            1,
-            "--input",
-            toy,
-            "--output",
-            f"{name}.{form}",
-            *flags,
+            "predict", "--model", onnx_model, "--threads", 1, "--input", toy, "--output", f"{name}.{form}", *flags
         )
         assert code == 0, err
     found = compare(f"a.{form}", f"b.{form}", "--data", toy)
@@ -80,8 +71,7 @@ def test_without_data_the_first_model_s_run_gives_them(call, compare, place):
 
 
 @pytest.mark.parametrize(
-    ("split", "said"),
-    [("train", "was trained on these rows"), ("valid", "the thresholds were tuned on these rows")],
+    ("split", "said"), [("train", "was trained on these rows"), ("valid", "the thresholds were tuned on these rows")]
 )
 def test_rows_that_a_side_has_seen_are_warned_of(call, place, split, said):
     """By the run's own data, and by fingerprint where the same data are named."""
@@ -122,18 +112,7 @@ def test_slices_and_the_report(call, compare, saved_once, tmp_path):
     slices = {}
     for source, more in (("toy.csv", ()), ("prepared", ("--slice-data", "more.csv"))):
         labels = ("--label-columns", "toxicity")
-        arguments = (
-            model,
-            model,
-            "--data",
-            source,
-            *labels,
-            "--slice",
-            "origin",
-            *more,
-            "--out",
-            "r/report.json",
-        )
+        arguments = (model, model, "--data", source, *labels, "--slice", "origin", *more, "--out", "r/report.json")
         found = compare(*arguments)
         slices[source] = {one["value"]: one["n"] for one in found["slices"] if one["column"] == "origin"}
         assert json.loads((tmp_path / "r" / "report.json").read_text()) == found
@@ -141,16 +120,7 @@ def test_slices_and_the_report(call, compare, saved_once, tmp_path):
     assert sum(slices["prepared"].values()) < 20
     assert call("compare", model, model, "--data", "prepared", "--slice", "origin")[0] == 12
     code, out, err = call(
-        "compare",
-        model,
-        model,
-        "--data",
-        "toy.csv",
-        "--label-columns",
-        "toxicity",
-        "--out",
-        "report.txt",
-        *QUICK,
+        "compare", model, model, "--data", "toy.csv", "--label-columns", "toxicity", "--out", "report.txt", *QUICK
     )
     assert code == 0, err
     text = (tmp_path / "report.txt").read_text()
@@ -167,9 +137,7 @@ def test_figures_never_fold(call, toy, saved_once, onnx_model, monkeypatch, widt
     code, out, err = call("compare", saved_once, "s.jsonl", "--data", toy, *QUICK)
     assert code == 0, err
     for figure in ("F1 ", "AP ", "ROC-AUC "):
-        (line,) = [
-            line for line in out.splitlines() if line.split()[:1] == ["toxicity"] and f"  {figure}" in line
-        ]
+        (line,) = [line for line in out.splitlines() if line.split()[:1] == ["toxicity"] and f"  {figure}" in line]
         assert len(line.split("   ")) >= 4
     decisions = out[out.index("Decisions") : out.index("Slices")]
     assert "%" in decisions
@@ -195,12 +163,7 @@ def test_figures_never_fold(call, toy, saved_once, onnx_model, monkeypatch, widt
 def test_refusals(call, toy, tmp_path, arguments, code, said):
     rows = [{"id": f"row{i}", "flags": [], "scores": {"toxicity": i / 100}} for i in range(60)]
     lines = [json.dumps(row) + "\n" for row in rows]
-    for name, kept in (
-        ("a.jsonl", lines),
-        ("b.jsonl", lines),
-        ("a.json", lines),
-        ("short.jsonl", lines[:50]),
-    ):
+    for name, kept in (("a.jsonl", lines), ("b.jsonl", lines), ("a.json", lines), ("short.jsonl", lines[:50])):
         (tmp_path / name).write_text("".join(kept))
     found, out, err = call("compare", *arguments, "--json", *QUICK)
     assert found == code, err

@@ -97,9 +97,7 @@ def events():
     yield TrainingEvent("phase", phase="neurons", epochs=2, steps=4)
     for step in range(1, 5):
         yield TrainingEvent("step", "neurons", 1, 1, 2, step, 4, loss=0.7)
-    yield TrainingEvent(
-        "epoch", "neurons", 1, 1, 2, 4, 4, loss=0.5, score=0.25, metric="ap", rows_per_second=1234.5
-    )
+    yield TrainingEvent("epoch", "neurons", 1, 1, 2, 4, 4, loss=0.5, score=0.25, metric="ap", rows_per_second=1234.5)
     yield TrainingEvent("note", message="kept [the] dendrites")
 
 

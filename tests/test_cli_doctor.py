@@ -177,18 +177,11 @@ def test_documents_are_complete_and_staleness_is_noticed(make_docs, tmp_path, ca
     assert make_docs() == 0
     assert make_docs("--check") == 0
     cli, settings = tmp_path / "docs" / "cli.md", tmp_path / "docs" / "settings.md"
-    for heading in (
-        "## `gkiller`",
-        "## `gkiller config`",
-        "### `gkiller config show`",
-        "## `gkiller doctor`",
-    ):
+    for heading in ("## `gkiller`", "## `gkiller config`", "### `gkiller config show`", "## `gkiller doctor`"):
         assert heading in cli.read_text(encoding="utf-8")
     assert "| 21 | `ModelTamperedError` |" in cli.read_text(encoding="utf-8")
     assert all(f"`{entry.env}`" in settings.read_text(encoding="utf-8") for entry in settings_reference())
-    settings.write_text(
-        settings.read_text(encoding="utf-8").replace("train.lr", "train.rl"), encoding="utf-8"
-    )
+    settings.write_text(settings.read_text(encoding="utf-8").replace("train.lr", "train.rl"), encoding="utf-8")
     capsys.readouterr()
     assert make_docs("--check") == 1
     report = capsys.readouterr().out

@@ -109,24 +109,9 @@ BAD = {
     ),
     "value out of range": (lambda folder: None, ("train", "--lr", "-1"), 2, ("train.lr", "--lr")),
     "misspelt preset": (lambda folder: None, ("train", "--preset", "sead"), 2, ("sead", "seed")),
-    "misspelt split": (
-        lambda folder: None,
-        ("evaluate", "nowhere", "--split", "tset"),
-        20,
-        ("nowhere",),
-    ),
-    "bad run name": (
-        csv_file("text,label\n" + GOOD),
-        (*TRAIN, "--name", "../up"),
-        2,
-        ("--name", "../up"),
-    ),
-    "no device": (
-        csv_file("text,label\n" + GOOD),
-        (*TRAIN, "--device", "mps"),
-        2,
-        ("mps", "train.device"),
-    ),
+    "misspelt split": (lambda folder: None, ("evaluate", "nowhere", "--split", "tset"), 20, ("nowhere",)),
+    "bad run name": (csv_file("text,label\n" + GOOD), (*TRAIN, "--name", "../up"), 2, ("--name", "../up")),
+    "no device": (csv_file("text,label\n" + GOOD), (*TRAIN, "--device", "mps"), 2, ("mps", "train.device")),
     "no model": (lambda folder: None, ("threshold", "nowhere"), 20, ("nowhere", "gkiller train")),
 }
 
@@ -179,9 +164,7 @@ def test_the_same_as_json(call, tmp_path, name):
 )
 def test_byte_order_marks_and_windows_lines_are_accepted(call, tmp_path, tokenizer_file, data):
     content(tmp_path / "c.csv", data)
-    flags = [
-        part for override in (*TINY, f"model.tokenizer={tokenizer_file}") for part in ("--set", override)
-    ]
+    flags = [part for override in (*TINY, f"model.tokenizer={tokenizer_file}") for part in ("--set", override)]
     code, out, err = call(*TRAIN, *flags, "--set", "train.epochs=1", "--no-dendrites", "--json")
     assert code == 0, err
     assert json.loads(out)["labels"] == ["toxicity"]
@@ -198,9 +181,7 @@ def test_in_a_process_of_its_own(tmp_path):
     assert not (tmp_path / "prepared").exists()
 
 
-@pytest.mark.parametrize(
-    "command", [("data", "prepare"), ("data", "inspect"), ("evaluate", "default", "--data")]
-)
+@pytest.mark.parametrize("command", [("data", "prepare"), ("data", "inspect"), ("evaluate", "default", "--data")])
 def test_a_path_that_the_system_refuses_is_named(tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)
     out = ("--out", "p") if command[-1] == "prepare" else ()

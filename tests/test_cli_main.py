@@ -15,16 +15,7 @@ from gkiller.cli import lazy
 from gkiller.cli.main import _Unexpected, main
 from gkiller.errors import ColumnError
 
-HEAVY = (
-    "pydantic",
-    "pydantic_settings",
-    "torch",
-    "transformers",
-    "datasets",
-    "numpy",
-    "sklearn",
-    "rich.markdown",
-)
+HEAVY = ("pydantic", "pydantic_settings", "torch", "transformers", "datasets", "numpy", "sklearn", "rich.markdown")
 
 
 @pytest.fixture(autouse=True)
@@ -264,10 +255,7 @@ def test_a_fault_without_termination_stays_one(command):
 
 def test_a_reader_that_leaves_is_no_error():
     process = subprocess.Popen(
-        [sys.executable, "-m", "gkiller", "config", "show"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-m", "gkiller", "config", "show"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     process.stdout.close()
     complaint = process.stderr.read()

@@ -137,9 +137,7 @@ def test_every_flag_of_the_definition_works():
     assert result.exit_code == 0, result.output
     resolved = calls[0][0]
     assert resolved.settings == resolve(environ={}).settings
-    assert all(
-        resolved.origins[e.key] != "default" for e in settings_reference() if e.flag and not e.optional
-    )
+    assert all(resolved.origins[e.key] != "default" for e in settings_reference() if e.flag and not e.optional)
 
 
 def test_config_show_tells_value_and_origin(capsys, monkeypatch):

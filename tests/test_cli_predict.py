@@ -274,9 +274,7 @@ def test_the_command_imports_neither_torch_nor_pyarrow(onnx_model):
 @pytest.mark.skipif(os.name == "nt", reason="pipes differ there")
 def test_a_reader_that_leaves_ends_it_quietly(onnx_model):
     arguments = [*COMMAND, "--model", str(onnx_model), "--batch-size", "100"]
-    with subprocess.Popen(
-        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         with contextlib.suppress(BrokenPipeError):
             process.stdin.write(CONTENT)
@@ -291,11 +289,7 @@ def test_a_reader_that_leaves_ends_it_quietly(onnx_model):
 def test_a_full_standard_output_is_named(onnx_model, flags):
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [*COMMAND, "a", "--model", onnx_model, *flags],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-            timeout=60,
+            [*COMMAND, "a", "--model", onnx_model, *flags], stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
         )
     assert done.returncode == 19
     assert done.stderr.startswith(b"error: the output cannot be written: No space left")

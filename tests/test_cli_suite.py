@@ -153,13 +153,9 @@ def test_reports_are_written(call, rows, saved_once, tmp_path):
 # -- robustness ---------------------------------------------------------------------------------
 
 
-def test_robustness_of_a_model_beside_a_classifier_of_transformers(
-    call, suite, rows, saved_once, rival, tmp_path
-):
+def test_robustness_of_a_model_beside_a_classifier_of_transformers(call, suite, rows, saved_once, rival, tmp_path):
     arguments = (saved_once, rival, "--data", rows, "--label-columns", "toxicity")
-    found = suite(
-        "robustness", *arguments, "--kinds", "leet,zero_width,casing", "--threshold", f"{rival}=0.4"
-    )
+    found = suite("robustness", *arguments, "--kinds", "leet,zero_width,casing", "--threshold", f"{rival}=0.4")
     assert (found["suite"], found["rows"], found["positives"]) == ("robustness", 160, 40)
     assert found["negatives"] == 40
     assert found["changed"] == {"leet": 40, "zero_width": 40, "casing": 40}
@@ -186,9 +182,7 @@ def test_rows_that_the_model_has_learnt_are_warned_of(suite, place):
     found = suite("robustness", "runs/d1", "--split", "train", "--kinds", "leet")
     assert found["split"] == "train"
     assert "runs/d1: the model was trained on these rows" in found["warnings"][0]
-    assert any(
-        line.startswith("fewer than 50 positives or negatives: toxicity (") for line in found["warnings"]
-    )
+    assert any(line.startswith("fewer than 50 positives or negatives: toxicity (") for line in found["warnings"])
     assert suite("robustness", "runs/d1", "--kinds", "leet", "--rate", "0.5")["split"] == "test"
 
 
@@ -196,13 +190,7 @@ def test_rows_that_the_model_has_learnt_are_warned_of(suite, place):
 
 
 def test_scores_are_those_of_the_model_and_of_transformers(saved_once, rival):
-    texts = [
-        "you fool",
-        "thank you for the careful edit of this page",
-        "",
-        "well " * 30,
-        "watch your back [SEP]",
-    ]
+    texts = ["you fool", "thank you for the careful edit of this page", "", "well " * 30, "watch your back [SEP]"]
     settings = resolve(overrides=["model.max_length=16"], environ={}).settings
     own = open_scorer(str(saved_once), ("toxicity",), settings)
     np.testing.assert_array_equal(own.score(texts, None), score_texts(load_model(saved_once), texts, 256))
@@ -276,9 +264,7 @@ def test_models_that_are_none_are_refused(call, rows, saved_once, tmp_path):
 
 
 def test_a_file_of_scores_has_none_of_changed_comments(call, rows, saved_once):
-    code, _, err = call(
-        "suite", "robustness", saved_once, rows, "--data", rows, "--label-columns", "toxicity"
-    )
+    code, _, err = call("suite", "robustness", saved_once, rows, "--data", rows, "--label-columns", "toxicity")
     assert code == 2
     assert "no scores of changed ones" in err
 

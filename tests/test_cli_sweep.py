@@ -73,9 +73,7 @@ def test_a_table_and_refusals(call, flags):
 def start(flags, folder, *more):
     command = [sys.executable, "-m", "gkiller", "sweep", *flags, *SPACE, "--name", "x", *more]
     long = ("--set", "train.epochs=400", "--set", "train.patience=400")
-    return subprocess.Popen(
-        [*command, *long], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([*command, *long], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def training(process, run):

@@ -154,9 +154,7 @@ def test_markdown_has_no_html(text):
 
 def test_a_file_keeps_the_bytes(tmp_path, onnx_model):
     done = subprocess.run(
-        [*COMMAND, "predict", "-m", str(onnx_model), "--with-text", "\u202e\x9b"],
-        capture_output=True,
-        cwd=tmp_path,
+        [*COMMAND, "predict", "-m", str(onnx_model), "--with-text", "\u202e\x9b"], capture_output=True, cwd=tmp_path
     )
     assert "\u202e\x9b".encode() in done.stdout
 
@@ -219,11 +217,7 @@ def test_any_characters_in_any_locale(tmp_path, onnx_model, variables):
 
     def run(*arguments, status=0):
         done = subprocess.run(
-            [*COMMAND, *arguments],
-            capture_output=True,
-            env=environment,
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
+            [*COMMAND, *arguments], capture_output=True, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL
         )
         assert done.returncode == status, done.stderr
         return done.stdout.decode(), done.stderr

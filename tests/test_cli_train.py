@@ -164,13 +164,7 @@ def test_resume(call, tiny_flags, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given",
-    [
-        ("--lr", "0.5"),
-        ("--set", "train.lr=0.5"),
-        ("--preset", "seed"),
-        ("--config", "other.toml"),
-    ],
+    "given", [("--lr", "0.5"), ("--set", "train.lr=0.5"), ("--preset", "seed"), ("--config", "other.toml")]
 )
 def test_a_resumed_run_keeps_its_settings(call, run, tmp_path, given):
     (tmp_path / "other.toml").write_text("[train]\nlr = 0.5\n")
@@ -239,9 +233,7 @@ def test_evaluate_twice_gives_the_same(call, run):
 
 def test_evaluate_a_file(call, run, tmp_path):
     write_toy_csv(tmp_path / "new.csv", 40)
-    code, out, err = call(
-        "evaluate", run, "--data", "new.csv", "--json", "--resamples", 10, "--out", "report"
-    )
+    code, out, err = call("evaluate", run, "--data", "new.csv", "--json", "--resamples", 10, "--out", "report")
     assert code == 0, err
     found = json.loads(out)
     assert (found["split"], found["labels"]["toxicity"]["n"]) == ("all", 40)
@@ -256,9 +248,7 @@ def test_a_model_outside_of_its_run_needs_data(call, run, tmp_path):
     assert "--data" in err
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "config.json", "model.safetensors", "tokenizer.json", "gkiller.json"]
-)
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", "tokenizer.json", "gkiller.json"])
 def test_a_changed_byte_is_21(call, run, name):
     path = run / "model" / name
     content = path.read_bytes()
@@ -290,9 +280,7 @@ def test_other_labels_are_51(call, run, tmp_path):
 
 def test_new_thresholds_are_stored_and_the_rest_stays(call, run):
     before = load_model(run)
-    untouched = {
-        path.name: path.read_bytes() for path in (run / "model").iterdir() if path.suffix == ".safetensors"
-    }
+    untouched = {path.name: path.read_bytes() for path in (run / "model").iterdir() if path.suffix == ".safetensors"}
     code, out, err = call("threshold", run, "--min-recall", "1", "--json")
     assert code == 0, err
     found = json.loads(out)
@@ -310,9 +298,7 @@ def test_new_thresholds_are_stored_and_the_rest_stays(call, run):
 
 
 def test_the_threshold_of_the_best_expected_f1_is_asked_for_by_a_flag(call, run, tmp_path):
-    code, out, err = call(
-        "threshold", run, "--out", tmp_path / "copy", "--threshold-rule", "expected", "--json"
-    )
+    code, out, err = call("threshold", run, "--out", tmp_path / "copy", "--threshold-rule", "expected", "--json")
     assert code == 0, err
     assert json.loads(out)["thresholds"]["toxicity"]["target"] == "max expected f1"
     assert "(max expected f1)" in (tmp_path / "copy" / "README.md").read_text()
@@ -322,9 +308,7 @@ def test_the_threshold_of_the_best_expected_f1_is_asked_for_by_a_flag(call, run,
 
 
 def test_a_target_out_of_reach_is_50_and_changes_nothing(call, run, tmp_path):
-    (tmp_path / "new.csv").write_text(
-        "text,toxicity\n" + "".join(f"same words,{int(i % 4 == 0)}\n" for i in range(40))
-    )
+    (tmp_path / "new.csv").write_text("text,toxicity\n" + "".join(f"same words,{int(i % 4 == 0)}\n" for i in range(40)))
     before = (run / "model" / "gkiller.json").read_bytes()
     code, _, err = call("threshold", run, "--data", "new.csv", "--min-precision", "0.99")
     assert code == 50, err

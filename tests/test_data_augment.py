@@ -46,44 +46,10 @@ INVISIBLE = {"zero_width", "casing"}
 
 words = st.sampled_from(
     (
-        *(
-            "stupid",
-            "IDIOT",
-            "don't",
-            "can not",
-            "I'm",
-            "you’re",
-            "Muslims",
-            "an",
-            "American",
-            "the",
-            "never",
-        ),
-        *(
-            "old people",
-            "ıdıot",
-            "İstanbul",
-            "ﬁne",
-            "ß",
-            "e\u0301te\u0301",
-            "привет",
-            "傻瓜",
-            "חבר",
-            "\ud800",
-        ),
+        *("stupid", "IDIOT", "don't", "can not", "I'm", "you’re", "Muslims", "an", "American", "the", "never"),
+        *("old people", "ıdıot", "İstanbul", "ﬁne", "ß", "e\u0301te\u0301", "привет", "傻瓜", "חבר", "\ud800"),
         *("\U0001f469\u200d\U0001f467",),
-        *(
-            "chriſtian",
-            "TUR\u212aISH",
-            "\u200bid\u200biot",
-            "\0",
-            "1234",
-            "@home",
-            "...",
-            "\n",
-            "\u3000",
-            "gay,",
-        ),
+        *("chriſtian", "TUR\u212aISH", "\u200bid\u200biot", "\0", "1234", "@home", "...", "\n", "\u3000", "gay,"),
     )
 )
 texts = st.one_of(st.lists(words, max_size=12).map(" ".join), st.text(st.characters(), max_size=60))
@@ -127,9 +93,7 @@ def test_every_kind_changes_a_comment_that_has_what_it_changes(kind):
         assert KINDS[kind](EXAMPLE, rng(seed), 0.2) != EXAMPLE
 
 
-@given(
-    st.lists(texts, max_size=6), st.integers(0, 2**32 - 1), st.sampled_from([(), ("noise",), ("identity",)])
-)
+@given(st.lists(texts, max_size=6), st.integers(0, 2**32 - 1), st.sampled_from([(), ("noise",), ("identity",)]))
 @hypothesis_settings(max_examples=50, deadline=None)
 def test_augment_is_deterministic_and_rate_0_is_the_identity(given_texts, seed, kinds):
     assert augment(given_texts, kinds, 0.0, seed) == given_texts
@@ -151,11 +115,7 @@ def test_rate_is_a_share_and_a_higher_one_changes_the_same_comments_too(comments
 
 
 def test_what_no_kind_can_change_stays(comments):
-    assert augment(["傻瓜", "12 34", ""], ("noise", "identity", "contraction"), 1.0, 0) == [
-        "傻瓜",
-        "12 34",
-        "",
-    ]
+    assert augment(["傻瓜", "12 34", ""], ("noise", "identity", "contraction"), 1.0, 0) == ["傻瓜", "12 34", ""]
     found = [variants("nobody says a word", ("identity", "swap"), 1.0, seed)[0].kind for seed in range(10)]
     assert set(found) == {"swap"}
 
@@ -251,9 +211,7 @@ def test_contractions_mean_the_same():
         seen.add(changed)
         assert canonical(changed) == canonical(text)
     assert len(seen) > 50
-    assert (
-        KINDS["contraction"]("I'd say it's well, we were ill", rng(), 1.0) == "I'd say it's well, we were ill"
-    )
+    assert KINDS["contraction"]("I'd say it's well, we were ill", rng(), 1.0) == "I'd say it's well, we were ill"
     assert KINDS["contraction"]("You’re", rng(), 1.0) == "You are"
     assert KINDS["contraction"]("THEY WILL", rng(), 1.0) == "THEY'LL"
 
@@ -339,8 +297,7 @@ def test_identity_terms_stay_in_their_class_and_apart():
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["the white house is an old house", "come on man", "that is so nice of her", "a deaf ear", "chrıstian"],
+    "text", ["the white house is an old house", "come on man", "that is so nice of her", "a deaf ear", "chrıstian"]
 )
 def test_words_with_other_meanings_are_left_alone(text):
     assert all(identity(text, rng(seed), 0.2) == text for seed in range(20))
@@ -379,6 +336,4 @@ def test_the_documents_table_shows_what_the_operators_do():
 def test_augment_needs_no_torch(pytestconfig):
     code = "import sys; from gkiller.data.augment import augment; augment(['you fool'], (), 1.0, 0); "
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'pyarrow')))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], cwd=pytestconfig.rootpath, check=False).returncode == 0
-    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=pytestconfig.rootpath, check=False).returncode == 0

@@ -49,9 +49,7 @@ def test_originals_stay_and_copies_stand_behind_them(prepared_six, tmp_path):
         assert row["text"] != last["text"]
         assert {**row, "id": 0, "text": 0} == {**last, "id": 0, "text": 0}
     for name in ("valid", "test"):
-        assert (tmp_path / "out" / f"{name}.parquet").read_bytes() == (
-            prepared_six / f"{name}.parquet"
-        ).read_bytes()
+        assert (tmp_path / "out" / f"{name}.parquet").read_bytes() == (prepared_six / f"{name}.parquet").read_bytes()
     [report] = manifest["augmentations"]
     assert sum(report["kinds"].values()) == len(after) - len(before)
     assert report["changed"] == len({row["id"].partition("#")[0] for row in after if "#" in row["id"]})
@@ -69,9 +67,7 @@ def test_originals_stay_and_copies_stand_behind_them(prepared_six, tmp_path):
 def test_the_command_and_the_function_change_comments_alike(prepared, tmp_path):
     run(prepared, tmp_path / "out", kinds=("noise", "leet"), seed=3, rate=0.5)
     texts = [row["text"] for row in read_rows(prepared, "train")]
-    wanted = [
-        new for old, new in zip(texts, augment(texts, ["noise", "leet"], 0.5, 3), strict=True) if old != new
-    ]
+    wanted = [new for old, new in zip(texts, augment(texts, ["noise", "leet"], 0.5, 3), strict=True) if old != new]
     rows = read_rows(tmp_path / "out", "train")
     assert [row["text"] for row in rows if "#" in row["id"]] == wanted
 
@@ -153,10 +149,7 @@ def test_a_suite_keeps_the_comments_that_nothing_can_change(tmp_path):
 def test_augmented_data_can_be_augmented_again(prepared, tmp_path):
     run(prepared, tmp_path / "one", kinds=("identity", "swap"), rate=0.5)
     manifest = run(tmp_path / "one", tmp_path / "two", kinds=("leet",))
-    assert [entry["settings"]["kinds"] for entry in manifest["augmentations"]] == [
-        ["identity", "swap"],
-        ["leet"],
-    ]
+    assert [entry["settings"]["kinds"] for entry in manifest["augmentations"]] == [["identity", "swap"], ["leet"]]
     ids = [row["id"] for row in read_rows(tmp_path / "two", "train")]
     assert any(re.search(r"#swap\.1#leet\.1$", identifier) for identifier in ids)
     assert len(ids) == len(set(ids))
@@ -211,9 +204,7 @@ def test_paraphrases_come_beside_the_copies(prepared, tmp_path):
     )
     assert [len(digest) for digest in report["seq2seq_sha256"]] == [64]
     run(prepared, tmp_path / "again", kinds=("swap",), seq2seq=(str(model),), rate=0.3)
-    assert (tmp_path / "out" / "train.parquet").read_bytes() == (
-        tmp_path / "again" / "train.parquet"
-    ).read_bytes()
+    assert (tmp_path / "out" / "train.parquet").read_bytes() == (tmp_path / "again" / "train.parquet").read_bytes()
     only = run(prepared, tmp_path / "only", kinds=("paraphrase",), seq2seq=(str(model), str(model)), rate=0.3)
     assert set(only["augmentations"][0]["kinds"]) <= {"paraphrase"}
 
@@ -225,9 +216,7 @@ def test_the_command(call, tmp_path):
     assert code == 0, err
     assert re.search(r"insert +[1-9]", out)
     assert re.search(r"train: \d+ comments of 48 changed; 0 copies dropped", err)
-    code, out, _ = call(
-        "data", "augment", "p", "--out", "s", "--split", "valid", "--json", "--augment-seed", 4
-    )
+    code, out, _ = call("data", "augment", "p", "--out", "s", "--split", "valid", "--json", "--augment-seed", 4)
     printed = json.loads(out)
     assert (code, printed.pop("directory"), list(printed["splits"])) == (0, "s", ["valid"])
     assert printed == json.loads((tmp_path / "s" / "manifest.json").read_text(encoding="utf-8"))
@@ -251,9 +240,7 @@ def test_the_command(call, tmp_path):
 def test_errors_have_their_exit_codes(call, tmp_path, arguments, code, said):
     write_csv(tmp_path / "a.csv", many(40))
     assert call("data", "prepare", "a.csv", "--out", "p")[0] == 0
-    found, out, err = call(
-        "data", "augment", "p", *(() if "--out" in arguments else ("--out", "q")), *arguments
-    )
+    found, out, err = call("data", "augment", "p", *(() if "--out" in arguments else ("--out", "q")), *arguments)
     assert (found, out) == (code, "")
     assert said in err
     assert "Traceback" not in err
@@ -263,11 +250,7 @@ def test_errors_have_their_exit_codes(call, tmp_path, arguments, code, said):
 def test_progress_counts_every_row(prepared, tmp_path):
     told = []
     augment_source(
-        str(prepared),
-        tmp_path / "out",
-        settings(),
-        AugmentSettings(),
-        progress=lambda *call: told.append(call),
+        str(prepared), tmp_path / "out", settings(), AugmentSettings(), progress=lambda *call: told.append(call)
     )
     rows = {name: split["rows"] for name, split in read_prepared(prepared).manifest["splits"].items()}
     everything = sum(rows.values())

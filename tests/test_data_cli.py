@@ -21,9 +21,7 @@ def test_prepare_prints_a_table_and_its_decisions(call, tmp_path):
 def test_prepare_json_is_the_manifest(call, tmp_path):
     write_csv(tmp_path / "a.csv", many(40))
     write_csv(tmp_path / "v.csv", [("v", 1), ("w", 0)])
-    code, out, _ = call(
-        "data", "prepare", "a.csv", "--valid", "v.csv", "--out", "p", "--split-seed", 3, "--json"
-    )
+    code, out, _ = call("data", "prepare", "a.csv", "--valid", "v.csv", "--out", "p", "--split-seed", 3, "--json")
     assert code == 0
     printed = json.loads(out)
     assert printed.pop("directory") == "p"

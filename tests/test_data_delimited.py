@@ -122,8 +122,7 @@ def test_the_judge_of_swallowed_rows_leaves_what_csv_writes_alone(rows, quoting,
 
 
 @pytest.mark.parametrize(
-    "again",
-    ["text,label", " Text , LABEL ", "\ufefftext,label", '\ufeff"text","label"', "comment_text,Target"],
+    "again", ["text,label", " Text , LABEL ", "\ufefftext,label", '\ufeff"text","label"', "comment_text,Target"]
 )
 def test_a_header_among_the_rows_is_left_out_with_a_note(tmp_path, again):
     source = raw(tmp_path / "a.csv", [*LINES[:20], again, *LINES[20:30], again, *LINES[30:]])

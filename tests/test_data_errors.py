@@ -108,11 +108,7 @@ def test_nothing_to_guess(tmp_path, out, header):
 
 @pytest.mark.parametrize(
     ("labels", "what"),
-    [
-        (("a", "a"), "more than once"),
-        (("toxic", "toxicity"), "both the label"),
-        (("text", "a"), "called 'text'"),
-    ],
+    [(("a", "a"), "more than once"), (("toxic", "toxicity"), "both the label"), (("text", "a"), "called 'text'")],
 )
 def test_clashing_label_columns(tmp_path, out, labels, what):
     header = ("comment", "a", "toxic", "toxicity", "text")
@@ -189,9 +185,7 @@ def test_invalid_utf8_names_the_row(tmp_path, out):
 
 
 def test_invalid_utf8_in_the_header(tmp_path, out):
-    assert (
-        "header" in refused(errors.EncodingError, raw(tmp_path / "a.csv", b"t\xe9xt,label\na,1\n"), out).where
-    )
+    assert "header" in refused(errors.EncodingError, raw(tmp_path / "a.csv", b"t\xe9xt,label\na,1\n"), out).where
 
 
 def test_invalid_utf8_in_json_and_parquet(tmp_path, out):

@@ -40,11 +40,7 @@ def test_hub_splits_are_kept(tmp_path, local_hub):
     write_jsonl(folder / "test.jsonl", [{"text": "x", "toxicity": 0.5}, {"text": "T 7", "toxicity": 0.0}])
     manifest = prepare(settings(revision="v2"), tmp_path / "out", sources=["any/thing:plain"])
     assert asked == [("any/thing", "plain", "c0ffee")]
-    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
-        "train": 2999,
-        "valid": 2,
-        "test": 2,
-    }
+    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {"train": 2999, "valid": 2, "test": 2}
     assert manifest["dropped"]["overlap"]["train in test"] == 1
     assert manifest["sources"][0]["revision"] == "c0ffee"
     assert [row["toxicity"] for row in read_rows(tmp_path / "out", "test")] == [1, 0]
@@ -87,9 +83,7 @@ def test_splits_of_other_names_are_told(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("names", "first"), [(["non-toxic", "toxic"], 0), (["toxic", "non-toxic"], 1)])
 def test_names_of_classes_decide_what_is_toxic(tmp_path, monkeypatch, names, first):
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
-    )
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
     rows = {"text": [f"t {i}" for i in range(40)], "label": [i % 4 != 0 for i in range(40)]}
     split = datasets.Dataset.from_dict(rows, features=features)
     monkeypatch.setattr(hub, "resolve_commit", lambda repository, revision: None)

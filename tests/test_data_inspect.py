@@ -70,11 +70,7 @@ def test_inspection_of_prepared_data_and_of_a_dataset(tmp_path):
     source = write_csv(tmp_path / "a.csv", many(50))
     prepare(settings(), tmp_path / "out", sources=[str(source)])
     result = inspect(tmp_path / "out")
-    assert {name: split["rows"] for name, split in result["splits"].items()} == {
-        "train": 40,
-        "valid": 5,
-        "test": 5,
-    }
+    assert {name: split["rows"] for name, split in result["splits"].items()} == {"train": 40, "valid": 5, "test": 5}
     assert set(result["overlap"].values()) == {0}
     labels = np.array([[1.0, np.nan], [0.0, 1.0]], np.float32)
     split = Split(["1", "2"], ["a b", "c"], labels, np.array([3.0, 1.0]))

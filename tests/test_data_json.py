@@ -19,9 +19,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-objects = st.lists(
-    st.dictionaries(st.text(max_size=5), values, min_size=1, max_size=3), min_size=2, max_size=6
-)
+objects = st.lists(st.dictionaries(st.text(max_size=5), values, min_size=1, max_size=3), min_size=2, max_size=6)
 
 
 def reader(path, text):
@@ -31,23 +29,15 @@ def reader(path, text):
 
 def read(reader, wanted):
     return [
-        row
-        for batch in reader.batches(wanted)
-        for row in zip(*(batch.columns[name] for name in wanted), strict=True)
+        row for batch in reader.batches(wanted) for row in zip(*(batch.columns[name] for name in wanted), strict=True)
     ]
 
 
-@given(
-    rows=objects, indent=st.sampled_from([None, 0, 2, "\t"]), array=st.booleans(), piece=st.integers(1, 40)
-)
+@given(rows=objects, indent=st.sampled_from([None, 0, 2, "\t"]), array=st.booleans(), piece=st.integers(1, 40))
 def test_arrays_and_pretty_json_are_read_as_the_lines_are(tmp_path_factory, rows, indent, array, piece):
     folder = tmp_path_factory.mktemp("json")
     lines = reader(folder / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    text = (
-        json.dumps(rows, indent=indent)
-        if array
-        else "\n".join(json.dumps(r, indent=indent or 1) for r in rows)
-    )
+    text = json.dumps(rows, indent=indent) if array else "\n".join(json.dumps(r, indent=indent or 1) for r in rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(textfile, "_PIECE", piece)
         other = reader(folder / "a.json", text)
@@ -82,9 +72,7 @@ def test_a_broken_array_is_named_after_the_rows_before(tmp_path, text, what, row
 
 
 def test_bad_elements_of_an_array_are_rows_of_their_own(tmp_path):
-    found = list(
-        reader(tmp_path / "a.json", '[{"text": "a"}, 3, {"a": 1, "a": 2},\n{"text": "b"}]')._objects()
-    )
+    found = list(reader(tmp_path / "a.json", '[{"text": "a"}, 3, {"a": 1, "a": 2},\n{"text": "b"}]')._objects())
     assert [isinstance(value, BadRowError) for _, _, value, _ in found] == [False, True, True, False]
     assert found[3][:2] == (4, 2)
     assert "'a' stands twice" in found[2][2].error.what
@@ -114,10 +102,7 @@ def test_a_stray_comma_is_named(tmp_path, text, mark):
 
 
 def test_fields_of_objects_are_named_with_dots(tmp_path):
-    rows = [
-        {"comment": {"text": "a", "by": {"id": 7}}, "x.y": "literal", "x": {"y": "nested"}},
-        {"comment": None},
-    ]
+    rows = [{"comment": {"text": "a", "by": {"id": 7}}, "x.y": "literal", "x": {"y": "nested"}}, {"comment": None}]
     found = reader(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     assert found.columns() == ["comment.text", "comment.by.id", "x.y", "comment"]
     assert read(found, ["comment.text", "comment.by.id", "x.y"]) == [("a", 7, "literal"), (None, None, None)]

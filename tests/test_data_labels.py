@@ -16,9 +16,7 @@ def test_negative_spellings(value):
     assert LabelReader(0.5).read(value) == 0
 
 
-@pytest.mark.parametrize(
-    "value", [1, 1.0, True, "1", "1.0", np.float32(1), Decimal(1), "TRUE", "toxic", "yes"]
-)
+@pytest.mark.parametrize("value", [1, 1.0, True, "1", "1.0", np.float32(1), Decimal(1), "TRUE", "toxic", "yes"])
 def test_positive_spellings(value):
     assert LabelReader(0.5).read(value) == 1
 

@@ -15,9 +15,7 @@ from gkiller.errors import ColumnError, FormatError, SettingsError, SourceNotFou
 
 def small_split(labels):
     n = len(labels)
-    return Split(
-        [str(i) for i in range(n)], [f"t {i}" for i in range(n)], np.array(labels, np.float32), np.ones(n)
-    )
+    return Split([str(i) for i in range(n)], [f"t {i}" for i in range(n)], np.array(labels, np.float32), np.ones(n))
 
 
 @pytest.fixture
@@ -32,17 +30,11 @@ def prepared(tmp_path):
 def test_prepared_rows_come_back(prepared):
     dataset = read_prepared(prepared)
     assert dataset.labels == ("toxicity", "threat")
-    assert {name: len(split) for name, split in dataset.splits.items()} == {
-        "train": 48,
-        "valid": 6,
-        "test": 6,
-    }
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 48, "valid": 6, "test": 6}
     for split in dataset.splits.values():
         assert split.labels.dtype == np.float32
         assert split.weights.dtype == np.float64
-        for identifier, text, labels, weight in zip(
-            split.ids, split.texts, split.labels, split.weights, strict=True
-        ):
+        for identifier, text, labels, weight in zip(split.ids, split.texts, split.labels, split.weights, strict=True):
             i = int(text.split("\n")[1])
             assert identifier == f"a:{i + 1}"
             assert labels[0] == (i % 3 == 0)

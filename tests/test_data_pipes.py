@@ -100,9 +100,6 @@ def test_parquet_that_is_packed_beyond_what_text_can_be_is_refused(tmp_path):
 
 def test_a_list_of_texts_in_parquet_is_refused_before_it_is_decoded(tmp_path):
     path = write_parquet(tmp_path / "a.parquet", text=[["a", "b"]], label=[1])
-    for read in (
-        lambda: from_file(path, "a"),
-        lambda: load_labelled(DataSettings(source=str(path)), None),
-    ):
+    for read in (lambda: from_file(path, "a"), lambda: load_labelled(DataSettings(source=str(path)), None)):
         with pytest.raises(ColumnError, match="list<"):
             read()

@@ -7,17 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from data_helpers import (
-    SHARED,
-    all_rows,
-    comments,
-    many,
-    read_rows,
-    settings,
-    write_csv,
-    write_jsonl,
-    write_parquet,
-)
+from data_helpers import SHARED, all_rows, comments, many, read_rows, settings, write_csv, write_jsonl, write_parquet
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -44,20 +34,14 @@ def test_canonical_files(tmp_path):
     assert schema.names == ["id", "text", "toxicity"]
     assert schema.field("toxicity").type == pa.int8()
     assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
-    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
-        "train": 80,
-        "valid": 10,
-        "test": 10,
-    }
+    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {"train": 80, "valid": 10, "test": 10}
     rows = {row["text"]: row for row in all_rows(tmp_path / "out")}
     assert {text: row["toxicity"] for text, row in rows.items()} == dict(many(100))
     assert rows["comment number 7"]["id"] == "a:8"
 
 
 @given(st.lists(st.tuples(comments, st.integers(0, 1)), min_size=1, max_size=30), st.booleans())
-@hypothesis_settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_survives_and_splits_share_none(tmp_path_factory, rows, as_csv):
     folder = tmp_path_factory.mktemp("any")
     rows = [*rows, *many(40)]
@@ -72,8 +56,7 @@ def test_any_text_survives_and_splits_share_none(tmp_path_factory, rows, as_csv)
     kept = all_rows(folder / "out")
     assert sorted((row["text"], row["toxicity"]) for row in kept) == sorted(first.values())
     folded = [
-        {fold_text(row["text"]) for row in read_rows(folder / "out", name)}
-        for name in ("train", "valid", "test")
+        {fold_text(row["text"]) for row in read_rows(folder / "out", name)} for name in ("train", "valid", "test")
     ]
     assert sum(map(len, folded)) == len(set.union(*folded))
 
@@ -119,11 +102,7 @@ def test_missing_splits_are_split_off(tmp_path):
     train = write_csv(tmp_path / "t.csv", many(50))
     test = write_csv(tmp_path / "e.csv", [("e", 0), ("e2", 1)])
     manifest = prepare(settings(), tmp_path / "out", sources=[str(train)], test=[str(test)])
-    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
-        "train": 45,
-        "valid": 5,
-        "test": 2,
-    }
+    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {"train": 45, "valid": 5, "test": 2}
     assert manifest["splits"]["valid"]["origin"] == "split off train"
 
 
@@ -138,18 +117,12 @@ def test_folder_of_splits(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     write_csv(folder / "train-00000-of-00002.csv", many(20))
-    write_jsonl(
-        folder / "train-00001-of-00002.jsonl", [{"text": f"more {i}", "label": i % 2} for i in range(20)]
-    )
+    write_jsonl(folder / "train-00001-of-00002.jsonl", [{"text": f"more {i}", "label": i % 2} for i in range(20)])
     write_parquet(folder / "validation.parquet", text=["a", "b"], label=[0, 1])
     write_csv(folder / "Test.tsv", [("c", 0), ("d", 1)], delimiter="\t")
     write_csv(folder / "training_notes.csv", many(3))
     manifest = prepare(settings(), tmp_path / "out", sources=[str(folder)])
-    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
-        "train": 40,
-        "valid": 2,
-        "test": 2,
-    }
+    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {"train": 40, "valid": 2, "test": 2}
     assert any("training_notes.csv" in line for line in manifest["notes"])
     again = prepare(
         settings(), tmp_path / "again", sources=[str(folder / "train-00000-of-00002.csv")], test=[str(folder)]
@@ -181,9 +154,7 @@ def test_multi_label_with_unknown(tmp_path):
 
 def test_a_file_that_lacks_a_label_leaves_it_unknown(tmp_path):
     one = write_csv(
-        tmp_path / "1.csv",
-        [(f"a {i}", i % 2, i % 3 == 0) for i in range(30)],
-        header=("text", "toxic", "threat"),
+        tmp_path / "1.csv", [(f"a {i}", i % 2, i % 3 == 0) for i in range(30)], header=("text", "toxic", "threat")
     )
     two = write_csv(tmp_path / "2.csv", [(f"b {i}", i % 2) for i in range(30)], header=("text", "toxicity"))
     chosen = settings(label_columns=("toxic", "threat"))
@@ -221,9 +192,7 @@ def test_scores_are_cut_and_class_names_are_told(tmp_path):
     manifest = prepare(settings(cutoff=0.7), tmp_path / "a", sources=[str(scores)])
     assert sum(row["toxicity"] for row in all_rows(tmp_path / "a")) == 6
     assert (manifest["cutoff"], manifest["label_kinds"]) == (0.7, {"toxicity": "score"})
-    named = write_csv(
-        tmp_path / "n.csv", [(f"t {i}", "Toxic" if i % 3 == 0 else "Non-Toxic") for i in range(20)]
-    )
+    named = write_csv(tmp_path / "n.csv", [(f"t {i}", "Toxic" if i % 3 == 0 else "Non-Toxic") for i in range(20)])
     manifest = prepare(settings(), tmp_path / "b", sources=[str(named)])
     assert manifest["class_names"] == {"non-toxic": 0, "toxic": 1}
     assert sum(row["toxicity"] for row in all_rows(tmp_path / "b")) == 7
@@ -276,13 +245,7 @@ def test_split_does_not_depend_on_the_order_of_rows(tmp_path):
         assert [row["text"] for row in one] == [row["text"] for row in other][::-1]
 
 
-@given(
-    st.integers(1, 400),
-    st.integers(0, 2**32),
-    st.floats(0, 0.49),
-    st.floats(0.01, 0.49),
-    st.floats(0.02, 0.98),
-)
+@given(st.integers(1, 400), st.integers(0, 2**32), st.floats(0, 0.49), st.floats(0.01, 0.49), st.floats(0.02, 0.98))
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_splits_are_stratified(n, seed, test_share, valid_share, rate):
     rng = np.random.default_rng(n)
@@ -302,9 +265,7 @@ def test_splits_are_stratified(n, seed, test_share, valid_share, rate):
                 assert count >= 1
         assert np.count_nonzero(here == 0) >= 1 or size == 1
     order = rng.permutation(n)
-    assert (
-        split_rows(folded[order], labels[order], Shares(valid_share, test_share), seed) == splits[order]
-    ).all()
+    assert (split_rows(folded[order], labels[order], Shares(valid_share, test_share), seed) == splits[order]).all()
 
 
 def test_rare_combinations_are_spread(tmp_path):
@@ -344,9 +305,7 @@ def test_a_failure_leaves_the_old_directory(tmp_path):
 
 
 def test_progress_is_told_in_rows(tmp_path):
-    source = write_parquet(
-        tmp_path / "a.parquet", text=[f"t {i}" for i in range(50)], label=[i % 2 for i in range(50)]
-    )
+    source = write_parquet(tmp_path / "a.parquet", text=[f"t {i}" for i in range(50)], label=[i % 2 for i in range(50)])
     calls = []
     prepare(settings(), tmp_path / "out", sources=[str(source)], progress=lambda *call: calls.append(call))
     assert (50, 50, "reading") in calls

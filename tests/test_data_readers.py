@@ -230,9 +230,7 @@ def test_broken_gzip(tmp_path):
 )
 def test_bad_json_line_is_named(tmp_path, line, what):
     path = tmp_path / "a.jsonl"
-    path.write_text(
-        '{"text": "fine", "label": 1}\n\n' + line + '\n{"text": "too", "label": 0}\n', encoding="utf-8"
-    )
+    path.write_text('{"text": "fine", "label": 1}\n\n' + line + '\n{"text": "too", "label": 0}\n', encoding="utf-8")
     found, bad = collect(JsonLinesReader(path, "a.jsonl"), ["text"])
     assert found == [("fine",), ("too",)]
     assert what in bad[2].error.what
@@ -271,9 +269,7 @@ def test_parquet_gz(tmp_path):
 
 
 def test_broken_parquet(tmp_path):
-    whole = write_parquet(
-        tmp_path / "a.parquet", text=[f"number {i} " * 20 for i in range(2000)]
-    ).read_bytes()
+    whole = write_parquet(tmp_path / "a.parquet", text=[f"number {i} " * 20 for i in range(2000)]).read_bytes()
     damaged = bytearray(whole)
     damaged[100:400] = bytes(300)
     for name, content in {"text": b"not parquet", "cut": whole[:-50], "damaged": bytes(damaged)}.items():

@@ -104,10 +104,7 @@ def test_the_umask_decides_who_reads_prepared_data(tmp_path, umask, folder, file
 
 @pytest.mark.parametrize(
     ("make", "error"),
-    [
-        (lambda path: path.symlink_to("nowhere.csv"), SourceNotFoundError),
-        (lambda path: path.mkdir(), FormatError),
-    ],
+    [(lambda path: path.symlink_to("nowhere.csv"), SourceNotFoundError), (lambda path: path.mkdir(), FormatError)],
 )
 def test_a_split_that_cannot_be_read_is_no_split_that_is_missing(tmp_path, make, error):
     write_csv(tmp_path / "train.csv", many())
@@ -127,9 +124,7 @@ def test_a_folder_of_a_split_is_told_to_be_unread(tmp_path):
 
 def test_one_class_in_a_thousand_labels_is_a_short_message(tmp_path):
     names = [f"c{i}" for i in range(1000)]
-    source = write_csv(
-        tmp_path / "a.csv", [(f"t {i}", *[1] * 1000) for i in range(30)], header=("text", *names)
-    )
+    source = write_csv(tmp_path / "a.csv", [(f"t {i}", *[1] * 1000) for i in range(30)], header=("text", *names))
     with pytest.raises(SingleClassError) as caught:
         prepare(settings(label_columns=tuple(names)), tmp_path / "out", sources=[str(source)])
     assert len(str(caught.value)) < 1000

@@ -254,9 +254,7 @@ def test_real_identities_are_never_attacked(grammar):
 
 
 def test_expand_forms(grammar):
-    small = Grammar(
-        (), (), {"thing": ("apple",), "folk": ("spy",), "irregular": ("halfwit/halves",)}, frozenset()
-    )
+    small = Grammar((), (), {"thing": ("apple",), "folk": ("spy",), "irregular": ("halfwit/halves",)}, frozenset())
     rng = stable_random("forms")
     assert expand(["{a:thing} and {folk:s}"], small, rng) == "An apple and spies"
     assert expand(["{folk:cap}. {irregular:s}"], small, rng) == "Spy. Halves"
@@ -297,9 +295,7 @@ def test_noise_depends_on_the_stream_alone():
 def test_noise_rates_do_not_depend_on_the_label(rows):
     """Casing and emoji are as common among toxic comments as among the others."""
     for sign in (str.islower, str.isupper, lambda text: bool(re.search("[\U0001f300-\U0001faff]", text))):
-        rate = {
-            flag: np.mean([sign(r.text) for r in rows if r.labels["toxicity"] == flag]) for flag in (0, 1)
-        }
+        rate = {flag: np.mean([sign(r.text) for r in rows if r.labels["toxicity"] == flag]) for flag in (0, 1)}
         assert abs(rate[0] - rate[1]) < 0.06
 
 
@@ -321,10 +317,7 @@ def test_linear_baseline_is_neither_trivial_nor_lost():
     vectorizer = TfidfVectorizer(ngram_range=(1, 2))
     model = LogisticRegression(class_weight="balanced", max_iter=1000)
     model.fit(vectorizer.fit_transform(splits["train"].texts), truth["train"])
-    scores = {
-        name: model.predict_proba(vectorizer.transform(splits[name].texts))[:, 1]
-        for name in ("valid", "test")
-    }
+    scores = {name: model.predict_proba(vectorizer.transform(splits[name].texts))[:, 1] for name in ("valid", "test")}
     precision, recall, thresholds = precision_recall_curve(truth["valid"], scores["valid"])
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     threshold = thresholds[f1[:-1].argmax()]

@@ -26,14 +26,7 @@ from gkiller.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOSE = DeploymentSettings(int8_flips=1, int8_ap_loss=1, int8_f1_loss=1, int8_score_difference=1)
-FILES = {
-    "README.md",
-    "config.json",
-    "gkiller.json",
-    "onnx/model.int8.onnx",
-    "onnx/parity.json",
-    "tokenizer.json",
-}
+FILES = {"README.md", "config.json", "gkiller.json", "onnx/model.int8.onnx", "onnx/parity.json", "tokenizer.json"}
 
 
 def files_of(folder):
@@ -232,9 +225,7 @@ def test_predict_needs_no_model(call, shipped):
 
 
 def test_evaluate_measures_its_graph(call, shipped, prepared, no_plots):
-    code, out, err = call(
-        "evaluate", "default", "--data", prepared, "--set", "evaluation.resamples=10", "--json"
-    )
+    code, out, err = call("evaluate", "default", "--data", prepared, "--set", "evaluation.resamples=10", "--json")
     answer = json.loads(out)
     assert (code, err.splitlines()) == (0, [f"warning: {line}" for line in answer["warnings"]])
     assert (answer["model"], answer["precision"]) == (str(shipped), "int8")
@@ -246,9 +237,7 @@ def test_evaluate_measures_its_graph(call, shipped, prepared, no_plots):
 
 
 def test_compare_with_the_run_it_was_made_from(call, shipped, trained, prepared):
-    code, out, _ = call(
-        "compare", "default", trained, "--data", prepared, "--set", "evaluation.resamples=10", "--json"
-    )
+    code, out, _ = call("compare", "default", trained, "--data", prepared, "--set", "evaluation.resamples=10", "--json")
     assert code == 0
     answer = json.loads(out)
     assert [answer[side]["name"] for side in "ab"] == ["default", str(trained)]
@@ -316,11 +305,7 @@ def test_doctor_scores_its_probes(shipped):
     assert "without model.safetensors" in found[0].detail
 
 
-@pytest.mark.parametrize(
-    "command",
-    [("export", "default"), ("quantize", "default"), TAUGHT],
-    ids=" ".join,
-)
+@pytest.mark.parametrize("command", [("export", "default"), ("quantize", "default"), TAUGHT], ids=" ".join)
 def test_what_needs_weights_refuses_it(call, shipped, command):
     before = {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()}
     code, out, _ = call(*command, "--json")
@@ -332,9 +317,7 @@ def test_what_needs_weights_refuses_it(call, shipped, command):
 
 
 def test_training_starts_from_its_encoder(tiny, shipped, tmp_path, no_plots):
-    settings = tiny(
-        "dendrites.enabled=false", "model.encoder=default", "model.tokenizer=none", "train.lr=1e-9"
-    )
+    settings = tiny("dendrites.enabled=false", "model.encoder=default", "model.tokenizer=none", "train.lr=1e-9")
     result = train(settings, out=tmp_path / "runs")
     facts = result.manifest["network"]
     assert (facts["arch"], facts["default"], facts["layers"]) == ("tiny", True, 1)

@@ -97,9 +97,7 @@ def test_a_smaller_vocabulary_needs_a_place(call, run, tmp_path):
     assert call("quantize", run, "--vocabulary", "90", *LOOSE)[0] == 2
     code, _, _ = call("quantize", run, "--vocabulary", "90", "--out", tmp_path / "small", *LOOSE)
     assert code == 0
-    assert (
-        load_model(tmp_path / "small").tokenizer.get_vocab_size() < load_model(run).tokenizer.get_vocab_size()
-    )
+    assert load_model(tmp_path / "small").tokenizer.get_vocab_size() < load_model(run).tokenizer.get_vocab_size()
 
 
 def test_a_model_outside_of_its_run_needs_data(call, run, tmp_path, prepared):

@@ -249,8 +249,7 @@ def test_the_choice_is_fast_then_faithful(rows):
     near = replace(good, flips=1)
     bad = replace(good, failures=("no",))
     pool = [
-        Tried(CANDIDATES[i], b"", p, r)
-        for i, (p, r) in enumerate([(near, 100), (good, 96), (good, 50), (bad, 999)])
+        Tried(CANDIDATES[i], b"", p, r) for i, (p, r) in enumerate([(near, 100), (good, 96), (good, 50), (bad, 999)])
     ]
     assert choose(pool) is pool[1]
     assert choose(pool[3:]) is None

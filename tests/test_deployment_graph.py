@@ -121,10 +121,7 @@ def test_the_interface_is_one_file_with_dynamic_shapes():
     def dimensions(value):
         return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
 
-    assert {i.name: dimensions(i) for i in graph.graph.input} == {
-        "input_ids": shape,
-        "attention_mask": shape,
-    }
+    assert {i.name: dimensions(i) for i in graph.graph.input} == {"input_ids": shape, "attention_mask": shape}
     assert [(o.name, dimensions(o)) for o in graph.graph.output] == [("logits", ["rows", 6])]
     assert all(not tensor.external_data for tensor in graph.graph.initializer)
 
@@ -155,10 +152,7 @@ def test_lean_and_exported_graph_agree(plain):
 @pytest.mark.parametrize("pooling", ["mean", "mean_max", "cls"])
 def test_float16_storage_is_near_and_smaller(pooling):
     model = network(pooling=pooling)
-    whole, half = (
-        build(network_of(model, LENGTH)),
-        build(network_of(model, LENGTH), Scheme("fp16", "fp16")),
-    )
+    whole, half = (build(network_of(model, LENGTH)), build(network_of(model, LENGTH), Scheme("fp16", "fp16")))
     assert furthest(half, model) < 0.1
     assert half.ByteSize() < 0.8 * whole.ByteSize()
 

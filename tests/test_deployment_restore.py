@@ -136,9 +136,7 @@ def beside(network, number, part):
 
 def test_a_float16_graph_gives_float16_numbers(loaded):
     written = network_of(loaded.model, loaded.max_length)
-    read = matrices(
-        read_network(build(written, Scheme("fp16", "fp16")).SerializeToString(), description(loaded))
-    )
+    read = matrices(read_network(build(written, Scheme("fp16", "fp16")).SerializeToString(), description(loaded)))
     for place, (array, whole) in matrices(folded(loaded)).items():
         half = whole or place == "positions"
         wanted = array.astype(np.float16).astype(np.float32) if half else array

@@ -43,9 +43,7 @@ def test_a_word_whose_piece_is_gone_is_spelt_out(tmp_path):
 def test_the_most_used_pieces_are_kept(tmp_path):
     loaded = save(tmp_path / "model")
     least = save_trimmed(loaded, [], 1, tmp_path / "least").tokenizer.get_vocab_size()
-    smaller = save_trimmed(
-        loaded, ["idiot page", "idiot page", "idiot", "edit"], least + 2, tmp_path / "small"
-    )
+    smaller = save_trimmed(loaded, ["idiot page", "idiot page", "idiot", "edit"], least + 2, tmp_path / "small")
     found = smaller.tokenizer.get_vocab()
     assert len(found) == least + 2
     assert {"idiot", "page"} <= found.keys()

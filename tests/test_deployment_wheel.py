@@ -56,8 +56,7 @@ def stub(monkeypatch, tmp_path):
 def test_imports_are_followed_into_functions_and_parents(tmp_path):
     root = package(
         tmp_path,
-        inference__a="import json, numpy as np\nfrom . import b\n"
-        "def f():\n    from gkiller.tools.deep import thing\n",
+        inference__a="import json, numpy as np\nfrom . import b\ndef f():\n    from gkiller.tools.deep import thing\n",
         inference__b="from ..errors import Error\nfrom typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    import torch\nelse:\n    import gkiller.late\n",
         errors="Error = 1\n",
@@ -79,12 +78,7 @@ def test_imports_are_followed_into_functions_and_parents(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    [
-        "import torch",
-        "from transformers import BertModel",
-        "import pandas.core",
-        "def f():\n    import pydantic",
-    ],
+    ["import torch", "from transformers import BertModel", "import pandas.core", "def f():\n    import pydantic"],
 )
 def test_a_heavy_import_is_refused(tmp_path, line):
     root = package(tmp_path, inference__a=line + "\n")
@@ -114,11 +108,7 @@ def test_the_wheel_holds_what_its_record_says(exported, stub, tmp_path):
         assert b"Apache License" in archive.read("my_model-1.2.dist-info/LICENSE")
     model = {name.removeprefix("gkiller/assets/model/") for name in names if "assets/model" in name}
     assert model == {"config.json", "gkiller.json", "onnx/model.onnx", "tokenizer.json"}
-    needs = [
-        line.removeprefix("Requires-Dist: ")
-        for line in metadata.splitlines()
-        if line.startswith("Requires-Dist")
-    ]
+    needs = [line.removeprefix("Requires-Dist: ") for line in metadata.splitlines() if line.startswith("Requires-Dist")]
     assert [need.split(">")[0] for need in needs] == ["numpy", "onnxruntime", "tokenizers"]
     assert "Name: My.Model\nVersion: 1.2\n" in metadata
 
@@ -190,9 +180,7 @@ def test_gkiller_s_own_inference_code_is_light():
 
 def test_nothing_of_the_inference_room_needs_torch_not_even_later():
     root = room.Path(gkiller.__file__).parent
-    names = [
-        path.relative_to(root.parent).with_suffix("").parts for path in (root / "inference").rglob("*.py")
-    ]
+    names = [path.relative_to(root.parent).with_suffix("").parts for path in (root / "inference").rglob("*.py")]
     assert len(names) > 10
     for parts in names:
         needed_modules(root, ".".join(parts).removesuffix(".__init__"), (*ALLOWED, "pyarrow"))

@@ -81,15 +81,7 @@ def test_nothing_else_was_written(place):
 def test_the_run_directory(place):
     run = place / "runs" / "first"
     names = {path.name for path in run.iterdir()}
-    assert names >= {
-        "settings.toml",
-        "manifest.json",
-        "metrics.jsonl",
-        "checkpoints",
-        "model",
-        "plots",
-        "README.md",
-    }
+    assert names >= {"settings.toml", "manifest.json", "metrics.jsonl", "checkpoints", "model", "plots", "README.md"}
     assert list((run / "plots").glob("*.png"))
     assert {path.name for path in (run / "model").iterdir()} == {
         "config.json",

@@ -303,9 +303,7 @@ def test_nothing_to_resume(tiny, tmp_path):
         train(tiny(SMALL), out=tmp_path, resume=tmp_path)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(
-    tiny, tmp_path, monkeypatch, reference
-):
+def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(tiny, tmp_path, monkeypatch, reference):
     rigged(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(SMALL), out=tmp_path, name="x", on_event=stop_at("neuron", 1))
@@ -404,9 +402,7 @@ def test_a_run_in_use(tiny, reference):
         ("train.lr=1.0", DivergedError),
     ],
 )
-def test_a_refused_training_leaves_no_run_and_does_not_block_the_next(
-    tiny, tmp_path, override, error, monkeypatch
-):
+def test_a_refused_training_leaves_no_run_and_does_not_block_the_next(tiny, tmp_path, override, error, monkeypatch):
     if error is DivergedError:
         monkeypatch.setattr("gkiller.training.learner.task_loss", lambda logits, *_: logits.sum() * torch.inf)
     with pytest.raises(error):

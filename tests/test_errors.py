@@ -38,9 +38,7 @@ def test_good_proposals(word, valid, best):
     assert did_you_mean(word, valid).startswith(f"did you mean {best!r}")
 
 
-@pytest.mark.parametrize(
-    "word", ["coment", "wt", "weight", "tweet", "body", "hate", "toxicity", "user", "w", ""]
-)
+@pytest.mark.parametrize("word", ["coment", "wt", "weight", "tweet", "body", "hate", "toxicity", "user", "w", ""])
 def test_a_poor_proposal_gives_way_to_the_list(word):
     assert nearest(word, FEW) == []
     assert did_you_mean(word, FEW) == "valid are: id, text, score, tf"

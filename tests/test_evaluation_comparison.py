@@ -81,10 +81,7 @@ def test_all_formats_read_alike(tmp_path):
     import pyarrow.parquet as pq
 
     rows = scored()
-    flat = [
-        {"row": r["row"], "id": r["id"], "flags": r["flags"], "toxicity": r["scores"]["toxicity"]}
-        for r in rows
-    ]
+    flat = [{"row": r["row"], "id": r["id"], "flags": r["flags"], "toxicity": r["scores"]["toxicity"]} for r in rows]
     with (tmp_path / "s.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(flat[0])
@@ -132,9 +129,7 @@ def test_scores_of_objects_are_read_from_tables_too(tmp_path):
         assert read_scores(str(tmp_path / name), LABEL).scores.tolist() == [[0.25]]
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("scores", None), ("scores", [0.5]), ("flags", 3), ("flags", [1])]
-)
+@pytest.mark.parametrize(("key", "value"), [("scores", None), ("scores", [0.5]), ("flags", 3), ("flags", [1])])
 def test_a_broken_row_is_named(tmp_path, key, value):
     rows = scored(5)
     rows[2][key] = value
@@ -222,10 +217,7 @@ def without(rows, number):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (
-            lambda rows: without(rows, 5),
-            "1 row of 40 of the data are not in it; the first is row 5, id 'row4'",
-        ),
+        (lambda rows: without(rows, 5), "1 row of 40 of the data are not in it; the first is row 5, id 'row4'"),
         (lambda rows: [row for row in rows if row["flagged"]], "--only-flagged"),
     ],
 )
@@ -367,9 +359,7 @@ def test_rows_without_ids_are_found_by_the_ids_that_prepare_gives(tmp_path, foun
 
 
 def test_a_file_of_other_comments_cannot_slice(tmp_path, found):
-    (tmp_path / "other.csv").write_text(
-        "id,text,kind\n" + "".join(f"row{i},other words,a\n" for i in range(40))
-    )
+    (tmp_path / "other.csv").write_text("id,text,kind\n" + "".join(f"row{i},other words,a\n" for i in range(40)))
     with pytest.raises(RowError, match="not that of row 1 of the data"):
         named_slices(["kind"], found, str(tmp_path / "other.csv"))
     (tmp_path / "ids.csv").write_text("id,kind\n" + "".join(f"row{i},a\n" for i in range(40)))
@@ -494,9 +484,7 @@ def test_sides_without_a_common_label_are_refused(tmp_path):
     found = load_labelled(data, None)
     both = [
         side_of_file(
-            jsonl(tmp_path / f"{label}.jsonl", [{"scores": {label: 0.5}, "flags": []}] * 20),
-            found,
-            NO_THRESHOLDS,
+            jsonl(tmp_path / f"{label}.jsonl", [{"scores": {label: 0.5}, "flags": []}] * 20), found, NO_THRESHOLDS
         )
         for label in found.dataset.labels
     ]

@@ -38,9 +38,7 @@ def evaluation(data):
 def test_values_are_the_metrics(data, evaluation):
     truth, scores, weights = data
     for i, result in enumerate(evaluation.labels):
-        stored = label_figures(
-            truth[:, i], scores[:, i], weights, threshold=THRESHOLDS[result.label], bins=10
-        )
+        stored = label_figures(truth[:, i], scores[:, i], weights, threshold=THRESHOLDS[result.label], bins=10)
         half = label_figures(truth[:, i], scores[:, i], weights, bins=10)
         for name in ("roc_auc", "ap", "brier", "ece"):
             value = getattr(result, name).value
@@ -123,9 +121,7 @@ def test_a_rare_label_loses_its_interval_not_its_value():
     assert result.ap.value == 1.0
     assert 200 < result.ap.defined < 320  # one row is drawn in about 63 % of resamples
     assert result.stored.precision.value is None
-    first = evaluate(("threat",), truth, scores, np.r_[1.0, np.zeros(29)], {"threat": 0.5}, settings).labels[
-        0
-    ]
+    first = evaluate(("threat",), truth, scores, np.r_[1.0, np.zeros(29)], {"threat": 0.5}, settings).labels[0]
     assert first.roc_auc.note == "there are only positives"
     assert first.stored.recall.value == 1.0
 

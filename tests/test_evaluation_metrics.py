@@ -10,13 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from gkiller.errors import (
-    EmptyDataError,
-    LabelMismatchError,
-    LabelValueError,
-    ScoreRangeError,
-    SingleClassError,
-)
+from gkiller.errors import EmptyDataError, LabelMismatchError, LabelValueError, ScoreRangeError, SingleClassError
 from gkiller.evaluation.metrics import label_figures, macro_score, rank, reliability_of
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -106,9 +100,7 @@ def test_order_alone_decides_ranking_figures(table):
     truth, scores, mass = table
     squeezed = np.unique(scores, return_inverse=True)[1] / 100  # same order, same ties
     assert roc_auc(truth, squeezed, mass) == pytest.approx(roc_auc(truth, scores, mass), abs=1e-12)
-    assert average_precision(truth, squeezed, mass) == pytest.approx(
-        average_precision(truth, scores, mass), abs=1e-12
-    )
+    assert average_precision(truth, squeezed, mass) == pytest.approx(average_precision(truth, scores, mass), abs=1e-12)
 
 
 @QUICK

@@ -216,8 +216,7 @@ def test_pairing_narrows_the_interval():
 def test_the_seed_alone_decides():
     truth, a, b = population(120)
     once, again, other = (
-        compare_sides(truth, Side(a, 0.5), Side(b, 0.5), resamples=60, seed=seed).as_dict()
-        for seed in (3, 3, 4)
+        compare_sides(truth, Side(a, 0.5), Side(b, 0.5), resamples=60, seed=seed).as_dict() for seed in (3, 3, 4)
     )
     assert once == again
     assert once["differences"]["ap"]["low"] != other["differences"]["ap"]["low"]

@@ -50,9 +50,7 @@ def test_named_labels_alone_decide(clf):
     assert clf.predict("a", labels=["insult", "toxicity"]) == clf.predict("a")
 
 
-@pytest.mark.parametrize(
-    ("labels", "said"), [(["insullt"], "insullt"), ([], "no label is named"), ([3], "3")]
-)
+@pytest.mark.parametrize(("labels", "said"), [(["insullt"], "insullt"), ([], "no label is named"), ([3], "3")])
 def test_labels_that_are_none_are_refused(clf, labels, said):
     with pytest.raises(SettingsError, match=said) as caught:
         clf.predict("a", labels=labels)
@@ -68,8 +66,7 @@ def test_a_model_says_which_labels_decide(tmp_path, clf):
 
 
 @pytest.mark.parametrize(
-    "value",
-    [None, [], "insult", {"insult": 1}, ["insult", "insult"], ["threat"], [["insult"]], [1], ["insult"] * 9],
+    "value", [None, [], "insult", {"insult": 1}, ["insult", "insult"], ["threat"], [["insult"]], [1], ["insult"] * 9]
 )
 def test_hostile_flag_labels_are_refused(tmp_path, value):
     with pytest.raises(ModelFormatError, match="flag_labels"):
@@ -202,13 +199,7 @@ def test_the_decision_of_several_labels_is_measured_against_any_of_them():
 # -- gkiller threshold --------------------------------------------------------------------------
 
 RUDE = ("idiot", "fool", "moron", "loser", "clown")
-CALM = (
-    "thank you for the edit",
-    "nice photo of the bridge",
-    "what a damn good map",
-    "this is silly",
-    "see you",
-)
+CALM = ("thank you for the edit", "nice photo of the bridge", "what a damn good map", "this is silly", "see you")
 
 
 def noisy_csv(path, rows=240):

@@ -96,9 +96,7 @@ def test_the_highest_window_counts(clf):
     assert whole > clf.predict("page " * 14).scores["toxicity"]
 
 
-@pytest.mark.parametrize(
-    "text", ["", " \n\t", "😀😀", "\ud83d", "a\0b", "\x07\x1b", "\u202e", "\ufeff", "ﷺ" * 50]
-)
+@pytest.mark.parametrize("text", ["", " \n\t", "😀😀", "\ud83d", "a\0b", "\x07\x1b", "\u202e", "\ufeff", "ﷺ" * 50])
 def test_odd_texts_have_an_answer(clf, text):
     scores = clf.predict_proba([text, "plain", text])
     assert np.isfinite(scores).all()
@@ -135,9 +133,7 @@ def load_once(path):
 
 
 @pytest.mark.parametrize(
-    "texts",
-    [b"a", 3, None, [b"a"], ["a", None], ["a", 1.5], {"text": "a"}, np.array("a"), np.array([["a"]])],
-    ids=repr,
+    "texts", [b"a", 3, None, [b"a"], ["a", None], ["a", 1.5], {"text": "a"}, np.array("a"), np.array([["a"]])], ids=repr
 )
 def test_what_is_no_text_is_refused(clf, texts):
     for method in (clf.predict, clf.predict_proba):
@@ -211,9 +207,7 @@ def test_explain_a_text_of_more_passes_than_are_made_at_once(clf, monkeypatch):
 
 def test_what_is_no_number_is_refused(onnx_model, monkeypatch):
     clf = load(onnx_model, threads=1)
-    monkeypatch.setattr(
-        clf._session, "_answer", lambda ids, mask, stop: np.full((len(ids), 2), np.nan, np.float32)
-    )
+    monkeypatch.setattr(clf._session, "_answer", lambda ids, mask, stop: np.full((len(ids), 2), np.nan, np.float32))
     with pytest.raises(ModelFormatError, match="no number"):
         clf.predict("a")
 

@@ -35,12 +35,7 @@ def reading():
 
 
 SHIPPED = tokenizer_path().read_text("utf-8")
-REFERENCE = {
-    "toy": toy_tokenizer(),
-    "folding": folding(),
-    "reading": reading(),
-    "shipped": Tokenizer.from_str(SHIPPED),
-}
+REFERENCE = {"toy": toy_tokenizer(), "folding": folding(), "reading": reading(), "shipped": Tokenizer.from_str(SHIPPED)}
 ENCODERS = {name: Encoder(tokenizer.to_str(), name, 128) for name, tokenizer in REFERENCE.items()}
 for tokenizer in REFERENCE.values():
     tokenizer.encode_special_tokens = True
@@ -48,24 +43,12 @@ for tokenizer in REFERENCE.values():
 ANY = st.text(st.characters(), max_size=60)  # surrogates, NULs and all
 TRICKY = st.text(
     st.sampled_from(
-        [
-            *"aаB1é́ß！½…😀中㐀豈 \t\n\r.,!'[]#",
-            "\0",
-            "\x1c",
-            "\x7f",
-            "\x85",
-            "\u00a0",
-            "\u2028",
-            "\ud800",
-            "\u200d",
-        ]
+        [*"aаB1é́ß！½…😀中㐀豈 \t\n\r.,!'[]#", "\0", "\x1c", "\x7f", "\x85", "\u00a0", "\u2028", "\ud800", "\u200d"]
     ),
     max_size=30,
 )
 DISGUISED = st.text(st.sampled_from("abIø аｂ@$!01345７.-*_'’…\u00a0\u0301é³"), max_size=16)
-SENTENCES = st.lists(
-    st.sampled_from([*RUDE, "[MASK]", "don't", "##s", "Ｆull", "x" * 120, "a" * 33]), max_size=8
-)
+SENTENCES = st.lists(st.sampled_from([*RUDE, "[MASK]", "don't", "##s", "Ｆull", "x" * 120, "a" * 33]), max_size=8)
 
 
 @given(st.sampled_from(sorted(ENCODERS)), st.one_of(ANY, TRICKY, DISGUISED, SENTENCES.map(" ".join)))
@@ -143,11 +126,7 @@ def test_broken_tokenizers_are_refused():
     bare = toy_tokenizer()
     bare.post_processor = None
     small = '{"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "a"}}'
-    for text, message in (
-        (bare.to_str(), r"does not put \[CLS\]"),
-        ("{", "not a tokenizer"),
-        (small, "not a|has no"),
-    ):
+    for text, message in ((bare.to_str(), r"does not put \[CLS\]"), ("{", "not a tokenizer"), (small, "not a|has no")):
         with pytest.raises(ModelFormatError, match=message):
             Encoder(text, "toy", 16)
 

@@ -24,9 +24,7 @@ def clf(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "again",
-    [copy.copy, copy.deepcopy, lambda clf: pickle.loads(pickle.dumps(clf))],
-    ids=["copy", "deepcopy", "pickle"],
+    "again", [copy.copy, copy.deepcopy, lambda clf: pickle.loads(pickle.dumps(clf))], ids=["copy", "deepcopy", "pickle"]
 )
 def test_a_classifier_can_be_pickled_and_copied(clf, again):
     other = again(clf)
@@ -96,9 +94,7 @@ def test_comments_of_a_series_are_taken(clf):
     assert clf.predict(pandas.Series(TEXTS)) == clf.predict(TEXTS)
 
 
-@pytest.mark.parametrize(
-    "texts", [b"ab", bytearray(b"ab"), memoryview(b"ab")], ids=lambda texts: type(texts).__name__
-)
+@pytest.mark.parametrize("texts", [b"ab", bytearray(b"ab"), memoryview(b"ab")], ids=lambda texts: type(texts).__name__)
 def test_bytes_of_any_kind_are_named(clf, texts):
     with pytest.raises(RowError, match=f"not {type(texts).__name__}"):
         clf.predict(texts)

@@ -87,11 +87,7 @@ def test_the_shape_is_what_the_settings_say():
     config = model.bert.config
     found = (config.num_hidden_layers, config.hidden_size, config.num_attention_heads)
     assert found == (2, 24, 3)
-    assert (config.intermediate_size, config.max_position_embeddings, config.vocab_size) == (
-        40,
-        16,
-        VOCABULARY,
-    )
+    assert (config.intermediate_size, config.max_position_embeddings, config.vocab_size) == (40, 16, VOCABULARY)
     assert (config.hidden_dropout_prob, model.dropout.p, config.attention_probs_dropout_prob) == (0.3, 0.3, 0)
 
 

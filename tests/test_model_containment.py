@@ -146,9 +146,7 @@ def test_a_stop_while_growing_is_an_error(monkeypatch):
 def test_a_growth_that_does_not_happen_is_an_error(monkeypatch):
     shared = library("globals_perforatedai")
     with wrap() as growth:
-        monkeypatch.setattr(
-            shared.pai_tracker, "add_validation_score", lambda score, model: (model, False, False)
-        )
+        monkeypatch.setattr(shared.pai_tracker, "add_validation_score", lambda score, model: (model, False, False))
         with pytest.raises(DendriteError, match="grew 0"):
             growth.grow(0.5)
 

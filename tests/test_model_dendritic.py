@@ -94,11 +94,7 @@ def test_add_dendrites_replaces_the_named_linears():
 
 @pytest.mark.parametrize(
     ("counts", "activation", "error"),
-    [
-        ({"0": 1}, "softplus", KeyError),
-        ({"7": 1}, "relu", AttributeError),
-        ({"1": 1}, "relu", TypeError),
-    ],
+    [({"0": 1}, "softplus", KeyError), ({"7": 1}, "relu", AttributeError), ({"1": 1}, "relu", TypeError)],
 )
 def test_add_dendrites_refuses(counts, activation, error):
     with pytest.raises(error):

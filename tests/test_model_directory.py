@@ -87,9 +87,7 @@ def test_the_configuration_names_the_head_s_outputs(tmp_path, labels, outputs, p
 
 
 @pytest.mark.parametrize("labels", [("toxicity",), LABELS])
-@pytest.mark.parametrize(
-    ("dendrites", "pooling", "claimed"), [(0, "cls", True), (0, "mean", False), (2, "cls", False)]
-)
+@pytest.mark.parametrize(("dendrites", "pooling", "claimed"), [(0, "cls", True), (0, "mean", False), (2, "cls", False)])
 def test_what_is_claimed_to_be_bert_s_classifier_is_it(tmp_path, labels, dendrites, pooling, claimed):
     model = network(labels, dendrites, pooling=pooling)
     folder = save(tmp_path / "model", model, labels)

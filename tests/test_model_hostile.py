@@ -250,9 +250,7 @@ def test_metadata_of_the_wrong_kind(saved, changes, said):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"source": "a\nb"}, {"split": 1}, {"rows": True}, {"fingerprints": [1]}, {"fingerprints": "x"}],
-    ids=str,
+    "changes", [{"source": "a\nb"}, {"split": 1}, {"rows": True}, {"fingerprints": [1]}, {"fingerprints": "x"}], ids=str
 )
 def test_what_a_threshold_was_tuned_on_is_plain(saved, changes):
     record = {"source": "x.csv", "split": "all", "rows": 8, "fingerprints": ["0" * 64]}
@@ -265,9 +263,7 @@ def test_what_a_threshold_was_tuned_on_is_plain(saved, changes):
     refused(saved, "tuned on")
 
 
-@pytest.mark.parametrize(
-    "value", [True, "0.5", None, [0.5], {}, -0.1, 1.1, 10**250, -1e300], ids=lambda v: str(v)[:9]
-)
+@pytest.mark.parametrize("value", [True, "0.5", None, [0.5], {}, -0.1, 1.1, 10**250, -1e300], ids=lambda v: str(v)[:9])
 def test_a_threshold_that_is_none(saved, value):
     forge(saved, thresholds={"toxicity": {"value": 0.5}, "threat": {"value": value}})
     refused(saved, "the threshold")

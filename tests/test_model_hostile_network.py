@@ -192,18 +192,12 @@ def weights(folder, change):
     [
         (lambda w: w.pop("classifier.weight"), "1 tensors are missing, first classifier.weight"),
         (lambda w: w.update(extra=torch.zeros(1)), "1 tensors belong to nothing, first extra"),
-        (
-            lambda w: w.update({"classifier.bias": torch.zeros(1)}),
-            "classifier.bias has the shape [1], not [2]",
-        ),
+        (lambda w: w.update({"classifier.bias": torch.zeros(1)}), "classifier.bias has the shape [1], not [2]"),
         (lambda w: w.update({"classifier.bias": torch.zeros(2, 1)}), "classifier.bias has the shape [2, 1]"),
         (lambda w: w.update({"classifier.bias": torch.zeros(())}), "classifier.bias has the shape []"),
         (lambda w: w.update({"classifier.bias": torch.zeros(0)}), "classifier.bias has the shape [0]"),
         (lambda w: w["classifier.bias"].fill_(float("nan")), "classifier.bias holds values"),
-        (
-            lambda w: w[f"{QUERY}.dendrite_tops"].view(-1)[:1].fill_(float("inf")),
-            f"{QUERY}.dendrite_tops holds",
-        ),
+        (lambda w: w[f"{QUERY}.dendrite_tops"].view(-1)[:1].fill_(float("inf")), f"{QUERY}.dendrite_tops holds"),
         (lambda w: w["bert.embeddings.word_embeddings.weight"][155].fill_(float("-inf")), "not finite"),
         (lambda w: w.update({"classifier.bias": torch.full((2,), 1e30).bfloat16() * 1e30}), "not finite"),
         (lambda w: w.update({"classifier.bias": torch.zeros(2, dtype=torch.int64)}), "type 'I64'"),

@@ -68,9 +68,7 @@ ANYTHING = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
         (lambda t: t.update(normalizer=ANYTHING), "replaces something else"),
         (lambda t: t.update(normalizer=ANYTHING | {"content": ""}), "replaces something else"),
         (
-            lambda t: t.update(
-                normalizer={"type": "Replace", "pattern": {"Regex": READINGS[0][0]}, "content": "b"}
-            ),
+            lambda t: t.update(normalizer={"type": "Replace", "pattern": {"Regex": READINGS[0][0]}, "content": "b"}),
             "replaces something else",
         ),
         (lambda t: t.update(normalizer=replaces(content="a" * 1000)), "replaces something else"),
@@ -84,10 +82,7 @@ ANYTHING = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
         (lambda t: t.update(normalizer={"type": "Sequence", "normalizers": 5}), "not a tokenizer"),
         (lambda t: t.update(normalizer={"type": "Sequence"}), "not a tokenizer"),
         (lambda t: t.update(normalizer={"type": ["Lowercase"]}), "not a tokenizer"),
-        (
-            lambda t: t.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AA"}),
-            "'Precompiled'",
-        ),
+        (lambda t: t.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AA"}), "'Precompiled'"),
         (lambda t: t.update(normalizer={"type": "BertNormalizer"}), "not a tokenizer"),
         (lambda t: t.update(decoder={"type": "Evil"}), "'Evil'"),
         (lambda t: t.update(version="9"), "not a tokenizer"),
@@ -140,9 +135,7 @@ def expanded(content):
             "100,000 parts",
         ),
         (
-            lambda t: t.update(
-                pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}] * 1000}
-            ),
+            lambda t: t.update(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}] * 1000}),
             "1,000 parts",
         ),
         (lambda t: t.update(normalizer=replaces(times=1000)), "1,000 characters"),
@@ -168,12 +161,8 @@ def test_a_tokenizer_whose_time_or_memory_grows(saved, change, said):
     [
         template,
         lambda t: t["model"].pop("type"),  # as older files have it
-        lambda t: t.update(
-            truncation={"direction": "Left", "max_length": 1, "strategy": "OnlyFirst", "stride": 9}
-        ),
-        lambda t: t.update(
-            normalizer={"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}
-        ),
+        lambda t: t.update(truncation={"direction": "Left", "max_length": 1, "strategy": "OnlyFirst", "stride": 9}),
+        lambda t: t.update(normalizer={"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}),
         lambda t: t.update(normalizer=replaces()),
     ],
 )

@@ -75,18 +75,14 @@ def damage(folder, what):
         tokenizer["model"]["vocab"] |= {f"more{i}": len(tokenizer["model"]["vocab"]) + i for i in range(9)}
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
         return "pieces and the model knows"
-    config |= {
-        "model_type": "own",
-        "auto_map": {"AutoConfig": "code.Own", "AutoModelForSeq2SeqLM": "code.Own"},
-    }
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "code.Own", "AutoModelForSeq2SeqLM": "code.Own"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text("raise SystemExit('code of the model was run')\n")
     return "cannot be used"
 
 
 @pytest.mark.parametrize(
-    "what",
-    ["no weights", "broken weights", "other weights", "no tokenizer", "small vocabulary", "own code"],
+    "what", ["no weights", "broken weights", "other weights", "no tokenizer", "small vocabulary", "own code"]
 )
 def test_what_is_broken_is_named(tmp_path, what):
     folder = write_seq2seq(tmp_path / "model")

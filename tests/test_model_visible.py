@@ -42,9 +42,7 @@ def test_invisible_characters_are_read_as_if_absent(text, inserted):
     assert visible(made) == text
 
 
-@pytest.mark.parametrize(
-    "character", ["\u3164", "\u115f", "\u1160", "\uffa0", "\u2800", "\u0488", "\u20dd", "\0"]
-)
+@pytest.mark.parametrize("character", ["\u3164", "\u115f", "\u1160", "\uffa0", "\u2800", "\u0488", "\u20dd", "\0"])
 def test_an_invisible_character_at_every_place_of_a_word(character):
     for place in range(6):
         assert ENCODER.ids("you " + "idiot"[:place] + character + "idiot"[place:]) == ENCODER.ids("you idiot")
@@ -99,11 +97,7 @@ def test_places_are_those_of_the_characters(text):
     assert seen == visible(text)
     assert seen == "".join(text[place] for place in places)
     assert len(set(places)) == len(places)
-    assert (
-        visible(seen) == seen
-        or set("\u0338\u200d\ufe0f") & set(seen)
-        or re.search("[\u0300-\u036f]{2}", seen)
-    )
+    assert visible(seen) == seen or set("\u0338\u200d\ufe0f") & set(seen) or re.search("[\u0300-\u036f]{2}", seen)
 
 
 @given(st.one_of(ANY, WORDS))
@@ -121,9 +115,7 @@ def test_words_know_their_place_in_the_comment():
     assert words[1].ids == words[3].ids
 
 
-@pytest.mark.parametrize(
-    "mark", ["\u202e", "\u2067", "\u2069", "\u202c", "\u202ea", "\u2067\u202e\u2069", "\u0301"]
-)
+@pytest.mark.parametrize("mark", ["\u202e", "\u2067", "\u2069", "\u202c", "\u202ea", "\u2067\u202e\u2069", "\u0301"])
 def test_time_grows_with_the_length_alone(mark):
     """A square of this length would take hours."""
     assert len(visible(mark * 300_000)) <= 300_000

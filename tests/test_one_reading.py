@@ -50,19 +50,14 @@ def write(path, rows):
 def default_rows(tmp_path):
     if default_model() is None:
         pytest.skip("this build has no default model")
-    mild = (
-        "you are a stupid idiot. shut up, you fool. " * 3,
-        "what a stupid, worthless liar, you moron! " * 3,
-    )
+    mild = ("you are a stupid idiot. shut up, you fool. " * 3, "what a stupid, worthless liar, you moron! " * 3)
     return write(tmp_path / "long.parquet", list(long_rows(45, 25, mild)))
 
 
 # -- the figures that a user gets ---------------------------------------------------------------
 
 
-def test_evaluate_prints_the_default_models_figures_as_predict_and_scikit_learn_give_them(
-    script, default_rows
-):
+def test_evaluate_prints_the_default_models_figures_as_predict_and_scikit_learn_give_them(script, default_rows):
     ways = script.evaluated("default", default_rows), script.predicted("default", default_rows)
     assert script.same(*ways), ways
     assert ways[0]["recall"] > 0.5  # though what is toxic stands at the end, beyond the first window
@@ -146,9 +141,7 @@ def test_scores_of_another_reading_are_not_mixed_without_a_word(place, call, sta
 def test_kept_scores_of_the_giant_say_that_they_are_of_truncated_comments():
     files = sorted((SCRIPT.parent / "scores" / "mpnet").glob("*.parquet"))
     assert len(files) == 7
-    assert {value for file in files for value in pq.read_table(file)["long_text"].unique().to_pylist()} == {
-        "truncate"
-    }
+    assert {value for file in files for value in pq.read_table(file)["long_text"].unique().to_pylist()} == {"truncate"}
 
 
 def test_a_training_tunes_its_thresholds_and_figures_in_windows(place):

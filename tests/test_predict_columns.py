@@ -86,16 +86,7 @@ def test_named_columns_are_kept_in_their_order(predict, tmp_path):
 def test_json_values_stay_what_they_are(predict, tmp_path):
     path = tmp_path / "i.jsonl"
     rows = [
-        {
-            "text": "a",
-            "n": 1,
-            "f": 1.5,
-            "t": True,
-            "z": None,
-            "l": [1, {"k": "é"}],
-            "big": 2**70,
-            "s": "\ud800",
-        },
+        {"text": "a", "n": 1, "f": 1.5, "t": True, "z": None, "l": [1, {"k": "é"}], "big": 2**70, "s": "\ud800"},
         {"text": "b", "n": "1"},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -264,17 +255,13 @@ def test_a_safe_cell_begins_with_no_sign_of_a_formula(text):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(
     st.lists(
-        st.lists(
-            st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=2, max_size=2
-        ),
+        st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=2, max_size=2),
         min_size=1,
     )
 )
 def test_kept_text_is_read_as_it_stands(tmp_path, records):
     path = tmp_path / "i.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream, quoting=csv.QUOTE_ALL).writerows(
-            [["text", "a", "b"], *(["x", *r] for r in records)]
-        )
+        csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([["text", "a", "b"], *(["x", *r] for r in records)])
     rows = list(from_file(path, "i.csv", keep=None).rows())
     assert [list(row.kept) for row in rows] == records

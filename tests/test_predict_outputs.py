@@ -37,11 +37,7 @@ def shell(onnx_model, tmp_path):
         program = f"'{sys.executable}' -m gkiller"
         predict = f"{program} predict --model '{onnx_model}' --threads 1"
         return subprocess.run(
-            [
-                "bash",
-                "-c",
-                line.replace("PREDICT", predict).replace("GKILLER", program),
-            ],
+            ["bash", "-c", line.replace("PREDICT", predict).replace("GKILLER", program)],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -235,9 +231,7 @@ def test_prepared_data_never_replace_their_source(tmp_path):
     for sources, valid in (([out], []), ([inside], []), ([csv], [inside]), ([tmp_path / "link"], [])):
         for place in (out, tmp_path / "link"):
             with pytest.raises(OutputError, match="would replace what is read"):
-                prepare(
-                    settings, place, sources=[*map(str, sources)], valid=[*map(str, valid)], overwrite=True
-                )
+                prepare(settings, place, sources=[*map(str, sources)], valid=[*map(str, valid)], overwrite=True)
     assert sorted(p.name for p in out.iterdir()) == before
 
 

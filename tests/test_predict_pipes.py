@@ -23,9 +23,7 @@ from gkiller.inference.bulk.formats import chunked
 from gkiller.inference.bulk.reading import from_file, from_stream
 
 FORMATS = ("txt", "csv", "tsv", "jsonl", "json", "pretty", "parquet")
-rows_of = st.lists(
-    plain_text.filter(lambda text: "\n" not in text and "\r" not in text), min_size=1, max_size=30
-)
+rows_of = st.lists(plain_text.filter(lambda text: "\n" not in text and "\r" not in text), min_size=1, max_size=30)
 
 
 def write(folder, form, texts):
@@ -154,9 +152,7 @@ HEADS = {
 def test_each_row_of_a_stream_is_answered_before_the_next_comes(onnx_model, form, extra):
     command = [sys.executable, "-m", "gkiller", "predict", "--model", str(onnx_model), *extra]
     head, line = HEADS[form]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as job:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
         watchdog = threading.Timer(60, job.kill)
         watchdog.start()
         job.stdin.write(head.encode())

@@ -195,9 +195,7 @@ rows_of_any_size = st.lists(st.tuples(st.text(max_size=5), st.booleans()), max_s
 
 @given(rows_of_any_size, st.integers(1, 9))
 def test_chunks_hold_every_row_once(drawn, size):
-    rows = [
-        Row(i, t, None, RowError("bad", where=str(i)) if b else None) for i, (t, b) in enumerate(drawn, 1)
-    ]
+    rows = [Row(i, t, None, RowError("bad", where=str(i)) if b else None) for i, (t, b) in enumerate(drawn, 1)]
     chunks = list(chunked(iter(rows), size, "skip"))
     assert [r for c in chunks for r in c.rows] == [r.number for r in rows if r.fault is None]
     assert [t for c in chunks for t in c.texts] == [r.text for r in rows if r.fault is None]

@@ -42,17 +42,7 @@ def corpus(tmp_path_factory):
 def teacher(tmp_path_factory):
     """A small pretrained encoder whose vocabulary is another one."""
     folder = tmp_path_factory.mktemp("teacher")
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *"abcdefgh",
-        *(f"##{c}" for c in "abcdefgh"),
-        "the",
-        "you",
-    ]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh", *(f"##{c}" for c in "abcdefgh"), "the", "you"]
     text = Tokenizer.from_file(str(tokenizer_path())).to_str()
     content = json.loads(text)
     content["model"]["vocab"] = {word: place for place, word in enumerate(words)}
@@ -83,9 +73,7 @@ def run(module, monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize("kind", ["masked", "contextual"])
-def test_a_killed_pretraining_goes_on_to_the_same_bytes(
-    pretrain, corpus, teacher, tmp_path, monkeypatch, kind
-):
+def test_a_killed_pretraining_goes_on_to_the_same_bytes(pretrain, corpus, teacher, tmp_path, monkeypatch, kind):
     epochs = {
         "masked": ("--epochs", 2),
         "contextual": ("--epochs", 0, "--contextual-epochs", 2, "--teacher", teacher, "--precision", "bf16"),
@@ -172,9 +160,7 @@ def test_two_vocabularies_agree_on_words(pretrain, teacher, text):
     ours.no_truncation()
     theirs.no_truncation()
     found = [in_words(tokenizer, [text]) for tokenizer in (ours, theirs)]
-    words = {
-        int(place) for place, letter in zip(word_numbers(text), text, strict=True) if not letter.isspace()
-    }
+    words = {int(place) for place, letter in zip(word_numbers(text), text, strict=True) if not letter.isspace()}
     for each in found:
         ids, mask, places = each.batch(np.arange(1))
         assert ids.shape == places.shape

@@ -196,10 +196,7 @@ def test_misspellings_can_only_be_misspellings(recipe):
     known = ["stupid", "liar", "form", "from", "trail", "trial", "bird", "##stupid", "st\u00fcpid", "art"]
     counts = {"stupid": 30, "stpuid": 1, "sutpid": 2, "lira": 9}
     found = meanings(known, counts)
-    assert {error for error, word in found.items() if word == "stupid"} == {
-        "stpuid",
-        "stuipd",
-    }  # "sutpid": twice
+    assert {error for error, word in found.items() if word == "stupid"} == {"stpuid", "stuipd"}  # "sutpid": twice
     assert not found.keys() & {"from", "form", "trial", "trail", "lair"}
     assert meanings(known, {})["sutpid"] == "stupid"
     two = meanings(["fool", "salty", "slaty", "saltly"], {"salty": 5})
@@ -351,21 +348,9 @@ def test_a_vocabulary_of_its_own_is_trained_once_and_pretrained(recipe, tmp_path
             Path(after(lines[-1], "--out")[0]).touch()
 
     monkeypatch.setattr(module, "command", ran)
-    where = {
-        "data": tmp_path / "data",
-        "work": tmp_path / "work",
-        "without": [],
-        "base_seed": 3,
-        "threads": 1,
-    }
+    where = {"data": tmp_path / "data", "work": tmp_path / "work", "without": [], "base_seed": 3, "threads": 1}
     asked = argparse.Namespace(
-        **where,
-        pretraining_epochs=1,
-        contextual_epochs=0,
-        precision="auto",
-        vocab_size=900,
-        layers=None,
-        hidden=None,
+        **where, pretraining_epochs=1, contextual_epochs=0, precision="auto", vocab_size=900, layers=None, hidden=None
     )
     encoders = {module.pretrain(asked, "MINILM").name for _ in range(2)}
     assert encoders == {"encoder-1-3-900"}
@@ -406,10 +391,7 @@ def test_transfer_comments_are_found_by_the_ids_of_scores(recipe, tmp_path, monk
     words = ["transfer_comments.py", transfer, "--of", scores, "--out", out]
     monkeypatch.setattr(sys, "argv", list(map(str, words)))
     module.main()
-    assert pq.read_table(out).to_pydict() == {
-        "id": ["transfer-5", "transfer-2"],
-        "text": ["comment 5", "comment 2"],
-    }
+    assert pq.read_table(out).to_pydict() == {"id": ["transfer-5", "transfer-2"], "text": ["comment 5", "comment 2"]}
     pq.write_table(pa.table({"id": ["transfer-6"]}), scores)
     with pytest.raises(SystemExit, match="of other transfer comments than the 5 of"):
         module.main()
@@ -433,9 +415,7 @@ def after(words, flag):
 
 def test_a_training_is_begun_gone_on_with_or_left(recipe, tmp_path, monkeypatch):
     module, ran = recipe("commands"), []
-    monkeypatch.setattr(
-        module, "gkiller", lambda *words, **named: ran.append((words[0], "--resume" in words))
-    )
+    monkeypatch.setattr(module, "gkiller", lambda *words, **named: ran.append((words[0], "--resume" in words)))
     run = tmp_path / "x"
     assert module.train(tmp_path, "x", "--seed", 3) == run
     run.mkdir()

@@ -187,9 +187,7 @@ def test_holes_and_repeated_epochs_are_drawn_around(tmp_path):
     rows[3]["lr"] = 0.0
     repeated = [rows[0] | {"train_loss": 99.0}, *rows]
     paths = write_training_plots(repeated, tmp_path / "a")
-    assert [p.read_bytes() for p in paths] == [
-        p.read_bytes() for p in write_training_plots(rows, tmp_path / "b")
-    ]
+    assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in write_training_plots(rows, tmp_path / "b")]
 
 
 def test_no_epochs_no_plots(tmp_path):

@@ -61,10 +61,7 @@ def test_each_layer_is_stronger_than_the_one_before(here):
 
 
 def test_weaker_layers_still_give_what_stronger_ones_leave(here):
-    resolved = here(
-        "[train]\nepochs = 11\nbatch_size = 8\n[model]\nhidden = 64\n",
-        flags={"train.epochs": "13"},
-    )
+    resolved = here("[train]\nepochs = 11\nbatch_size = 8\n[model]\nhidden = 64\n", flags={"train.epochs": "13"})
     assert (resolved.settings.train.epochs, resolved.settings.train.batch_size) == (13, 8)
     assert resolved.settings.model.hidden == 64
 
@@ -125,9 +122,7 @@ def test_unknown_key_in_a_file_names_the_line_and_the_nearest(here, toml, line, 
     assert nearest in error.remedy
 
 
-@pytest.mark.parametrize(
-    "name", ["GKILLER_TRAIN__LRR", "GKILLER_TRAIN_LR", "gkiller_train__lrr", "GKILLER_TRIAN__LR"]
-)
+@pytest.mark.parametrize("name", ["GKILLER_TRAIN__LRR", "GKILLER_TRAIN_LR", "gkiller_train__lrr", "GKILLER_TRIAN__LR"])
 def test_unknown_variable_names_the_nearest(here, name):
     error = refusal(here, environ={name: "1"})
     assert error.where == name
@@ -260,9 +255,7 @@ def test_rules_over_several_settings_name_the_flags_to_change(here):
     flags = {"dendrites.objective": "correlation", "dendrites.epochs": "2"}
     error = refusal(here, flags=flags, overrides=["dendrites.top_epochs=2"])
     assert error.where == "--dendrite-epochs, --set dendrites.top_epochs, --dendrite-objective"
-    assert error.remedy == (
-        "change --dendrite-epochs or --set dendrites.top_epochs=... or --dendrite-objective"
-    )
+    assert error.remedy == ("change --dendrite-epochs or --set dendrites.top_epochs=... or --dendrite-objective")
     error = refusal(here, flags={**flags, "dendrites.epochs": "1"})
     assert error.what.startswith("dendrites.epochs (1) must be 2 or more when")
     assert error.remedy == "change --dendrite-epochs or --dendrite-objective"

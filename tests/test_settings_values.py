@@ -8,14 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gkiller.errors import SettingsError
-from gkiller.settings import (
-    Settings,
-    nearest_keys,
-    resolve,
-    settings_by_key,
-    settings_reference,
-    settings_toml,
-)
+from gkiller.settings import Settings, nearest_keys, resolve, settings_by_key, settings_reference, settings_toml
 from gkiller.settings.layers import parse
 
 # TOML files are UTF-8: no lone surrogates.
@@ -124,9 +117,7 @@ def test_settings_written_as_toml_load_back_equal(tmp_path_factory, flags):
     except SettingsError as error:
         # Each value is within its own range, so only rules over several settings may refuse.
         _, *lines = error.what.splitlines()
-        if not error.remedy.startswith("change ") and not (
-            lines and all("(change " in line for line in lines)
-        ):
+        if not error.remedy.startswith("change ") and not (lines and all("(change " in line for line in lines)):
             raise
         reject()
     path = tmp_path_factory.getbasetemp() / "written.toml"
@@ -180,8 +171,7 @@ def test_section_and_name_of_a_key_are_compared_apart(key, nearest):
 
 
 @pytest.mark.parametrize(
-    ("value", "line"),
-    [("9" * 5000, 3), ("0x" + "f" * 5000, 3), ("[" * 5000, None), ("-" + "1_" * 5000 + "1", 3)],
+    ("value", "line"), [("9" * 5000, 3), ("0x" + "f" * 5000, 3), ("[" * 5000, None), ("-" + "1_" * 5000 + "1", 3)]
 )
 def test_numbers_and_lists_beyond_measure_are_refused(value, line):
     with pytest.raises(SettingsError) as caught:

@@ -55,9 +55,7 @@ def test_a_new_process_scores_a_line_without_torch_and_network():
         "status = main(['predict']); assert 'torch' not in sys.modules; sys.exit(status)"
     )
     given = "you are a waste of space\nI am a proud gay man\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=given, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], input=given, capture_output=True, text=True, check=True)
     assert [json.loads(line)["flagged"] for line in done.stdout.splitlines()] == [True, False]
 
 
@@ -80,9 +78,7 @@ def test_the_readme_states_the_cards_bias():
     card = (assets.default_model_path() / "README.md").read_text("utf-8")
     groups = card.split("\n## Groups of people\n")[1]
     # The first table is madlibs'; another, with rows of the same names, follows it.
-    shares = [
-        re.search(rf"^\| {group}\b.*\| ([\d.]+) \([\d.-]+\) \|$", groups, re.M)[1] for group in ("all", "gay")
-    ]
+    shares = [re.search(rf"^\| {group}\b.*\| ([\d.]+) \([\d.-]+\) \|$", groups, re.M)[1] for group in ("all", "gay")]
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
     told = re.search(
         r"calls (\d+) % of the harmless template sentences .*? toxic, and\s+"

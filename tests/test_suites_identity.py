@@ -76,11 +76,7 @@ def test_figures_of_a_model_by_hand():
     assert own.headline["auc"].value == 13.5 / 16
     assert own.headline["fpr"].value == 0.5  # .6 and .5 of four negatives reach 0.5
     assert own.terms["one"]["fpr"].value == 0.5
-    assert {name: own.terms["one"][name].value for name in AUCS} == {
-        "subgroup": 0.75,
-        "bpsn": 0.875,
-        "bnsp": 0.75,
-    }
+    assert {name: own.terms["one"][name].value for name in AUCS} == {"subgroup": 0.75, "bpsn": 0.875, "bnsp": 0.75}
     assert own.headline["bpsn"].value == pytest.approx(0.875)  # the mean of one
     assert (result.rows, result.positives) == (8, 4)
     assert [(len(one.rows), one.positives) for one in result.groups] == [(4, 2)]
@@ -109,12 +105,7 @@ def test_power_mean_by_hand():
 
 def test_unknown_rows_and_rows_of_no_weight_do_not_count():
     plain = measured(TRUTH, [SCORES], {"one": GROUP})
-    more = measured(
-        [*TRUTH, np.nan, 1],
-        [[*SCORES, 0.99, 0.01]],
-        {"one": [*GROUP, 1, 1]},
-        weights=[1] * 9 + [0],
-    )
+    more = measured([*TRUTH, np.nan, 1], [[*SCORES, 0.99, 0.01]], {"one": [*GROUP, 1, 1]}, weights=[1] * 9 + [0])
     assert more.models[0].as_dict() == plain.models[0].as_dict()
     assert more.rows == 8
 
@@ -213,9 +204,7 @@ def test_the_aucs_are_those_of_the_rows_that_define_them(table):
 @hypothesis_settings(deadline=None)
 def test_a_rising_transform_of_the_scores_changes_no_auc(table, rising):
     truth, scores, members = parted(table)
-    assert bias_aucs(truth, rising(scores), members) == pytest.approx(
-        bias_aucs(truth, scores, members), nan_ok=True
-    )
+    assert bias_aucs(truth, rising(scores), members) == pytest.approx(bias_aucs(truth, scores, members), nan_ok=True)
 
 
 @given(rows)
@@ -243,11 +232,7 @@ def test_figures_of_any_weights_are_shares(table, weights):
     assume(0 < truth.sum() < len(truth) and members.any())
     try:
         result = measured(
-            truth,
-            [scores],
-            {"g": members},
-            weights=weights[: len(truth)],
-            settings=EvaluationSettings(resamples=10),
+            truth, [scores], {"g": members}, weights=weights[: len(truth)], settings=EvaluationSettings(resamples=10)
         )
     except SingleClassError:
         assume(False)
@@ -269,11 +254,7 @@ def test_a_power_mean_lies_between_the_worst_and_the_plain_mean(values):
 def test_terms_stand_between_word_boundaries_in_any_case():
     texts = ["A GAY man", "gaya", "so-gay!", "muslims, jews", "_gay", "ein Müller", "", "gay gay"]
     found = find_terms(texts, named_groups(["gay", "Muslims", "Müller"]))
-    assert {name: rows.tolist() for name, rows in found.items()} == {
-        "gay": [0, 2, 7],
-        "muslims": [3],
-        "müller": [5],
-    }
+    assert {name: rows.tolist() for name, rows in found.items()} == {"gay": [0, 2, 7], "muslims": [3], "müller": [5]}
 
 
 def test_the_longest_term_counts_and_gaps_are_alike():
@@ -313,11 +294,7 @@ def test_no_term_anywhere_is_refused():
 
 def test_a_column_names_the_groups():
     found = column_terms("who", ["gay", None, "", ["gay", "muslim", "gay"], "Muslim"])
-    assert {name: rows.tolist() for name, rows in found.items()} == {
-        "gay": [0, 3],
-        "muslim": [3],
-        "Muslim": [4],
-    }
+    assert {name: rows.tolist() for name, rows in found.items()} == {"gay": [0, 3], "muslim": [3], "Muslim": [4]}
     with pytest.raises(EmptyDataError, match="no comment has an identity term"):
         column_terms("who", [None, ""])
     with pytest.raises(ColumnError, match="3 is no identity term"):

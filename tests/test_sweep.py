@@ -75,9 +75,7 @@ class FakeWorker:
             return
         score = self.scores[self.epoch]
         self.epoch += 1
-        event = TrainingEvent(
-            "epoch", "neuron", epoch=self.epoch, epochs=len(self.scores), score=score, metric="ap"
-        )
+        event = TrainingEvent("epoch", "neuron", epoch=self.epoch, epochs=len(self.scores), score=score, metric="ap")
         self.tell(tell="epoch", event=asdict(event), epoch=self.epoch, score=score)
 
     def end(self, state, score=None, facts=None, error=None):
@@ -145,9 +143,7 @@ def test_the_best_is_found_and_written(searched, tmp_path):
 def test_importance_needs_trials(searched):
     few = searched(f"sweep.trials={LEAST_FOR_IMPORTANCE - 1}", "sweep.prune=false")
     assert few.importance == {}
-    assert (
-        searched("sweep.trials=12", "sweep.prune=false", plan=lambda number, values: [0.5]).importance == {}
-    )
+    assert searched("sweep.trials=12", "sweep.prune=false", plan=lambda number, values: [0.5]).importance == {}
 
 
 def test_a_poor_trial_is_ended_early(searched):
@@ -259,13 +255,7 @@ def test_a_full_disk_stops_the_sweep_and_its_trial_is_tried_again(searched, tmp_
     with pytest.raises(OutputError, match="full"):
         searched("sweep.trials=4", plan=plan)
     result = searched("sweep.trials=4", resume=tmp_path / "sweeps" / "sweep-1")
-    assert [trial.state for trial in result.trials] == [
-        "complete",
-        "complete",
-        "lost",
-        "complete",
-        "complete",
-    ]
+    assert [trial.state for trial in result.trials] == ["complete", "complete", "lost", "complete", "complete"]
 
 
 def test_no_trial_begins_after_the_time(searched):
@@ -297,9 +287,7 @@ def test_jobs_train_at_a_time(searched, tmp_path):
 
     settings = searched("sweep.trials=1").settings
     sweep_of = settings.sweep.model_copy(update={"trials": 8, "jobs": 3})
-    result = sweep(
-        settings.model_copy(update={"sweep": sweep_of}), start=start, on_event=watch, out=tmp_path / "y"
-    )
+    result = sweep(settings.model_copy(update={"sweep": sweep_of}), start=start, on_event=watch, out=tmp_path / "y")
     assert max(most) == 3
     assert len(workers) == 3
     assert all(worker.closed for worker in workers)
@@ -363,9 +351,7 @@ def test_the_database_holds_no_binary_values_and_optuna_stays_as_it_was(searched
     assert (printed.out, printed.err) == ("", "")
     connection = sqlite3.connect(path / "study.db")
     tables = [name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")]
-    values = [
-        value for table in tables for row in connection.execute(f"select * from {table}") for value in row
-    ]
+    values = [value for table in tables for row in connection.execute(f"select * from {table}") for value in row]
     connection.close()
     assert len(values) > 50
     assert not [value for value in values if isinstance(value, bytes)]

@@ -69,9 +69,7 @@ def test_a_bad_range_is_refused(text, said):
 
 def test_all_that_is_wrong_is_named_at_once():
     with pytest.raises(SettingsError) as caught:
-        parse_space(
-            ["train.lr=1,2", "train.lrr=1,2", "model.dropout=0..0.1", "model.dropout=0..0.2"], "x.toml"
-        )
+        parse_space(["train.lr=1,2", "train.lrr=1,2", "model.dropout=0..0.1", "model.dropout=0..0.2"], "x.toml")
     for part in ("train.lr must be", "'train.lrr'", "model.dropout is there twice"):
         assert part in str(caught.value)
     with pytest.raises(SettingsError, match="nothing to search"):
@@ -96,11 +94,7 @@ def test_a_file_writes_it_as_a_table_and_reads_it_back(tmp_path):
     assert layer.given["sweep.space"].where == "x.toml, line 2"
     (tmp_path / "x.toml").write_text(TABLE)
     settings = resolve(config=tmp_path / "x.toml", environ={}).settings
-    assert list(parse_space(settings.sweep.space, "x.toml")) == [
-        "train.lr",
-        "train.batch_size",
-        "model.pooling",
-    ]
+    assert list(parse_space(settings.sweep.space, "x.toml")) == ["train.lr", "train.batch_size", "model.pooling"]
     (tmp_path / "y.toml").write_text(settings_toml(settings))
     assert resolve(config=tmp_path / "y.toml", environ={}).settings == settings
 
@@ -137,7 +131,4 @@ def test_settings_as_plain_values_and_back(tmp_path):
 
 def test_names_are_short_where_they_can_be():
     assert shortest_names(["train.lr", "model.dropout"]) == {"train.lr": "lr", "model.dropout": "dropout"}
-    assert shortest_names(["train.lr", "dendrites.lr"]) == {
-        "train.lr": "train.lr",
-        "dendrites.lr": "dendrites.lr",
-    }
+    assert shortest_names(["train.lr", "dendrites.lr"]) == {"train.lr": "train.lr", "dendrites.lr": "dendrites.lr"}

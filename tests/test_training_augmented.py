@@ -34,10 +34,7 @@ def tokenizer(tiny):
 def test_an_epoch_sees_what_augment_makes_of_the_comments(tokenizer, epoch):
     changed = augment(TEXTS, ("leet", "swap"), 0.5, 3 * 2**32 + epoch, intensity=0.3)
     assert 0.2 < np.mean([now != text for now, text in zip(changed, TEXTS, strict=True)]) < 0.8
-    found, expected = (
-        changes(tokenizer, kinds=("leet", "swap")).in_epoch(epoch),
-        tokenize(tokenizer, changed),
-    )
+    found, expected = (changes(tokenizer, kinds=("leet", "swap")).in_epoch(epoch), tokenize(tokenizer, changed))
     assert found.ids.tolist() == expected.ids.tolist()
     assert found.starts.tolist() == expected.starts.tolist()
 
@@ -57,10 +54,7 @@ def test_the_share_is_that_of_changed_comments(tiny, tmp_path):
         trainer.learner.begin_epoch(0)
         after = trainer.learner.train.tokens
         rows = range(len(before.tokens))
-        same = [
-            np.array_equal(*(one.pad_batch(np.array([row]))[0] for one in (before.tokens, after)))
-            for row in rows
-        ]
+        same = [np.array_equal(*(one.pad_batch(np.array([row]))[0] for one in (before.tokens, after))) for row in rows]
         assert 0.15 < 1 - np.mean(same) < 0.65
         assert trainer.learner.train.labels is before.labels
     with toy_trainer(tiny(*PLAIN), tmp_path) as (trainer, _):

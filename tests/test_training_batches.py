@@ -35,9 +35,7 @@ def test_order_depends_on_seed_and_epoch_alone(lengths, size, seed, epoch):
 def test_other_epochs_and_seeds_have_other_orders():
     lengths = np.full(64, 5)
     orders = {
-        tuple(np.concatenate(training_batches(lengths, 8, seed, epoch)))
-        for seed in range(5)
-        for epoch in range(5)
+        tuple(np.concatenate(training_batches(lengths, 8, seed, epoch))) for seed in range(5) for epoch in range(5)
     }
     assert len(orders) == 25
 

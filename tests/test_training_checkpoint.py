@@ -60,11 +60,7 @@ def test_there_and_back(tmp_path):
     assert same(after.weights, before.weights)
     assert same(after.optimizer, before.optimizer)
     assert after.rng == before.rng
-    assert sorted(path.suffix for path in (tmp_path / "c").iterdir()) == [
-        ".json",
-        ".safetensors",
-        ".safetensors",
-    ]
+    assert sorted(path.suffix for path in (tmp_path / "c").iterdir()) == [".json", ".safetensors", ".safetensors"]
 
 
 def test_a_phase_starts_anew():
@@ -87,8 +83,7 @@ def test_an_optimizer_goes_on_as_if_nothing_had_been(tmp_path):
     optimizer = torch.optim.AdamW(names.values(), lr=0.1, fused=True)
     step(optimizer, names, 0.5)
     save_checkpoint(
-        tmp_path / "c",
-        Checkpoint(checkpoint().progress, {}, optimizer_tensors(optimizer, names), [rng_state(CPU)]),
+        tmp_path / "c", Checkpoint(checkpoint().progress, {}, optimizer_tensors(optimizer, names), [rng_state(CPU)])
     )
     others = parameter()
     with torch.no_grad():
@@ -177,19 +172,10 @@ def phase(*values):
         (phase("dendrite", "everything", 1, 4, 0.01), "trains everything"),
         (phase("dendrite", "tops", 1, 4, -0.01), "greater than 0"),
         (phase("dendrite", "tops", 10**9, 4, 0.01), "less than"),
-        (
-            phase("neuron", "neurons", 0, 4, 0.01) | {"best": {}, "best_epoch": {}},
-            "an epoch has no score",
-        ),
+        (phase("neuron", "neurons", 0, 4, 0.01) | {"best": {}, "best_epoch": {}}, "an epoch has no score"),
         (
             phase("neuron", "neurons", 0, 4, 0.01)
-            | {
-                "best": {},
-                "best_epoch": {},
-                "epoch": 0,
-                "phase_epoch": 0,
-                "finished": True,
-            },
+            | {"best": {}, "best_epoch": {}, "epoch": 0, "phase_epoch": 0, "finished": True},
             "after no epoch",
         ),
     ],

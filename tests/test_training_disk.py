@@ -40,9 +40,7 @@ def test_a_write_that_stops_in_the_middle(tiny, tmp_path):
     assert not list((tmp_path / "x" / "checkpoints").glob(".*"))
     assert CheckpointStore(tmp_path / "x" / "checkpoints", 2).newest().progress.epoch == 1
     again = train(settings, out=tmp_path, resume=tmp_path / "x").run
-    assert (again.model / "model.safetensors").read_bytes() == (
-        whole.model / "model.safetensors"
-    ).read_bytes()
+    assert (again.model / "model.safetensors").read_bytes() == (whole.model / "model.safetensors").read_bytes()
 
 
 def mounted(folder, size):
@@ -101,10 +99,7 @@ def assert_refused(folder, *arguments):
     if prefix is None:
         pytest.skip("root cannot be kept from writing here")
     done = subprocess.run(
-        [*prefix, sys.executable, "-m", "gkiller", "train", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
+        [*prefix, sys.executable, "-m", "gkiller", "train", *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == OutputError.exit_code, done.stderr
     assert "Permission denied" in done.stderr

@@ -287,12 +287,7 @@ def test_what_cannot_teach_is_refused(runs, classifier, tmp_path):
         (["distill.transfer=x.txt"], "nobody labels it"),
         (["distill.teachers=x", "distill.logit_weight=0"], "must be above 0 with distill.teachers"),
         (
-            [
-                "distill.teachers=x",
-                "distill.label_weight=0",
-                "distill.logit_weight=0",
-                "distill.hidden_weight=1",
-            ],
+            ["distill.teachers=x", "distill.label_weight=0", "distill.logit_weight=0", "distill.hidden_weight=1"],
             "distill.label_weight or distill.logit_weight",
         ),
     ],
@@ -399,9 +394,7 @@ def test_a_taught_run_reports_its_teachers(tiny, runs, tmp_path, no_plots):
     report = json.loads((result.run.path / "validation.json").read_text())["teachers"]
     assert [one["name"] for one in report] == ["one", "other", "the mean of 2 teachers"]
     expected = json.loads((runs / "one" / "validation.json").read_text())["labels"]["toxicity"]
-    assert report[0]["validation"]["labels"]["toxicity"]["ap"]["value"] == pytest.approx(
-        expected["ap"]["value"]
-    )
+    assert report[0]["validation"]["labels"]["toxicity"]["ap"]["value"] == pytest.approx(expected["ap"]["value"])
     for one in report:
         same = one["agreement"]["toxicity"]
         assert 0 <= same["decisions"]["low"] <= same["decisions"]["value"] <= 1

@@ -101,9 +101,9 @@ def test_of_several_labels_it_is_that_of_their_mean():
     both = gain_interval("ap", twice[0], (twice[1], twice[2]), np.ones(300), seed=0, confidence=0.95)
     assert both == pytest.approx(one)
     twice[0][:, 1] = 0  # a label without positives says nothing
-    assert gain_interval(
-        "ap", twice[0], (twice[1], twice[2]), np.ones(300), seed=0, confidence=0.95
-    ) == pytest.approx(one)
+    assert gain_interval("ap", twice[0], (twice[1], twice[2]), np.ones(300), seed=0, confidence=0.95) == pytest.approx(
+        one
+    )
     twice[0][:, 1] = truth[:, 0]
     twice[2][:, 1] = before[:, 0]
     half = gain_interval("ap", twice[0], (twice[1], twice[2]), np.ones(300), seed=0, confidence=0.95)

@@ -210,9 +210,7 @@ def test_stopped_while_it_trains_the_outputs_stay(encoders, prepared, tmp_path, 
 def test_what_cannot_go_with_frozen_layers(overrides, said):
     with pytest.raises(SettingsError, match=said):
         tiny_settings("train.freeze_layers=1", *overrides)
-    assert resolve(
-        flags={"model.arch": "giant", "model.encoder": "a/b", "train.freeze_layers": 9}, environ={}
-    )
+    assert resolve(flags={"model.arch": "giant", "model.encoder": "a/b", "train.freeze_layers": 9}, environ={})
 
 
 def test_more_frozen_layers_than_there_are_leave_no_run(encoders, prepared, tmp_path):

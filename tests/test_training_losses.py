@@ -39,9 +39,7 @@ def test_unknown_labels_do_not_count():
 
 def test_each_label_has_its_own():
     rows = table([[0, 1], [0, 1], [1, 0], [0, NAN]])
-    np.testing.assert_allclose(
-        class_weights(rows, ["a", "b"], "balanced"), [[4 / 6, 4 / 2], [3 / 2, 3 / 4]], rtol=1e-6
-    )
+    np.testing.assert_allclose(class_weights(rows, ["a", "b"], "balanced"), [[4 / 6, 4 / 2], [3 / 2, 3 / 4]], rtol=1e-6)
 
 
 def test_a_label_of_one_class_gets_ones():

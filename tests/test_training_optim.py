@@ -28,12 +28,7 @@ def test_linear_warms_up_and_falls_to_zero():
     assert found == pytest.approx([0.5, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0.0])
 
 
-@given(
-    st.integers(1, 8),
-    st.integers(1, 40),
-    st.floats(0, 0.9, exclude_max=True),
-    st.floats(1e-6, 1.0),
-)
+@given(st.integers(1, 8), st.integers(1, 40), st.floats(0, 0.9, exclude_max=True), st.floats(1e-6, 1.0))
 def test_linear_stays_in_its_bounds(epochs, steps, share, lr):
     settings = TrainSettings(schedule="linear", warmup_share=share)
     total = epochs * steps

@@ -73,9 +73,7 @@ def test_a_dendrite_that_does_not_help_is_the_last(kept, phases):
     assert len(sequence("dendrites.count=2", kept=kept)) == phases
 
 
-@pytest.mark.parametrize(
-    "overrides", [(), ("dendrites.joint_epochs=0",), ("dendrites.objective=correlation",)]
-)
+@pytest.mark.parametrize("overrides", [(), ("dendrites.joint_epochs=0",), ("dendrites.objective=correlation",)])
 def test_a_dendrite_is_judged_once_after_its_last_phase(overrides):
     length = lengths(tiny_settings("dendrites.epochs=4", *overrides), 10)
     phases = [Phase(*found, 0.1) for found in sequence("dendrites.count=2", *overrides)]
@@ -138,8 +136,7 @@ def test_a_phase_is_a_value():
 
 
 @pytest.mark.parametrize(
-    ("objective", "expected"),
-    [("gradient", Lengths(2, 1, 0, 0)), ("correlation", Lengths(2, 2, 1, 0))],
+    ("objective", "expected"), [("gradient", Lengths(2, 1, 0, 0)), ("correlation", Lengths(2, 2, 1, 0))]
 )
 def test_the_fast_preset_stays_short(objective, expected):
     flags = {"dendrites.objective": objective}

@@ -12,19 +12,11 @@ from gkiller.errors import ResumeError
 from gkiller.training.learner import Validation
 from gkiller.training.trainer import Trainer
 
-SMALL = (
-    "data.sample_size=48",
-    "train.keep_checkpoints=2",
-    "train.checkpoint_steps=1",
-    "dendrites.init_std=0.2",
-)
+SMALL = ("data.sample_size=48", "train.keep_checkpoints=2", "train.checkpoint_steps=1", "dendrites.init_std=0.2")
 
 # Scores by epoch, so that every configuration takes the way it is here for.
 CASES = {
-    "two dendrites": (
-        ("dendrites.count=2", "dendrites.min_gain=0"),
-        [0.1, 0.2, 0.25, 0.24, 0.3, 0.4, 0.39, 0.5],
-    ),
+    "two dendrites": (("dendrites.count=2", "dendrites.min_gain=0"), [0.1, 0.2, 0.25, 0.24, 0.3, 0.4, 0.39, 0.5]),
     "correlation": (
         ("dendrites.objective=correlation", "dendrites.epochs=4", "dendrites.top_epochs=2"),
         [0.1, 0.2, 0.2, 0.2, 0.3, 0.25, 0.4],
@@ -33,14 +25,8 @@ CASES = {
         ("dendrites.switch=history", "dendrites.switch_patience=1", "train.epochs=6", "dendrites.epochs=1"),
         [0.1, 0.2, 0.2, 0.15, 0.4],
     ),
-    "patience": (
-        ("train.patience=1", "train.epochs=6"),
-        [0.2, 0.3, 0.1, 0.4, 0.35, 0.5],
-    ),
-    "plain": (
-        ("dendrites.enabled=false", "train.epochs=3"),
-        [0.1, 0.3, 0.2],
-    ),
+    "patience": (("train.patience=1", "train.epochs=6"), [0.2, 0.3, 0.1, 0.4, 0.35, 0.5]),
+    "plain": (("dendrites.enabled=false", "train.epochs=3"), [0.1, 0.3, 0.2]),
 }
 
 

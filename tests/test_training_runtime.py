@@ -57,16 +57,7 @@ def test_threads_by_default_are_the_cores(monkeypatch):
 
 @pytest.mark.parametrize(
     ("variable", "threads"),
-    [
-        ("1", 1),
-        (" 3 ", 3),
-        ("0", None),
-        ("-2", None),
-        ("many", None),
-        ("", None),
-        ("2,1", None),
-        ("5000", None),
-    ],
+    [("1", 1), (" 3 ", 3), ("0", None), ("-2", None), ("many", None), ("", None), ("2,1", None), ("5000", None)],
 )
 def test_omp_num_threads_counts_where_no_threads_are_set(monkeypatch, variable, threads):
     monkeypatch.setattr("gkiller.training.runtime.cpu_count", lambda: 7)

@@ -46,9 +46,7 @@ def told(path, texts, ids=(), labels=("toxicity",), **changes):
     settings = DistillSettings(teachers=(str(path),), **changes)
     found = find_teachers(settings.teachers, labels)
     cache = path.parent / "cache"
-    told_of = lesson(
-        found, texts, list(ids), labels, settings, cache, torch.device("cpu"), Ranks(), lambda *told: None
-    )
+    told_of = lesson(found, texts, list(ids), labels, settings, cache, torch.device("cpu"), Ranks(), lambda *told: None)
     assert not cache.exists()  # there is nothing to compute
     return told_of
 
@@ -94,9 +92,7 @@ def test_without_texts_they_are_found_by_their_ids(tmp_path):
 
 def test_texts_count_before_ids(tmp_path):
     path = write(tmp_path / "s.csv", [{"id": "a", "text": "one", "toxicity": 0.75}])
-    np.testing.assert_allclose(
-        told(path, ["two", "one"], ["a", "b"]).logits[:, 0], [NAN, np.log(3)], rtol=1e-6
-    )
+    np.testing.assert_allclose(told(path, ["two", "one"], ["a", "b"]).logits[:, 0], [NAN, np.log(3)], rtol=1e-6)
 
 
 def test_rounded_scores_have_bounded_logits(tmp_path):

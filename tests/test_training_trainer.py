@@ -101,9 +101,7 @@ def test_by_correlation_the_function_waits_for_the_top_weights(tiny, tmp_path):
 
 def test_two_dendrites_are_grown_one_after_the_other(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "validate", scripted([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]))
-    seen, rows = watch(
-        tiny(SMALL, "dendrites.count=2", "dendrites.lr=0.05", "dendrites.min_gain=0"), tmp_path
-    )
+    seen, rows = watch(tiny(SMALL, "dendrites.count=2", "dendrites.lr=0.05", "dendrites.min_gain=0"), tmp_path)
     assert [row["dendrites"] for row in rows] == [0, 0, 1, 1, 1, 2, 2, 2]
     phase, before, _, after, _ = seen[6]
     assert (phase.name, phase.dendrites) == ("dendrite", 2)
@@ -305,9 +303,7 @@ def test_rates_follow_the_schedule(tiny, tmp_path, monkeypatch):
         return step(optimizer, *given)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", record)
-    settings = tiny(
-        SMALL, "train.schedule=step", "train.lr=0.01", "dendrites.lr=0.2", "dendrites.joint_lr=0.003"
-    )
+    settings = tiny(SMALL, "train.schedule=step", "train.lr=0.01", "dendrites.lr=0.2", "dendrites.joint_lr=0.003")
     with toy_trainer(settings, tmp_path) as (trainer, _):
         trainer.run()
     found = [lr for [lr] in rates]

@@ -64,9 +64,7 @@ def six_label_rows(count: int) -> list[tuple[object, ...]]:
         number = int(i.removeprefix("row"))
         threat = int(rude and number % 8 == 0)
         body = f'{text},\n"{THREATS[number % 2]}"' if threat else text
-        rows.append(
-            (i, body, rude, int(rude and number % 12 == 0), threat, threat, rude, int(number % 5 == 0))
-        )
+        rows.append((i, body, rude, int(rude and number % 12 == 0), threat, threat, rude, int(number % 5 == 0)))
     return rows
 
 
@@ -100,9 +98,7 @@ def toy_tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(entries, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(
-        ("[SEP]", entries["[SEP]"]), ("[CLS]", entries["[CLS]"])
-    )
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", entries["[SEP]"]), ("[CLS]", entries["[CLS]"]))
     tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     return tokenizer
 

@@ -142,20 +142,7 @@ def settings_document() -> str:
     """Return the reference of the settings: the layers, the presets, and a table per section."""
     from gkiller.settings import section_titles, settings_reference
 
-    parts = [
-        NOTICE,
-        "# Settings",
-        "",
-        LAYERS,
-        "## Presets",
-        "",
-        *_presets(),
-        "",
-        "## Giants",
-        "",
-        *_giants(),
-        "",
-    ]
+    parts = [NOTICE, "# Settings", "", LAYERS, "## Presets", "", *_presets(), "", "## Giants", "", *_giants(), ""]
     for section, title in section_titles().items():
         parts += [f"## `{section}`", "", title, ""]
         parts += ["| setting | type | default | range | unit | flag | variable |", "| --- " * 7 + "|"]
@@ -204,9 +191,7 @@ def _plain_terminal() -> None:
     """Make help pages the same everywhere: one width, no colours. Before typer is imported."""
     for name in COLOURS:
         os.environ.pop(name, None)
-    os.environ.update(
-        COLUMNS=str(WIDTH), TERMINAL_WIDTH=str(WIDTH), NO_COLOR="1", _TYPER_FORCE_DISABLE_TERMINAL="1"
-    )
+    os.environ.update(COLUMNS=str(WIDTH), TERMINAL_WIDTH=str(WIDTH), NO_COLOR="1", _TYPER_FORCE_DISABLE_TERMINAL="1")
 
 
 def _read(path: Path) -> str:
@@ -217,9 +202,7 @@ def _difference(path: Path, text: str) -> str:
     """Return the head of the difference between a file and what it should be."""
     name = str(path.relative_to(ROOT))
     lines = list(
-        difflib.unified_diff(
-            _read(path).splitlines(), text.splitlines(), name, f"{name} (fresh)", lineterm=""
-        )
+        difflib.unified_diff(_read(path).splitlines(), text.splitlines(), name, f"{name} (fresh)", lineterm="")
     )
     rest = f"\n... and {len(lines) - DIFF_LINES} more lines" if len(lines) > DIFF_LINES else ""
     advice = f"{name} is stale: run python tools/make_docs.py\n"

@@ -105,10 +105,7 @@ class BenchResult:
 
 
 def run_bench(
-    request: Request,
-    *,
-    progress: Progress | None = None,
-    on_event: EventCallback | None = None,
+    request: Request, *, progress: Progress | None = None, on_event: EventCallback | None = None
 ) -> BenchResult:
     """Measure a model and its rivals.
 
@@ -144,9 +141,7 @@ def run_bench(
     here = machine(before, load_average())
     how = settings.bench.seed, settings.evaluation.confidence
     speeds = {spec.key: speed_of(measured, spec.key, len(texts), *how) for spec in specs}
-    ratios = [
-        ratio for own, rival in same_runtime(specs) for ratio in ratios_of(measured, own.key, rival.key, *how)
-    ]
+    ratios = [ratio for own, rival in same_runtime(specs) for ratio in ratios_of(measured, own.key, rival.key, *how)]
     quality = None
     if request.quality:
         quality = measure_quality(
@@ -169,12 +164,7 @@ def run_bench(
         criteria=tuple(scorecard(state)),
         machine=here,
         facts=_facts(settings, plan, loaded.max_length),
-        warnings=(
-            *found_warnings,
-            *warnings,
-            *(quality.warnings() if quality else ()),
-            *here.warnings(plan.threads),
-        ),
+        warnings=(*found_warnings, *warnings, *(quality.warnings() if quality else ()), *here.warnings(plan.threads)),
     )
 
 
@@ -219,13 +209,7 @@ def _systems(
         own_data = settings.model_copy(update={"data": choice.data})
         trainable = dataset if "train" in dataset.splits and "valid" in dataset.splits else None
         giant, told = giant_specs(
-            frame,
-            request.base,
-            loaded,
-            trainable,
-            own_data,
-            progress=tell,
-            on_event=on_event or (lambda event: None),
+            frame, request.base, loaded, trainable, own_data, progress=tell, on_event=on_event or (lambda event: None)
         )
         rows.append(giant)
         warnings += told
@@ -257,9 +241,7 @@ def _sets(request: Request, dataset: Dataset) -> list[LabelledSet]:
     sets = [LabelledSet(name, dataset.labels, dataset.split(name)) for name in ("valid", "test")]
     for name, path in (request.also or {}).items():
         if name in [one.name for one in sets]:
-            raise SettingsError(
-                f"there is a set {name!r} already", where="--also", remedy="give it another name"
-            )
+            raise SettingsError(f"there is a set {name!r} already", where="--also", remedy="give it another name")
         labelled = load_labelled(DataSettings(source=path), None)
         sets.append(LabelledSet(name, labelled.dataset.labels, labelled.rows))
     return sets

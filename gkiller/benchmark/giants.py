@@ -153,9 +153,7 @@ def _probe(
     return _ungated(frame, place, name, note, "head")
 
 
-def fit_probe(
-    network: ToxicityClassifier, tokenizer: Any, dataset: Dataset, frame: Frame, progress: Progress
-) -> None:
+def fit_probe(network: ToxicityClassifier, tokenizer: Any, dataset: Dataset, frame: Frame, progress: Progress) -> None:
     """Set a classifier's head to logistic regressions on its frozen, mean-pooled token vectors.
 
     Args:
@@ -217,9 +215,7 @@ def _save(place: Path, network: ToxicityClassifier, tokenizer: str, frame: Frame
 def _ungated(frame: Frame, place: Path, name: str, note: str, trained: Trained) -> list[SystemSpec]:
     """Return the rows of a model whose graphs are kept beside it, as no gate compares them."""
     loaded = load_model(place)
-    graphs = make_graphs(
-        ScoringNetwork(loaded.model), frame.max_length, place.with_name(f"{place.name}.onnx")
-    )
+    graphs = make_graphs(ScoringNetwork(loaded.model), frame.max_length, place.with_name(f"{place.name}.onnx"))
     torch_row = gkiller_specs(frame, loaded, name, "giant", note)[0]
     return [replace(row, trained=trained) for row in with_graphs(torch_row, graphs)]
 
@@ -263,9 +259,7 @@ def _export(loaded: LoadedModel, giant: Settings, dataset: Dataset, progress: Pr
     if all((loaded.path / GRAPHS[precision]).is_file() for precision in ("fp32", "int8")):
         return []
     valid = Labelled(dataset, dataset.split("valid"), "valid")
-    rows = parity_rows(
-        loaded, valid, giant.deployment.parity_rows, staged(progress, "scoring with the giant")
-    )
+    rows = parity_rows(loaded, valid, giant.deployment.parity_rows, staged(progress, "scoring with the giant"))
     warnings = []
     ways: dict[GraphPrecision, Callable[..., Any]] = {"fp32": export_onnx, "int8": quantize}
     for precision, make in ways.items():

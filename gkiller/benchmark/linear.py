@@ -207,7 +207,5 @@ def _encoder(source: str) -> Any:
         return library.StaticModel.from_pretrained(source)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFormatError(
-            f"model2vec cannot read it: {one_line(error)}",
-            where=source,
-            remedy="name a directory that model2vec saved",
+            f"model2vec cannot read it: {one_line(error)}", where=source, remedy="name a directory that model2vec saved"
         ) from error

@@ -136,9 +136,7 @@ def summarise(seconds: Seconds, *, processes: int = 1, seed: int = 0, confidence
     )
 
 
-def ratio(
-    slower: Seconds, faster: Seconds, *, processes: int = 1, seed: int = 0, confidence: float = 0.95
-) -> Ratio:
+def ratio(slower: Seconds, faster: Seconds, *, processes: int = 1, seed: int = 0, confidence: float = 0.95) -> Ratio:
     """Return how many times as long ``slower`` took, taken within rounds.
 
     Args:
@@ -303,9 +301,7 @@ def speed_of(measured: Measurement, key: str, rows: int, seed: int, confidence: 
     )
 
 
-def ratios_of(
-    measured: Measurement, key: str, other: str, seed: int, confidence: float = 0.95
-) -> list[SpeedRatio]:
+def ratios_of(measured: Measurement, key: str, other: str, seed: int, confidence: float = 0.95) -> list[SpeedRatio]:
     """Return how many times as fast ``key`` is as ``other``, taken within rounds."""
     pairs = {
         "throughput": [measured.passes[name].sum(axis=1) for name in (other, key)],

@@ -91,9 +91,7 @@ def bubbles_of(result: BenchResult) -> tuple[str, list[Bubble]]:
     """
     if result.quality is None:
         raise SettingsError(
-            "there is no quality to draw",
-            where="--plot",
-            remedy="leave out --benchmark-only and --speed-only",
+            "there is no quality to draw", where="--plot", remedy="leave out --benchmark-only and --speed-only"
         )
     sets = {one.name: one for one in result.quality.sets}
     chosen = next(sets[name] for name in _SHOWN_SETS if name in sets)
@@ -130,14 +128,7 @@ def _draw(axes: Axes, one: Bubble, place: int) -> None:
         zorder=2,
     )
     axes.scatter(
-        [one.rate],
-        [one.f1],
-        s=one.area,
-        color=colour(place),
-        alpha=0.55,
-        edgecolor="white",
-        linewidth=1,
-        zorder=3,
+        [one.rate], [one.f1], s=one.area, color=colour(place), alpha=0.55, edgecolor="white", linewidth=1, zorder=3
     )
 
 

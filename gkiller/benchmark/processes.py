@@ -25,12 +25,7 @@ from gkiller.wording import Progress
 BUSY: Final = 0.25
 """Load a core, beside the benchmark's own, from which on the machine is called busy."""
 
-THREAD_VARIABLES: Final = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
+THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -183,12 +178,7 @@ def start_cold(spec: SystemSpec, texts: Sequence[str], threads: int, processes: 
         for _ in range(processes):
             begun = time.perf_counter()
             done = subprocess.run(
-                command,
-                env=child_environment(threads),
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                check=False,
+                command, env=child_environment(threads), capture_output=True, text=True, encoding="utf-8", check=False
             )
             whole = time.perf_counter() - begun
             if done.returncode:

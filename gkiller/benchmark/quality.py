@@ -129,9 +129,7 @@ class Quality:
 def scored_specs(specs: Sequence[SystemSpec]) -> list[SystemSpec]:
     """Return the systems whose scores are measured: torch only where there is no fp32 graph of the same."""
     exported = {spec.name for spec in specs if spec.runtime == "onnx fp32"}
-    return [
-        spec for spec in specs if spec.scored and not (spec.runtime == "torch fp32" and spec.name in exported)
-    ]
+    return [spec for spec in specs if spec.scored and not (spec.runtime == "torch fp32" and spec.name in exported)]
 
 
 def measure_quality(
@@ -228,9 +226,7 @@ def _shared(spec: SystemSpec, one: LabelledSet) -> tuple[str, ...]:
     return tuple(label for label in spec.labels if label in one.labels)
 
 
-def _tuned(
-    spec: SystemSpec, one: LabelledSet, thresholds: Mapping[str, Mapping[str, float]]
-) -> tuple[str, ...]:
+def _tuned(spec: SystemSpec, one: LabelledSet, thresholds: Mapping[str, Mapping[str, float]]) -> tuple[str, ...]:
     """Return the labels that a system and a set share, and that have a threshold."""
     return tuple(label for label in _shared(spec, one) if label in thresholds[spec.key])
 
@@ -241,9 +237,7 @@ def _columns(spec: SystemSpec, one: LabelledSet, table: Scores, labels: Sequence
     return truth, table[:, [spec.labels.index(label) for label in labels]]
 
 
-def _tune(
-    spec: SystemSpec, valid: LabelledSet, table: Scores, settings: EvaluationSettings
-) -> dict[str, Threshold]:
+def _tune(spec: SystemSpec, valid: LabelledSet, table: Scores, settings: EvaluationSettings) -> dict[str, Threshold]:
     labels = _shared(spec, valid)
     if not labels:
         raise LabelMismatchError(
@@ -286,8 +280,7 @@ def _duel(
     margin: float,
 ) -> Duel:
     own, other = (
-        Side(tables[spec.key][one.name][:, spec.labels.index(label)], thresholds[spec.key][label])
-        for spec in pair
+        Side(tables[spec.key][one.name][:, spec.labels.index(label)], thresholds[spec.key][label]) for spec in pair
     )
     paired = compare_sides(
         one.rows.labels[:, one.labels.index(label)],

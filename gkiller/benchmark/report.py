@@ -100,8 +100,7 @@ def _systems(result: BenchResult) -> Iterator[str]:
     columns = ["system", "runtime", "parameters", "MB", "comments/s", "tokenizer alone", "network alone"]
     columns += [f"p50 / p95 / p99 ms, {n} tokens" for n in lengths]
     yield from _table(
-        [*columns, "peak MB", "cold start s", "outliers"],
-        (_speed_row(one, lengths) for one in result.systems),
+        [*columns, "peak MB", "cold start s", "outliers"], (_speed_row(one, lengths) for one in result.systems)
     )
     yield ""
     for one in result.systems:
@@ -192,8 +191,7 @@ def _set(one: SetQuality, label: str) -> Iterator[str]:
             duel.rival,
             duel.label,
             *(_difference(duel.paired.differences[name]) for name in ("f1", "ap", "roc_auc")),
-            f"{duel.paired.mcnemar.only_a_right} / {duel.paired.mcnemar.only_b_right}, "
-            f"p = {duel.paired.mcnemar.p:.2g}",
+            f"{duel.paired.mcnemar.only_a_right} / {duel.paired.mcnemar.only_b_right}, p = {duel.paired.mcnemar.p:.2g}",
         ]
         for duel in duels
     ]
@@ -232,7 +230,5 @@ def _table(columns: Sequence[str], rows: Iterator[list[str]] | Sequence[list[str
     yield f"| {' | '.join(columns)} |"
     yield "|" + "---|" * len(columns)
     for row in rows:
-        cells = [
-            html.escape(visible(" ".join(cell.split())), quote=False).replace("|", "\\|") for cell in row
-        ]
+        cells = [html.escape(visible(" ".join(cell.split())), quote=False).replace("|", "\\|") for cell in row]
         yield f"| {' | '.join(cells)} |"

@@ -147,8 +147,7 @@ def rival_specs(frame: Frame, reference: str, role: Role = "rival") -> list[Syst
     folder = fetch_classifier(
         reference,
         what="this is an encoder without a classifier, so it has no scores to compare",
-        remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}, or name it with "
-        "--compare-base",
+        remedy=f"fine-tune it: gkiller train --arch giant --base-model {reference}, or name it with --compare-base",
     )
     return transformers_specs(frame, reference, folder, role)
 
@@ -224,13 +223,9 @@ def static_spec(frame: Frame, source: str, train: Split, labels: Sequence[str]) 
 
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise ModelNotFoundError(
-            "no such directory", where=source, remedy="name a directory that model2vec saved"
-        )
+        raise ModelNotFoundError("no such directory", where=source, remedy="name a directory that model2vec saved")
     fitted = static.fit_static(str(folder), train, labels)
-    place = (
-        frame.cache / f"static-{fingerprint(split_fingerprint(train, tuple(labels)), str(folder.resolve()))}"
-    )
+    place = frame.cache / f"static-{fingerprint(split_fingerprint(train, tuple(labels)), str(folder.resolve()))}"
     fitted.save(place)
     embeddings = [str(path) for path in sorted(folder.rglob("*")) if path.is_file()]
     return frame.spec(

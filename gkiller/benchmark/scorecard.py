@@ -98,9 +98,7 @@ def pass_share(criteria: Sequence[Criterion]) -> float:
     return sum(one.status == "PASS" for one in criteria) / len(criteria)
 
 
-def require(
-    criteria: Sequence[Criterion], demands: Sequence[str], report: Mapping[str, Any] | None = None
-) -> None:
+def require(criteria: Sequence[Criterion], demands: Sequence[str], report: Mapping[str, Any] | None = None) -> None:
     """Check what ``--fail-under`` asks for.
 
     Args:
@@ -122,10 +120,7 @@ def require(
             failures.append(f"{passed} of {len(criteria)} criteria passed, and {share:.0%} are asked for")
     if failures:
         raise CriteriaError(
-            "; ".join(failures),
-            where="--fail-under",
-            remedy="the scorecard says what was measured",
-            report=report,
+            "; ".join(failures), where="--fail-under", remedy="the scorecard says what was measured", report=report
         )
 
 

@@ -63,29 +63,22 @@ BaseOption = Annotated[
     ),
 ]
 ProbeFlag = Annotated[
-    bool,
-    typer.Option("--giant-probe", help="Do not fine-tune the giant: frozen encoder and logistic head."),
+    bool, typer.Option("--giant-probe", help="Do not fine-tune the giant: frozen encoder and logistic head.")
 ]
 BenchmarkOnlyFlag = Annotated[bool, typer.Option("--benchmark-only", help="Size and speed, without quality.")]
 SpeedOnlyFlag = Annotated[
     bool,
     typer.Option(
-        "--speed-only",
-        help="As --benchmark-only, and a giant that is not fine-tuned is timed with random weights.",
+        "--speed-only", help="As --benchmark-only, and a giant that is not fine-tuned is timed with random weights."
     ),
 ]
-LinearFlag = Annotated[
-    bool, typer.Option("--linear/--no-linear", help="TF-IDF with a logistic regression as a rival.")
-]
+LinearFlag = Annotated[bool, typer.Option("--linear/--no-linear", help="TF-IDF with a logistic regression as a rival.")]
 StaticOption = Annotated[
     str | None,
-    typer.Option(
-        "--static", metavar="DIR", help="A model2vec model as a rival, where model2vec is installed."
-    ),
+    typer.Option("--static", metavar="DIR", help="A model2vec model as a rival, where model2vec is installed."),
 ]
 AlsoOption = Annotated[
-    list[str] | None,
-    typer.Option("--also", metavar="NAME=PATH", help="More labelled comments to score. Repeatable."),
+    list[str] | None, typer.Option("--also", metavar="NAME=PATH", help="More labelled comments to score. Repeatable.")
 ]
 FailOption = Annotated[
     list[str] | None,
@@ -106,18 +99,14 @@ CacheOption = Annotated[
     ),
 ]
 MarkdownOption = Annotated[
-    Path | None,
-    typer.Option("--markdown", callback=out_place, metavar="FILE", help="Write the report as Markdown."),
+    Path | None, typer.Option("--markdown", callback=out_place, metavar="FILE", help="Write the report as Markdown.")
 ]
 PlotOption = Annotated[
-    Path | None,
-    typer.Option("--plot", callback=out_place, metavar="FILE", help="Draw quality against speed as a PNG."),
+    Path | None, typer.Option("--plot", callback=out_place, metavar="FILE", help="Draw quality against speed as a PNG.")
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option(
-        "--out", callback=out_place, metavar="DIR", help="Write bench.json, bench.md and bench.png there."
-    ),
+    typer.Option("--out", callback=out_place, metavar="DIR", help="Write bench.json, bench.md and bench.png there."),
 ]
 
 
@@ -216,18 +205,14 @@ def _check(*, quality: bool, plot: Path | None, probe: bool, speed_only: bool, b
     """
     if plot is not None and not quality:
         raise SettingsError(
-            "the plot needs quality",
-            where="--plot",
-            remedy="leave out --plot, or --benchmark-only and --speed-only",
+            "the plot needs quality", where="--plot", remedy="leave out --plot, or --benchmark-only and --speed-only"
         )
     if probe and speed_only:
         raise SettingsError(
             "a probe is for quality, and --speed-only has none", where="--giant-probe", remedy="leave one out"
         )
     if probe and base is None:
-        raise SettingsError(
-            "there is no giant to probe", where="--giant-probe", remedy=f"name one with {BASE_FLAG}"
-        )
+        raise SettingsError("there is no giant to probe", where="--giant-probe", remedy=f"name one with {BASE_FLAG}")
 
 
 def _base(reference: str | None, resolved: Resolved, *, probe: bool, speed_only: bool) -> Any:

@@ -189,11 +189,7 @@ def signed(d: Difference, form: str = "{:+.4f}", between: str = " to ", *, inter
     if math.isnan(d.delta):
         return "-"
     text = form.format(d.delta)
-    return (
-        text
-        if math.isnan(d.low) or not interval
-        else f"{text} ({form.format(d.low)}{between}{form.format(d.high)})"
-    )
+    return text if math.isnan(d.low) or not interval else f"{text} ({form.format(d.low)}{between}{form.format(d.high)})"
 
 
 def _p(value: float) -> str:
@@ -235,13 +231,11 @@ FirstThresholdOption = Annotated[
 ]
 
 SecondThresholdOption = Annotated[
-    list[str] | None,
-    typer.Option("--threshold-b", metavar="[LABEL=]X", help="The same for B."),
+    list[str] | None, typer.Option("--threshold-b", metavar="[LABEL=]X", help="The same for B.")
 ]
 
 ExamplesOption = Annotated[
-    int,
-    typer.Option("--examples", metavar="N", min=0, help="Comments to show on which the sides differ most."),
+    int, typer.Option("--examples", metavar="N", min=0, help="Comments to show on which the sides differ most.")
 ]
 
 MarginOption = Annotated[
@@ -258,20 +252,12 @@ MarginOption = Annotated[
 OutOption = Annotated[
     Path | None,
     typer.Option(
-        "--out",
-        callback=out_place,
-        metavar="FILE",
-        help="Write the report there, too: .json, or text as .txt or .md.",
+        "--out", callback=out_place, metavar="FILE", help="Write the report there, too: .json, or text as .txt or .md."
     ),
 ]
 
 
-@with_settings(
-    "data",
-    "evaluation",
-    without=NOT_TUNED,
-    helps={"data.source": DATA_HELP},
-)
+@with_settings("data", "evaluation", without=NOT_TUNED, helps={"data.source": DATA_HELP})
 def compare(
     resolved: Resolved,
     asked: frozenset[str],
@@ -319,14 +305,7 @@ def compare(
     )
     with progress("comparing") as advance:
         comparison = compare_scored(
-            found,
-            first,
-            second,
-            settings.evaluation,
-            margin=margin,
-            slices=slices,
-            examples=examples,
-            progress=advance,
+            found, first, second, settings.evaluation, margin=margin, slices=slices, examples=examples, progress=advance
         )
     warnings = [
         f"{letter}: {line}"

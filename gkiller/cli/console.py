@@ -147,9 +147,7 @@ def results_table(
     )
     for index, column in enumerate(columns):
         numeric = all(isinstance(row[index], int | float | None) for row in cells)
-        table.add_column(
-            Text(visible(column)), justify="right" if numeric and cells else "left", overflow="fold"
-        )
+        table.add_column(Text(visible(column)), justify="right" if numeric and cells else "left", overflow="fold")
     for row in cells:
         table.add_row(*(_cell(value) for value in row))
     return table
@@ -230,12 +228,7 @@ def progress(description: str = "") -> Iterator[Progress]:
     if not console.is_terminal:
         yield silent
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
     with Bars(*columns, console=console, transient=True) as bars:
 

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from gkiller.settings import Resolved
 
 app = typer.Typer(
-    help="Prepare, augment, inspect and list labelled comments.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
+    help="Prepare, augment, inspect and list labelled comments.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
 SourcesArgument = Annotated[
@@ -31,15 +29,9 @@ SourcesArgument = Annotated[
         "sets as org/name:config, or 'sample'. Without any: the setting data.source.",
     ),
 ]
-ValidOption = Annotated[
-    list[str] | None, typer.Option("--valid", metavar="FILE", help="Validation rows; repeatable.")
-]
-TestOption = Annotated[
-    list[str] | None, typer.Option("--test", metavar="FILE", help="Test rows; repeatable.")
-]
-OutOption = Annotated[
-    Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory to write.")
-]
+ValidOption = Annotated[list[str] | None, typer.Option("--valid", metavar="FILE", help="Validation rows; repeatable.")]
+TestOption = Annotated[list[str] | None, typer.Option("--test", metavar="FILE", help="Test rows; repeatable.")]
+OutOption = Annotated[Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory to write.")]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a directory of prepared data.")]
 SourceArgument = Annotated[
     str | None,
@@ -96,9 +88,7 @@ def prepare_data(
         emit_json({"directory": str(out), **manifest})
         return
     _tell(manifest)
-    show(
-        results_table(f"Prepared in {out}", ("split", "rows", "label", "positive", "%"), _rate_rows(manifest))
-    )
+    show(results_table(f"Prepared in {out}", ("split", "rows", "label", "positive", "%"), _rate_rows(manifest)))
     next_command(f"gkiller train --data {out}")
 
 
@@ -199,10 +189,7 @@ def augment_data(
 
 @app.command("inspect")
 @with_settings(
-    "data",
-    "model.tokenizer",
-    "model.max_length",
-    without=("data.source", "data.sample_size", "data.on_error"),
+    "data", "model.tokenizer", "model.max_length", without=("data.source", "data.sample_size", "data.on_error")
 )
 def inspect_data(
     resolved: Resolved, source: SourceArgument = None, plot: PlotOption = None, json: JsonFlag = False
@@ -218,9 +205,7 @@ def inspect_data(
     tokenizer = Path(named).expanduser() if named else tokenizer_path()
     wanted = source or settings.data.source
     with progress() as advance:
-        result = inspect(
-            wanted, tokenizer, settings.model.max_length, settings=settings.data, progress=advance
-        )
+        result = inspect(wanted, tokenizer, settings.model.max_length, settings=settings.data, progress=advance)
     if plot is not None:
         plot_inspection(result, plot)
     if json:
@@ -244,9 +229,7 @@ def _show_inspection(result: dict[str, Any]) -> None:
         warn(line)
     splits, unit = result["splits"], result["unit"]
     show(
-        results_table(
-            f"Labels of {result['source']}", ("split", "rows", "label", "positive", "%"), _rate_rows(result)
-        ),
+        results_table(f"Labels of {result['source']}", ("split", "rows", "label", "positive", "%"), _rate_rows(result)),
         results_table(
             f"Lengths in {unit}",
             ("split", "p5", "p50", "p95", "p99", "max", f"% over {result['max_length']}"),
@@ -280,19 +263,10 @@ def list_sources(json: JsonFlag = False) -> None:
         emit_json({"sources": [source.as_dict() for source in KNOWN_SOURCES]})
         return
     rows = [
-        (
-            source.name,
-            source.access,
-            source.rows,
-            ", ".join(source.label_columns),
-            source.licence,
-            source.description,
-        )
+        (source.name, source.access, source.rows, ", ".join(source.label_columns), source.licence, source.description)
         for source in KNOWN_SOURCES
     ]
-    show(
-        results_table("Known data sets", ("name", "access", "rows", "labels", "licence", "what it is"), rows)
-    )
+    show(results_table("Known data sets", ("name", "access", "rows", "labels", "licence", "what it is"), rows))
     for source in KNOWN_SOURCES:
         if source.remedy:
             note(f"{source.name}: {source.remedy}")

@@ -31,9 +31,7 @@ COPY_HELP = "write a copy of the model there instead of adding to it"
 SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("valid"))]
 
 
-def gate_rows(
-    resolved: Resolved, asked: frozenset[str], loaded: LoadedModel, split: str | None
-) -> ParityRows:
+def gate_rows(resolved: Resolved, asked: frozenset[str], loaded: LoadedModel, split: str | None) -> ParityRows:
     """Return validation comments with the trained model's scores: of --data, or of the model's own run."""
     from gkiller.deployment.parity import parity_rows
 
@@ -45,9 +43,7 @@ def gate_rows(
         return parity_rows(loaded, found, resolved.settings.deployment.parity_rows, advance)
 
 
-def _rows(
-    resolved: Resolved, asked: frozenset[str], loaded: LoadedModel, split: str | None, default: str
-) -> Labelled:
+def _rows(resolved: Resolved, asked: frozenset[str], loaded: LoadedModel, split: str | None, default: str) -> Labelled:
     from gkiller.evaluation.source import choose_data, load_chosen
 
     assert loaded.path is not None  # it was just read from there
@@ -124,10 +120,7 @@ def flips_text(parity: dict[str, object]) -> str:
 def exported_table(exported: Exported, rows: ParityRows) -> Table:
     """Return what was written and how it compares, a row per label."""
     parity, limits = exported.parity, exported.limits
-    lines = [
-        (one.label, one.flips, one.f1_before, one.f1_after, one.ap_before, one.ap_after)
-        for one in parity.labels
-    ]
+    lines = [(one.label, one.flips, one.f1_before, one.f1_after, one.ap_before, one.ap_after) for one in parity.labels]
     caption = (
         f"{parity.rows:,} rows of {rows.split}; max |Δ score| {parity.max_difference:.2g} "
         f"(limit {limits.score_difference:g}), flips {parity.flip_share:.3%} (limit {limits.flips:.3%})\n"

@@ -47,9 +47,7 @@ class Check:
 
 def check_versions() -> list[Check]:
     """Return the versions of Python, gkiller and what it stands on."""
-    found = [
-        Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    ]
+    found = [Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     remedy = "install gkiller again: pip install ."
     for name, number in package_versions().items():
         if name == "perforatedai":
@@ -149,11 +147,7 @@ def check_settings() -> list[Check]:
     except GkillerError as error:
         return [Check("settings", "failed", f"{error.where}: {error.what}", error.remedy)]
     changed = sum(origin != "default" for origin in resolved.origins.values())
-    return [
-        Check(
-            "settings", "ok", f"preset {resolved.preset}, {counted(changed, 'value')} not from the definition"
-        )
-    ]
+    return [Check("settings", "ok", f"preset {resolved.preset}, {counted(changed, 'value')} not from the definition")]
 
 
 def check_runs(directory: Path) -> list[Check]:
@@ -310,10 +304,7 @@ def _examine(*, online: bool, model: str | None) -> list[Check]:
 
 
 def _draw(found: list[Check]) -> None:
-    rows = [
-        (check.name, Text(check.status, style=STYLES[check.status]), check.detail, check.remedy)
-        for check in found
-    ]
+    rows = [(check.name, Text(check.status, style=STYLES[check.status]), check.detail, check.remedy) for check in found]
     show(results_table("", ("check", "status", "finding", "remedy"), rows))
     counts = [f"{sum(check.status == status for check in found)} {status}" for status in STYLES]
     show(", ".join(counts))

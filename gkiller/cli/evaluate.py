@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 MODEL_HELP = "A model directory, or a run that has one"
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP}.")]
-AnyModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP}; 'default' for the shipped one.")
-]
+AnyModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP}; 'default' for the shipped one.")]
 DATA_HELP = (
     "Labelled comments, instead of those of the model's own run: 'sample', a prepared directory, a file or "
     "folder, or a hub data set."
@@ -51,12 +49,7 @@ OutOption = Annotated[
 ]
 
 
-@with_settings(
-    "data",
-    "evaluation",
-    without=NOT_TUNED,
-    helps={"data.source": DATA_HELP},
-)
+@with_settings("data", "evaluation", without=NOT_TUNED, helps={"data.source": DATA_HELP})
 def evaluate(
     resolved: Resolved,
     asked: frozenset[str],
@@ -87,9 +80,7 @@ def evaluate(
     with progress() as on_data:
         found = load_chosen(choice, split, on_data, default="test")
     with progress("scoring") as advance:
-        measured = measure(
-            loaded, found.dataset, found.rows, how.batch_size, advance, long_text=how.long_text
-        )
+        measured = measure(loaded, found.dataset, found.rows, how.batch_size, advance, long_text=how.long_text)
     with progress("resampling") as advance:
         evaluation = evaluate_measured(measured, how, advance)
     source = str(found.dataset.manifest.get("source", choice.data.source))
@@ -124,11 +115,7 @@ def evaluate(
     if json:
         emit_json({**facts, **evaluation.as_dict(), "files": written})
         return
-    show(
-        evaluation_table(
-            evaluation, f"{source}, {found.name}, {reading_text(how.long_text, loaded.max_length)}"
-        )
-    )
+    show(evaluation_table(evaluation, f"{source}, {found.name}, {reading_text(how.long_text, loaded.max_length)}"))
     if where is not None:
         note(f"reports and plots: {where}")
     if isinstance(loaded, DeployedModel):

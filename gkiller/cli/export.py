@@ -46,22 +46,16 @@ OutOption = Annotated[
         "directory; wheel: the folder for the wheel [default: dist].".replace("[", "\\["),
     ),
 ]
-PlainFlag = Annotated[
-    bool, typer.Option("--plain", help="onnx: keep the graph of torch's exporter, not the lean one.")
-]
+PlainFlag = Annotated[bool, typer.Option("--plain", help="onnx: keep the graph of torch's exporter, not the lean one.")]
 NameOption = Annotated[
     str | None,
     typer.Option(
-        "--package-name",
-        metavar="NAME",
-        help="wheel: the distribution's name, for pip; gkiller-model if not set.",
+        "--package-name", metavar="NAME", help="wheel: the distribution's name, for pip; gkiller-model if not set."
     ),
 ]
 VersionOption = Annotated[
     str | None,
-    typer.Option(
-        "--package-version", metavar="VERSION", help="wheel: its version; gkiller's own if not set."
-    ),
+    typer.Option("--package-version", metavar="VERSION", help="wheel: its version; gkiller's own if not set."),
 ]
 PrecisionOption = Annotated[
     Precision | None,
@@ -99,9 +93,7 @@ def export(
     if format_ is not Format.WHEEL:
         wheel = {"--package-name": package_name, "--package-version": package_version}
         refuse_unused(wheel, "it is for --format wheel")
-        refuse_unused(
-            {"--precision": precision}, "it is for --format wheel; 'gkiller quantize' makes int8 and fp16"
-        )
+        refuse_unused({"--precision": precision}, "it is for --format wheel; 'gkiller quantize' makes int8 and fp16")
     loaded = load_model(model)
     if format_ is Format.SAFETENSORS:
         _safetensors(loaded, out, json)
@@ -126,9 +118,7 @@ def _onnx(
 
     rows = gate_rows(resolved, asked, loaded, split)
     with comparing(json) as advance:
-        exported = export_onnx(
-            loaded, rows, resolved.settings.deployment, out=out, plain=plain, progress=advance
-        )
+        exported = export_onnx(loaded, rows, resolved.settings.deployment, out=out, plain=plain, progress=advance)
     tell(exported, rows, f"gkiller quantize {exported.directory}", as_json=json)
 
 
@@ -137,9 +127,7 @@ def _safetensors(loaded: LoadedModel, out: Path | None, json: bool) -> None:
     from gkiller.errors import SettingsError
 
     if out is None:
-        raise SettingsError(
-            "it needs a place", where="--format safetensors", remedy="name one with --out DIR"
-        )
+        raise SettingsError("it needs a place", where="--format safetensors", remedy="name one with --out DIR")
     size = copy_plain(loaded, out)
     if json:
         emit_json({"directory": out, "bytes": size})
@@ -149,12 +137,7 @@ def _safetensors(loaded: LoadedModel, out: Path | None, json: bool) -> None:
 
 
 def _wheel(
-    loaded: LoadedModel,
-    out: Path,
-    name: str | None,
-    version: str | None,
-    precision: GraphPrecision | None,
-    json: bool,
+    loaded: LoadedModel, out: Path, name: str | None, version: str | None, precision: GraphPrecision | None, json: bool
 ) -> None:
     from gkiller.deployment.wheel import build_wheel
 

@@ -148,9 +148,7 @@ def flag_advice(name: str, context: Any) -> str:
 
 def _flags(context: Any) -> list[str]:
     """Return every long and short flag of the context's command."""
-    declared = [
-        flag for parameter in context.command.params for flag in (*parameter.opts, *parameter.secondary_opts)
-    ]
+    declared = [flag for parameter in context.command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
     return [flag for flag in (*declared, *context.help_option_names) if flag.startswith("-")]
 
 
@@ -197,12 +195,8 @@ COMMANDS: dict[str, LazyCommand] = {
     "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
     "compare": LazyCommand("gkiller.cli.compare", "Compare two models, or files of their scores."),
     "suite": LazyCommand("gkiller.cli.suite", "Measure identity bias, and robustness to obfuscation."),
-    "export": LazyCommand(
-        "gkiller.cli.export", "Export a model: ONNX graph, plain weights, or a wheel to install."
-    ),
-    "quantize": LazyCommand(
-        "gkiller.cli.quantize", "Make a model's int8 graph: the best of several measured ways."
-    ),
+    "export": LazyCommand("gkiller.cli.export", "Export a model: ONNX graph, plain weights, or a wheel to install."),
+    "quantize": LazyCommand("gkiller.cli.quantize", "Make a model's int8 graph: the best of several measured ways."),
     "predict": LazyCommand("gkiller.cli.predict", "Score comments: arguments, standard input or a file."),
     "bench": LazyCommand("gkiller.cli.bench", "Measure a model beside a giant and other rivals."),
     "config": LazyCommand("gkiller.cli.config", "Show the settings and where each value comes from."),
@@ -276,9 +270,7 @@ class LazyGroup(TyperGroup):
         if name not in COMMANDS:
             if ctx.resilient_parsing:
                 return None, None, args[1:]
-            raise SettingsError(
-                f"no such command: {name}", where=ctx.command_path, remedy=did_you_mean(name, COMMANDS)
-            )
+            raise SettingsError(f"no such command: {name}", where=ctx.command_path, remedy=did_you_mean(name, COMMANDS))
         ctx.meta[AFTER_DASHES] = "--" in args
         command = load_command(name)
         refuse_attached(command, args[1:], f"{ctx.command_path} {name}")

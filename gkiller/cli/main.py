@@ -17,15 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.lazy import (
-    INTERRUPTED,
-    LazyGroup,
-    UsageError,
-    advise_dashes,
-    explain,
-    replace_closed,
-    silence,
-)
+from gkiller.cli.lazy import INTERRUPTED, LazyGroup, UsageError, advise_dashes, explain, replace_closed, silence
 from gkiller.errors import (
     GkillerError,
     InterruptedRunError,

@@ -77,9 +77,7 @@ def option(key: str, text: str | None = None) -> Any:
     if entry.kind == "choice":
         return Annotated[
             str | None,
-            typer.Option(
-                flag, metavar="|".join(entry.choices), autocompletion=_completion(entry.choices), **common
-            ),
+            typer.Option(flag, metavar="|".join(entry.choices), autocompletion=_completion(entry.choices), **common),
         ]
     chosen = typer.Option(*flags, metavar=_METAVARS[entry.kind], **common)
     return Annotated[list[str] | None, chosen] if entry.kind == "list" else Annotated[str | None, chosen]
@@ -159,9 +157,7 @@ def _own_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
         if name not in ("resolved", "asked")
     }
     # The command's `resolved: Resolved` may be imported for type checking only: leave it out.
-    bare = SimpleNamespace(
-        __annotations__={name: parameter.annotation for name, parameter in declared.items()}
-    )
+    bare = SimpleNamespace(__annotations__={name: parameter.annotation for name, parameter in declared.items()})
     hints = get_type_hints(bare, globalns=getattr(command, "__globals__", {}), include_extras=True)
     return [
         parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
@@ -177,17 +173,13 @@ def _joined(value: Any) -> Any:
 
 
 def _setting_parameters(entries: Iterable[Reference], helps: Mapping[str, str]) -> list[inspect.Parameter]:
-    return [
-        _parameter(_parameter_name(entry.key), option(entry.key, helps.get(entry.key))) for entry in entries
-    ]
+    return [_parameter(_parameter_name(entry.key), option(entry.key, helps.get(entry.key))) for entry in entries]
 
 
 def _asked(origins: Mapping[str, str], config: str | None) -> frozenset[str]:
     """Return the keys that flags, ``--set`` or the file of ``--config`` gave."""
     return frozenset(
-        key
-        for key, origin in origins.items()
-        if origin.startswith("--") or (config is not None and origin == config)
+        key for key, origin in origins.items() if origin.startswith("--") or (config is not None and origin == config)
     )
 
 
@@ -273,9 +265,7 @@ def labelled_numbers(given: Iterable[str], flag: str) -> tuple[float | None, dic
         try:
             value = float(number)
         except ValueError as error:
-            raise SettingsError(
-                f"{number!r} is no number", where=flag, remedy="write 0.7 or insult=0.7"
-            ) from error
+            raise SettingsError(f"{number!r} is no number", where=flag, remedy="write 0.7 or insult=0.7") from error
         if equals:
             single[label] = value
         else:

@@ -159,9 +159,7 @@ def _answer(job: Job, texts: list[str], *, json: bool) -> None:
         show(*draw(job, found))
 
 
-def _bulk(
-    job: Job, source: Source, sink: Sink, writer: Writer, output: Path | None, *, json: bool, live: bool
-) -> None:
+def _bulk(job: Job, source: Source, sink: Sink, writer: Writer, output: Path | None, *, json: bool, live: bool) -> None:
     """Score a source into a sink, and say how it went."""
     from gkiller.cli.predict_output import summary, tell
 
@@ -188,9 +186,7 @@ def _unfinished(sink: Sink) -> Iterator[None]:
         raise
 
 
-def _check(
-    *, json: bool, direct: bool, output: Path | None, resume: bool, force: bool, form: str | None
-) -> None:
+def _check(*, json: bool, direct: bool, output: Path | None, resume: bool, force: bool, form: str | None) -> None:
     """Refuse flags that do not go together."""
     if json and output is None and not direct:
         raise SettingsError(
@@ -199,9 +195,7 @@ def _check(
             remedy="the default output is a JSON object per line; with --output, --json prints a summary",
         )
     if json and direct and form is not None:
-        raise SettingsError(
-            "--json and --format contradict each other", where="--json", remedy="drop one of them"
-        )
+        raise SettingsError("--json and --format contradict each other", where="--json", remedy="drop one of them")
     if resume and output is None and form not in (None, "jsonl"):
         raise SettingsError(
             f"{form} on standard output cannot be gone on with", where="--resume", remedy="use --output FILE"

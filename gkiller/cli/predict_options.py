@@ -12,9 +12,7 @@ TextArgument = Annotated[list[str] | None, typer.Argument(metavar="TEXT...", hel
 TextFlag = Annotated[
     bool,
     typer.Option(
-        "--text",
-        help="TEXT is a comment even where a file has that name; so it is after --.",
-        rich_help_panel=INPUT,
+        "--text", help="TEXT is a comment even where a file has that name; so it is after --.", rich_help_panel=INPUT
     ),
 ]
 InputOption = Annotated[
@@ -31,9 +29,7 @@ InputOption = Annotated[
 InputFormatOption = Annotated[
     Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"],
     typer.Option(
-        "--input-format",
-        help="auto goes by the file's name, and on a pipe by the first line.",
-        rich_help_panel=INPUT,
+        "--input-format", help="auto goes by the file's name, and on a pipe by the first line.", rich_help_panel=INPUT
     ),
 ]
 TextColumnOption = Annotated[
@@ -58,9 +54,7 @@ IdColumnOption = Annotated[
 OnErrorOption = Annotated[
     Literal["fail", "skip"],
     typer.Option(
-        "--on-error",
-        help="A bad row: end with an error, or leave the row out and count it.",
-        rich_help_panel=INPUT,
+        "--on-error", help="A bad row: end with an error, or leave the row out and count it.", rich_help_panel=INPUT
     ),
 ]
 FormatOption = Annotated[
@@ -68,8 +62,7 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         "-f",
-        help="Format of the output; goes by the name of --output, else jsonl, or a table for TEXT on a "
-        "terminal.",
+        help="Format of the output; goes by the name of --output, else jsonl, or a table for TEXT on a terminal.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -93,12 +86,10 @@ ResumeFlag = Annotated[
     ),
 ]
 ForceFlag = Annotated[
-    bool,
-    typer.Option("--force", help="Replace the output file, or an unfinished job.", rich_help_panel=OUTPUT),
+    bool, typer.Option("--force", help="Replace the output file, or an unfinished job.", rich_help_panel=OUTPUT)
 ]
 OnlyFlaggedFlag = Annotated[
-    bool,
-    typer.Option("--only-flagged", help="Leave out comments that are not flagged.", rich_help_panel=OUTPUT),
+    bool, typer.Option("--only-flagged", help="Leave out comments that are not flagged.", rich_help_panel=OUTPUT)
 ]
 WithTextFlag = Annotated[
     bool, typer.Option("--with-text", help="Repeat the comment in the output.", rich_help_panel=OUTPUT)
@@ -152,9 +143,7 @@ ModelOption = Annotated[
 PrecisionOption = Annotated[
     Literal["auto", "int8", "fp32", "fp16"],
     typer.Option(
-        "--precision",
-        help="Which exported graph; auto takes int8, else fp32, else fp16.",
-        rich_help_panel=MODEL,
+        "--precision", help="Which exported graph; auto takes int8, else fp32, else fp16.", rich_help_panel=MODEL
     ),
 ]
 ThresholdOption = Annotated[
@@ -188,17 +177,11 @@ LongTextOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(
-        "--threads", min=1, max=1024, help="CPU threads; one per core by default.", rich_help_panel=MODEL
-    ),
+    typer.Option("--threads", min=1, max=1024, help="CPU threads; one per core by default.", rich_help_panel=MODEL),
 ]
 BatchSizeOption = Annotated[
     int,
     typer.Option(
-        "--batch-size",
-        min=1,
-        max=65536,
-        help="Rows that are read, scored and written together.",
-        rich_help_panel=MODEL,
+        "--batch-size", min=1, max=65536, help="Rows that are read, scored and written together.", rich_help_panel=MODEL
     ),
 ]

@@ -30,10 +30,7 @@ def values(job: Job, texts: Sequence[str]) -> list[dict[str, Any]]:
 
     found = []
     predictions = job.classifier.predict(
-        list(texts),
-        thresholds=dict(job.shape.thresholds),
-        labels=job.shape.deciding,
-        long_text=job.long_text,
+        list(texts), thresholds=dict(job.shape.thresholds), labels=job.shape.deciding, long_text=job.long_text
     )
     for row, (text, prediction) in enumerate(zip(texts, predictions, strict=True), start=1):
         if job.shape.only_flagged and not prediction.flagged:

@@ -31,15 +31,13 @@ class Storage(StrEnum):
 
 
 StorageOption = Annotated[
-    Storage,
-    typer.Option("--storage", help="int8 arithmetic, or weights kept as fp16 and widened at load."),
+    Storage, typer.Option("--storage", help="int8 arithmetic, or weights kept as fp16 and widened at load.")
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", callback=out_place, metavar="DIR", help=f"{COPY_HELP.capitalize()}.")
 ]
 PortableFlag = Annotated[
-    bool,
-    typer.Option("--portable", help="7-bit weights alone: they score the same on processors without VNNI."),
+    bool, typer.Option("--portable", help="7-bit weights alone: they score the same on processors without VNNI.")
 ]
 
 
@@ -92,14 +90,7 @@ def quantize(
             exported = export_onnx(loaded, rows, settings, out=out, precision="fp16", progress=advance)
         elif vocabulary is not None and out is not None:
             exported, tried = quantize_trimmed(
-                loaded,
-                rows,
-                settings,
-                out,
-                reference=reference,
-                pieces=vocabulary,
-                portable=portable,
-                progress=advance,
+                loaded, rows, settings, out, reference=reference, pieces=vocabulary, portable=portable, progress=advance
             )
         else:
             exported, tried = quantize(loaded, rows, settings, out=out, portable=portable, progress=advance)

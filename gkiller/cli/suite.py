@@ -61,9 +61,7 @@ _WAYS: tuple[Intervals, ...] = ("in brackets", "below the figures", "nowhere")
 """From the widest to the narrowest."""
 
 
-def identity_blocks(
-    result: IdentityBias, title: str, *, width: int | None = None
-) -> Iterator[RenderableType]:
+def identity_blocks(result: IdentityBias, title: str, *, width: int | None = None) -> Iterator[RenderableType]:
     """Yield the identity suite block by block."""
     room = stdout().width if width is None else width
     yield _thresholds([one.model for one in result.models])
@@ -74,9 +72,7 @@ def identity_blocks(
         yield fitting(room, (_identity_differences(result, way) for way in _WAYS))
 
 
-def robustness_blocks(
-    result: Robustness, title: str, *, width: int | None = None
-) -> Iterator[RenderableType]:
+def robustness_blocks(result: Robustness, title: str, *, width: int | None = None) -> Iterator[RenderableType]:
     """Yield the robustness suite block by block; arguments as in `identity_blocks`."""
     room = stdout().width if width is None else width
     yield _thresholds([one.model for one in result.models])
@@ -99,10 +95,7 @@ def _told(result: IdentityBias | Robustness, way: Intervals) -> str:
 
 
 def _identity_headline(result: IdentityBias, title: str, way: Intervals) -> Table:
-    rows = [
-        (one.model.name, *(_figure(one.headline[name], way) for name in IDENTITY_TITLES))
-        for one in result.models
-    ]
+    rows = [(one.model.name, *(_figure(one.headline[name], way) for name in IDENTITY_TITLES)) for one in result.models]
     caption = (
         f"n = {result.rows:,}, {result.positives:,} positive; subgroup, BPSN, BNSP: power means (p = -5) "
         f"over {len(result.groups)} terms\n{_told(result, way)}"
@@ -122,10 +115,7 @@ def _terms(result: IdentityBias, model: ModelIdentity) -> Table:
 
 
 def _identity_differences(result: IdentityBias, way: Intervals) -> Table:
-    rows = [
-        (one.name, *(_delta(one.headline[name], way) for name in IDENTITY_TITLES))
-        for one in result.differences
-    ]
+    rows = [(one.name, *(_delta(one.headline[name], way) for name in IDENTITY_TITLES)) for one in result.differences]
     title = f"Differences from {result.models[0].model.name}"
     caption = f"paired; {_told(result, way)}"
     return results_table(title, ("model", *IDENTITY_TITLES.values()), rows, caption=caption)
@@ -160,9 +150,7 @@ def _robustness_differences(result: Robustness, way: Intervals) -> Table:
         for kind, figure in one.price.items():
             rows.append((one.name, f"at equal FPR: {kind}", _delta(figure, way), _share(figure, way)))
     title = f"Differences from {result.models[0].model.name}"
-    caption = (
-        f"share: of the first model's loss; -: the first one's may be none\npaired; {_told(result, way)}"
-    )
+    caption = f"share: of the first model's loss; -: the first one's may be none\npaired; {_told(result, way)}"
     return results_table(title, ("model", "figure", "difference", "share"), rows, caption=caption)
 
 
@@ -190,9 +178,7 @@ def _share(figure: Difference, way: Intervals) -> str:
 Blocks = Callable[[int | None], "Iterator[RenderableType]"]
 
 app = typer.Typer(
-    help="Measure identity bias, and robustness to obfuscation.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
+    help="Measure identity bias, and robustness to obfuscation.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
 ModelsArgument = Annotated[
@@ -216,9 +202,7 @@ SidesArgument = Annotated[
 LabelOption = Annotated[
     str | None,
     typer.Option(
-        "--label",
-        metavar="LABEL",
-        help="What to measure; the first label of the data that all models have by default.",
+        "--label", metavar="LABEL", help="What to measure; the first label of the data that all models have by default."
     ),
 ]
 
@@ -234,9 +218,7 @@ ThresholdOption = Annotated[
 
 OutOption = Annotated[
     Path | None,
-    typer.Option(
-        "--out", callback=out_place, metavar="DIR", help="Write the report there, as JSON and as text."
-    ),
+    typer.Option("--out", callback=out_place, metavar="DIR", help="Write the report there, as JSON and as text."),
 ]
 
 TermOption = Annotated[
@@ -259,12 +241,7 @@ TermColumnOption = Annotated[
 
 LeastOption = Annotated[
     int,
-    typer.Option(
-        "--least",
-        metavar="N",
-        min=1,
-        help="Leave terms of fewer positive or fewer negative comments out.",
-    ),
+    typer.Option("--least", metavar="N", min=1, help="Leave terms of fewer positive or fewer negative comments out."),
 ]
 
 MAX_LENGTH_HELP = (
@@ -348,14 +325,7 @@ def identity(
             scores.append(model.scores(frame.found.rows.texts, advance))
     with progress("resampling") as advance:
         result = measure_identity(
-            frame.found,
-            frame.label,
-            frame.models,
-            scores,
-            members,
-            settings.evaluation,
-            least=least,
-            progress=advance,
+            frame.found, frame.label, frame.models, scores, members, settings.evaluation, least=least, progress=advance
         )
     if result.left_out:
         names = ", ".join(f"{name} ({rows})" for name, rows in result.left_out.items())

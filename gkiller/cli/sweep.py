@@ -130,8 +130,7 @@ NameOption = Annotated[
 ]
 
 ResumeOption = Annotated[
-    str | None,
-    typer.Option("--resume", metavar="DIR", help="Go on with a sweep: its directory, or its name."),
+    str | None, typer.Option("--resume", metavar="DIR", help="Go on with a sweep: its directory, or its name.")
 ]
 
 

@@ -24,10 +24,7 @@ SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", hel
 OutOption = Annotated[
     Path | None,
     typer.Option(
-        "--out",
-        callback=out_place,
-        metavar="DIR",
-        help="Write a copy of the model there, and leave it as it is.",
+        "--out", callback=out_place, metavar="DIR", help="Write a copy of the model there, and leave it as it is."
     ),
 ]
 
@@ -43,10 +40,7 @@ LabelsOption = Annotated[
 
 
 @with_settings(
-    "data",
-    "evaluation",
-    without=("data.sample_size", "evaluation.resamples"),
-    helps={"data.source": DATA_HELP},
+    "data", "evaluation", without=("data.sample_size", "evaluation.resamples"), helps={"data.source": DATA_HELP}
 )
 def threshold(
     resolved: Resolved,
@@ -91,9 +85,7 @@ def threshold(
     with progress() as on_data:
         found = load_chosen(choice, split, on_data, default="valid")
     with progress("scoring") as advance:
-        measured = measure(
-            loaded, found.dataset, found.rows, how.batch_size, advance, long_text=how.long_text
-        )
+        measured = measure(loaded, found.dataset, found.rows, how.batch_size, advance, long_text=how.long_text)
     tuning = retune(loaded, measured, how, names or None)
     before = loaded.metadata["thresholds"]
     thresholds = {**before, **tuning.stored(tuned_on(found, how.long_text))}

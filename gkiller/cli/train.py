@@ -52,11 +52,7 @@ class TrainingDisplay(BarDisplay):
             self._tasks[event.phase_index] = bars.add_task(
                 phase_name(event.phase, event.trains), total=total, epoch="", loss="", score="", speed=""
             )
-        done = (
-            event.epoch * event.steps
-            if event.kind == "epoch"
-            else (event.epoch - 1) * event.steps + event.step
-        )
+        done = event.epoch * event.steps if event.kind == "epoch" else (event.epoch - 1) * event.steps + event.step
         fields: dict[str, Any] = {"epoch": f"epoch {event.epoch}/{event.epochs}"}
         if event.loss is not None:
             fields["loss"] = _loss(event)
@@ -118,9 +114,7 @@ NameOption = Annotated[
 
 ResumeOption = Annotated[
     str | None,
-    typer.Option(
-        "--resume", metavar="RUN", help="Go on with a stopped run: its directory, its name, or 'last'."
-    ),
+    typer.Option("--resume", metavar="RUN", help="Go on with a stopped run: its directory, its name, or 'last'."),
 ]
 
 

@@ -76,8 +76,7 @@ KNOWN_SOURCES = (
         rows="about 160,000",
         description="Wikipedia talk-page comments of the 2018 Jigsaw challenge, six labels of 0 and 1.",
         remedy="download train.csv of the Kaggle challenge 'jigsaw-toxic-comment-classification-challenge', "
-        "then: gkiller data prepare train.csv --text-column comment_text --label-columns "
-        + ",".join(_JIGSAW_LABELS),
+        "then: gkiller data prepare train.csv --text-column comment_text --label-columns " + ",".join(_JIGSAW_LABELS),
         aliases=("jigsaw_toxicity_pred", "jigsaw_toxic", "google/jigsaw_toxicity_pred"),
     ),
     KnownSource(

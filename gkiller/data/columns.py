@@ -134,9 +134,7 @@ def _check_labels(labels: Sequence[str], where: str) -> None:
         problem = label_problem(label)
         if problem:
             shown = ascii(label) if len(label) <= 80 else ascii(label[:80]) + "..."
-            raise ColumnError(
-                f"no label can have the name {shown}: {problem}", where=where, remedy="rename the column"
-            )
+            raise ColumnError(f"no label can have the name {shown}: {problem}", where=where, remedy="rename the column")
 
 
 def _names(part: Part, settings: DataSettings) -> list[str]:
@@ -163,9 +161,7 @@ def _need_somewhere(parts: Sequence[Part], names: Sequence[list[str]], settings:
         if column and not found:
             where = ", ".join(dict.fromkeys(part.reader.name for part in parts))
             raise ColumnError(
-                f"there is no column {column!r} ({flag})",
-                where=where,
-                remedy=did_you_mean(column, list(everywhere)),
+                f"there is no column {column!r} ({flag})", where=where, remedy=did_you_mean(column, list(everywhere))
             )
 
 
@@ -232,9 +228,7 @@ def _vocabulary(part: Part, names: list[str], settings: DataSettings, plan: Colu
         odd = _odd_value(first.columns[column], settings) if first is not None else None
         if odd is not None:
             del found[label]
-            plan.notes.append(
-                f"{part.reader.name}: {column!r} is not a label column: {ascii(odd)[:60]} is no label"
-            )
+            plan.notes.append(f"{part.reader.name}: {column!r} is not a label column: {ascii(odd)[:60]} is no label")
     if len(found) > 1:
         plan.guesses.append(
             f"{part.reader.name}: {', '.join(map(repr, found.values()))} are taken as the label columns; "
@@ -254,13 +248,9 @@ def _odd_value(values: Sequence[object], settings: DataSettings) -> object:
     return None
 
 
-def _learnable(
-    parts: Sequence[Part], maps: Sequence[dict[str, str]], plan: ColumnPlan
-) -> list[dict[str, str]]:
+def _learnable(parts: Sequence[Part], maps: Sequence[dict[str, str]], plan: ColumnPlan) -> list[dict[str, str]]:
     """Return the label columns without the labels that no train part has, where they were only guessed."""
-    trained = {
-        label for part, labels in zip(parts, maps, strict=True) if part.split == "train" for label in labels
-    }
+    trained = {label for part, labels in zip(parts, maps, strict=True) if part.split == "train" for label in labels}
     kept = []
     for part, labels in zip(parts, maps, strict=True):
         rest = {label: column for label, column in labels.items() if label in trained}
@@ -289,9 +279,7 @@ def _part_columns(
         text = _guess(part, names, TEXT_NAMES, "--text-column", plan)
     elif text not in names:
         raise ColumnError(
-            f"there is no column {text!r} (--text-column)",
-            where=part.reader.name,
-            remedy=did_you_mean(text, names),
+            f"there is no column {text!r} (--text-column)", where=part.reader.name, remedy=did_you_mean(text, names)
         )
     if text in labels.values():
         raise ColumnError(

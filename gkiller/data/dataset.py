@@ -128,10 +128,7 @@ class Split:
         if size >= 2 and len(positive) and len(negative):
             wanted = min(max(wanted, 1), size - 1)
         wanted = max(min(wanted, len(positive)), size - len(negative))
-        drawn = [
-            rng.choice(positive, wanted, replace=False),
-            rng.choice(negative, size - wanted, replace=False),
-        ]
+        drawn = [rng.choice(positive, wanted, replace=False), rng.choice(negative, size - wanted, replace=False)]
         return self.take(np.sort(np.concatenate(drawn)))
 
 
@@ -150,9 +147,7 @@ class Dataset:
             if name not in SPLIT_NAMES:
                 raise ValueError(f"a split is named one of {', '.join(SPLIT_NAMES)}, not {name!r}")
             if split.labels.shape[1] != len(self.labels):
-                raise ValueError(
-                    f"split {name!r} has {split.labels.shape[1]} label columns, not {len(self.labels)}"
-                )
+                raise ValueError(f"split {name!r} has {split.labels.shape[1]} label columns, not {len(self.labels)}")
 
     def split(self, name: str) -> Split:
         """Return the split of that name.
@@ -174,7 +169,5 @@ class Dataset:
                 f"'gkiller data prepare ... --{name} FILE'",
             )
         raise SourceNotFoundError(
-            f"there is no split {name!r}",
-            where=source,
-            remedy=f"choose one of the splits there are: {there}",
+            f"there is no split {name!r}", where=source, remedy=f"choose one of the splits there are: {there}"
         )

@@ -104,9 +104,7 @@ def hub_parts(
     name = repository + (f":{config}" if config else "")
     if known is not None and known.access == "manual":
         raise HubUnavailableError(
-            "the hub does not hold this data set's files; they must be fetched by hand",
-            where=name,
-            remedy=known.remedy,
+            "the hub does not hold this data set's files; they must be fetched by hand", where=name, remedy=known.remedy
         )
     commit = resolve_commit(repository, revision)
     with hub_faults(name):
@@ -175,10 +173,7 @@ def hub_faults(name: str) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        what, remedy = (
-            "the data set is gated",
-            f"accept its terms at {host}/datasets/{name}, then: hf auth login",
-        )
+        what, remedy = ("the data set is gated", f"accept its terms at {host}/datasets/{name}, then: hf auth login")
         raise HubUnavailableError(what, where=name, remedy=remedy) from error
     except errors.RevisionNotFoundError as error:
         what = "the data set has no such revision"
@@ -189,9 +184,7 @@ def hub_faults(name: str) -> Iterator[None]:
             what, where=name, remedy="check its name; for a private one: hf auth login"
         ) from error
     except errors.HFValidationError as error:
-        raise SourceNotFoundError(
-            f"not a data set's name: {_brief(error)}", where=name, remedy="org/name"
-        ) from error
+        raise SourceNotFoundError(f"not a data set's name: {_brief(error)}", where=name, remedy="org/name") from error
     except (*_transport_errors(), DatasetsError, ValueError, RuntimeError) as error:
         raise _translate(error, name, host) from error
 

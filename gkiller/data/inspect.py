@@ -105,9 +105,7 @@ def inspect(
         "max_length": max_length,
         "notes": found.notes,
         "bad_rows": dict(found.bad),
-        "warnings": [
-            line for name, split in splits.items() for line in class_warnings(name, split["labels"])
-        ],
+        "warnings": [line for name, split in splits.items() for line in class_warnings(name, split["labels"])],
         "splits": splits,
         "overlap": _overlap(parts),
         "conflicting_texts": _duplicates(_joined(parts.values())).conflicting_groups,
@@ -204,9 +202,7 @@ def _duplicates(rows: _Measures) -> Duplicates:
 
 def _overlap(parts: dict[str, _Measures]) -> dict[str, int]:
     """Count, for each ordered pair of splits, the rows of the one whose text is in the other."""
-    _, texts = np.unique(
-        np.concatenate([part.folded for part in parts.values()]), axis=0, return_inverse=True
-    )
+    _, texts = np.unique(np.concatenate([part.folded for part in parts.values()]), axis=0, return_inverse=True)
     ends = np.cumsum([len(part.exact) for part in parts.values()])
     by_split = dict(zip(parts, np.split(texts.reshape(-1), ends[:-1]), strict=True))
     return {

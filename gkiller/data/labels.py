@@ -211,9 +211,7 @@ def refuse_repeated(names: Sequence[str], what: str, where: str) -> None:
     twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if twice:
         named = ", ".join(map(repr, twice[:20])) + (", ..." if len(twice) > 20 else "")
-        raise ColumnError(
-            f"{what} names {named} more than once", where=where, remedy="give every column its own name"
-        )
+        raise ColumnError(f"{what} names {named} more than once", where=where, remedy="give every column its own name")
 
 
 def need_header(names: Sequence[str], asked: Collection[str | None], where: str) -> None:

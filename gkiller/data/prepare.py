@@ -131,8 +131,7 @@ def _spill(job: _Job, path: Path, progress: Progress | None) -> _Keys:
     writer.close()
     if not kept:
         raise EmptyDataError(
-            f"no row of {sum(tally.read):,} is good: "
-            + ", ".join(f"{n:,} {k}" for k, n in tally.bad.items()),
+            f"no row of {sum(tally.read):,} is good: " + ", ".join(f"{n:,} {k}" for k, n in tally.bad.items()),
             where=job.plan.parts[0].reader.name,
             remedy="run with --on-error refuse to see the first one",
         )
@@ -174,11 +173,7 @@ def _check_given(plan: Plan, keys: _Keys, duplicates: Duplicates) -> None:
 
 
 def _write_splits(
-    spill: Path,
-    folder: Path,
-    columns: ColumnPlan,
-    assigned: npt.NDArray[np.int8],
-    progress: Progress | None,
+    spill: Path, folder: Path, columns: ColumnPlan, assigned: npt.NDArray[np.int8], progress: Progress | None
 ) -> dict[str, RowWriter]:
     """Run the second pass; return the closed writers of the splits that have rows."""
     import pyarrow as pa
@@ -198,11 +193,7 @@ def _write_splits(
 
 
 def _manifest(
-    job: _Job,
-    keys: _Keys,
-    duplicates: Duplicates,
-    assigned: npt.NDArray[np.int8],
-    writers: dict[str, RowWriter],
+    job: _Job, keys: _Keys, duplicates: Duplicates, assigned: npt.NDArray[np.int8], writers: dict[str, RowWriter]
 ) -> DataManifest:
     """Return the manifest, without any time of day: the same input gives the same bytes."""
     settings, plan, columns, tally = job.settings, job.plan, job.columns, job.tally
@@ -276,12 +267,7 @@ def _source_entries(job: _Job) -> list[dict[str, Any]]:
     entries = []
     for part, chosen, rows in zip(job.plan.parts, job.columns.parts, job.tally.read, strict=True):
         entry: dict[str, Any] = {"name": part.reader.name, "split": part.split, **part.info, "rows": rows}
-        entry["columns"] = {
-            "text": chosen.text,
-            "labels": chosen.labels,
-            "id": chosen.id,
-            "weight": chosen.weight,
-        }
+        entry["columns"] = {"text": chosen.text, "labels": chosen.labels, "id": chosen.id, "weight": chosen.weight}
         if part.path is not None:
             entry |= {"bytes": part.path.stat().st_size, "sha256": sha256_file(part.path)}
         entries.append(entry)

@@ -69,11 +69,7 @@ class Tally:
 
 
 def clean_rows(
-    parts: Sequence[Part],
-    plan: ColumnPlan,
-    settings: DataSettings,
-    tally: Tally,
-    progress: Progress | None = None,
+    parts: Sequence[Part], plan: ColumnPlan, settings: DataSettings, tally: Tally, progress: Progress | None = None
 ) -> Iterator[CleanBatch]:
     """Yield all parts' canonical rows, in order, and keep the tally.
 
@@ -111,13 +107,7 @@ class _Cleaner:
     """Cleans the batches of one part."""
 
     def __init__(
-        self,
-        index: int,
-        part: Part,
-        columns: PartColumns,
-        plan: ColumnPlan,
-        settings: DataSettings,
-        tally: Tally,
+        self, index: int, part: Part, columns: PartColumns, plan: ColumnPlan, settings: DataSettings, tally: Tally
     ) -> None:
         self.index = index
         self.name = part.reader.name

@@ -142,9 +142,7 @@ class SampleReader:
         rows = [row for row in _packaged() if row.split == self._split]
         self.total = len(rows)
         for start in range(0, len(rows), BATCH_ROWS):
-            chunk = [
-                {"id": row.id, "text": row.text, **row.labels} for row in rows[start : start + BATCH_ROWS]
-            ]
+            chunk = [{"id": row.id, "text": row.text, **row.labels} for row in rows[start : start + BATCH_ROWS]]
             columns = {name: [row[name] for row in chunk] for name in wanted}
             yield RawBatch(rows=list(range(start + 1, start + 1 + len(chunk))), columns=columns)
 

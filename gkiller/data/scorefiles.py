@@ -196,12 +196,7 @@ def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> 
 
 
 def read_column(
-    name: str,
-    column: str,
-    *,
-    text_column: str | None = None,
-    id_column: str | None = None,
-    flag: str = "--slice",
+    name: str, column: str, *, text_column: str | None = None, id_column: str | None = None, flag: str = "--slice"
 ) -> tuple[Records, list[Any]]:
     """Read one column of a file of comments, and what tells its rows apart.
 
@@ -219,9 +214,7 @@ def read_column(
     part = _part(name, "file")
     columns = part.reader.columns()
     if column not in columns:
-        raise ColumnError(
-            f"there is no column {column!r} ({flag})", where=name, remedy=did_you_mean(column, columns)
-        )
+        raise ColumnError(f"there is no column {column!r} ({flag})", where=name, remedy=did_you_mean(column, columns))
     ids = [id_column, *ID_NAMES] if id_column is not None else ID_NAMES
     texts = [text_column, *TEXT_NAMES] if text_column is not None else TEXT_NAMES
     records = Records(name)
@@ -283,8 +276,7 @@ def _batches(
     """
     lower = {name.lower(): name for name in reversed(columns)}
     identifier, text = (
-        next((lower[name.lower()] for name in names if name.lower() in lower), None)
-        for names in (id_names, text_names)
+        next((lower[name.lower()] for name in names if name.lower() in lower), None) for names in (id_names, text_names)
     )
     number = "row" if stem is None and "row" in columns else None
     wanted = [name for name in (identifier, text, number, *extra) if name is not None]
@@ -337,8 +329,7 @@ def _by_id(records: Records, split: Split) -> IntArray:
     for identifier in split.ids if again else ():
         if identifier in again:
             raise RowError(
-                f"the id {identifier!r:.60} is in the rows {first[identifier] + 1:,} and "
-                f"{again[identifier] + 1:,}",
+                f"the id {identifier!r:.60} is in the rows {first[identifier] + 1:,} and {again[identifier] + 1:,}",
                 where=records.name,
                 remedy="give every row its own id, or a file without ids in the order of the data",
             )

@@ -68,9 +68,7 @@ def resolve_sources(
         plan.parts += _resolve(source, revision, plan.notes)
     if not any(part.split == "train" for part in plan.parts):
         raise SourceNotFoundError(
-            "there is nothing to train on",
-            where=", ".join(sources),
-            remedy="name a file or a folder with train.*",
+            "there is nothing to train on", where=", ".join(sources), remedy="name a file or a folder with train.*"
         )
     for split, named in (("valid", valid), ("test", test)):
         for source in named:
@@ -225,9 +223,7 @@ def _split_of(path: Path) -> str:
 def _missing(source: str, path: Path) -> SourceNotFoundError:
     """Return the error for something that is not there, with the nearest thing that is."""
     parent = path.parent
-    looks_like_path = (
-        bool(data_suffix(path)) or "/" in source or "\\" in source or source.startswith((".", "~"))
-    )
+    looks_like_path = bool(data_suffix(path)) or "/" in source or "\\" in source or source.startswith((".", "~"))
     entries = list(parent.iterdir()) if parent.is_dir() else []
     files = [e.name for e in entries if data_suffix(e) or (e.is_dir() and not data_suffix(path))]
     names = files if looks_like_path else [*known_names(), *files]

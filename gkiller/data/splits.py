@@ -125,9 +125,9 @@ def find_duplicates(
     dropped, kept = order[~starts], head[~starts]
     here = splits[dropped] == splits[kept]
     repeated = _repeats_exactly(folded, exact, order)
-    conflict = (
-        (labels[dropped] != labels[kept]) & (labels[dropped] != UNKNOWN) & (labels[kept] != UNKNOWN)
-    ).any(axis=1)
+    conflict = ((labels[dropped] != labels[kept]) & (labels[dropped] != UNKNOWN) & (labels[kept] != UNKNOWN)).any(
+        axis=1
+    )
     for low, high in pairs:
         count = np.count_nonzero((splits[dropped] == low) & (splits[kept] == high))
         overlap[f"{SPLIT_NAMES[low]} in {SPLIT_NAMES[high]}"] = int(count)
@@ -178,10 +178,7 @@ def label_counts(labels: Sequence[str], codes: npt.NDArray[np.int8]) -> dict[str
         negative, positive = (int(np.count_nonzero(codes[:, position] == value)) for value in (0, 1))
         known = positive + negative
         counts[label] = LabelCount(
-            positive=positive,
-            negative=negative,
-            unknown=len(codes) - known,
-            rate=positive / known if known else None,
+            positive=positive, negative=negative, unknown=len(codes) - known, rate=positive / known if known else None
         )
     return counts
 

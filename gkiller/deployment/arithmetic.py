@@ -63,14 +63,7 @@ class Nodes:
         return self.add_many(op, inputs, 1, domain=domain, output=output, **attributes)[0]
 
     def add_many(
-        self,
-        op: str,
-        inputs: Sequence[str],
-        outputs: int,
-        *,
-        domain: str = "",
-        output: str = "",
-        **attributes: Any,
+        self, op: str, inputs: Sequence[str], outputs: int, *, domain: str = "", output: str = "", **attributes: Any
     ) -> list[str]:
         """Add a node of several outputs; returns their names."""
         from onnx import helper
@@ -152,10 +145,7 @@ class FloatArithmetic:
         """See `Arithmetic`; x has two dimensions."""
         return [
             self._nodes.add(
-                "Gemm",
-                x,
-                stored(self._nodes, w, site, half=self._half),
-                self._nodes.constant(b, f"{site}.bias"),
+                "Gemm", x, stored(self._nodes, w, site, half=self._half), self._nodes.constant(b, f"{site}.bias")
             )
             for w, b in zip(weights, biases, strict=True)
         ]

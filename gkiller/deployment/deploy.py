@@ -68,11 +68,7 @@ class Exported:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return {
-            **asdict(self),
-            "directory": str(self.directory),
-            "parity": self.parity.as_dict(),
-        }
+        return {**asdict(self), "directory": str(self.directory), "parity": self.parity.as_dict()}
 
 
 def export_onnx(
@@ -225,12 +221,7 @@ def copy_plain(loaded: LoadedModel, out: Path) -> int:
 
 
 def copy_deployed(
-    loaded: Stored,
-    graph: str,
-    target: Path,
-    *,
-    also: Collection[str] = (),
-    files: Mapping[str, bytes] | None = None,
+    loaded: Stored, graph: str, target: Path, *, also: Collection[str] = (), files: Mapping[str, bytes] | None = None
 ) -> None:
     """Write what is needed to predict with one graph, sealed again for these files alone.
 

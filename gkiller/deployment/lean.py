@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gkiller.deployment.arithmetic import (
-    CONTRIB,
-    Nodes,
-    Ranges,
-    Scheme,
-    arithmetic_of,
-    embedding_rows,
-    stored,
-)
+from gkiller.deployment.arithmetic import CONTRIB, Nodes, Ranges, Scheme, arithmetic_of, embedding_rows, stored
 from gkiller.deployment.weights import Dense, Layer, Network, Norm, joinable, joined
 
 if TYPE_CHECKING:
@@ -76,9 +68,7 @@ def build(
     outputs: dict[str, tuple[int | str, ...]] = {"logits": ("rows", network.head.width)}
     outputs.update({site: ("tokens_in_all", "features") for site in writer.sites})
     shape = ("rows", "tokens")
-    return writer.nodes.model(
-        {"input_ids": shape, "attention_mask": shape}, outputs, "sigmoid(logits) are the scores"
-    )
+    return writer.nodes.model({"input_ids": shape, "attention_mask": shape}, outputs, "sigmoid(logits) are the scores")
 
 
 class _Writer:
@@ -257,9 +247,7 @@ class _Writer:
         if self._rewrites.join_dendrites and part.branches:
             wide = np.concatenate(weights, axis=1), np.concatenate(biases)
             [whole] = self._arithmetic.multiply(site, x, [wide[0]], [wide[1]])
-            output, *drives = nodes.add_many(
-                "Split", [whole], len(weights), axis=-1, num_outputs=len(weights)
-            )
+            output, *drives = nodes.add_many("Split", [whole], len(weights), axis=-1, num_outputs=len(weights))
         else:
             output, *drives = self._arithmetic.multiply(site, x, weights, biases)
         fired: list[str] = []

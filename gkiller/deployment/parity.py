@@ -98,12 +98,7 @@ class Parity:
 def limits_of(settings: DeploymentSettings, precision: GraphPrecision) -> Limits:
     """Return the settings' limits for a precision; fp16 storage has those of int8."""
     if precision == "fp32":
-        return Limits(
-            settings.fp32_score_difference,
-            settings.fp32_flips,
-            settings.fp32_ap_loss,
-            settings.fp32_f1_loss,
-        )
+        return Limits(settings.fp32_score_difference, settings.fp32_flips, settings.fp32_ap_loss, settings.fp32_f1_loss)
     return Limits(
         settings.int8_score_difference,
         settings.int8_flips,
@@ -113,9 +108,7 @@ def limits_of(settings: DeploymentSettings, precision: GraphPrecision) -> Limits
     )
 
 
-def parity_rows(
-    loaded: LoadedModel, found: Labelled, most: int, progress: Progress | None = None
-) -> ParityRows:
+def parity_rows(loaded: LoadedModel, found: Labelled, most: int, progress: Progress | None = None) -> ParityRows:
     """Score labelled comments with the trained model, for an export to be compared with."""
     rows = np.arange(len(found.rows.texts))
     if len(rows) > most:
@@ -150,8 +143,7 @@ def compare(rows: ParityRows, scores: FloatArray, limits: Limits) -> Parity:
     difference = np.where(sound, np.abs(found - rows.expected), 1.0)
     flipped = (found >= rows.thresholds) != (rows.expected >= rows.thresholds)
     labels = tuple(
-        _label_parity(rows, found[:, place], int(flipped[:, place].sum()), place)
-        for place in range(len(rows.labels))
+        _label_parity(rows, found[:, place], int(flipped[:, place].sum()), place) for place in range(len(rows.labels))
     )
     counted = [one for one in labels if one.positives >= limits.least_positives]
     measured = {
@@ -161,11 +153,7 @@ def compare(rows: ParityRows, scores: FloatArray, limits: Limits) -> Parity:
         "f1_loss": max((_loss(one.f1_before, one.f1_after) for one in counted), default=0.0),
     }
     return Parity(
-        rows=len(scores),
-        flips=int(flipped.sum()),
-        labels=labels,
-        failures=_failures(measured, limits),
-        **measured,
+        rows=len(scores), flips=int(flipped.sum()), labels=labels, failures=_failures(measured, limits), **measured
     )
 
 
@@ -208,7 +196,5 @@ def _failures(measured: dict[str, float], limits: Limits) -> tuple[str, ...]:
         ("F1 lost:", measured["f1_loss"], limits.f1_loss, ".4f"),
     )
     return tuple(
-        f"{name} {value:{form}} (limit {limit:{form}})"
-        for name, value, limit, form in checks
-        if value > limit
+        f"{name} {value:{form}} (limit {limit:{form}})" for name, value, limit, form in checks if value > limit
     )

@@ -60,10 +60,7 @@ def session(graph: bytes | onnx.ModelProto, threads: int = 1) -> onnxruntime.Inf
 
 
 def score_tokens(
-    running: onnxruntime.InferenceSession,
-    tokens: Tokens,
-    batch_size: int = 64,
-    progress: Progress | None = None,
+    running: onnxruntime.InferenceSession, tokens: Tokens, batch_size: int = 64, progress: Progress | None = None
 ) -> Scores:
     """Return the scores of n tokenized comments, float64 of shape (n, L)."""
     found: dict[int, npt.NDArray[np.float32]] = {}
@@ -248,9 +245,7 @@ def recheck(path: str | Path) -> list[Recheck]:
     exports: dict[str, Any] = content.get("exports") or {}
     files = sorted(file for file in exports if (directory / file).is_file())
     if not files:
-        raise ExportError(
-            "the model has no graph yet", where=str(directory), remedy=f"run: gkiller export {directory}"
-        )
+        raise ExportError("the model has no graph yet", where=str(directory), remedy=f"run: gkiller export {directory}")
     stored = _unseal(directory, {name: LIMITS[name] for name in (PROBES, *files)}).kept
     probes = read_probes(stored[PROBES], str(directory / PROBES))
     labels = read_labels(content["labels"])
@@ -275,9 +270,7 @@ def recheck(path: str | Path) -> list[Recheck]:
                 flips=int(((scores >= cuts) != (there >= cuts)).sum()),
                 score_difference=float(limits["score_difference"]),
                 flip_share=float(limits["flips"]),
-                missing_flags=tuple(
-                    flag for flag in CPU_FLAGS if flag in facts["cpu_flags"] and flag not in here
-                ),
+                missing_flags=tuple(flag for flag in CPU_FLAGS if flag in facts["cpu_flags"] and flag not in here),
                 decisions=int(scores.size),
             )
         )
@@ -293,9 +286,7 @@ def _scores(probes: Probes, graph: bytes, where: str, labels: int, made_with: st
         logits = [running.run(*read.tokens.pad_batch(row)) for row in rows]
     except ModelFormatError as error:
         error.what = f"onnxruntime {version('onnxruntime')} cannot run the graph here: {error.what}"
-        error.remedy = (
-            f"it was exported with onnxruntime {made_with}: install that, or export the model again"
-        )
+        error.remedy = f"it was exported with onnxruntime {made_with}: install that, or export the model again"
         raise
     found: Scores = read.highest(sigmoid(np.concatenate(logits)))
     return found

@@ -34,10 +34,7 @@ CALIBRATION_BATCH: Final = 32
 
 
 def find_ranges(
-    network: Network,
-    tokens: Tokens,
-    share: float = 1.0,
-    progress: Progress | None = None,
+    network: Network, tokens: Tokens, share: float = 1.0, progress: Progress | None = None
 ) -> dict[str, Range]:
     """Run the float32 graph on comments and return the range of each place that multiplies.
 
@@ -162,19 +159,12 @@ def try_candidates(
     """
     tell = progress or silent
     ranges = _ranges(network, rows.tokens, calibration_rows, candidates, tell)
-    graphs = [
-        build(network, one.scheme, ranges=ranges.get(one.covered, {})).SerializeToString()
-        for one in candidates
-    ]
+    graphs = [build(network, one.scheme, ranges=ranges.get(one.covered, {})).SerializeToString() for one in candidates]
     return measure(candidates, graphs, rows, limits, tell)
 
 
 def measure(
-    candidates: Sequence[Candidate],
-    graphs: Sequence[bytes],
-    rows: ParityRows,
-    limits: Limits,
-    tell: Progress,
+    candidates: Sequence[Candidate], graphs: Sequence[bytes], rows: ParityRows, limits: Limits, tell: Progress
 ) -> list[Tried]:
     """Compare the graphs of candidates with the trained model, and time them."""
     loaded = [session(graph) for graph in graphs]
@@ -199,8 +189,7 @@ def choose(tried: Sequence[Tried]) -> Tried | None:
         return None
     bar = max(one.rate for one in passed) * (1 - TIED)
     return min(
-        (one for one in passed if one.rate >= bar),
-        key=lambda one: (one.parity.flips, one.parity.max_difference),
+        (one for one in passed if one.rate >= bar), key=lambda one: (one.parity.flips, one.parity.max_difference)
     )
 
 
@@ -236,8 +225,7 @@ PLAIN_CANDIDATES: Final = (
     Candidate("onnxruntime dynamic, fp32 embeddings", Scheme("int8", "fp32", activations="dynamic")),
     Candidate("onnxruntime dynamic, 7-bit weights", Scheme("int8", "int8", activations="dynamic", bits=7)),
     Candidate(
-        "onnxruntime dynamic, 7-bit weights, fp32 embeddings",
-        Scheme("int8", "fp32", activations="dynamic", bits=7),
+        "onnxruntime dynamic, 7-bit weights, fp32 embeddings", Scheme("int8", "fp32", activations="dynamic", bits=7)
     ),
 )
 """Ways to make a plain graph int8: its products of weights always, its tables of embeddings or not."""

@@ -12,18 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from gkiller.deployment.weights import (
-    ACTIVATIONS,
-    LINEARS,
-    NORMS,
-    Array,
-    Branch,
-    Dense,
-    Layer,
-    Network,
-    Norm,
-    layer_of,
-)
+from gkiller.deployment.weights import ACTIVATIONS, LINEARS, NORMS, Array, Branch, Dense, Layer, Network, Norm, layer_of
 from gkiller.inference.loading import graph_name
 from gkiller.model.architectures import encoder_config, new_encoder
 from gkiller.model.layout import CONFIG, FORMAT_VERSION, LIMITS, META, consistent, unbroken
@@ -189,9 +178,7 @@ class _Weights:
 
     def dense(self, place: str, dendrites: int) -> Dense:
         """Return the next Linear of a place with its dendrites."""
-        (weight, bias), *grown = [
-            (self.matrix(place), self.take(f"{place}.bias")) for _ in range(1 + dendrites)
-        ]
+        (weight, bias), *grown = [(self.matrix(place), self.take(f"{place}.bias")) for _ in range(1 + dendrites)]
         branches = []
         for number, own in enumerate(grown):
             links = [self.take(f"{place}.link") for _ in range(number)]
@@ -254,9 +241,7 @@ def _parted(together: Dense, count: int) -> list[Dense]:
     ]
     return [
         Dense(weight, bias, tuple(branch[number] for branch in branches), together.activation)
-        for number, (weight, bias) in enumerate(
-            zip(parts(together.weight), parts(together.bias), strict=True)
-        )
+        for number, (weight, bias) in enumerate(zip(parts(together.weight), parts(together.bias), strict=True))
     ]
 
 
@@ -273,9 +258,7 @@ def _state(network: Network, encoder: PreTrainedModel) -> dict[str, Tensor]:
     import torch
 
     config: Any = encoder.config
-    read = {
-        name: torch.tensor(array) for name, array in encoder_state(network, config.type_vocab_size).items()
-    }
+    read = {name: torch.tensor(array) for name, array in encoder_state(network, config.type_vocab_size).items()}
     own = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith(_POOLER)}
     pooler = {name: read.get(name, tensor) for name, tensor in own.items()}
     return {name: tensor for name, tensor in read.items() if not name.startswith(_POOLER)} | pooler

@@ -172,9 +172,7 @@ def joined(parts: list[Dense]) -> Dense:
         )
         for same in zip(*(part.branches for part in parts), strict=True)
     )
-    return Dense(
-        beside([p.weight for p in parts]), beside([p.bias for p in parts]), branches, parts[0].activation
-    )
+    return Dense(beside([p.weight for p in parts]), beside([p.bias for p in parts]), branches, parts[0].activation)
 
 
 def joinable(parts: list[Dense]) -> bool:

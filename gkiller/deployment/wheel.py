@@ -63,9 +63,7 @@ def needed_modules(package: Path, root: str = ROOT, allowed: Collection[str] = A
         path = _file_of(package, name)
         if path is None:
             if name == root:
-                raise WheelContentError(
-                    "the inference code is not there", where=name, remedy="install gkiller again"
-                )
+                raise WheelContentError("the inference code is not there", where=name, remedy="install gkiller again")
             continue  # an attribute of a module
         found[name] = path
         waiting += [(parent, name) for parent in _parents(name)]
@@ -223,9 +221,7 @@ def _graph(loaded: LoadedModel, precision: GraphPrecision | None) -> str:
         )
     if not there:
         raise ExportError(
-            "the model has no graph yet",
-            where=str(loaded.path),
-            remedy=f"run: gkiller quantize {loaded.path}",
+            "the model has no graph yet", where=str(loaded.path), remedy=f"run: gkiller quantize {loaded.path}"
         )
     return GRAPHS[precision or there[0]]
 
@@ -236,9 +232,7 @@ def _model_files(loaded: LoadedModel, graph: str) -> dict[str, bytes]:
         place = Path(folder) / "model"
         copy_deployed(loaded, graph, place)
         return {
-            path.relative_to(place).as_posix(): path.read_bytes()
-            for path in sorted(place.rglob("*"))
-            if path.is_file()
+            path.relative_to(place).as_posix(): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()
         }
 
 

@@ -11,16 +11,7 @@ import numpy as np
 from gkiller.data.scorefiles import join, read_column
 from gkiller.errors import ColumnError, LabelMismatchError, ScoreRangeError, SettingsError, did_you_mean
 from gkiller.evaluation.results import few_rows, number
-from gkiller.evaluation.significance import (
-    FIGURES,
-    MARGIN,
-    Paired,
-    Side,
-    Verdict,
-    compare_sides,
-    holm,
-    verdict,
-)
+from gkiller.evaluation.significance import FIGURES, MARGIN, Paired, Side, Verdict, compare_sides, holm, verdict
 from gkiller.scoring.scorers import STORED, UNKNOWN, scorer_of_file
 
 if TYPE_CHECKING:
@@ -131,9 +122,7 @@ def _given(given: GivenThresholds, labels: tuple[str, ...]) -> tuple[dict[str, f
     """Return the thresholds that were given, and where they are from."""
     for label in given.single:
         if label not in labels:
-            raise SettingsError(
-                f"there is no label {label!r}", where=given.flag, remedy=did_you_mean(label, labels)
-            )
+            raise SettingsError(f"there is no label {label!r}", where=given.flag, remedy=did_you_mean(label, labels))
     start = {} if given.overall is None else dict.fromkeys(labels, given.overall)
     thresholds = {**start, **given.single}
     for label, value in thresholds.items():
@@ -422,9 +411,7 @@ def compare(
     )
 
 
-def _parts(
-    found: Labelled, truth: Mapping[str, FloatArray], named: Sequence[Slice]
-) -> list[tuple[Slice, str]]:
+def _parts(found: Labelled, truth: Mapping[str, FloatArray], named: Sequence[Slice]) -> list[tuple[Slice, str]]:
     """Return slices with the labels to compare on them, those without a known and weighted row left out."""
     pairs = [(part, label) for part in length_slices(found.rows.texts) for label in truth]
     pairs += [(part, label) for label, values in truth.items() for part in truth_slices(label, values)]
@@ -433,9 +420,7 @@ def _parts(
     return [(part, label) for part, label in pairs if (~np.isnan(truth[label]) & weighted)[part.rows].any()]
 
 
-def _labels(
-    whole: Mapping[str, Paired], a: ScoredSide, b: ScoredSide, margin: float
-) -> list[LabelComparison]:
+def _labels(whole: Mapping[str, Paired], a: ScoredSide, b: ScoredSide, margin: float) -> list[LabelComparison]:
     adjusted = {name: holm([one.differences[name].p for one in whole.values()]) for name in FIGURES}
     adjusted[MCNEMAR] = holm([one.mcnemar.p for one in whole.values()])
     return [

@@ -9,26 +9,8 @@ import numpy as np
 
 from gkiller.data.dataset import FloatArray
 from gkiller.evaluation.checks import checked_tables, checked_thresholds
-from gkiller.evaluation.metrics import (
-    HALF,
-    POINT_FIGURES,
-    RANK_FIGURES,
-    Plan,
-    interval,
-    plan,
-    rank,
-    ratio,
-    resample,
-)
-from gkiller.evaluation.results import (
-    Confusion,
-    Evaluation,
-    Figure,
-    LabelResult,
-    MacroResult,
-    OperatingPoint,
-    number,
-)
+from gkiller.evaluation.metrics import HALF, POINT_FIGURES, RANK_FIGURES, Plan, interval, plan, rank, ratio, resample
+from gkiller.evaluation.results import Confusion, Evaluation, Figure, LabelResult, MacroResult, OperatingPoint, number
 from gkiller.wording import Progress
 
 if TYPE_CHECKING:

@@ -168,8 +168,7 @@ class ModelIdentity:
             **self.model.described(),
             "headline": {name: asdict(one) for name, one in self.headline.items()},
             "terms": {
-                term: {name: asdict(one) for name, one in figures.items()}
-                for term, figures in self.terms.items()
+                term: {name: asdict(one) for name, one in figures.items()} for term, figures in self.terms.items()
             },
         }
 
@@ -188,8 +187,7 @@ class IdentityDifference:
             "name": self.name,
             "headline": {name: one.as_dict() for name, one in self.headline.items()},
             "terms": {
-                term: {name: one.as_dict() for name, one in figures.items()}
-                for term, figures in self.terms.items()
+                term: {name: one.as_dict() for name, one in figures.items()} for term, figures in self.terms.items()
             },
         }
 
@@ -277,8 +275,7 @@ def measure_identity(
         least=least,
         models=tuple(measured),
         differences=tuple(
-            IdentityDifference(model.name, *_by_name(one, names))
-            for model, one in zip(models[1:], apart, strict=True)
+            IdentityDifference(model.name, *_by_name(one, names)) for model, one in zip(models[1:], apart, strict=True)
         ),
         resamples=settings.resamples,
         confidence=settings.confidence,

@@ -221,9 +221,7 @@ class Plan:
         pos = self.ranking.positives.masses(counts)
         neg = self.ranking.negatives.masses(counts)
         tp, fp = running(pos), running(neg)
-        columns = [
-            np.stack([*self._ranked(tp, fp), *self._calibration(pos, neg, tp[:, -1] + fp[:, -1])], axis=1)
-        ]
+        columns = [np.stack([*self._ranked(tp, fp), *self._calibration(pos, neg, tp[:, -1] + fp[:, -1])], axis=1)]
         for hit, false in self.cuts:
             columns.append(
                 confusion_figures(tp[:, hit], fp[:, false], tp[:, -1] - tp[:, hit], fp[:, -1] - fp[:, false])
@@ -248,9 +246,7 @@ class Plan:
         ap = ratio(np.einsum("rg,rg->r", gains, precision), tp[:, -1])
         return np.where(both, auc, np.nan), np.where(both, ap, np.nan)
 
-    def _calibration(
-        self, pos: FloatArray, neg: FloatArray, total: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def _calibration(self, pos: FloatArray, neg: FloatArray, total: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the Brier score and the expected calibration error.
 
         The error of a row is truth minus score: 1 - s for a positive, -s for a negative.
@@ -372,9 +368,7 @@ def resample(
     return np.concatenate(parts, axis=1)
 
 
-def interval(
-    values: FloatArray, confidence: float, *, centre: float | None = None
-) -> tuple[float, float, int]:
+def interval(values: FloatArray, confidence: float, *, centre: float | None = None) -> tuple[float, float, int]:
     """Return the percentile interval of a figure, and in how many resamples it was defined.
 
     The ends are NaN when fewer than half of the resamples define the figure.

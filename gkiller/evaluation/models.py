@@ -70,9 +70,7 @@ def measure(
     )
 
 
-def evaluate_measured(
-    measured: Measured, settings: EvaluationSettings, progress: Progress | None = None
-) -> Evaluation:
+def evaluate_measured(measured: Measured, settings: EvaluationSettings, progress: Progress | None = None) -> Evaluation:
     """Return the figures of a measured model at its stored thresholds."""
     return evaluate(
         measured.labels,
@@ -179,9 +177,7 @@ def target_warnings(flagged: Flagged, measured: Measured, settings: EvaluationSe
     if value is None or value >= least - SLACK:
         return []
     several = ", ".join(flagged.labels)
-    return [
-        f"`flagged` is decided by {several} together: its {name} is {value:.4f}, below {least:g}; " + remedy
-    ]
+    return [f"`flagged` is decided by {several} together: its {name} is {value:.4f}, below {least:g}; " + remedy]
 
 
 @dataclass(frozen=True)
@@ -194,9 +190,7 @@ class Tuning:
 
     def stored(self, record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Return what gkiller.json says of the labels that were tuned."""
-        return {
-            label: {**one.as_dict(), "tuned_on": record} for label, one in self.tuned.items() if not one.note
-        }
+        return {label: {**one.as_dict(), "tuned_on": record} for label, one in self.tuned.items() if not one.note}
 
 
 def retune(

@@ -91,15 +91,11 @@ def _reliability_panel(panel: SubFigure, curve: Curve, bins: int) -> None:
         axes.axvline(curve.threshold, color=GREY, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
     plain(top, "", "", "Share of positives")
     top.set_title(
-        f"{curve.name}\nECE {shown(curve.figures[3])}, Brier {shown(curve.figures[2])}",
-        loc="left",
-        fontsize=9,
+        f"{curve.name}\nECE {shown(curve.figures[3])}, Brier {shown(curve.figures[2])}", loc="left", fontsize=9
     )
     top.set_xlim(-0.01, 1.01)
     top.set_ylim(-0.02, 1.02)
-    bottom.bar(
-        summed.edges[:-1], summed.rows, width=np.diff(summed.edges), align="edge", color=tint, alpha=0.75
-    )
+    bottom.bar(summed.edges[:-1], summed.rows, width=np.diff(summed.edges), align="edge", color=tint, alpha=0.75)
     plain(bottom, "", "Score (dashed: threshold)", "Rows")
     # Limits first: a logarithmic axis cannot find its own when all bars are empty.
     bottom.set_ylim(0.7, max(10.0, float(summed.rows.max(initial=1)) * 2))
@@ -274,8 +270,7 @@ def _roc(curves: Sequence[Curve], path: Path) -> Path:
     if drawn and min(float(curve.figures[0]) for curve in drawn) >= ROOM_FOR_CLOSE_UP:
         _close_up(axes, drawn)
     texts = [
-        curve.ranking.one_class or f"AUC {shown(curve.figures[0])}, at {shown(curve.threshold)}"
-        for curve in curves
+        curve.ranking.one_class or f"AUC {shown(curve.figures[0])}, at {shown(curve.threshold)}" for curve in curves
     ]
     _legend(axes, curves, texts, "Marker: the stored threshold.")
     return save(figure, path)
@@ -289,9 +284,7 @@ def _roc_lines(axes: Axes, curves: Sequence[Curve], most: float = 1.0) -> None:
         true = np.concatenate([[0.0], cuts.tp / cuts.positives])
         near = int(np.searchsorted(false, most, side="right")) + 1
         false, true = _thinned(false[:near], true[:near])
-        axes.plot(
-            false, true, color=colour(curve.place), linestyle=dash(curve.place), linewidth=1.8, zorder=3
-        )
+        axes.plot(false, true, color=colour(curve.place), linestyle=dash(curve.place), linewidth=1.8, zorder=3)
         tp, fp = curve.at_threshold
         if fp / cuts.negatives <= most:
             _mark(axes, curve, fp / cuts.negatives, tp / cuts.positives)

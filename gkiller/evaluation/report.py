@@ -17,14 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gkiller.evaluation.models import Measured
-    from gkiller.evaluation.results import (
-        Confusion,
-        Evaluation,
-        Figure,
-        LabelResult,
-        MacroResult,
-        OperatingPoint,
-    )
+    from gkiller.evaluation.results import Confusion, Evaluation, Figure, LabelResult, MacroResult, OperatingPoint
     from gkiller.settings.definition import EvaluationSettings
 
 
@@ -107,8 +100,7 @@ def _named(evaluation: Evaluation) -> list[tuple[str, LabelResult | MacroResult]
 def _ranked(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     header = ["label", *(TITLES[name] for name in RANK_FIGURES)]
     rows = [
-        [label, *(figure_text(getattr(result, name)) for name in RANK_FIGURES)]
-        for label, result in _named(evaluation)
+        [label, *(figure_text(getattr(result, name)) for name in RANK_FIGURES)] for label, result in _named(evaluation)
     ]
     return header, rows
 

@@ -334,8 +334,7 @@ class _Table:
         self._false = flags[others]
         drawn = clean[[*positive, *negative]]
         self._equal = [
-            EqualFpr(scores[: len(positive)], scores[len(positive) :], flags[negative])
-            for scores in (drawn, *hidden.T)
+            EqualFpr(scores[: len(positive)], scores[len(positive) :], flags[negative]) for scores in (drawn, *hidden.T)
         ]
 
     def figures(self, counts: FloatArray) -> FloatArray:
@@ -357,9 +356,7 @@ class _Table:
         equal = np.column_stack([one.recall(positive, negative) for one in self._equal])
         matched = _with_mean(equal[:, 1:])
         price = _less(equal[:, :1], matched)
-        return np.column_stack(
-            [np.minimum(f1, 1.0), recall, hidden, lost, fpr, alarms, 0.0 - spared, matched, price]
-        )
+        return np.column_stack([np.minimum(f1, 1.0), recall, hidden, lost, fpr, alarms, 0.0 - spared, matched, price])
 
     def _masses(self, counts: FloatArray, rows: IntArray) -> FloatArray:
         drawn: FloatArray = counts[:, rows] * self._weights[rows]
@@ -404,9 +401,7 @@ def _difference(name: str, one: Mapping[str, Any], first: ModelRobustness) -> Ro
 
 def _with_shares(lost: Mapping[str, Difference], first: Mapping[str, Figure]) -> dict[str, Difference]:
     none = {"relative": np.nan, "relative_low": np.nan, "relative_high": np.nan}
-    return {
-        kind: loss if (first[kind].low or 0.0) > 0 else replace(loss, **none) for kind, loss in lost.items()
-    }
+    return {kind: loss if (first[kind].low or 0.0) > 0 else replace(loss, **none) for kind, loss in lost.items()}
 
 
 def _by_name(values: Sequence[Any], kinds: Sequence[str]) -> dict[str, Any]:

@@ -15,16 +15,7 @@ import numpy as np
 from gkiller.data.dataset import FloatArray
 from gkiller.errors import LabelMismatchError, ScoreRangeError
 from gkiller.evaluation.checks import checked_tables
-from gkiller.evaluation.metrics import (
-    POINT_FIGURES,
-    RANK_FIGURES,
-    draws,
-    interval,
-    plan,
-    rank,
-    ratio,
-    resample,
-)
+from gkiller.evaluation.metrics import POINT_FIGURES, RANK_FIGURES, draws, interval, plan, rank, ratio, resample
 from gkiller.evaluation.results import Evaluation, Figure, number
 from gkiller.wording import Progress
 
@@ -141,8 +132,7 @@ def compare_sides(
         n=int(used.sum()),
         positives=int(positive.sum()),
         differences={
-            name: paired_difference(points[:, k], replicas[:, :, k], confidence)
-            for k, name in enumerate(FIGURES)
+            name: paired_difference(points[:, k], replicas[:, :, k], confidence) for k, name in enumerate(FIGURES)
         },
         mcnemar=_mcnemar(*(flag == positive for flag in flags)),
         agreement=np.bincount(2 * flags[0] + flags[1], minlength=4).reshape(2, 2).astype(np.int64),
@@ -368,9 +358,7 @@ def _centred(values: FloatArray, weights: FloatArray) -> FloatArray:
 def _figures(sums: FloatArray) -> FloatArray:
     """Return share of equal decisions and correlation, (R, 2), of sums (R, 7) over the table's columns."""
     mass = sums[:, :1]
-    equal, one, other, squared_one, squared_other, product = (
-        sums[:, 1:] / np.where(mass > 0, mass, np.nan)
-    ).T
+    equal, one, other, squared_one, squared_other, product = (sums[:, 1:] / np.where(mass > 0, mass, np.nan)).T
     spread = np.sqrt(np.maximum(squared_one - one**2, 0) * np.maximum(squared_other - other**2, 0))
     together = product - one * other
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -68,9 +68,7 @@ def choose_data(model: Path, settings: DataSettings, asked: Collection[str]) -> 
     return DataChoice(located(own, run), run)
 
 
-def load_chosen(
-    choice: DataChoice, split: str | None, progress: Progress | None = None, *, default: str
-) -> Labelled:
+def load_chosen(choice: DataChoice, split: str | None, progress: Progress | None = None, *, default: str) -> Labelled:
     """Return the rows to measure on; arguments as in `load_labelled`.
 
     A run's own data are read as they were for its training: a single file is split, not taken whole.
@@ -97,9 +95,7 @@ def tuned_on(found: Labelled, long_text: LongText) -> dict[str, Any]:
     }
 
 
-def measuring_warnings(
-    choice: DataChoice, found: Labelled, thresholds: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
+def measuring_warnings(choice: DataChoice, found: Labelled, thresholds: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return why figures on these rows would be too good."""
     warnings = []
     if choice.run is not None and found.name in ("train", ALL):
@@ -134,8 +130,7 @@ def comparing_warnings(
         warnings.append(_LEARNT)
     elif now is not None and not same:
         warnings.append(
-            "the model was trained on other rows than this data set's train split: it may have learnt "
-            "some of these"
+            "the model was trained on other rows than this data set's train split: it may have learnt some of these"
         )
     return warnings + _tuned_here(thresholds, here, recorded.get("valid") in here)
 
@@ -151,9 +146,7 @@ def tuning_warnings(choice: DataChoice, found: Labelled) -> list[str]:
             "on other comments"
         )
     if choice.run is not None and found.name in ("train", ALL):
-        warnings.append(
-            "the model was trained on these rows, so its scores there are surer than on new comments"
-        )
+        warnings.append("the model was trained on these rows, so its scores there are surer than on new comments")
     return warnings
 
 
@@ -163,9 +156,7 @@ def _fingerprints(found: Labelled) -> list[str]:
     return [split_fingerprint(split, found.dataset.labels) for split in splits or [found.rows]]
 
 
-def _tuned_here(
-    thresholds: Mapping[str, Mapping[str, Any]], here: Collection[str], of_training: bool
-) -> list[str]:
+def _tuned_here(thresholds: Mapping[str, Mapping[str, Any]], here: Collection[str], of_training: bool) -> list[str]:
     """Return a warning when thresholds were tuned on the splits of these fingerprints.
 
     Args:

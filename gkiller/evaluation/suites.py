@@ -159,15 +159,11 @@ def contestants(
     names = [scorer.name for scorer in scorers]
     for name in single:
         if name not in names:
-            raise SettingsError(
-                f"there is no model {name!r}", where="--threshold", remedy=did_you_mean(name, names)
-            )
+            raise SettingsError(f"there is no model {name!r}", where="--threshold", remedy=did_you_mean(name, names))
     for value in (*([] if overall is None else [overall]), *single.values()):
         if not 0 <= value <= 1:
             raise ScoreRangeError(
-                f"the threshold {value:g} is outside 0..1",
-                where="--threshold",
-                remedy="give a number in 0..1",
+                f"the threshold {value:g} is outside 0..1", where="--threshold", remedy="give a number in 0..1"
             )
     found = []
     for scorer in scorers:

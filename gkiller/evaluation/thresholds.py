@@ -241,9 +241,7 @@ def _kept(ranking: Ranking, value: float) -> Threshold:
 
 
 def stored_entries(
-    tuned: Mapping[str, Threshold],
-    before: Mapping[str, Mapping[str, Any]],
-    record: Mapping[str, Any] | None = None,
+    tuned: Mapping[str, Threshold], before: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Return what gkiller.json says of thresholds: of a label that was not tuned what it said before."""
     tuned_on = {"tuned_on": record} if record is not None else {}

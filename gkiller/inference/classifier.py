@@ -191,14 +191,8 @@ class Classifier:
         given = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(self.labels, thresholds)
         for label, value in given.items():
             if label not in self.thresholds:
-                raise SettingsError(
-                    f"the model has no label {label!r}", remedy=did_you_mean(str(label), self.labels)
-                )
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float | np.floating)
-                or not 0 <= value <= 1
-            ):
+                raise SettingsError(f"the model has no label {label!r}", remedy=did_you_mean(str(label), self.labels))
+            if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0 <= value <= 1:
                 raise ScoreRangeError(f"the threshold {value!r} of {label} is not a number in 0..1")
         return {label: float(given.get(label, stored)) for label, stored in self.thresholds.items()}
 
@@ -214,19 +208,10 @@ class Classifier:
         columns = [self.labels.index(label) for label in names]
         flags = reached(scored.scores, self.labels, limits, names)[:, columns]
         rows = zip(
-            scored.scores.tolist(),
-            flags.tolist(),
-            scored.windows.tolist(),
-            scored.truncated.tolist(),
-            strict=True,
+            scored.scores.tolist(), flags.tolist(), scored.windows.tolist(), scored.truncated.tolist(), strict=True
         )
         return [
-            Prediction(
-                dict(zip(self.labels, row, strict=True)),
-                dict(zip(names, flagged, strict=True)),
-                windows,
-                cut,
-            )
+            Prediction(dict(zip(self.labels, row, strict=True)), dict(zip(names, flagged, strict=True)), windows, cut)
             for row, flagged, windows, cut in rows
         ]
 
@@ -255,8 +240,7 @@ class Classifier:
         """
         if long_text not in get_args(LongText):
             raise SettingsError(
-                f"no such way with long texts: {long_text!r}",
-                remedy=did_you_mean(str(long_text), get_args(LongText)),
+                f"no such way with long texts: {long_text!r}", remedy=did_you_mean(str(long_text), get_args(LongText))
             )
         waiting: deque[tuple[Key, Work]] = deque()
         try:

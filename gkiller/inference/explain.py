@@ -44,9 +44,7 @@ def contributions(
     ends = np.cumsum(lengths)
     falls = _falls(session, encoder, flat, ends - lengths, ends)
     return [
-        Contribution(
-            text[word.start : word.end], word.start, word.end, dict(zip(labels, row.tolist(), strict=True))
-        )
+        Contribution(text[word.start : word.end], word.start, word.end, dict(zip(labels, row.tolist(), strict=True)))
         for word, row in zip(words, falls, strict=True)
     ]
 
@@ -57,10 +55,7 @@ def _group(words: list[Word], units: int) -> list[Word]:
     if size == 1:
         return words
     groups = [words[start : start + size] for start in range(0, len(words), size)]
-    return [
-        Word(group[0].start, group[-1].end, [token for word in group for token in word.ids])
-        for group in groups
-    ]
+    return [Word(group[0].start, group[-1].end, [token for word in group for token in word.ids]) for group in groups]
 
 
 def _falls(
@@ -78,9 +73,7 @@ def _falls(
     held = (begins[:, None] < stops) & (ends[:, None] > starts)
     stretch, window = np.nonzero(held)
     whole = _logits(session, encoder, flat, starts, stops - starts, None, None)
-    hidden = _logits(
-        session, encoder, flat, starts[window], (stops - starts)[window], begins[stretch], ends[stretch]
-    )
+    hidden = _logits(session, encoder, flat, starts[window], (stops - starts)[window], begins[stretch], ends[stretch])
     falls = np.empty((len(begins), whole.shape[1]))
     for number in range(len(begins)):
         changed = whole.copy()
@@ -104,9 +97,7 @@ def _logits(
     for start in range(0, len(first), _ROWS_AT_ONCE):
         chosen = slice(start, start + _ROWS_AT_ONCE)
         count = np.ones(len(first[chosen]), np.int64)
-        windows = Windows(
-            flat, first[chosen], length[chosen], np.arange(len(count)), count, np.zeros(len(count), bool)
-        )
+        windows = Windows(flat, first[chosen], length[chosen], np.arange(len(count)), count, np.zeros(len(count), bool))
         answer: list[tuple[npt.NDArray[np.int64], Logits]] = []
         for rows in batches(windows):
             ids, mask = pad(windows, rows, encoder)

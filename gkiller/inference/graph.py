@@ -21,20 +21,7 @@ from typing import Any, Final
 
 _ELEMENTWISE: Final = frozenset(
     {
-        *(
-            "Abs",
-            "Add",
-            "And",
-            "Cast",
-            "Clip",
-            "Div",
-            "Equal",
-            "Erf",
-            "GreaterOrEqual",
-            "IsNaN",
-            "Less",
-            "Log",
-        ),
+        *("Abs", "Add", "And", "Cast", "Clip", "Div", "Equal", "Erf", "GreaterOrEqual", "IsNaN", "Less", "Log"),
         *("Max", "Min", "Mul", "Neg", "Not", "Pow", "Sub", "Where"),
     }
 )
@@ -47,16 +34,7 @@ OPERATORS: Final[dict[str, frozenset[str]]] = {
     | _SAME_SIZE
     | _SIZED_BY_VALUES
     | {
-        *(
-            "Concat",
-            "CumSum",
-            "DynamicQuantizeLinear",
-            "Gather",
-            "GatherElements",
-            "GatherND",
-            "Gelu",
-            "Gemm",
-        ),
+        *("Concat", "CumSum", "DynamicQuantizeLinear", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm"),
         *("HardSwish", "LayerNormalization", "LeakyRelu", "MatMul", "MatMulInteger", "Mish", "ReduceMax"),
         *("ReduceSum", "Relu", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Tanh"),
     },
@@ -86,18 +64,10 @@ class _Kind:
 
 
 _MODEL = _Kind("model", {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2}, frozenset({8, 14}))
-_GRAPH = _Kind(
-    "graph",
-    {1: 2, 2: 2, 5: 2, 10: 2, 11: 2, 12: 2, 13: 2, 16: 2},
-    frozenset({1, 5, 11, 12, 13, 16}),
-)
+_GRAPH = _Kind("graph", {1: 2, 2: 2, 5: 2, 10: 2, 11: 2, 12: 2, 13: 2, 16: 2}, frozenset({1, 5, 11, 12, 13, 16}))
 _NODE = _Kind("node", {1: 2, 2: 2, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 9: 2}, frozenset({1, 2, 5, 9}))
 _ATTRIBUTE = _Kind("attribute", {1: 2, 2: 5, 3: 0, 4: 2, 8: 0, 13: 2, 20: 0}, frozenset({8}))
-_TENSOR = _Kind(
-    "tensor",
-    {1: 0, 2: 0, 4: 2, 5: 2, 7: 2, 8: 2, 9: 2, 10: 2, 12: 2, 14: 0, 16: 2},
-    frozenset({1, 16}),
-)
+_TENSOR = _Kind("tensor", {1: 0, 2: 0, 4: 2, 5: 2, 7: 2, 8: 2, 9: 2, 10: 2, 12: 2, 14: 0, 16: 2}, frozenset({1, 16}))
 _DATA = (4, 5, 7, 9, 10)
 _VALUE = _Kind("input", {1: 2, 2: 2, 3: 2, 4: 2}, frozenset({4}))
 _TYPE = _Kind("type", {1: 2, 6: 2})

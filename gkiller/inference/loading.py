@@ -69,9 +69,7 @@ def load(
         SettingsError: ``precision`` or ``threads`` is none that exists.
     """
     if precision not in _PRECISIONS:
-        raise SettingsError(
-            f"no such precision: {precision!r}", remedy=did_you_mean(str(precision), _PRECISIONS)
-        )
+        raise SettingsError(f"no such precision: {precision!r}", remedy=did_you_mean(str(precision), _PRECISIONS))
     count = _thread_count(threads)
     directory = _locate(model)
     chosen, graph = graph_name(directory, precision)
@@ -83,9 +81,7 @@ def load(
         return _build(sealed, chosen, graph, count)
 
 
-def reopen(
-    path: str, digest: str, precision: Precision, threads: int, thresholds: Mapping[str, float]
-) -> Classifier:
+def reopen(path: str, digest: str, precision: Precision, threads: int, thresholds: Mapping[str, float]) -> Classifier:
     """Load a pickled classifier's model.
 
     Raises:
@@ -168,9 +164,7 @@ def _thread_count(threads: int | None) -> int:
     if threads is None:
         return available_threads()
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise SettingsError(
-            f"threads must be in 1..1024, not {threads!r}", remedy="leave it out to use every core"
-        )
+        raise SettingsError(f"threads must be in 1..1024, not {threads!r}", remedy="leave it out to use every core")
     return threads
 
 

@@ -54,9 +54,7 @@ class Contribution:
     contributions: Mapping[str, float]
 
 
-def deciding_labels(
-    names: str | Iterable[str], labels: Sequence[str], where: str = "labels"
-) -> tuple[str, ...]:
+def deciding_labels(names: str | Iterable[str], labels: Sequence[str], where: str = "labels") -> tuple[str, ...]:
     """Return the named labels in the model's order.
 
     Args:
@@ -70,17 +68,12 @@ def deciding_labels(
         raise SettingsError("no label is named", where=where, remedy=f"name some of: {', '.join(labels)}")
     for name in asked:
         if name not in labels:
-            raise SettingsError(
-                f"the model has no label {name!r}", where=where, remedy=did_you_mean(str(name), labels)
-            )
+            raise SettingsError(f"the model has no label {name!r}", where=where, remedy=did_you_mean(str(name), labels))
     return tuple(label for label in labels if label in asked)
 
 
 def reached(
-    scores: npt.NDArray[np.float64],
-    labels: Sequence[str],
-    thresholds: Mapping[str, float],
-    deciding: Sequence[str],
+    scores: npt.NDArray[np.float64], labels: Sequence[str], thresholds: Mapping[str, float], deciding: Sequence[str]
 ) -> npt.NDArray[np.bool_]:
     """Return where a deciding label's score reaches its threshold, (n, L); False for the other labels.
 

@@ -58,9 +58,7 @@ class Session:
         except ValueError as error:
             raise self._fault(f"not a graph that gkiller exports: {one_line(error)}") from error
         options = _options()
-        self._session = aside(
-            lambda: self._open(graph, options), lambda: options.set_load_cancellation_flag(True)
-        )
+        self._session = aside(lambda: self._open(graph, options), lambda: options.set_load_cancellation_flag(True))
         self._check_names()
         for number, (ids, mask) in enumerate(probes):
             logits = self._answer_aside(ids, mask, Stop())
@@ -107,9 +105,7 @@ class Session:
         if np.shape(logits) != (len(ids), self._labels) or logits.dtype != np.float32:
             kind = f"{getattr(logits, 'dtype', '')} of shape {np.shape(logits)}"
             asked = f"{counted(len(ids), 'comment')}, not {self._labels} finite float32 each"
-            raise self._fault(
-                f"the graph answers {kind} to {asked}", "export the model again with: gkiller export"
-            )
+            raise self._fault(f"the graph answers {kind} to {asked}", "export the model again with: gkiller export")
         return logits
 
     def _check_finite(self, logits: Logits) -> None:

@@ -31,12 +31,7 @@ _DISTILBERT_NAMES: Final = {
     "num_attention_heads": "n_heads",
     "intermediate_size": "hidden_dim",
 }
-_SHARES: Final = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "initializer_range",
-    "layer_norm_eps",
-)
+_SHARES: Final = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
 _HIDDEN_ACTIVATIONS: Final = (
     *("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_python_tanh", "gelu_pytorch_tanh"),
     *("gelu_accurate", "gelu_10", "quick_gelu", "relu", "relu2", "relu6", "leaky_relu", "silu", "swish"),
@@ -77,9 +72,7 @@ class Architecture:
     @property
     def written(self) -> frozenset[str]:
         """The keys of a configuration that a model directory keeps."""
-        return frozenset(
-            {*self.sizes, *self.shares, *self.plain, *_DESCRIPTIVE, self.activation, "pad_token_id"}
-        )
+        return frozenset({*self.sizes, *self.shares, *self.plain, *_DESCRIPTIVE, self.activation, "pad_token_id"})
 
     def class_of(self, kind: Literal["Config", "Model"]) -> Any:
         """Return the class in transformers."""
@@ -115,10 +108,7 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     # Its class counts positions, and pads its tables, from a padding id of 1 whatever the configuration
     # says, and reads 32 buckets of its table of relative positions.
     "mpnet": Architecture(
-        "MPNet",
-        sizes=_SHARED_WITHOUT_TYPES,
-        plain={**_PLAIN, "relative_attention_num_buckets": 32},
-        padding=1,
+        "MPNet", sizes=_SHARED_WITHOUT_TYPES, plain={**_PLAIN, "relative_attention_num_buckets": 32}, padding=1
     ),
     "roberta": Architecture("Roberta"),
 }
@@ -135,9 +125,7 @@ def encoder_config(content: Mapping[str, Any]) -> PreTrainedConfig:
     architecture = architecture_of(content)
     for key, plain in architecture.plain.items():
         if content.get(key, plain) != plain:
-            raise ValueError(
-                f"{key} {content[key]!r} makes it another network than {architecture.stem}'s encoder"
-            )
+            raise ValueError(f"{key} {content[key]!r} makes it another network than {architecture.stem}'s encoder")
     kept: dict[str, Any] = {key: _size(content, key, most) for key, most in architecture.sizes.items()}
     kept |= {key: read_number(content[key], key) for key in architecture.shares if key in content}
     hidden, heads = _sized(kept, "hidden_size"), _sized(kept, "num_attention_heads")
@@ -160,9 +148,7 @@ def new_encoder(config: PreTrainedConfig, *, pooler: bool) -> PreTrainedModel:
         ValueError: a pooler is requested, and the architecture has none.
     """
     architecture = ARCHITECTURES[config.model_type]
-    model: PreTrainedModel = architecture.class_of("Model")(
-        config, **architecture.pooler_argument(pooler=pooler)
-    )
+    model: PreTrainedModel = architecture.class_of("Model")(config, **architecture.pooler_argument(pooler=pooler))
     return model
 
 

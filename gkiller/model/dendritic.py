@@ -43,9 +43,7 @@ class DendriticLinear(nn.Linear):
         super().__init__(in_features, out_features)
         self.activation = activation
         self.dendrites = nn.ModuleList(nn.Linear(in_features, out_features) for _ in range(dendrites))
-        self.dendrite_links = nn.ParameterList(
-            nn.Parameter(torch.zeros(k, out_features)) for k in range(1, dendrites)
-        )
+        self.dendrite_links = nn.ParameterList(nn.Parameter(torch.zeros(k, out_features)) for k in range(1, dendrites))
         self.dendrite_tops = nn.Parameter(torch.zeros(dendrites, out_features))
 
     def forward(self, input: Tensor) -> Tensor:

@@ -260,9 +260,7 @@ def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) ->
     """Build the network; nothing is allocated before its shapes match the file's."""
     description = read_description(config)
     if description.labels != labels:
-        raise ValueError(
-            f"config.json has the labels {list(description.labels)}, gkiller.json {list(labels)}"
-        )
+        raise ValueError(f"config.json has the labels {list(description.labels)}, gkiller.json {list(labels)}")
     expected = description.shapes(len(read_header(data, FLOATS)))
     weights = read_tensors(data, dtypes=FLOATS, expected=expected)
     model = description.build()

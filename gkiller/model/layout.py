@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gkiller import assets
 from gkiller.data.labels import FLAG_LABELS, MAX_LABELS, label_problem
-from gkiller.errors import (
-    ModelFormatError,
-    ModelNotFoundError,
-    ModelTamperedError,
-    nearest,
-    one_line,
-)
+from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError, nearest, one_line
 from gkiller.storage.sealed import SealBrokenError, unseal
 from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.wordpiece import COUNTED_FROM_PADDING, MAX_TOKENIZER_BYTES
@@ -86,8 +80,7 @@ def default_model() -> Path:
     raise ModelNotFoundError(
         "this build has no default model",
         where=str(directory),
-        remedy="train one with 'gkiller train', make its graph with 'gkiller quantize runs/NAME', and name "
-        "runs/NAME",
+        remedy="train one with 'gkiller train', make its graph with 'gkiller quantize runs/NAME', and name runs/NAME",
     )
 
 
@@ -186,8 +179,7 @@ def require_weights(directory: Path) -> None:
         raise ModelFormatError(
             f"this is a copy to score with: it has no {WEIGHTS}",
             where=str(directory),
-            remedy="name the run that it was made from; predict, evaluate, compare, bench and doctor take "
-            "such a copy",
+            remedy="name the run that it was made from; predict, evaluate, compare, bench and doctor take such a copy",
         )
 
 
@@ -198,9 +190,7 @@ def consistent(directory: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFormatError(
-            f"the model directory is inconsistent: {one_line(error)}",
-            where=str(directory),
-            remedy=REMEDY_DAMAGED,
+            f"the model directory is inconsistent: {one_line(error)}", where=str(directory), remedy=REMEDY_DAMAGED
         ) from error
 
 
@@ -300,9 +290,7 @@ def _check_tuned_on(record: Any) -> None:
     # Other commands write it into the card.
     kinds = {"source": str, "split": str, "rows": int, "fingerprints": list}
     if not isinstance(record, dict) or any(type(record.get(key)) is not kind for key, kind in kinds.items()):
-        raise ValueError(
-            "what a threshold was tuned on is not an object of source, split, rows, fingerprints"
-        )
+        raise ValueError("what a threshold was tuned on is not an object of source, split, rows, fingerprints")
     if record.get("long_text", "truncate") not in ("window", "truncate"):
         raise ValueError("how the comments were read that a threshold was tuned on is not known")
     words = [record["source"], record["split"], *record["fingerprints"]]

@@ -145,9 +145,7 @@ class Description:
             ValueError: the file has too few, or a module with dendrites is not a Linear.
         """
         if self.least_tensors > tensors:
-            raise ValueError(
-                f"the network needs more than {self.least_tensors} tensors, and the file has {tensors}"
-            )
+            raise ValueError(f"the network needs more than {self.least_tensors} tensors, and the file has {tensors}")
         with torch.device("meta"):
             encoder = new_encoder(self.config, pooler=self.pooling == "cls")
             network = ToxicityClassifier(encoder, len(self.labels), self.pooling)

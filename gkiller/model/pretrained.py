@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tokenizers import Tokenizer
 
 from gkiller.assets import tokenizer_path
-from gkiller.errors import (
-    GkillerError,
-    HubUnavailableError,
-    ModelFormatError,
-    ModelNotFoundError,
-    is_fault_of_input,
-)
+from gkiller.errors import GkillerError, HubUnavailableError, ModelFormatError, ModelNotFoundError, is_fault_of_input
 from gkiller.model.architectures import ARCHITECTURES, encoder_config
 from gkiller.model.layout import TOKENIZER, default_model, is_default, settled, usable_positions
 from gkiller.private import quiet_transformers, silence_hub

@@ -42,9 +42,7 @@ class SequenceClassifier(nn.Module):
 
     def with_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits, and the last layer's token vectors (rows, tokens, hidden)."""
-        found: Any = self.network(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
-        )
+        found: Any = self.network(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
         return self._chosen(found.logits), found.hidden_states[-1]
 
     def _chosen(self, logits: Tensor) -> Tensor:

@@ -73,11 +73,7 @@ class DeployedModel:
         return self.classifier.path
 
     def score(
-        self,
-        texts: Sequence[str],
-        progress: Progress | None = None,
-        *,
-        long_text: LongText = "window",
+        self, texts: Sequence[str], progress: Progress | None = None, *, long_text: LongText = "window"
     ) -> npt.NDArray[np.float64]:
         """Return the scores of n comments, float64 of shape (n, L)."""
         found = np.zeros((len(texts), len(self.labels)))

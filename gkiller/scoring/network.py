@@ -54,9 +54,7 @@ def logit_texts(
     loaded: LoadedModel, texts: Sequence[str], batch_size: int = 256, *, long_text: LongText = "window"
 ) -> npt.NDArray[np.float64]:
     """Return one logit per label for every comment, whose sigmoid is the score; as `score_texts`."""
-    return _over(
-        loaded, texts, batch_size, lambda logits: loaded.model.label_logits(logits.float()), long_text
-    )
+    return _over(loaded, texts, batch_size, lambda logits: loaded.model.label_logits(logits.float()), long_text)
 
 
 def _over(

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 STORED = "stored in the model"
 BY_FLAGS = "where the file's flags part its scores"
-UNKNOWN = (
-    "a file of scores does not tell whether its model was trained, or its threshold tuned, on these rows"
-)
+UNKNOWN = "a file of scores does not tell whether its model was trained, or its threshold tuned, on these rows"
 
 
 Score = Callable[[Sequence[str], Progress | None], FloatArray]

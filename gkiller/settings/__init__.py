@@ -14,14 +14,7 @@ from gkiller.settings.definition import (
     SweepSettings,
     TrainSettings,
 )
-from gkiller.settings.layers import (
-    Resolved,
-    preset_about,
-    preset_names,
-    resolve,
-    settings_of,
-    settings_values,
-)
+from gkiller.settings.layers import Resolved, preset_about, preset_names, resolve, settings_of, settings_values
 from gkiller.settings.reference import (
     Reference,
     plain_text,

@@ -43,20 +43,14 @@ class DataSettings(_Section):
     """Where comments come from and how they become rows."""
 
     source: str = setting(
-        "sample",
-        "Training data: 'sample', a prepared directory, a file or folder, or a hub data set.",
-        flag="--data",
+        "sample", "Training data: 'sample', a prepared directory, a file or folder, or a hub data set.", flag="--data"
     )
-    revision: str | None = setting(
-        None, "Revision of a hub data set: branch, tag or commit.", flag="--revision"
-    )
+    revision: str | None = setting(None, "Revision of a hub data set: branch, tag or commit.", flag="--revision")
     text_column: str | None = setting(
         None, "Column that holds the comment; guessed from usual names when not set.", flag="--text-column"
     )
     label_columns: tuple[str, ...] = setting(
-        (),
-        "Columns that hold labels, comma-separated; one column becomes 'toxicity'.",
-        flag="--label-columns",
+        (), "Columns that hold labels, comma-separated; one column becomes 'toxicity'.", flag="--label-columns"
     )
     id_column: str | None = setting(None, "Column that identifies a comment.", flag="--id-column")
     weight_column: str | None = setting(
@@ -64,20 +58,14 @@ class DataSettings(_Section):
         "Column of sample weights, honoured wherever something is measured, not by the loss.",
         flag="--weight-column",
     )
-    cutoff: float = setting(
-        0.5, "A score in 0..1 at or above this is a positive label.", flag="--cutoff", gt=0, le=1
-    )
+    cutoff: float = setting(0.5, "A score in 0..1 at or above this is a positive label.", flag="--cutoff", gt=0, le=1)
     positive_values: tuple[str, ...] = setting(
         (),
         "Class names that count as positive, comma-separated, in any case; every other class is negative.",
         flag="--positive-values",
     )
-    valid_share: float = setting(
-        0.1, "Share of rows split off for validation.", flag="--valid-share", gt=0, lt=0.5
-    )
-    test_share: float = setting(
-        0.1, "Share of rows split off for the test.", flag="--test-share", ge=0, lt=0.5
-    )
+    valid_share: float = setting(0.1, "Share of rows split off for validation.", flag="--valid-share", gt=0, lt=0.5)
+    test_share: float = setting(0.1, "Share of rows split off for the test.", flag="--test-share", ge=0, lt=0.5)
     split_seed: int = setting(0, "Seed of the split into train, valid and test.", flag="--split-seed", ge=0)
     on_error: Literal["refuse", "skip"] = setting(
         "refuse", "A bad row: refuse the source, or skip the row and count it.", flag="--on-error"
@@ -155,12 +143,7 @@ class ModelSettings(_Section):
     heads: int = setting(2, "Attention heads of a fresh encoder.", ge=1, le=16)
     ffn: int = setting(512, "Feed-forward size of a fresh encoder.", unit="features", ge=8, le=4096)
     max_length: int = setting(
-        128,
-        "Longest comment the model reads; the rest is cut.",
-        unit="tokens",
-        flag="--max-length",
-        ge=8,
-        le=512,
+        128, "Longest comment the model reads; the rest is cut.", unit="tokens", flag="--max-length", ge=8, le=512
     )
     pooling: Literal["mean", "mean_max", "cls"] = setting(
         "mean_max", "How token vectors become one: mean, mean beside maximum, or BERT's pooler on [CLS]."
@@ -214,9 +197,7 @@ class DendriteSettings(_Section):
     switch: Literal["fixed", "history"] = setting(
         "fixed", "End the neuron phase after its epochs, or when the tracker sees no more gain."
     )
-    switch_patience: int = setting(
-        2, "Epochs without gain before the history rule switches.", unit="epochs", ge=1
-    )
+    switch_patience: int = setting(2, "Epochs without gain before the history rule switches.", unit="epochs", ge=1)
     epochs: int | None = setting(
         None,
         "Length of a dendrite phase, neurons frozen; half of the neuron phase when not set.",
@@ -260,13 +241,9 @@ class TrainSettings(_Section):
         flag="--epochs",
         ge=1,
     )
-    batch_size: int = setting(
-        32, "Comments per step, over all processes.", unit="rows", flag="--batch-size", ge=1
-    )
+    batch_size: int = setting(32, "Comments per step, over all processes.", unit="rows", flag="--batch-size", ge=1)
     lr: float = setting(1e-3, "Peak learning rate of the neurons.", flag="--lr", gt=0, le=1)
-    weight_decay: float = setting(
-        0.01, "AdamW's decoupled weight decay; biases and LayerNorm get none.", ge=0, le=1
-    )
+    weight_decay: float = setting(0.01, "AdamW's decoupled weight decay; biases and LayerNorm get none.", ge=0, le=1)
     schedule: Literal["linear", "step"] = setting(
         "linear", "Learning rate over a phase: warm-up then linear decay to 0, or StepLR per epoch."
     )
@@ -295,11 +272,7 @@ class TrainSettings(_Section):
         le=256,
     )
     patience: int = setting(
-        3,
-        "Epochs without a better validation metric that end a phase.",
-        unit="epochs",
-        flag="--patience",
-        ge=1,
+        3, "Epochs without a better validation metric that end a phase.", unit="epochs", flag="--patience", ge=1
     )
     metric: Literal["ap", "f1"] = setting(
         "ap", "Validation metric for early stopping and the best model (macro over labels).", flag="--metric"
@@ -310,9 +283,7 @@ class TrainSettings(_Section):
         "handful of positives moves the mean by chance.",
     )
     class_weights: Literal["balanced", "none"] = setting(
-        "balanced",
-        "Weight classes by inverse frequency (scikit-learn's 'balanced'), or not.",
-        flag="--class-weights",
+        "balanced", "Weight classes by inverse frequency (scikit-learn's 'balanced'), or not.", flag="--class-weights"
     )
     seed: int = setting(0, "Seed of weights, data order and dropout.", flag="--seed", ge=0, lt=2**32)
     threads: int = setting(
@@ -330,10 +301,7 @@ class TrainSettings(_Section):
         flag="--precision",
     )
     checkpoint_seconds: float | None = setting(
-        60.0,
-        "Write a checkpoint within an epoch when this time has passed since the last one.",
-        unit="seconds",
-        ge=0,
+        60.0, "Write a checkpoint within an epoch when this time has passed since the last one.", unit="seconds", ge=0
     )
     checkpoint_steps: int | None = setting(
         None, "Write a checkpoint within an epoch after each so many steps.", unit="steps", ge=1
@@ -385,9 +353,7 @@ class DistillSettings(_Section):
         if self.transfer is not None and not self.teachers:
             raise ValueError("distill.transfer must not be set without distill.teachers: nobody labels it")
         if self.teachers and not self.logit_weight + self.hidden_weight:
-            raise ValueError(
-                "distill.logit_weight or distill.hidden_weight must be above 0 with distill.teachers"
-            )
+            raise ValueError("distill.logit_weight or distill.hidden_weight must be above 0 with distill.teachers")
         if not self.label_weight + self.logit_weight:
             raise ValueError("distill.label_weight or distill.logit_weight must be above 0")
         return self
@@ -396,9 +362,7 @@ class DistillSettings(_Section):
 class EvaluationSettings(_Section):
     """Metrics, intervals and thresholds."""
 
-    resamples: int = setting(
-        1000, "Bootstrap resamples of an interval.", flag="--resamples", ge=10, le=100_000
-    )
+    resamples: int = setting(1000, "Bootstrap resamples of an interval.", flag="--resamples", ge=10, le=100_000)
     confidence: float = setting(0.95, "Coverage of an interval.", gt=0, lt=1)
     bootstrap_seed: int = setting(0, "Seed of the bootstrap.", ge=0)
     batch_size: int = setting(256, "Comments per forward pass.", unit="rows", ge=1)
@@ -438,13 +402,10 @@ class EvaluationSettings(_Section):
         asked = self.min_precision is not None or self.min_recall is not None
         if asked and self.threshold_rule == "expected":
             raise ValueError(
-                "evaluation.threshold_rule must be 'observed' with evaluation.min_precision or "
-                "evaluation.min_recall"
+                "evaluation.threshold_rule must be 'observed' with evaluation.min_precision or evaluation.min_recall"
             )
         if asked and self.f1_slack:
-            raise ValueError(
-                "evaluation.f1_slack must be 0 with evaluation.min_precision or evaluation.min_recall"
-            )
+            raise ValueError("evaluation.f1_slack must be 0 with evaluation.min_precision or evaluation.min_recall")
         return self
 
     def tuning(self) -> dict[str, Any]:
@@ -470,36 +431,25 @@ class DeploymentSettings(_Section):
         1e-4, "Largest difference of a score that an fp32 export may have.", ge=0, le=1
     )
     fp32_flips: float = setting(0.0, "Share of decisions that an fp32 export may flip.", ge=0, le=1)
-    fp32_ap_loss: float = setting(
-        1e-4, "Average precision that an fp32 export may lose on any label.", ge=0, le=1
-    )
+    fp32_ap_loss: float = setting(1e-4, "Average precision that an fp32 export may lose on any label.", ge=0, le=1)
     fp32_f1_loss: float = setting(1e-4, "F1 that an fp32 export may lose on any label.", ge=0, le=1)
     int8_score_difference: float = setting(
         0.1, "Largest difference of a score that int8 weights or fp16 storage may make.", ge=0, le=1
     )
-    int8_flips: float = setting(
-        0.005, "Share of decisions that int8 weights or fp16 storage may flip.", ge=0, le=1
-    )
+    int8_flips: float = setting(0.005, "Share of decisions that int8 weights or fp16 storage may flip.", ge=0, le=1)
     int8_ap_loss: float = setting(
         0.003, "Average precision that int8 weights or fp16 storage may lose on any label.", ge=0, le=1
     )
-    int8_f1_loss: float = setting(
-        0.01, "F1 that int8 weights or fp16 storage may lose on any label.", ge=0, le=1
-    )
+    int8_f1_loss: float = setting(0.01, "F1 that int8 weights or fp16 storage may lose on any label.", ge=0, le=1)
     int8_least_positives: int = setting(
-        100,
-        "Positive comments below which a label's F1 and average precision are not compared.",
-        unit="rows",
-        ge=0,
+        100, "Positive comments below which a label's F1 and average precision are not compared.", unit="rows", ge=0
     )
 
 
 class BenchSettings(_Section):
     """What is timed, how often, and what counts as keeping up."""
 
-    rows: int = setting(
-        512, "Comments of a timed pass, drawn from the test rows.", unit="rows", flag="--rows", ge=1
-    )
+    rows: int = setting(512, "Comments of a timed pass, drawn from the test rows.", unit="rows", flag="--rows", ge=1)
     rounds: int = setting(
         10, "Timed passes; each times every system once, in turns.", unit="rounds", flag="--rounds", ge=2
     )
@@ -510,9 +460,7 @@ class BenchSettings(_Section):
         flag="--timing-processes",
         ge=1,
     )
-    warm_up: int = setting(
-        1, "Passes before them that are thrown away, in each process.", unit="rounds", ge=1
-    )
+    warm_up: int = setting(1, "Passes before them that are thrown away, in each process.", unit="rounds", ge=1)
     latency_tokens: tuple[int, ...] = setting(
         (16, 64, 128),
         "Tokens of the single comments whose latency is timed, comma-separated; lengths over the model's own "
@@ -529,15 +477,9 @@ class BenchSettings(_Section):
         5, "Fresh processes that a cold start and its memory are measured in.", flag="--processes", ge=1
     )
     memory_rows: int = setting(64, "Comments scored while the peak memory is measured.", unit="rows", ge=1)
-    seed: int = setting(
-        0, "Seed of the drawn comments, the bootstrap of timings and random weights.", ge=0, lt=2**32
-    )
+    seed: int = setting(0, "Seed of the drawn comments, the bootstrap of timings and random weights.", ge=0, lt=2**32)
     margin: float = setting(
-        0.02,
-        "F1 that the model may lose to the giant, as a share of the giant's.",
-        flag="--margin",
-        gt=0,
-        lt=1,
+        0.02, "F1 that the model may lose to the giant, as a share of the giant's.", flag="--margin", gt=0, lt=1
     )
 
     @model_validator(mode="after")
@@ -564,15 +506,9 @@ class SweepSettings(_Section):
         "table [sweep.space].",
         flag="--space",
     )
-    trials: int = setting(
-        20, "Trials in all, those before a resume included.", unit="trials", flag="--trials", ge=1
-    )
+    trials: int = setting(20, "Trials in all, those before a resume included.", unit="trials", flag="--trials", ge=1)
     timeout: float | None = setting(
-        None,
-        "Begin no trial after this time; those that run are finished.",
-        unit="seconds",
-        flag="--timeout",
-        gt=0,
+        None, "Begin no trial after this time; those that run are finished.", unit="seconds", flag="--timeout", gt=0
     )
     jobs: int = setting(
         1,
@@ -604,11 +540,7 @@ class Settings(BaseSettings):
     """Everything a run depends on, resolved and frozen; `gkiller.settings.resolve` reads the layers."""
 
     model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix=ENV_PREFIX,
-        env_nested_delimiter=ENV_DELIMITER,
-        allow_inf_nan=False,
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, allow_inf_nan=False
     )
 
     data: DataSettings = DataSettings()

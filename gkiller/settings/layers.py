@@ -109,10 +109,7 @@ def resolve(
 
 def settings_values(settings: Settings) -> dict[str, Any]:
     """Return every setting's value by its dotted key; `settings_of` makes the same settings of them."""
-    return {
-        entry.key: getattr(getattr(settings, entry.section), entry.name)
-        for entry in settings_by_key().values()
-    }
+    return {entry.key: getattr(getattr(settings, entry.section), entry.name) for entry in settings_by_key().values()}
 
 
 def settings_of(values: Mapping[str, Any], where: str) -> Settings:
@@ -201,9 +198,7 @@ def _of_arch(given: Mapping[str, Given]) -> dict[str, Given]:
 def _from_file(config: str | Path | None, directory: Path) -> Layer:
     """Return the layer of ``--config``, or of ``gkiller.toml`` where there is one."""
     if config is None:
-        return (
-            _read_file(directory / _FILE_NAME, _FILE_NAME) if (directory / _FILE_NAME).exists() else Layer()
-        )
+        return _read_file(directory / _FILE_NAME, _FILE_NAME) if (directory / _FILE_NAME).exists() else Layer()
     return _read_file(directory / config, str(config))
 
 
@@ -230,9 +225,7 @@ def _neighbours(path: Path) -> str:
     names = sorted(item.name for item in path.parent.iterdir() if item.suffix == ".toml")
     if hits := nearest(path.name, names):
         return did_you_mean(path.name, hits)
-    return (
-        "leave --config out to use gkiller.toml or the defaults; 'gkiller config show --toml' prints a file"
-    )
+    return "leave --config out to use gkiller.toml or the defaults; 'gkiller config show --toml' prints a file"
 
 
 def parse(text: str, origin: str) -> Layer:

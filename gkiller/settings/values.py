@@ -196,9 +196,7 @@ def bad_value(key: str, given: Given) -> Problem:
     return Problem(f"{key} must be {entry.allowed}, not {text}", given.where, remedy)
 
 
-def from_validation(
-    errors: Sequence[ErrorDetails], section: str, given: Mapping[str, Given]
-) -> list[Problem]:
+def from_validation(errors: Sequence[ErrorDetails], section: str, given: Mapping[str, Given]) -> list[Problem]:
     """Translate pydantic's errors about a section (or about everything, when ``section`` is empty)."""
     problems: dict[str, Problem] = {}
     for error in errors:

@@ -121,8 +121,7 @@ def require_space(directory: Path, size: int) -> None:
         free = shutil.disk_usage(directory).free
     if free < size + _SPARE_BYTES:
         raise OutputError(
-            f"the disk is nearly full: {(size + _SPARE_BYTES) / 1e6:,.1f} MB are needed, "
-            f"{free / 1e6:,.1f} MB are free",
+            f"the disk is nearly full: {(size + _SPARE_BYTES) / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free",
             where=str(directory),
             remedy="free some space, then go on",
         )
@@ -248,9 +247,7 @@ def file_place(path: Path) -> Path:
         place = Path(os.path.realpath(path))
         if place.is_symlink() or (path.exists() and not path.is_file()):
             raise OutputError(
-                "that name is taken by something that is not a file",
-                where=str(path),
-                remedy="name another file",
+                "that name is taken by something that is not a file", where=str(path), remedy="name another file"
             )
     return place
 
@@ -280,13 +277,9 @@ def refuse_source_within(directory: Path, sources: Iterable[Path]) -> None:
     target = _identity(directory, stat.S_ISDIR)
     for source in sources:
         place = Path(os.path.realpath(source))
-        if target is not None and any(
-            _identity(one, stat.S_ISDIR) == target for one in (place, *place.parents)
-        ):
+        if target is not None and any(_identity(one, stat.S_ISDIR) == target for one in (place, *place.parents)):
             raise OutputError(
-                "the output would replace what is read",
-                where=str(directory),
-                remedy="write to another directory",
+                "the output would replace what is read", where=str(directory), remedy="write to another directory"
             )
 
 

@@ -108,13 +108,7 @@ def seal(directory: Path, name: str, content: Mapping[str, Any]) -> None:
 
 
 def unseal(
-    directory: Path,
-    name: str,
-    *,
-    version: int,
-    keep: Mapping[str, int],
-    exact: bool = False,
-    check: Check = "all",
+    directory: Path, name: str, *, version: int, keep: Mapping[str, int], exact: bool = False, check: Check = "all"
 ) -> Sealed:
     """Check a sealed directory.
 
@@ -155,9 +149,7 @@ def digest_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _checked(
-    directory: Path, files: Mapping[str, str], keep: Mapping[str, int], check: Check
-) -> dict[str, bytes]:
+def _checked(directory: Path, files: Mapping[str, str], keep: Mapping[str, int], check: Check) -> dict[str, bytes]:
     """Read the listed files, compare their digests, and return what is to be kept."""
     kept, left = {}, MAX_TOTAL_BYTES
     for file, sealed in files.items():

@@ -100,10 +100,7 @@ def check_shapes(found: Mapping[str, TensorInfo], expected: Mapping[str, tuple[i
 
 
 def read_tensors(
-    data: bytes,
-    *,
-    dtypes: Collection[str] = tuple(ITEM_BYTES),
-    expected: Mapping[str, tuple[int, ...]] | None = None,
+    data: bytes, *, dtypes: Collection[str] = tuple(ITEM_BYTES), expected: Mapping[str, tuple[int, ...]] | None = None
 ) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file, on the CPU.
 

@@ -26,9 +26,7 @@ BLUE, VERMILLION, GREEN = COLOURS[:3]
 _ROW = 0.32  # inches of a bar
 
 
-def write_sweep_plot(
-    trials: Sequence[Trial], metric: str, importance: Mapping[str, float], path: Path
-) -> Path:
+def write_sweep_plot(trials: Sequence[Trial], metric: str, importance: Mapping[str, float], path: Path) -> Path:
     """Draw the history of a sweep, and below it the importance of settings where it is known.
 
     Args:
@@ -94,9 +92,7 @@ def _importance(axes: Axes, importance: Mapping[str, float]) -> None:
 BEST, JSON, CSV, PLOT = "best.toml", "trials.json", "trials.csv", "sweep.png"
 
 
-def trials_record(
-    settings: Settings, trials: Sequence[Trial], importance: Mapping[str, float]
-) -> dict[str, Any]:
+def trials_record(settings: Settings, trials: Sequence[Trial], importance: Mapping[str, float]) -> dict[str, Any]:
     """Return a sweep's results as plain values."""
     best = best_of(trials)
     return {
@@ -131,9 +127,7 @@ def write_best(folder: Path, settings: Settings) -> Path:
     return folder / BEST
 
 
-def write_plot(
-    folder: Path, settings: Settings, trials: Sequence[Trial], importance: Mapping[str, float]
-) -> Path:
+def write_plot(folder: Path, settings: Settings, trials: Sequence[Trial], importance: Mapping[str, float]) -> Path:
     """Draw sweep.png and return its path.
 
     Raises:

@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import OptunaError
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.pruners import MedianPruner
@@ -90,9 +85,7 @@ def parse_space(entries: Iterable[str], where: str) -> dict[str, Dimension]:
         else:
             space[key] = found
     if not space and not problems:
-        problems.append(
-            Problem("there is nothing to search", where, "name a setting: train.lr=log:1e-5..1e-3")
-        )
+        problems.append(Problem("there is nothing to search", where, "name a setting: train.lr=log:1e-5..1e-3"))
     refuse(problems)
     return space
 
@@ -276,9 +269,7 @@ def open_study(path: Path, space: Mapping[str, Dimension], settings: SweepSettin
         SettingsError: the path cannot be written as an address of SQLite.
     """
     if "?" in str(path):
-        raise SettingsError(
-            "a sweep's path must have no '?'", where=str(path), remedy="choose another --out or --name"
-        )
+        raise SettingsError("a sweep's path must have no '?'", where=str(path), remedy="choose another --out or --name")
     pruner = MedianPruner(n_startup_trials=settings.prune_trials, n_warmup_steps=settings.prune_epochs)
     with _quiet(), contextlib.ExitStack() as stack:
         try:

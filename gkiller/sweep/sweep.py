@@ -16,14 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from gkiller.data.load import load_dataset, split_fingerprint
-from gkiller.errors import (
-    InterruptedRunError,
-    OutputError,
-    ResumeError,
-    SweepFailedError,
-    TerminatedRunError,
-    counted,
-)
+from gkiller.errors import InterruptedRunError, OutputError, ResumeError, SweepFailedError, TerminatedRunError, counted
 from gkiller.settings import settings_of, settings_values
 from gkiller.storage.environment import environment
 from gkiller.sweep.pool import Channel, Inbox, Message, Start, SweepEvent, Trial, Worker, best_of, ended
@@ -127,9 +120,7 @@ def find_sweep(out: Path, name: str) -> Path:
     for path in (Path(name).expanduser(), out / name):
         if (path / MANIFEST).is_file():
             return path
-    raise ResumeError(
-        f"not a sweep: {MANIFEST} is missing", where=name, remedy=f"name a directory under {out}"
-    )
+    raise ResumeError(f"not a sweep: {MANIFEST} is missing", where=name, remedy=f"name a directory under {out}")
 
 
 def resumed_settings(path: Path, asked: Settings, keys: Iterable[str]) -> Settings:
@@ -141,14 +132,9 @@ def resumed_settings(path: Path, asked: Settings, keys: Iterable[str]) -> Settin
     Raises:
         ResumeError: one of the keys differs and is not among `CHANGEABLE`.
     """
-    ours, theirs = (
-        settings_values(settings_of(_read(path)["settings"], str(path / MANIFEST))),
-        settings_values(asked),
-    )
+    ours, theirs = (settings_values(settings_of(_read(path)["settings"], str(path / MANIFEST))), settings_values(asked))
     changes = {key: theirs[key] for key in keys if theirs[key] != ours[key]}
-    refused = [
-        f"{k} is {ours[k]!r} in the sweep and {v!r} now" for k, v in changes.items() if k not in CHANGEABLE
-    ]
+    refused = [f"{k} is {ours[k]!r} in the sweep and {v!r} now" for k, v in changes.items() if k not in CHANGEABLE]
     if refused:
         raise ResumeError(
             "a resumed sweep keeps its settings: " + "; ".join(refused),
@@ -173,13 +159,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ResumeError(
-            f"not readable: {error}", where=str(file), remedy="name a sweep's directory"
-        ) from error
+        raise ResumeError(f"not readable: {error}", where=str(file), remedy="name a sweep's directory") from error
     known = isinstance(found, dict) and found.get("format_version") == FORMAT_VERSION
-    if not (
-        known and isinstance(found.get("settings"), dict) and isinstance(found.get("fingerprints"), dict)
-    ):
+    if not (known and isinstance(found.get("settings"), dict) and isinstance(found.get("fingerprints"), dict)):
         raise ResumeError(
             "this is no manifest of a sweep, or one of another version",
             where=str(file),

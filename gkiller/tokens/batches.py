@@ -280,17 +280,10 @@ class Reader:
         """
         size = min(limit or self._max_length, self._max_length)
         comments = [self._ids(text) for text in texts]
-        return windowed(
-            comments, size, self._before, self._after, self._pad, "truncate" if limit else self._long_text
-        )
+        return windowed(comments, size, self._before, self._after, self._pad, "truncate" if limit else self._long_text)
 
     def scores(
-        self,
-        texts: Sequence[str],
-        network: Network,
-        columns: int,
-        batch_size: int,
-        progress: Progress | None = None,
+        self, texts: Sequence[str], network: Network, columns: int, batch_size: int, progress: Progress | None = None
     ) -> npt.NDArray[np.float64]:
         """Return of each comment the highest values of its windows, (n, columns), in bounded memory."""
         found = np.zeros((len(texts), columns))

@@ -124,9 +124,7 @@ class Encoder:
         encoding = self._tokenizer.encode(clean(seen), add_special_tokens=False)
         words: list[Word] = []
         last: int | None = None
-        for token, number, (start, end) in zip(
-            encoding.ids, encoding.word_ids, encoding.offsets, strict=True
-        ):
+        for token, number, (start, end) in zip(encoding.ids, encoding.word_ids, encoding.offsets, strict=True):
             here = places[start:end] or places[start : start + 1] or [len(text)]
             first, stop = min(here), max(here) + (end > start)
             if words and number is not None and number == last:

@@ -67,17 +67,7 @@ BERT: Final = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA: Final = SpecialTokens("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 
 _PARTS = {
-    "normalizer": {
-        "BertNormalizer",
-        "Lowercase",
-        "NFC",
-        "NFD",
-        "NFKC",
-        "NFKD",
-        "Replace",
-        "Strip",
-        "StripAccents",
-    },
+    "normalizer": {"BertNormalizer", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Replace", "Strip", "StripAccents"},
     "pre_tokenizer": {"BertPreTokenizer", "Digits", "Punctuation", "Whitespace", "WhitespaceSplit"},
     "model": {"WordPiece", "WordLevel"},
     "post_processor": {"BertProcessing", "RobertaProcessing", "TemplateProcessing"},
@@ -262,9 +252,7 @@ def _check_replaced(normalizer: dict[str, Any] | None) -> None:
         if not is_reading(one) and not all(isinstance(text, str) and len(text) == 1 for text in characters):
             raise ValueError("its normalizer replaces something else than one character by one character")
     if len(replaced) > _MAX_REPLACED:
-        raise ValueError(
-            f"its normalizer replaces {len(replaced):,} characters, not {_MAX_REPLACED:,} at most"
-        )
+        raise ValueError(f"its normalizer replaces {len(replaced):,} characters, not {_MAX_REPLACED:,} at most")
     if len({json.dumps(one["pattern"], sort_keys=True) for one in replaced}) < len(replaced):
         raise ValueError("its normalizer replaces a character twice")
     if any(unicodedata.normalize("NFKD", one["content"]) != one["content"] for one in replaced):
@@ -355,9 +343,7 @@ def read_tokenizer(path: Path, max_length: int) -> Tokenizer:
         with path.open("rb") as source:
             data = source.read(MAX_TOKENIZER_BYTES + 1)
     except FileNotFoundError as error:
-        raise ModelNotFoundError(
-            "no such tokenizer", where=str(path), remedy="name a tokenizer.json file"
-        ) from error
+        raise ModelNotFoundError("no such tokenizer", where=str(path), remedy="name a tokenizer.json file") from error
     except OSError as error:
         what = f"the tokenizer cannot be read: {error}"
         raise ModelFormatError(what, where=str(path), remedy=REMEDY) from error

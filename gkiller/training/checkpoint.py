@@ -244,6 +244,4 @@ class CheckpointStore:
                 return checkpoint
         if first is None:
             return None
-        raise ResumeError(
-            f"no usable checkpoint ({first})", where=str(self.directory), remedy="start a new training"
-        )
+        raise ResumeError(f"no usable checkpoint ({first})", where=str(self.directory), remedy="start a new training")

@@ -55,9 +55,7 @@ def transfer_texts(settings: Settings, dataset: Dataset) -> dict[int, str]:
         source = from_file(Path(own.transfer).expanduser(), own.transfer, text_column=own.transfer_column)
     except ColumnError as error:
         remedy = "name the comments' column: --set distill.transfer_column=NAME"
-        raise ColumnError(
-            error.what.replace(" (--text-column)", ""), where=error.where, remedy=remedy
-        ) from error
+        raise ColumnError(error.what.replace(" (--text-column)", ""), where=error.where, remedy=remedy) from error
     except FormatError as error:
         remedy = error.remedy.replace("; else name the format with --input-format", "")
         raise FormatError(error.what, where=error.where, remedy=remedy) from error
@@ -129,9 +127,7 @@ def taught(
     if len(teachers) > 1:
         sides.append((f"the mean of {counted(len(teachers), 'teacher')}", lesson.logits))
     return tuple(
-        _beside(name, each, dataset, (logits, scores), cuts, settings)
-        for name, each in sides
-        if _known(each).size
+        _beside(name, each, dataset, (logits, scores), cuts, settings) for name, each in sides if _known(each).size
     )
 
 

@@ -88,17 +88,9 @@ def finish(
     loaded, difference = _fold(settings, dataset, tokenizer_json, growth, state)
     pause()
     valid = dataset.split("valid")
-    scores = score_texts(
-        loaded, valid.texts, settings.evaluation.batch_size, long_text=settings.evaluation.long_text
-    )
+    scores = score_texts(loaded, valid.texts, settings.evaluation.batch_size, long_text=settings.evaluation.long_text)
     pause()
-    thresholds = tune_thresholds(
-        dataset.labels,
-        valid.labels,
-        scores,
-        valid.weights,
-        **settings.evaluation.tuning(),
-    )
+    thresholds = tune_thresholds(dataset.labels, valid.labels, scores, valid.weights, **settings.evaluation.tuning())
     cuts = {label: threshold.value for label, threshold in thresholds.items()}
     evaluation = evaluate(dataset.labels, valid.labels, scores, valid.weights, cuts, settings.evaluation)
     beside: tuple[Taught, ...] = ()
@@ -126,11 +118,7 @@ def finish(
 
 
 def _fold(
-    settings: Settings,
-    dataset: Dataset,
-    tokenizer_json: str,
-    growth: Growth,
-    state: State,
+    settings: Settings, dataset: Dataset, tokenizer_json: str, growth: Growth, state: State
 ) -> tuple[LoadedModel, float]:
     growth.load(state)
     plain = folded(growth.model, state, settings.dendrites.activation)
@@ -162,8 +150,7 @@ def _close_manifest(manifest: RunManifest, progress: Position, finished: Finishe
     manifest["epochs"] = progress.epoch
     manifest["stopped_early"] = progress.stopped_early
     manifest["best"] = {
-        str(count): {"score": score, "epoch": progress.best_epoch[count]}
-        for count, score in progress.best.items()
+        str(count): {"score": score, "epoch": progress.best_epoch[count]} for count, score in progress.best.items()
     }
     manifest["dendrites_kept"] = finished.dendrites
     manifest["dendrite_gains"] = {str(count): gain.as_dict() for count, gain in progress.gains.items()}

@@ -79,12 +79,7 @@ def frozen_parameters(model: ToxicityClassifier, count: int) -> frozenset[str]:
 
 
 def lower_outputs(
-    model: ToxicityClassifier,
-    tokens: Tokens,
-    count: int,
-    folder: Path,
-    batch_size: int,
-    precision: str = "fp32",
+    model: ToxicityClassifier, tokens: Tokens, count: int, folder: Path, batch_size: int, precision: str = "fp32"
 ) -> LowerOutputs:
     """Return what the lowest layers say of comments: from the folder where it is there, else computed.
 

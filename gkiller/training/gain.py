@@ -208,7 +208,4 @@ def ablated_scores(
         "zeroed": without_dendrites(loaded),
         "mean": with_mean_dendrites(loaded, texts, batch_size),
     }
-    return {
-        name: score_texts(variant, texts, batch_size, long_text=long_text)
-        for name, variant in variants.items()
-    }
+    return {name: score_texts(variant, texts, batch_size, long_text=long_text) for name, variant in variants.items()}

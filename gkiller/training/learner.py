@@ -58,9 +58,7 @@ class Augmented:
         seed = self.seed << _EPOCH_BITS | epoch
         seen = augment(self.texts, self.kinds, self.share, seed, intensity=self.intensity)
         rows = [row for row, (text, was) in enumerate(zip(seen, self.texts, strict=True)) if text != was]
-        return self.tokens.replaced(
-            np.array(rows, np.int64), tokenize(self.tokenizer, [seen[row] for row in rows])
-        )
+        return self.tokens.replaced(np.array(rows, np.int64), tokenize(self.tokenizer, [seen[row] for row in rows]))
 
 
 Labels = npt.NDArray[np.float32]
@@ -163,9 +161,7 @@ class Learner:
         optimizer.step()
         return value
 
-    def _parts(
-        self, logits: Tensor, pooled: list[Tensor], rows: Rows, targets: Tensor
-    ) -> list[tuple[Tensor, float]]:
+    def _parts(self, logits: Tensor, pooled: list[Tensor], rows: Rows, targets: Tensor) -> list[tuple[Tensor, float]]:
         """Return the losses of a batch, which add up, each with the mass that its mean was divided by.
 
         Args:
@@ -216,9 +212,7 @@ class Learner:
         facts = [fact for part, mass in parts for fact in (float(part.detach()) * mass, mass)]
         found = self.ranks.total(*facts)
         values, totals = found[::2], [max(total, 1e-12) for total in found[1::2]]
-        scaled = [
-            part * (mass * self.ranks.size / total) for (part, mass), total in zip(parts, totals, strict=True)
-        ]
+        scaled = [part * (mass * self.ranks.size / total) for (part, mass), total in zip(parts, totals, strict=True)]
         return _sum(scaled), sum(value / total for value, total in zip(values, totals, strict=True))
 
     def _correlation(self, rows: Rows, targets: Tensor) -> Tensor:
@@ -268,9 +262,7 @@ class Learner:
         logits = self._split_logits(split)
         loss = float(task_loss(logits, torch.from_numpy(split.labels), self.weights.cpu()))
         truth, mass, scores = split.labels[:, self.watched], split.weights, self._probabilities(logits)
-        return Validation(
-            loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass)
-        )
+        return Validation(loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass))
 
     def scores(self, split: Encoded) -> npt.NDArray[np.float64]:
         """Return a split's scores with the current weights, (n, W) of the labels that are watched.
@@ -312,9 +304,7 @@ def watched_labels(names: Sequence[str], watched: Sequence[str]) -> list[int]:
     for label in watched:
         if label not in names:
             raise SettingsError(
-                f"the data have no label '{label}'",
-                where="train.metric_labels",
-                remedy=did_you_mean(label, names),
+                f"the data have no label '{label}'", where="train.metric_labels", remedy=did_you_mean(label, names)
             )
     return [place for place, name in enumerate(names) if not watched or name in watched]
 

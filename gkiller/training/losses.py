@@ -52,9 +52,7 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim >= 2 and not plain
 
 
-def build_optimizer(
-    parameters: Mapping[str, nn.Parameter], *, lr: float, weight_decay: float
-) -> torch.optim.AdamW:
+def build_optimizer(parameters: Mapping[str, nn.Parameter], *, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov & Hutter 2019) with decayed and undecayed groups.
 
     Its fused kernel goes over the embeddings once per step; the plain one takes several passes.
@@ -81,9 +79,7 @@ def rate(settings: TrainSettings, phase: Phase, step: int, steps_per_epoch: int)
     return phase.lr * max(0.0, (total - step) / max(1, total - warm))
 
 
-def class_weights(
-    labels: npt.NDArray[np.float32], names: Sequence[str], mode: Literal["balanced", "none"]
-) -> Tensor:
+def class_weights(labels: npt.NDArray[np.float32], names: Sequence[str], mode: Literal["balanced", "none"]) -> Tensor:
     """Return the weight of a negative and of a positive, per label.
 
     "balanced" is scikit-learn's: known rows / (2 * rows of the class).

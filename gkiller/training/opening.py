@@ -193,9 +193,7 @@ def new_manifest(
             "synthetic": bool(dataset.manifest.get("synthetic", False)),
             "labels": list(dataset.labels),
             "rows": {name: len(split) for name, split in dataset.splits.items()},
-            "fingerprints": {
-                name: split_fingerprint(split, dataset.labels) for name, split in dataset.splits.items()
-            },
+            "fingerprints": {name: split_fingerprint(split, dataset.labels) for name, split in dataset.splits.items()},
         },
         "tokenizer_sha256": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
         "environment": environment(),
@@ -281,8 +279,7 @@ def compare_runs(run: RunDirectory, now: Mapping[str, Any]) -> list[str]:
                 remedy="put them back, or start a new training",
             )
     flat = [
-        {**{k: m.get(k) for k in ("threads", "processes", "device")}, **m.get("environment", {})}
-        for m in (began, now)
+        {**{k: m.get(k) for k in ("threads", "processes", "device")}, **m.get("environment", {})} for m in (began, now)
     ]
     different = [key for key in flat[1] if key != "git_commit" and flat[0].get(key) != flat[1][key]]
     if not different:

@@ -148,9 +148,7 @@ def _deciding_text(flag_labels: Sequence[str]) -> str:
     return f"\nA comment is flagged when its score of {names} reaches the threshold.\n" if names else ""
 
 
-def with_thresholds(
-    card: str, thresholds: Mapping[str, Mapping[str, Any]], flag_labels: Sequence[str] = ()
-) -> str:
+def with_thresholds(card: str, thresholds: Mapping[str, Mapping[str, Any]], flag_labels: Sequence[str] = ()) -> str:
     """Return a card for new thresholds; one without the sections of ours is returned as it is.
 
     The list of thresholds is replaced, and names the ``flag_labels`` where not all labels decide whether a
@@ -169,9 +167,7 @@ def with_thresholds(
     return f"{head}{heading}\n{threshold_list(thresholds)}\n{_deciding_text(flag_labels)}{following}{tail}"
 
 
-def update_card(
-    path: Path, thresholds: Mapping[str, Mapping[str, Any]], flag_labels: Sequence[str] = ()
-) -> None:
+def update_card(path: Path, thresholds: Mapping[str, Mapping[str, Any]], flag_labels: Sequence[str] = ()) -> None:
     """Bring the card of a run to new thresholds; nothing when it cannot be read as text."""
     try:
         card = path.read_text("utf-8")
@@ -217,10 +213,7 @@ def write_training_plots(metrics: Sequence[Mapping[str, Any]], directory: Path) 
     if not rows:
         return []
     spans = _spans(rows)
-    return [
-        _training(rows, spans, directory / "training.png"),
-        _schedule(rows, spans, directory / "schedule.png"),
-    ]
+    return [_training(rows, spans, directory / "training.png"), _schedule(rows, spans, directory / "schedule.png")]
 
 
 def _spans(rows: Sequence[Mapping[str, Any]]) -> list[_Span]:

@@ -12,23 +12,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from filelock import FileLock, Timeout
 
-from gkiller.errors import (
-    GkillerError,
-    ResumeError,
-    RunExistsError,
-    RunLockedError,
-    SettingsError,
-    did_you_mean,
-)
-from gkiller.storage.files import (
-    append_line,
-    json_text,
-    make_directory,
-    remove_leftovers,
-    sync,
-    write_text,
-    writing,
-)
+from gkiller.errors import GkillerError, ResumeError, RunExistsError, RunLockedError, SettingsError, did_you_mean
+from gkiller.storage.files import append_line, json_text, make_directory, remove_leftovers, sync, write_text, writing
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import Settings

@@ -27,15 +27,7 @@ from gkiller.data.rows import folded_hash
 from gkiller.data.scorefiles import is_score_file, read_scores
 from gkiller.errors import EmptyDataError, RowError, ScoreRangeError, SettingsError, counted
 from gkiller.model.directory import load_model
-from gkiller.model.layout import (
-    FORMAT_VERSION,
-    META,
-    consistent,
-    find_model,
-    read_labels,
-    require_weights,
-    unbroken,
-)
+from gkiller.model.layout import FORMAT_VERSION, META, consistent, find_model, read_labels, require_weights, unbroken
 from gkiller.model.pretrained import is_local, loading
 from gkiller.model.sequence import (
     fetch_classifier,

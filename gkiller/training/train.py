@@ -280,9 +280,7 @@ def _lessons(work: _Work, teachers: tuple[Teacher, ...], taken: Dataset) -> dict
     return found
 
 
-def new_learner(
-    settings: Settings, dataset: Dataset, tokenizer: Tokenizer, growth: Growth, ranks: Ranks
-) -> Learner:
+def new_learner(settings: Settings, dataset: Dataset, tokenizer: Tokenizer, growth: Growth, ranks: Ranks) -> Learner:
     """Return what steps a network on a data set.
 
     Raises:
@@ -344,9 +342,7 @@ def _go_on(trainer: Trainer, run: RunDirectory, before: Settings) -> None:
     trainer.resume(checkpoint)
     if trainer.done and run.complete:
         raise ResumeError(
-            "this run is finished",
-            where=str(run.path),
-            remedy=f"use its model ({run.model}), or ask for more epochs",
+            "this run is finished", where=str(run.path), remedy=f"use its model ({run.model}), or ask for more epochs"
         )
     tell(f"resumed after {trainer.progress.place()}")
 

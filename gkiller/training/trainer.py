@@ -23,15 +23,7 @@ from gkiller.training.learner import Encoded, Learner, Rows, Validation, require
 from gkiller.training.losses import build_optimizer, rate, trained_parameters
 from gkiller.training.opening import check_network, check_place, lengthened
 from gkiller.training.phases import Position, TrainingEvent, ends_dendrite, first_phase, lengths, next_phase
-from gkiller.training.runtime import (
-    Ranks,
-    Stopped,
-    StopRequest,
-    check_same,
-    restore_rng,
-    rng_state,
-    seed_everything,
-)
+from gkiller.training.runtime import Ranks, Stopped, StopRequest, check_same, restore_rng, rng_state, seed_everything
 
 if TYPE_CHECKING:
     from gkiller.data.dataset import FloatArray
@@ -236,9 +228,7 @@ class Trainer:
 
     # -- epochs ---------------------------------------------------------------------------------
 
-    def _train_epoch(
-        self, optimizer: torch.optim.Optimizer, optimizer_state: Callable[[], dict[str, Tensor]]
-    ) -> None:
+    def _train_epoch(self, optimizer: torch.optim.Optimizer, optimizer_state: Callable[[], dict[str, Tensor]]) -> None:
         """Train what is left of an epoch, with checkpoints on the way."""
         progress = self.progress
         if progress.step == 0:

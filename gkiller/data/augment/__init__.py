@@ -63,12 +63,7 @@ def resolve_kinds(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def augment(
-    texts: Iterable[str],
-    kinds: Iterable[str],
-    rate: float,
-    seed: int,
-    *,
-    intensity: float = DEFAULT_INTENSITY,
+    texts: Iterable[str], kinds: Iterable[str], rate: float, seed: int, *, intensity: float = DEFAULT_INTENSITY
 ) -> list[str]:
     """Return the comments, a share of them changed, in their order; nothing is dropped.
 
@@ -94,13 +89,7 @@ def augment(
 
 
 def variants(
-    text: str,
-    kinds: Sequence[str],
-    rate: float,
-    seed: int,
-    *,
-    intensity: float = DEFAULT_INTENSITY,
-    copies: int = 1,
+    text: str, kinds: Sequence[str], rate: float, seed: int, *, intensity: float = DEFAULT_INTENSITY, copies: int = 1
 ) -> list[Variant]:
     """Return the changed copies of one comment, all different; none where it is not drawn.
 

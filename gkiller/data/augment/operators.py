@@ -79,9 +79,7 @@ _WORD = re.compile(f"[{LETTERS}]{{3,}}")
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 NEIGHBOURS = {
-    key: "".join(row[i] for i in (at - 1, at + 1) if 0 <= i < len(row))
-    for row in _ROWS
-    for at, key in enumerate(row)
+    key: "".join(row[i] for i in (at - 1, at + 1) if 0 <= i < len(row)) for row in _ROWS for at, key in enumerate(row)
 }
 """Each letter's neighbours in its row of a QWERTY keyboard."""
 
@@ -261,9 +259,7 @@ def _forms() -> dict[str, tuple[str, ...]]:
     negated = {f"{verb} not": f"{verb}n't" for verb in _VERBS} | {"will not": "won't", "cannot": "can't"}
     short = {f"{who} are": f"{who}'re" for who in ("you", "we", "they")} | {"i am": "i'm"}
     short |= {f"{who} will": f"{who}'ll" for who in ("i", "you", "he", "she", "it", "we", "they")}
-    forms: dict[str, tuple[str, ...]] = {
-        long: (contracted,) for long, contracted in (negated | short).items()
-    }
+    forms: dict[str, tuple[str, ...]] = {long: (contracted,) for long, contracted in (negated | short).items()}
     forms["can not"] = ("can't", "cannot")
     forms |= {contracted: (long, contracted.replace("'", "")) for long, contracted in negated.items()}
     forms |= {contracted: (long,) for long, contracted in short.items()}
@@ -275,9 +271,7 @@ FORMS = _forms()
 _BARE_NEGATED = frozenset(form.replace("'", "") for form in FORMS if form.endswith("n't"))
 
 _FORM = re.compile(
-    r"\b(?:"
-    + "|".join(re.escape(form).replace("'", "['’]") for form in sorted(FORMS, key=len, reverse=True))
-    + r")\b",
+    r"\b(?:" + "|".join(re.escape(form).replace("'", "['’]") for form in sorted(FORMS, key=len, reverse=True)) + r")\b",
     re.IGNORECASE,
 )
 
@@ -421,20 +415,8 @@ CLASSES = (
     ),
     IdentityClass(
         "gender",
-        (
-            ("men", "women"),
-            ("boys", "girls"),
-            ("husband", "wife"),
-            ("fathers", "mothers"),
-            ("brothers", "sisters"),
-        ),
-        unswapped=(
-            ("male", "males"),
-            ("female", "females"),
-            ("transgender",),
-            ("trans",),
-            ("nonbinary", "non-binary"),
-        ),
+        (("men", "women"), ("boys", "girls"), ("husband", "wife"), ("fathers", "mothers"), ("brothers", "sisters")),
+        unswapped=(("male", "males"), ("female", "females"), ("transgender",), ("trans",), ("nonbinary", "non-binary")),
     ),
     IdentityClass("colour", (("black", "white", "brown"),), of_people=True),
     IdentityClass(
@@ -443,9 +425,7 @@ CLASSES = (
         of_people=True,
         unswapped=(("younger",), ("older",), ("teenage",), ("millennial", "millenial")),
     ),
-    IdentityClass(
-        "disability", (("deaf", "blind"),), of_people=True, unswapped=(("disabled",), ("paralyzed",))
-    ),
+    IdentityClass("disability", (("deaf", "blind"),), of_people=True, unswapped=(("disabled",), ("paralyzed",))),
 )
 """No slur is among them, and none is ever swapped in or out."""
 
@@ -456,9 +436,7 @@ def identity_groups() -> dict[str, tuple[str, ...]]:
     return {forms[0]: forms for forms in groups}
 
 
-_PEOPLE = (
-    "people|persons?|man|men|woman|women|guys?|folks?|boys?|girls?|kids?|children|adults?|communit(?:y|ies)"
-)
+_PEOPLE = "people|persons?|man|men|woman|women|guys?|folks?|boys?|girls?|kids?|children|adults?|communit(?:y|ies)"
 
 _PLACES = {
     term: (number, position, form)
@@ -495,8 +473,7 @@ def identity(text: str, rng: Generator, intensity: float) -> str:
     meaning here: half a swap would mix groups up.
     """
     steps = [
-        1 + int(draw * (len(group.forms[0]) - 1))
-        for draw, group in zip(rng.random(len(CLASSES)), CLASSES, strict=True)
+        1 + int(draw * (len(group.forms[0]) - 1)) for draw, group in zip(rng.random(len(CLASSES)), CLASSES, strict=True)
     ]
 
     def change(match: re.Match[str]) -> str:

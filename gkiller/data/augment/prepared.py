@@ -80,9 +80,7 @@ def augment_source(
         ModelError: a seq2seq model is not there or cannot be read.
     """
     if split is not None and split not in SPLIT_NAMES:
-        raise SettingsError(
-            f"unknown split {split!r}", where="--split", remedy=did_you_mean(split, SPLIT_NAMES)
-        )
+        raise SettingsError(f"unknown split {split!r}", where="--split", remedy=did_you_mean(split, SPLIT_NAMES))
     work = _Work(settings)  # refuses unknown kinds before anything is read
     check_output(out, overwrite=overwrite)
     path = Path(source).expanduser()
@@ -122,9 +120,7 @@ class _Work:
         names = [name for name in self.settings.kinds if name != PARAPHRASE]
         if not self.settings.seq2seq and len(names) < len(self.settings.kinds):
             raise SettingsError(
-                f"{PARAPHRASE!r} needs a model",
-                where="augment.kinds",
-                remedy="name its directory with --seq2seq",
+                f"{PARAPHRASE!r} needs a model", where="augment.kinds", remedy="name its directory with --seq2seq"
             )
         self.kinds = resolve_kinds(names) if names or not self.settings.kinds else ()
         if self.settings.seq2seq:
@@ -186,9 +182,7 @@ def _augment_prepared(
     with atomic_directory(out) as folder:
         writer = RowWriter(folder / old[name]["file"], manifest["labels"])
         advance = staged(progress, "augmenting")
-        counts = label_counts(
-            writer.labels, _write(files[name], writer, work, originals, rows, split is None, advance)
-        )
+        counts = label_counts(writer.labels, _write(files[name], writer, work, originals, rows, split is None, advance))
         written: SplitEntry = {
             **old[name],
             "rows": writer.rows,
@@ -216,13 +210,7 @@ def _augment_prepared(
 
 
 def _write(
-    path: Path,
-    writer: RowWriter,
-    work: _Work,
-    originals: DigestSet,
-    total: int,
-    keep: bool,
-    progress: Progress,
+    path: Path, writer: RowWriter, work: _Work, originals: DigestSet, total: int, keep: bool, progress: Progress
 ) -> npt.NDArray[np.int8]:
     """Write a split's rows and their copies; return their labels, of shape (n, L).
 

@@ -28,8 +28,7 @@ PARAPHRASE = "paraphrase"
 """The name of the kind of change."""
 
 _REMEDY = (
-    "name a directory that transformers' save_pretrained wrote, with config.json, its tokenizer and "
-    "model.safetensors"
+    "name a directory that transformers' save_pretrained wrote, with config.json, its tokenizer and model.safetensors"
 )
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

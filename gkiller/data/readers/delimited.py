@@ -375,9 +375,7 @@ class DelimitedReader(TextReader):
             self.notes.append(f"{self.name}: fields are separated by {self._dialect.separator!r}")
         record = next(self._records(None), None)
         if record is None:
-            raise EmptyDataError(
-                "the file is empty", where=self.name, remedy="give a file with a header and rows"
-            )
+            raise EmptyDataError("the file is empty", where=self.name, remedy="give a file with a header and rows")
         names = [clean_name(name) for name in record.fields]
         self._check_header(record, names)
         if names != record.fields:
@@ -392,9 +390,7 @@ class DelimitedReader(TextReader):
             if problem:
                 raise EncodingError(problem, where=where, remedy="convert the file to UTF-8")
         if names[0].startswith(("{", "[{")):
-            raise FormatError(
-                "this is JSON, not CSV or TSV", where=self.name, remedy="name it .jsonl or .json"
-            )
+            raise FormatError("this is JSON, not CSV or TSV", where=self.name, remedy="name it .jsonl or .json")
         if record.fault:
             raise RowError("a column name is too long or badly quoted", where=where, remedy="mend the header")
         refuse_repeated(names, "the header", where)

@@ -103,9 +103,7 @@ class JsonValues:
 
     def _read(self) -> None:
         if self._ended:
-            raise self._broken(
-                "the file ends within the array" if self._array else "the file ends within a value"
-            )
+            raise self._broken("the file ends within the array" if self._array else "the file ends within a value")
         if len(self._buffer) >= MAX_LINE_CHARACTERS:
             raise self._broken(f"a value has over {MAX_LINE_CHARACTERS:,} characters")
         piece = next(self._pieces, b"")
@@ -118,11 +116,7 @@ class JsonValues:
         while position < len(text) and text[position] in _SPACE:
             position += 1
         if position == len(text):
-            if (
-                self._ended
-                and self._state in ("value", "closed")
-                and not (self._array and self._state == "value")
-            ):
+            if self._ended and self._state in ("value", "closed") and not (self._array and self._state == "value"):
                 self._state = "end"
             return None
         mark = text[position]
@@ -255,9 +249,7 @@ class JsonLinesReader(TextReader):
             raise (
                 fault.error
                 if fault is not None
-                else RowError(
-                    "the objects have no keys", where=self.name, remedy="give each object a text and a label"
-                )
+                else RowError("the objects have no keys", where=self.name, remedy="give each object a text and a label")
             )
         return list(keys)
 
@@ -290,12 +282,7 @@ class JsonLinesReader(TextReader):
             where = place(self.name, found.row, found.line)
             value = {"text": found.value} if array and isinstance(found.value, str) else found.value
             try:
-                yield (
-                    found.row,
-                    found.line,
-                    _checked(value, found.source, found.repeated, where),
-                    len(found.source),
-                )
+                yield (found.row, found.line, _checked(value, found.source, found.repeated, where), len(found.source))
             except BadRowError as bad:
                 yield found.row, found.line, bad, len(found.source)
 

@@ -185,9 +185,7 @@ class ParquetReader:
         row = 1
         with self._file([name for name in wanted if name in self._texts]) as file:
             for table in file.iter_batches(batch_size=self._batch_rows, columns=list(wanted)):
-                yield from arrow_batches(
-                    table, wanted, row, {name: self.types[name] for name in self.scalars}
-                )
+                yield from arrow_batches(table, wanted, row, {name: self.types[name] for name in self.scalars})
                 row += table.num_rows
 
     def refuse_lists(self, column: str) -> None:

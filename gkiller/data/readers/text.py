@@ -29,14 +29,7 @@ from gkiller.data.readers import (
     in_batches,
     place,
 )
-from gkiller.errors import (
-    DataError,
-    EmptyDataError,
-    EncodingError,
-    FormatError,
-    RowError,
-    SourceNotFoundError,
-)
+from gkiller.errors import DataError, EmptyDataError, EncodingError, FormatError, RowError, SourceNotFoundError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -199,13 +192,9 @@ def readable(name: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise SourceNotFoundError("no such file", where=name, remedy="check the path") from error
     except IsADirectoryError as error:
-        raise SourceNotFoundError(
-            "a folder is there, not a file", where=name, remedy="name a file in it"
-        ) from error
+        raise SourceNotFoundError("a folder is there, not a file", where=name, remedy="name a file in it") from error
     except PermissionError as error:
-        raise SourceNotFoundError(
-            "the file may not be read", where=name, remedy="check its permissions"
-        ) from error
+        raise SourceNotFoundError("the file may not be read", where=name, remedy="check its permissions") from error
     except OSError as error:
         raise FormatError(
             f"the file cannot be read: {error.strerror or error}", where=name, remedy="check the disk"

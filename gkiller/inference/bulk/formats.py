@@ -48,9 +48,7 @@ class Chunk:
     due: bool = False  # whether its answers, and all before, are due now, as the next row has not come yet
 
 
-def chunked(
-    rows: Iterator[Row | None], size: int, on_error: OnError, *, live: bool = False
-) -> Iterator[Chunk]:
+def chunked(rows: Iterator[Row | None], size: int, on_error: OnError, *, live: bool = False) -> Iterator[Chunk]:
     """Divide rows into chunks of ``size``, or less when their comments are long.
 
     Args:
@@ -163,9 +161,7 @@ def answers(chunk: Chunk, scored: Scored, shape: Shape) -> Iterator[Answer]:
         key = flagged[i].tobytes()
         flags = names.get(key)
         if flags is None:
-            flags = names[key] = tuple(
-                label for label, one in zip(shape.labels, flagged[i], strict=True) if one
-            )
+            flags = names[key] = tuple(label for label, one in zip(shape.labels, flagged[i], strict=True) if one)
         yield Answer(
             chunk.rows[i],
             chunk.ids[i],

@@ -82,13 +82,7 @@ class Outcome:
 
 
 def run(
-    job: Job,
-    source: Source,
-    sink: Sink,
-    writer: Writer,
-    progress: Progress | None = None,
-    *,
-    live: bool = False,
+    job: Job, source: Source, sink: Sink, writer: Writer, progress: Progress | None = None, *, live: bool = False
 ) -> Outcome:
     """Score every row of a source, in order.
 
@@ -178,9 +172,7 @@ def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, expla
         FormatError: Parquet without pyarrow.
     """
     if explain and form != "jsonl":
-        raise SettingsError(
-            f"{form} cannot hold explanations", where="--explain", remedy="use --format jsonl"
-        )
+        raise SettingsError(f"{form} cannot hold explanations", where="--explain", remedy="use --format jsonl")
     if shape.csv_safe and form != "csv":
         raise SettingsError(
             f"{form} is no format that a spreadsheet reads formulas from",
@@ -189,9 +181,7 @@ def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, expla
         )
     if form == "parquet":
         if packed:
-            raise SettingsError(
-                "Parquet is packed by itself", where="--output", remedy="drop .gz from the file's name"
-            )
+            raise SettingsError("Parquet is packed by itself", where="--output", remedy="drop .gz from the file's name")
         try:
             from gkiller.inference.bulk.parquet import Parquet
 

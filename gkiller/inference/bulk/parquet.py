@@ -56,8 +56,7 @@ class Parquet:
             kept = [[text_of(value) for value in values] for values in kept]
         own = [columns[name] for name in self._schema.names[: -len(rounded) - len(kept)]]
         arrays = [
-            pa.array(values, field.type)
-            for values, field in zip([*own, *rounded, *kept], self._schema, strict=True)
+            pa.array(values, field.type) for values, field in zip([*own, *rounded, *kept], self._schema, strict=True)
         ]
         return bytes(pa.RecordBatch.from_arrays(arrays, schema=self._schema).serialize().to_pybytes())
 

@@ -156,12 +156,7 @@ def from_stream(
 
 
 def _spooled(
-    replay: Replayable,
-    name: str,
-    text_column: str | None,
-    id_column: str | None,
-    keep: Keep,
-    notes: list[str],
+    replay: Replayable, name: str, text_column: str | None, id_column: str | None, keep: Keep, notes: list[str]
 ) -> Source:
     """Return Parquet from a stream, copied to a temporary file, as its end has to be read first."""
     _need_pyarrow(name)
@@ -249,9 +244,7 @@ def _columns(
     for column, flag in ((text_column, "--text-column"), (id_column, "--id-column")):
         if column is not None and column not in names:
             raise ColumnError(
-                f"there is no column {column!r} ({flag})",
-                where=reader.name,
-                remedy=did_you_mean(column, names),
+                f"there is no column {column!r} ({flag})", where=reader.name, remedy=did_you_mean(column, names)
             )
     notes = []
     lower = {name.lower(): name for name in reversed(names)}
@@ -291,10 +284,7 @@ def _row(batch: RawBatch, position: int, name: str, form: str, text: str, identi
         return Row(number, "", None, bad.error)
     value = batch.columns[text][position]
     found = comment_fault(
-        value,
-        lambda: place(name, number, line, text if form != "txt" else None),
-        empty=True,
-        escaped=form == "jsonl",
+        value, lambda: place(name, number, line, text if form != "txt" else None), empty=True, escaped=form == "jsonl"
     )
     fault: GkillerError | None = None if found is None else found.error
     key = _id(batch.columns[identifier][position]) if identifier is not None else None

@@ -16,15 +16,7 @@ from typing import Any, BinaryIO, Protocol
 
 from gkiller.errors import OutputError, ResumeError, RunLockedError, one_line
 from gkiller.inference.bulk.formats import Writer
-from gkiller.storage.files import (
-    file_place,
-    json_text,
-    refuse_inputs,
-    remove_unfinished,
-    sync,
-    write_text,
-    writing,
-)
+from gkiller.storage.files import file_place, json_text, refuse_inputs, remove_unfinished, sync, write_text, writing
 from gkiller.storage.sealed import digest_of
 from gkiller.storage.strict_json import parse_json
 
@@ -300,9 +292,7 @@ class FileSink:
                 raise ValueError("invalid byte count")
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ResumeError(
-                f"the journal cannot be used: {one_line(error)}",
-                where=str(self.journal),
-                remedy="start anew: --force",
+                f"the journal cannot be used: {one_line(error)}", where=str(self.journal), remedy="start anew: --force"
             ) from error
         now = json.loads(json.dumps(dict(self.settings)))
         other = sorted(key for key in {*now, *settings} if now.get(key) != settings.get(key))

@@ -43,9 +43,7 @@ def require_available() -> None:
     """Raise `DendritesUnavailableError` where perforatedai is not installed, without importing it."""
     if reason := unavailable_reason():
         raise DendritesUnavailableError(
-            reason,
-            where="dendrites",
-            remedy=f"perforatedai supports {SUPPORTED}; elsewhere train with --no-dendrites",
+            reason, where="dendrites", remedy=f"perforatedai supports {SUPPORTED}; elsewhere train with --no-dendrites"
         )
 
 
@@ -169,9 +167,7 @@ class PerforatedGrowth:
     def grown(self) -> dict[str, nn.Module]:
         """Return the wrapped Linears, by folded name."""
         return {
-            name: module
-            for name, module in self.model.named_modules()
-            if type(module).__name__ == "PAINeuronModule"
+            name: module for name, module in self.model.named_modules() if type(module).__name__ == "PAINeuronModule"
         }
 
     def state(self) -> State:
