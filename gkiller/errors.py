@@ -77,9 +77,8 @@ def nearest(word: str, valid: Iterable[str], count: int = 3) -> list[str]:
 def closeness(word: str, valid: str) -> float:
     """Return how much ``word`` looks like ``valid``, 0..1.
 
-    It is the share of letters that both have in the same order (difflib's ratio). A word that looks like one
-    part of a name ("coment" for "comment_text"), or is cut short ("eval" for "evaluate"), counts nearly
-    as much as the whole.
+    It is the share of letters that both have in the same order (difflib's ratio). A word that looks like one part of a
+    name ("coment" for "comment_text"), or is cut short ("eval" for "evaluate"), counts nearly as much as the whole.
     """
     ratio = SequenceMatcher(None, valid, word).ratio()
     parts = [part for part in re.split(r"[\W_]+", valid) if len(part) >= _LONG and part != valid]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-# Control characters (C0 without tab and line feed, DEL, C1), line separators, marks and overrides of the
-# writing direction, deprecated format characters, and lone surrogates, which no stream can encode.
+# Control characters (C0 without tab and line feed, DEL, C1), line separators, marks and overrides of the writing
+# direction, deprecated format characters, and lone surrogates, which no stream can encode.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ufff9-\ufffb\ud800-\udfff]"
 )

@@ -51,8 +51,8 @@ class Base:
     """The giant that was asked for."""
 
     reference: str
-    # what becomes of a bare encoder: "fine-tune" it, "probe" it frozen, or take "random" weights of its
-    # shape, which can be timed alone
+    # what becomes of a bare encoder: "fine-tune" it, "probe" it frozen, or take "random" weights of its shape, which
+    # can be timed alone
     way: str = "fine-tune"
     overrides: tuple[str, ...] = ()  # KEY=VALUE settings of the fine-tuning, as the command line gave them
 

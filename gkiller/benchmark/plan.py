@@ -213,8 +213,8 @@ class Plan:
 class Measurement:
     """The seconds of every system, by its key."""
 
-    # (rounds, 2) seconds of a pass over the comments, by stage; of several processes those of one after those
-    # of another
+    # (rounds, 2) seconds of a pass over the comments, by stage; of several processes those of one after those of
+    # another
     passes: dict[str, Seconds]
     single: dict[int, dict[str, Seconds]]  # by length, (rounds, 2) seconds of one comment
     # mean tokens of a comment as each system reads it; None where it counts none

@@ -117,12 +117,11 @@ class Cold:
     """What fresh processes took from nothing to a first score."""
 
     processes: int
-    # by name: "process" from start to end; "libraries" (numpy, onnxruntime, tokenizers), a part of "import";
-    # "load"; "first_score"; and "cpu", the processor time of the whole process
+    # by name: "process" from start to end; "libraries" (numpy, onnxruntime, tokenizers), a part of "import"; "load";
+    # "first_score"; and "cpu", the processor time of the whole process
     steps: dict[str, Step]
     start: Step
-    # the median of the most memory held while some more comments were scored; None where the system does not
-    # tell
+    # the median of the most memory held while some more comments were scored; None where the system does not tell
     peak_bytes: int | None
 
 

@@ -79,10 +79,9 @@ def export(
 ) -> None:
     """Export a model: ONNX graph, plain weights, or a wheel to install.
 
-    An ONNX graph must score validation comments as the model does (the deployment settings are the
-    limits), or nothing is written and the command ends with 60. The comments are those of the model's own
-    run, or of --data. The wheel holds the model and the code that scores with it, and needs numpy,
-    onnxruntime and tokenizers alone.
+    An ONNX graph must score validation comments as the model does (the deployment settings are the limits), or nothing
+    is written and the command ends with 60. The comments are those of the model's own run, or of --data. The wheel
+    holds the model and the code that scores with it, and needs numpy, onnxruntime and tokenizers alone.
     """
     from gkiller.cli.deployment import refuse_unused
     from gkiller.model.directory import load_model

@@ -53,8 +53,8 @@ def _unread_pipe() -> int:
     return writer
 
 
-# Typer carries its own copy of click from 0.26 on and used the package before; both derive
-# BadParameter from the class of every usage error.
+# Typer carries its own copy of click from 0.26 on and used the package before; both derive BadParameter from the class
+# of every usage error.
 UsageError: Any = typer.BadParameter.__mro__[1]
 TOP_LEVEL = ("--debug", "--version")
 CLOSE = 0.65  # similarity of two flags below which a proposal would only confuse

@@ -74,9 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Returns:
-        0, the code of the error's class (see ``docs/cli.md``), 1 for a fault of gkiller itself, 130
-        after an interrupt, 141 when nobody reads what it writes. A termination signal ends the process
-        with 143.
+        0, the code of the error's class (see ``docs/cli.md``), 1 for a fault of gkiller itself, 130 after an interrupt,
+        141 when nobody reads what it writes. A termination signal ends the process with 143.
     """
     replace_closed()
     arguments = list(sys.argv[1:] if argv is None else argv)

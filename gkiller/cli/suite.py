@@ -358,11 +358,10 @@ def robustness(
 ) -> None:
     """Measure how much recall models lose, and what they flag falsely, when comments are disguised.
 
-    The positive comments, and as many negative ones, are changed by the seeded operators of 'gkiller data
-    augment', each kind alone. Recall at each model's threshold as they are and disguised, and what is lost;
-    the false-positive rate likewise, and what is added; and F1 of the comments as they are, with bootstrap
-    intervals; of each further model paired differences from the first, and the share of the first one's loss
-    that it loses.
+    The positive comments, and as many negative ones, are changed by the seeded operators of 'gkiller data augment',
+    each kind alone. Recall at each model's threshold as they are and disguised, and what is lost; the false-positive
+    rate likewise, and what is added; and F1 of the comments as they are, with bootstrap intervals; of each further
+    model paired differences from the first, and the share of the first one's loss that it loses.
     """
     from gkiller.evaluation.robustness import measure_robustness
 

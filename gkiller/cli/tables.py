@@ -34,9 +34,8 @@ def evaluation_table(evaluation: Evaluation, title: str, *, width: int | None = 
     """Return the headline figures of an evaluation, a row per label and one for their mean.
 
     Args:
-        width: the columns that there are to draw in; the console's by default. Where the whole table does
-            not fit, intervals move below their figures, or precision, recall and F1 at 0.5 are left out; the
-            caption says so.
+        width: the columns that there are to draw in; the console's by default. Where the whole table does not fit,
+            intervals move below their figures, or precision, recall and F1 at 0.5 are left out; the caption says so.
     """
     from rich.console import Console
 

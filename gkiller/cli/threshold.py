@@ -59,8 +59,7 @@ def threshold(
     --data it reads the data of the model's own run, and refuses them when they have changed since. A label
     that cannot be tuned on them keeps its threshold.
 
-    A comment is flagged when the score of any label reaches its threshold, unless --labels names those that
-    decide.
+    A comment is flagged when the score of any label reaches its threshold, unless --labels names those that decide.
 
     A model without weights, such as the shipped one, is scored with its graph. The shipped one itself is not
     written to: --out says where its copy with the new thresholds goes.

@@ -44,8 +44,7 @@ class SampleRow:
     text: str
     labels: dict[str, int]  # 0 or 1 for each of SAMPLE_LABELS
     split: str
-    # id of the hand-written template, used in this split only; two ids joined by "+" for a comment of two
-    # frames
+    # id of the hand-written template, used in this split only; two ids joined by "+" for a comment of two frames
     frame: str
     kind: str  # category, such as quoted_insult or sarcasm
 

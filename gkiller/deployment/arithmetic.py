@@ -110,11 +110,10 @@ class Scheme:
 
     weights: Literal["fp32", "fp16", "int8"] = "fp32"
     embeddings: Literal["fp32", "fp16", "int8"] = "fp32"
-    # what int8 weights are multiplied with: bytes scaled by each batch's own range ("dynamic"), or by ranges
-    # found on validation comments ("static"), which makes a comment's score independent of its batch
+    # what int8 weights are multiplied with: bytes scaled by each batch's own range ("dynamic"), or by ranges found on
+    # validation comments ("static"), which makes a comment's score independent of its batch
     activations: Literal["dynamic", "static"] = "static"
-    # of an int8 weight. Seven leave room for processors without VNNI, whose sums of two products are cut at
-    # 16 bits.
+    # of an int8 weight. Seven leave room for processors without VNNI, whose sums of two products are cut at 16 bits.
     bits: Literal[7, 8] = 8
     per_column: bool = True  # a scale for each output instead of one for a whole matrix
 

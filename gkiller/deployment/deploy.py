@@ -84,8 +84,7 @@ def export_onnx(
     """Write an fp32 graph, or one with weights stored as fp16, into a model directory.
 
     Args:
-        plain: take the graph of torch's exporter instead of the lean one; so it is always for encoders
-            other than BERT.
+        plain: take the graph of torch's exporter instead of the lean one; so it is always for encoders other than BERT.
 
     Raises:
         ParityError: the graph does not score as the model does; nothing is written.

@@ -175,10 +175,7 @@ class _Writer:
 
     def _attend(self, query: str, key: str, value: str, *, first: bool) -> str:
         nodes, heads = self.nodes, self._network.heads
-        if first:
-            query = nodes.add("Unsqueeze", query, nodes.integers(1))
-        else:
-            query = nodes.add("Reshape", query, self._cube)
+        query = nodes.add("Unsqueeze", query, nodes.integers(1)) if first else nodes.add("Reshape", query, self._cube)
         key, value = (nodes.add("Reshape", part, self._cube) for part in (key, value))
         if self._rewrites.fuse_attention:
             inputs = (query, key, value, "", self._mask)

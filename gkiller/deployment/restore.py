@@ -90,8 +90,7 @@ def encoder_state(network: Network, types: int) -> dict[str, Array]:
 def deployed_encoder(directory: Path, settings: ModelSettings, vocab_size: int) -> PreTrainedModel:
     """Return the encoder of a model's graph, to be trained on: its neurons, without dendrites.
 
-    A pooler that ``settings.pooling`` asks for and the graph lacks has random weights (torch's global
-    generator).
+    A pooler that ``settings.pooling`` asks for and the graph lacks has random weights (torch's global generator).
 
     Args:
         directory: of the model, as of `gkiller.model.layout.deployed_directory`.

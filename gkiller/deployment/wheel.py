@@ -168,8 +168,7 @@ def build_wheel(
     """Write a wheel into a directory.
 
     Args:
-        name: of the distribution, "gkiller-model" by default; the package in it is always imported as
-            ``gkiller``.
+        name: of the distribution, "gkiller-model" by default; the package in it is always imported as ``gkiller``.
         precision: "int8", "fp32" or "fp16"; the first of these that was exported by default.
 
     Raises:

@@ -158,8 +158,8 @@ class ModelIdentity:
 
     model: Contestant
     headline: Mapping[str, Figure]
-    # for each group, by the names of TERM_FIGURES; fpr is the share of the group's negatives that score at or
-    # above the threshold
+    # for each group, by the names of TERM_FIGURES; fpr is the share of the group's negatives that score at or above the
+    # threshold
     terms: Mapping[str, Mapping[str, Figure]]
 
     def as_dict(self) -> dict[str, Any]:

@@ -47,8 +47,8 @@ class EqualFpr:
         self._alarms: IntArray = np.argsort(-negative, kind="stable")
         self._hits: IntArray = np.argsort(-positive, kind="stable")
         falling, hits = negative[self._alarms], positive[self._hits]
-        # The first changed negative that is one too many is not flagged, nor is what scores as it does:
-        # those before all negatives of its score may be, and the positives that score higher.
+        # The first changed negative that is one too many is not flagged, nor is what scores as it does: those before
+        # all negatives of its score may be, and the positives that score higher.
         self._above = np.searchsorted(-hits, -falling, side="left")
 
     def recall(self, positive: FloatArray, negative: FloatArray) -> FloatArray:
@@ -92,11 +92,10 @@ class ModelRobustness:
     alarms: Mapping[str, Figure]  # by kind, and for their mean, the same on these negatives changed
     # by kind, and for their mean, that less fpr: what only the change has flagged
     added: Mapping[str, Figure]
-    # by kind, and for their mean, recall on the changed positives at the lowest threshold at which the FPR on
-    # the changed negatives is not above fpr; see EqualFpr
+    # by kind, and for their mean, recall on the changed positives at the lowest threshold at which the FPR on the
+    # changed negatives is not above fpr; see EqualFpr
     matched: Mapping[str, Figure]
-    # by kind, and for their mean, what is lost at equal FPR: the same recall on the positives as they are,
-    # less matched
+    # by kind, and for their mean, what is lost at equal FPR: the same recall on the positives as they are, less matched
     price: Mapping[str, Figure]
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,8 +126,8 @@ class RobustnessDifference:
     name: str
     f1: Difference
     recall: Difference
-    # by kind, and for their mean; relative is the share of the first model's loss that this model loses,
-    # given where the interval of the first one's loss lies above 0
+    # by kind, and for their mean; relative is the share of the first model's loss that this model loses, given where
+    # the interval of the first one's loss lies above 0
     lost: Mapping[str, Difference]
     fpr: Difference
     added: Mapping[str, Difference]  # by kind, and for their mean

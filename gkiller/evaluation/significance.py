@@ -83,8 +83,8 @@ class Paired:
     # by name, "f1" (at each side's own threshold), "ap" and "roc_auc"; weighted
     differences: Mapping[str, Difference]
     mcnemar: McNemar
-    # int64 of shape (2, 2): rows by the decisions of the first side (down: negative, positive) and of the
-    # second (across); unweighted
+    # int64 of shape (2, 2): rows by the decisions of the first side (down: negative, positive) and of the second
+    # (across); unweighted
     agreement: NDArray[np.int64]
 
     def as_dict(self) -> dict[str, Any]:
@@ -220,12 +220,12 @@ def holm(values: Sequence[float]) -> list[float]:
 class Verdict:
     """Whether the first side keeps up with the second."""
 
-    # of the relative difference, a / b - 1: "within" when its interval lies above -margin, "worse" when it
-    # lies below, else "not shown"
+    # of the relative difference, a / b - 1: "within" when its interval lies above -margin, "worse" when it lies below,
+    # else "not shown"
     kind: Kind
     text: str  # one line with both differences and their intervals
-    # rows of this kind that would show "within" if the relative difference stays as it is; None when it is
-    # shown, or no number of rows would show it
+    # rows of this kind that would show "within" if the relative difference stays as it is; None when it is shown, or no
+    # number of rows would show it
     needed_n: int | None
     absolute: Kind
     absolute_needed_n: int | None

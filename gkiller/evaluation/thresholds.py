@@ -35,8 +35,8 @@ class Threshold:
     precision: float | None  # None without positives, or where nothing is called positive
     recall: float | None  # None without positives
     f1: float | None  # None without positives
-    # what it was tuned for: "max f1" or "max expected f1", also with " less 0.01" after it, "precision >=
-    # 0.9", "recall >= 0.8" or "none"
+    # what it was tuned for: "max f1" or "max expected f1", also with " less 0.01" after it, "precision >= 0.9", "recall
+    # >= 0.8" or "none"
     target: str
     positives: int
     n: int

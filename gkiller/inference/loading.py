@@ -59,8 +59,7 @@ def load(
         model: a model directory, a run directory, or the name of a model that came with the package;
             without it, or as "default", the model that gkiller ships.
         precision: which of the exported graphs to use; "auto" takes int8, else fp32, else fp16.
-        threads: CPU threads for scoring; as many as the process may use when not given. The scores do not
-            depend on it.
+        threads: CPU threads for scoring; as many as the process may use when not given. The scores do not depend on it.
 
     Raises:
         ModelNotFoundError: there is no model, or it was not exported at that precision.

@@ -16,11 +16,11 @@ class Prediction:
     """The answer for one comment. ``prediction["threat"]`` and ``dict(prediction)`` give scores."""
 
     scores: Mapping[str, float]  # probability in 0..1 of each label
-    # for each label that decides, whether its score reaches the threshold; all labels decide unless the
-    # model, or who asked, names some
+    # for each label that decides, whether its score reaches the threshold; all labels decide unless the model, or who
+    # asked, names some
     flags: Mapping[str, bool]
-    # in how many pieces the comment was read: over 1 when it is longer than the model reads at once, and each
-    # score is then the highest of the pieces
+    # in how many pieces the comment was read: over 1 when it is longer than the model reads at once, and each score is
+    # then the highest of the pieces
     windows: int = 1
     truncated: bool = False  # whether the comment's end was left unread (only with long_text="truncate")
 

@@ -105,8 +105,8 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
         attention_dropout="attention_dropout",
         pooler=False,
     ),
-    # Its class counts positions, and pads its tables, from a padding id of 1 whatever the configuration
-    # says, and reads 32 buckets of its table of relative positions.
+    # Its class counts positions, and pads its tables, from a padding id of 1 whatever the configuration says, and reads
+    # 32 buckets of its table of relative positions.
     "mpnet": Architecture(
         "MPNet", sizes=_SHARED_WITHOUT_TYPES, plain={**_PLAIN, "relative_attention_num_buckets": 32}, padding=1
     ),

@@ -26,8 +26,7 @@ class DendriticLinear(nn.Linear):
         d_k = s(W_k x + b_k + sum_{j<k} C_kj * d_j)
         y   = W x + b + sum_k T_k * d_k
 
-    This is the function of perforatedai 3.2.9's ``PAINeuronModule`` in its training state; a test
-    compares the two.
+    This is the function of perforatedai 3.2.9's ``PAINeuronModule`` in its training state; a test compares the two.
 
     Args:
         dendrites: D, at least 1.

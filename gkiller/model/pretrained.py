@@ -150,8 +150,8 @@ def _read(reference: str, revision: str, settings: ModelSettings) -> tuple[PreTr
     import torch
     from transformers import PreTrainedConfig
 
-    # Read as plain values: the classes of transformers can allocate memory or fetch code for them.
-    # Read as plain values: the classes of transformers can allocate, or fetch code, for what is in them.
+    # Read as plain values: the classes of transformers can allocate memory or fetch code for them. Read as plain
+    # values: the classes of transformers can allocate, or fetch code, for what is in them.
     content, _ = PreTrainedConfig.get_config_dict(reference, revision=revision)
     kind = _known_type(content.get("model_type"), settings)
     architecture = ARCHITECTURES[kind]

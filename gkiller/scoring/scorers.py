@@ -35,15 +35,14 @@ class Scorer:
     name: str
     labels: tuple[str, ...]
     score: Score
-    # stored in it, by label; empty for a classifier of transformers; of a file of scores of the labels that
-    # it has flags of
+    # stored in it, by label; empty for a classifier of transformers; of a file of scores of the labels that it has
+    # flags of
     thresholds: Mapping[str, float] = field(default_factory=dict)
     path: Path | None = None  # a gkiller model's directory, else None
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     origin: str = STORED
     notes: tuple[str, ...] = ()
-    # long_text and max_length, as comments are read; of a file of scores the former, None where it is not
-    # known
+    # long_text and max_length, as comments are read; of a file of scores the former, None where it is not known
     reading: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -20,9 +20,8 @@ def parse_json(data: bytes) -> dict[str, Any]:
         The object; all its numbers are finite, and all its texts can be written as UTF-8.
 
     Raises:
-        ValueError: it is not UTF-8, not JSON or not an object, names a key twice, nests deeper than
-            `MAX_DEPTH`, or holds a number that is not finite or of more than 300 digits, or half a surrogate
-            pair.
+        ValueError: it is not UTF-8, not JSON or not an object, names a key twice, nests deeper than `MAX_DEPTH`, or
+            holds a number that is not finite or of more than 300 digits, or half a surrogate pair.
     """
     try:
         value = json.loads(

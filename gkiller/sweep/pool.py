@@ -26,8 +26,8 @@ class Trial:
     """One trial."""
 
     number: int
-    # "complete"; "pruned", ended early; "failed"; "lost", its process or sweep died, and another trial tries
-    # its values again; "running"; or "waiting", to be tried again
+    # "complete"; "pruned", ended early; "failed"; "lost", its process or sweep died, and another trial tries its values
+    # again; "running"; or "waiting", to be tried again
     state: State
     params: Mapping[str, Any]
     # the validation metric of the chosen weights; of a pruned trial that of its last epoch; or None
@@ -100,8 +100,7 @@ class Channel(Protocol):
 class Worker:
     """A process of `gkiller.sweep.worker`.
 
-    It is no member of the terminal's process group: Ctrl-C reaches the sweep alone, which lets it finish its
-    step.
+    It is no member of the terminal's process group: Ctrl-C reaches the sweep alone, which lets it finish its step.
 
     Args:
         jobs: how many workers share the threads.

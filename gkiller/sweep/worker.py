@@ -2,9 +2,8 @@
 
 It reads JSON lines from standard input and writes JSON lines to standard output::
 
-    {"do": "train", "number", "settings", "out", "name", "argv"}    begin a trial
-    {"do": "go"}, {"do": "prune"}                                   the answer to an epoch
-    {"do": "stop"}                                                  end the trial after its step
+    {"do": "train", "number", "settings", "out", "name", "argv"}    begin a trial {"do": "go"}, {"do": "prune"}
+    the answer to an epoch {"do": "stop"}                                                  end the trial after its step
 
     {"tell": "training", "event"}                                   steps (not all), phases and notes
     {"tell": "epoch", "event", "epoch", "score"}                    waits for the answer

@@ -102,9 +102,8 @@ def training_batches(
 ) -> list[npt.NDArray[np.int64]]:
     """Return an epoch's batches as row numbers: random, yet of similar length within a batch.
 
-    Rows are shuffled, cut into buckets of `_BUCKET` batches, sorted by length inside each, cut into
-    batches, and the batches shuffled. The order depends on ``seed`` and ``epoch`` alone, so that a
-    resumed training sees the same one.
+    Rows are shuffled, cut into buckets of `_BUCKET` batches, sorted by length inside each, cut into batches, and the
+    batches shuffled. The order depends on ``seed`` and ``epoch`` alone, so that a resumed training sees the same one.
     """
     generator = np.random.default_rng((seed, epoch))
     order = generator.permutation(len(lengths))

@@ -61,8 +61,7 @@ class Encoder:
         by_word: whether the ids of words are kept; else the tokenizer is asked for every comment.
 
     Raises:
-        ModelFormatError: the text is no tokenizer, or lacks its special tokens, or does not put them around
-            a comment.
+        ModelFormatError: the text is no tokenizer, or lacks its special tokens, or does not put them around a comment.
     """
 
     def __init__(self, text: str | bytes, where: str, max_length: int) -> None:

@@ -147,9 +147,8 @@ def _readable(directory: Path) -> Iterator[None]:
 class CheckpointStore:
     """A run's checkpoints: the newest few, and the best weights that they refer to.
 
-    Checkpoints are numbered in the order they were written, and none is ever overwritten. The best weights
-    are named by dendrites and epoch: a training that goes on from an earlier epoch must find those that
-    were the best at that time.
+    Checkpoints are numbered in the order they were written, and none is ever overwritten. The best weights are named by
+    dendrites and epoch: a training that goes on from an earlier epoch must find those that were the best at that time.
 
     Args:
         directory: the run's ``checkpoints`` directory.

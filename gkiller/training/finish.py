@@ -74,8 +74,7 @@ def finish(
 
     ``teachers`` are those that were learnt from, with what they say of the validation split.
 
-    With ``write`` false nothing is written: other processes of the same training compute what the one
-    that writes does.
+    With ``write`` false nothing is written: other processes of the same training compute what the one that writes does.
 
     ``pause`` is called between the steps before the writing, by every process alike, and may raise to
     stop there: the checkpoints hold all that there is. The writing itself is not stopped.

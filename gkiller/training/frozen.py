@@ -1,8 +1,7 @@
 """Partial fine-tuning: the embeddings and lowest layers stand still, and their outputs are computed once.
 
-What the lowest layers say of each token of each comment is kept in a file as float16, about 1.5 kB a token of
-a base-size encoder. A training step then reads it and computes the upper layers alone. There is no dropout
-below them.
+What the lowest layers say of each token of each comment is kept in a file as float16, about 1.5 kB a token of a
+base-size encoder. A training step then reads it and computes the upper layers alone. There is no dropout below them.
 """
 
 from __future__ import annotations

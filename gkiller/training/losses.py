@@ -148,9 +148,8 @@ def logit_loss(logits: Tensor, taught: Tensor) -> Tensor:
 def similarity_loss(student: Tensor, teachers: Sequence[Tensor]) -> Tensor:
     """Return how far the student's view of which comments are alike is from the teachers'.
 
-    Similarity-preserving distillation (Tung and Mori 2019, arXiv:1907.09682): the mean squared difference of
-    the rows' inner products, each row of them scaled to length 1. Widths need not agree. Of several
-    teachers, the mean.
+    Similarity-preserving distillation (Tung and Mori 2019, arXiv:1907.09682): the mean squared difference of the rows'
+    inner products, each row of them scaled to length 1. Widths need not agree. Of several teachers, the mean.
 
     Args:
         student: (rows, width), a vector for each comment.
@@ -213,8 +212,7 @@ def correlation(fired: Tensor, error: Tensor) -> Tensor:
     r"""Return \|Corr(D, E)\| of each unit.
 
     ``|sum (d - mean d)(e - mean e)| / sqrt(sum (d - mean d)^2 * sum (e - mean e)^2)``: the magnitude that
-    Cascade-Correlation maximises for a candidate unit, normalised by both deviations. 0 where either
-    does not vary.
+    Cascade-Correlation maximises for a candidate unit, normalised by both deviations. 0 where either does not vary.
 
     Args:
         fired: (positions, units), a dendrite's activation.

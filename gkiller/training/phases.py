@@ -53,8 +53,8 @@ class Phase:
     """One phase."""
 
     name: PhaseName  # "neuron", "dendrite" or "joint"
-    # which parameters move: the neurons; the newest dendrites with all top weights; the newest dendrites
-    # alone, by correlation ("candidates"); the top weights alone; or everything
+    # which parameters move: the neurons; the newest dendrites with all top weights; the newest dendrites alone, by
+    # correlation ("candidates"); the top weights alone; or everything
     trains: Part
     dendrites: Annotated[int, Field(ge=0, lt=2**15)]
     epochs: Annotated[int, Field(ge=0, lt=2**31)]
@@ -229,8 +229,8 @@ _READER = TypeAdapter(Position)
 class TrainingEvent:
     """One moment of a training."""
 
-    # "phase" when a phase starts, "step" after a step, "epoch" after an epoch and its validation, "note" for
-    # anything else worth a line
+    # "phase" when a phase starts, "step" after a step, "epoch" after an epoch and its validation, "note" for anything
+    # else worth a line
     kind: Literal["phase", "step", "epoch", "note"]
     phase: str = ""  # the phase's name, such as "neuron"
     phase_index: int = 1
@@ -238,8 +238,8 @@ class TrainingEvent:
     epochs: int = 0
     step: int = 0
     steps: int = 0
-    # mean training loss (of the step, or of the epoch), or None; where candidates train, minus their mean
-    # correlation with the neurons' error
+    # mean training loss (of the step, or of the epoch), or None; where candidates train, minus their mean correlation
+    # with the neurons' error
     loss: float | None = None
     score: float | None = None  # the validation metric, or None where it was not measured
     metric: str = ""  # the metric's name, such as "ap"

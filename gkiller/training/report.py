@@ -151,9 +151,8 @@ def _deciding_text(flag_labels: Sequence[str]) -> str:
 def with_thresholds(card: str, thresholds: Mapping[str, Mapping[str, Any]], flag_labels: Sequence[str] = ()) -> str:
     """Return a card for new thresholds; one without the sections of ours is returned as it is.
 
-    The list of thresholds is replaced, and names the ``flag_labels`` where not all labels decide whether a
-    comment is flagged. The validation figures stay, and say that those at a threshold are
-    at the training's.
+    The list of thresholds is replaced, and names the ``flag_labels`` where not all labels decide whether a comment is
+    flagged. The validation figures stay, and say that those at a threshold are at the training's.
     """
     head, heading, rest = card.partition(_VALIDATION)
     if heading:
@@ -199,8 +198,7 @@ class _Span:
 def write_training_plots(metrics: Sequence[Mapping[str, Any]], directory: Path) -> list[Path]:
     """Write training.png (loss and score) and schedule.png (learning rate and speed), return their paths.
 
-    Where dendrites were trained by correlation, training.png shows the candidates' correlation apart from
-    the loss.
+    Where dendrites were trained by correlation, training.png shows the candidates' correlation apart from the loss.
 
     Args:
         metrics: rows of metrics.jsonl, one per epoch; a repeated epoch (after a resume) counts by its last

@@ -312,8 +312,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     import torch.distributed as dist
 
-    # DistributedDataParallel imports it, and its functions keep the group that is up then as a default: the
-    # group would never end, and a worker thread of it could abort the process while Python shuts down.
+    # DistributedDataParallel imports it, and its functions keep the group that is up then as a default: the group would
+    # never end, and a worker thread of it could abort the process while Python shuts down.
     importlib.import_module("torch.distributed.nn.functional")
     with _lost_ranks():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

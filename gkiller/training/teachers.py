@@ -178,8 +178,8 @@ class Lesson:
     """What teachers say of n comments."""
 
     logits: Logits  # (n, L), the mean over the teachers that have a comment's label; NaN where none has
-    # for each teacher (n, its width), the mean of a comment's token vectors in the last layer; empty where
-    # they are not learnt
+    # for each teacher (n, its width), the mean of a comment's token vectors in the last layer; empty where they are not
+    # learnt
     hidden: tuple[States, ...]
     each: tuple[Logits, ...]  # for each teacher (n, L), NaN where it lacks a label or the comment
 
@@ -188,8 +188,7 @@ def find_teachers(references: Sequence[str], labels: Sequence[str]) -> tuple[Tea
     """Find teachers, without reading their weights.
 
     Args:
-        references: gkiller runs or models, or classifiers of transformers: directories or hub ids; or files
-            of scores.
+        references: gkiller runs or models, or classifiers of transformers: directories or hub ids; or files of scores.
 
     Raises:
         DataError: a file of scores cannot be read, or a row is broken.

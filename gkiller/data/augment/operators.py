@@ -376,8 +376,8 @@ class IdentityClass(NamedTuple):
     forms: tuple[tuple[str, ...], ...]
     # whether a term is swapped only before a word for people, as it has other meanings
     of_people: bool = False
-    # more groups of the class, which are measured and not swapped, each by its forms: their name has other
-    # meanings, or includes other groups of the class
+    # more groups of the class, which are measured and not swapped, each by its forms: their name has other meanings, or
+    # includes other groups of the class
     unswapped: tuple[tuple[str, ...], ...] = ()
 
 

@@ -58,10 +58,9 @@ def augment_source(
 ) -> DataManifest:
     """Write changed copies of a source's comments to a prepared directory; return its manifest.
 
-    Without ``split`` the directory has the source's splits, and in the train split each comment's copies
-    behind it. The other splits are the source's, byte for byte. With ``split`` the directory has that split
-    alone, with a comment's copies in its place; one without copies stays as it is, so that at one copy the
-    rows are the source's.
+    Without ``split`` the directory has the source's splits, and in the train split each comment's copies behind it. The
+    other splits are the source's, byte for byte. With ``split`` the directory has that split alone, with a comment's
+    copies in its place; one without copies stays as it is, so that at one copy the rows are the source's.
 
     A copy's id is ``id#kind.number``; its labels and its weight are its comment's. A copy is dropped whose
     text another copy has, or that is, but for case and white space, another comment of any split. The last

@@ -129,8 +129,7 @@ def extent(value: Any) -> int:
 def plain(value: Any) -> Any:
     """Return a kept value as JSON can hold it.
 
-    Times are in ISO 8601, decimals text with all digits, binary data in Base64; NaN is null, infinities are
-    text.
+    Times are in ISO 8601, decimals text with all digits, binary data in Base64; NaN is null, infinities are text.
     """
     if value is None or value is MISSING or isinstance(value, bool | int | str):
         return None if value is MISSING else value

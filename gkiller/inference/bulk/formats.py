@@ -53,8 +53,7 @@ def chunked(rows: Iterator[Row | None], size: int, on_error: OnError, *, live: b
 
     Args:
         rows: in order, numbered from 1 without gaps; None says that the next one has not come yet.
-        on_error: "fail" raises a bad row's error (earlier chunks are handed on by then), "skip" leaves the
-            row out.
+        on_error: "fail" raises a bad row's error (earlier chunks are handed on by then), "skip" leaves the row out.
         live: whether a chunk, be it without a row, ends where the next row has not come yet.
 
     Raises:

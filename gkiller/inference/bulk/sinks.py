@@ -119,8 +119,7 @@ class FileSink:
         Raises:
             OutputError: the file is there already, is read, or cannot be written; a file that is not ours has
                 the name of the journal or of the partial file.
-            ResumeError: an unfinished job is there and is not to be gone on with, had other settings, or was
-                changed.
+            ResumeError: an unfinished job is there and is not to be gone on with, had other settings, or was changed.
             RunLockedError: another process works on it.
         """
         self.path = file_place(self.path)

@@ -71,8 +71,7 @@ def contained(directory: Path, seed: int) -> Iterator[None]:
     filters, the random states of torch, numpy and Python, ``pdb.set_trace`` and matplotlib's backend.
 
     Raises:
-        DendriteError: it called its debugger or ``sys.exit``, or asked a question; the message has its last
-            output.
+        DendriteError: it called its debugger or ``sys.exit``, or asked a question; the message has its last output.
     """
     said = io.StringIO()
     numpy_state, python_state, before = np.random.get_state(), random.getstate(), Path.cwd()

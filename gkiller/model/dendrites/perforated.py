@@ -1,10 +1,9 @@
 """The only module that touches perforatedai: it grows the dendrites and keeps the library contained.
 
-perforatedai 3.2.9 keeps its configuration and tracker in module globals, prints, opens a debugger or
-calls ``sys.exit`` on what it dislikes, asks questions, draws from the global random generators, chooses
-matplotlib's backend, and writes files under the current directory. Every call into it therefore happens
-inside `contained`, in a directory that is thrown away, and one `PerforatedGrowth` at a time owns the
-globals, until its ``close``.
+perforatedai 3.2.9 keeps its configuration and tracker in module globals, prints, opens a debugger or calls ``sys.exit``
+on what it dislikes, asks questions, draws from the global random generators, chooses matplotlib's backend, and writes
+files under the current directory. Every call into it therefore happens inside `contained`, in a directory that is
+thrown away, and one `PerforatedGrowth` at a time owns the globals, until its ``close``.
 """
 
 from __future__ import annotations
@@ -128,8 +127,8 @@ class PerforatedGrowth:
 
     def grow(self, score: float) -> None:
         """Give every wrapped Linear one more dendrite; a `DendriteError` where perforatedai does not."""
-        # The tracker takes a dendrite off again unless the score rose by its own measure; gkiller decides
-        # that itself and grows only what it keeps, so each growth is reported as a clear gain.
+        # The tracker takes a dendrite off again unless the score rose by its own measure; gkiller decides that itself
+        # and grows only what it keeps, so each growth is reported as a clear gain.
         count = self.count + 1
         self._tell(score + count, self._globals().pc.DOING_SWITCH_EVERY_TIME)
         if self.count != count:
