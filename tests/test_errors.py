@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gkiller.errors import closeness, counted, did_you_mean, nearest
+from gkiller.wording import closeness, counted, did_you_mean, nearest
 
 COLUMNS = ["id", "comment_text", "score", "toxic", "severe_toxic", "threat", "identity_hate", "tf", "label"]
 FEW = ["id", "text", "score", "tf"]

@@ -23,8 +23,9 @@ from sklearn.pipeline import FeatureUnion
 
 from gkiller.data.dataset import Split
 from gkiller.deployment.probes import sigmoid
-from gkiller.errors import ModelFormatError, SettingsError, SingleClassError, one_line
+from gkiller.errors import ModelFormatError, SettingsError, SingleClassError
 from gkiller.storage.files import atomic_directory
+from gkiller.wording import one_line
 
 FEATURES: Final[dict[str, dict[str, Any]]] = {
     "words": {"ngram_range": (1, 2), "sublinear_tf": True},

@@ -19,7 +19,7 @@ from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_fil
 from gkiller.data.load import split_fingerprint
 from gkiller.deployment.plain import export_network
 from gkiller.deployment.quantize import PLAIN_CANDIDATES, quantize_plain
-from gkiller.errors import ModelNotFoundError, counted
+from gkiller.errors import ModelNotFoundError
 from gkiller.evaluation.source import run_of
 from gkiller.model.layout import BESIDE, TOKENIZER, WEIGHTS
 from gkiller.model.pretrained import loading
@@ -35,7 +35,7 @@ from gkiller.scoring.models import AnyModel, DeployedModel, load_any
 from gkiller.settings import resolve
 from gkiller.storage.files import write_text, writing
 from gkiller.tokens.wordpiece import special_ids
-from gkiller.wording import Progress
+from gkiller.wording import Progress, counted
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,8 +13,9 @@ from typing import Any, Final, Literal
 from gkiller.benchmark.plan import Speed, SpeedRatio, main_row
 from gkiller.benchmark.quality import Duel, Quality, SetQuality
 from gkiller.benchmark.systems import SystemSpec
-from gkiller.errors import CriteriaError, SettingsError, did_you_mean
+from gkiller.errors import CriteriaError, SettingsError
 from gkiller.evaluation.significance import MARGIN
+from gkiller.wording import did_you_mean
 
 Status = Literal["PASS", "FAIL", "NOT SHOWN"]
 MOST_PARAMETERS: Final = 5_000_000

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.deployment.probes import session, sigmoid
-from gkiller.errors import ModelFormatError, one_line
+from gkiller.errors import ModelFormatError
 from gkiller.inference.graph import check_graph
 from gkiller.model.layout import GRAPHS
 from gkiller.tokens.batches import Reader, Tokens, scoring_batches
+from gkiller.wording import one_line
 
 if TYPE_CHECKING:
     from torch import nn

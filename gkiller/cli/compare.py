@@ -23,8 +23,9 @@ from gkiller.cli.console import (
 )
 from gkiller.cli.evaluate import DATA_HELP, NOT_TUNED, SplitOption
 from gkiller.cli.options import JsonFlag, labelled_numbers, out_place, with_settings
-from gkiller.errors import SettingsError, one_line
+from gkiller.errors import SettingsError
 from gkiller.evaluation.significance import MARGIN
+from gkiller.wording import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

@@ -73,8 +73,9 @@ def _entries(section: str | None) -> list[Reference]:
     Raises:
         SettingsError: neither a section nor a key.
     """
-    from gkiller.errors import SettingsError, did_you_mean, nearest
+    from gkiller.errors import SettingsError
     from gkiller.settings import key_advice, nearest_keys, section_titles, settings_reference
+    from gkiller.wording import did_you_mean, nearest
 
     entries = [entry for entry in settings_reference() if section in (None, entry.section, entry.key)]
     if not entries:

@@ -9,7 +9,7 @@ import typer
 
 from gkiller.cli.console import emit_json, next_command, note, progress, results_table, show, warn
 from gkiller.cli.options import JsonFlag, out_place, with_settings
-from gkiller.errors import counted
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

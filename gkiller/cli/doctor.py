@@ -21,9 +21,10 @@ from rich.text import Text
 from gkiller.cli import doctor as checks
 from gkiller.cli.console import emit_json, progress, results_table, show
 from gkiller.cli.options import JsonFlag
-from gkiller.errors import ExportError, GkillerError, counted
+from gkiller.errors import ExportError, GkillerError
 from gkiller.model.layout import PERFORATEDAI, SUPPORTED
 from gkiller.storage.environment import CPU_FLAGS, package_versions, read_cpu
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from gkiller.deployment.probes import Recheck

@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import cleandoc
 from itertools import takewhile
@@ -16,7 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gkiller.cli.console import colours
-from gkiller.errors import GkillerError, SettingsError, did_you_mean
+from gkiller.errors import GkillerError, SettingsError
+from gkiller.wording import did_you_mean, nearest
 
 
 def replace_closed() -> None:
@@ -57,8 +57,6 @@ def _unread_pipe() -> int:
 # of every usage error.
 UsageError: Any = typer.BadParameter.__mro__[1]
 TOP_LEVEL = ("--debug", "--version")
-CLOSE = 0.65  # similarity of two flags below which a proposal would only confuse
-
 
 _COMMENT = "a comment that begins with a dash comes after --"
 
@@ -140,7 +138,7 @@ def flag_advice(name: str, context: Any) -> str:
         if keys:
             return "did you mean " + " or ".join(f"--set {key}=..." for key in keys) + "?"
         meant = {**_by_flag(), **meant}
-    hits = get_close_matches(name.replace("_", "-"), meant, n=2, cutoff=CLOSE)
+    hits = nearest(name.replace("_", "-"), meant, count=2)
     if hits:
         return "did you mean " + " or ".join(meant[hit] for hit in hits) + "?"
     return f"'{context.command_path} --help' lists the flags"

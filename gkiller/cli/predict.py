@@ -40,7 +40,8 @@ from gkiller.cli.predict_options import (
     ThresholdOption,
     WithTextFlag,
 )
-from gkiller.errors import DataError, SettingsError, counted
+from gkiller.errors import DataError, SettingsError
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

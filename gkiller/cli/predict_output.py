@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from gkiller.cli.console import note, results_table, stderr, warn
-from gkiller.errors import counted
 from gkiller.inference.bulk.formats import DIGITS, explained
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

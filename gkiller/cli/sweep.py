@@ -11,7 +11,8 @@ import typer
 
 from gkiller.cli.console import BarDisplay, emit_json, next_command, note, progress, results_table, show
 from gkiller.cli.options import JsonFlag, out_place, with_settings
-from gkiller.errors import SettingsError, counted
+from gkiller.errors import SettingsError
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

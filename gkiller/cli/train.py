@@ -11,8 +11,9 @@ import typer
 from gkiller.cli.console import BarDisplay, emit_json, next_command, note, progress, results_table, show, warn
 from gkiller.cli.options import JsonFlag, out_place, with_settings
 from gkiller.cli.tables import evaluation_table, teacher_table
-from gkiller.errors import SettingsError, counted
+from gkiller.errors import SettingsError
 from gkiller.training.phases import CANDIDATES, phase_name
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

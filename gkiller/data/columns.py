@@ -22,8 +22,9 @@ from gkiller.data.labels import (
 from gkiller.data.readers.delimited import DelimitedReader
 from gkiller.data.readers.jsonl import JsonLinesReader
 from gkiller.data.readers.parquet import ParquetReader
-from gkiller.errors import ColumnError, did_you_mean
+from gkiller.errors import ColumnError
 from gkiller.settings import DataSettings
+from gkiller.wording import did_you_mean
 
 SINGLE_LABEL = "toxicity"
 

@@ -9,7 +9,8 @@ from typing import Any, NotRequired, TypeAlias, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from gkiller.errors import SourceNotFoundError, counted
+from gkiller.errors import SourceNotFoundError
+from gkiller.wording import counted
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.intp]

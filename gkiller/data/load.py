@@ -30,10 +30,10 @@ from gkiller.data.prepare import prepare
 from gkiller.data.readers.pipes import is_pipe
 from gkiller.data.rows import clean_rows, new_tally
 from gkiller.data.sources import resolve_sources
-from gkiller.errors import ColumnError, EmptyDataError, FormatError, SettingsError, did_you_mean
+from gkiller.errors import ColumnError, EmptyDataError, FormatError, SettingsError
 from gkiller.settings import DataSettings
 from gkiller.storage.files import sha256_file
-from gkiller.wording import Progress
+from gkiller.wording import Progress, did_you_mean
 
 ALL = "all"
 

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from gkiller.data.dataset import DataManifest, FloatArray, SplitEntry
 from gkiller.data.labels import UNKNOWN
-from gkiller.errors import FormatError, OutputError, SourceNotFoundError, nearest
+from gkiller.errors import FormatError, OutputError, SourceNotFoundError
 from gkiller.storage.files import json_text, sha256_file
+from gkiller.wording import nearest
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "gkiller-data"

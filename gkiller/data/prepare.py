@@ -40,10 +40,10 @@ from gkiller.data.splits import (
     label_counts,
     split_rows,
 )
-from gkiller.errors import EmptyDataError, counted
+from gkiller.errors import EmptyDataError
 from gkiller.settings import DataSettings
 from gkiller.storage.files import atomic_directory, refuse_source_within, sha256_file
-from gkiller.wording import Progress
+from gkiller.wording import Progress, counted
 
 DROPPED = -1
 UNSTATED_LICENCE = "not stated: see where the file came from"

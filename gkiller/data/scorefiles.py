@@ -18,15 +18,8 @@ from gkiller.data.readers import place
 from gkiller.data.readers.pipes import is_pipe
 from gkiller.data.rows import fold_text
 from gkiller.data.sources import data_suffix, resolve_sources
-from gkiller.errors import (
-    ColumnError,
-    LabelMismatchError,
-    RowError,
-    ScoreRangeError,
-    SourceNotFoundError,
-    counted,
-    did_you_mean,
-)
+from gkiller.errors import ColumnError, LabelMismatchError, RowError, ScoreRangeError, SourceNotFoundError
+from gkiller.wording import counted, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -17,7 +17,8 @@ from gkiller.data.readers.parquet import ParquetReader
 from gkiller.data.readers.pipes import STDIN, is_pipe, keep_until_gone, open_pipe, sniff, spool
 from gkiller.data.readers.text import readable, text_lines
 from gkiller.data.sample import sample_parts
-from gkiller.errors import FormatError, SourceNotFoundError, did_you_mean, nearest
+from gkiller.errors import FormatError, SourceNotFoundError
+from gkiller.wording import did_you_mean, nearest
 
 _FORMATS = {
     ".csv": "CSV",

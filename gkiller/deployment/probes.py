@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import ExportError, ModelFormatError, one_line
+from gkiller.errors import ExportError, ModelFormatError
 from gkiller.inference.session import Session
 from gkiller.model.layout import (
     FORMAT_VERSION,
@@ -34,7 +34,7 @@ from gkiller.storage.sealed import Sealed, unseal
 from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.batches import Tokens, scoring_batches, windowed
 from gkiller.tokens.wordpiece import special_ids
-from gkiller.wording import Progress
+from gkiller.wording import Progress, one_line
 
 if TYPE_CHECKING:
     import onnx

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gkiller.data.dataset import FloatArray
-from gkiller.errors import EmptyDataError, LabelMismatchError, LabelValueError, ScoreRangeError, did_you_mean
+from gkiller.errors import EmptyDataError, LabelMismatchError, LabelValueError, ScoreRangeError
+from gkiller.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from gkiller.data.scorefiles import join, read_column
-from gkiller.errors import ColumnError, LabelMismatchError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.errors import ColumnError, LabelMismatchError, ScoreRangeError, SettingsError
 from gkiller.evaluation.results import few_rows, number
 from gkiller.evaluation.significance import FIGURES, MARGIN, Paired, Side, Verdict, compare_sides, holm, verdict
 from gkiller.scoring.scorers import STORED, UNKNOWN, scorer_of_file
+from gkiller.wording import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -23,10 +23,10 @@ import numpy as np
 
 from gkiller.data.augment.operators import identity_groups
 from gkiller.data.dataset import FloatArray, IntArray
-from gkiller.errors import ColumnError, EmptyDataError, SettingsError, SingleClassError, counted
+from gkiller.errors import ColumnError, EmptyDataError, SettingsError, SingleClassError
 from gkiller.evaluation.metrics import draws, ratio, running
 from gkiller.evaluation.suites import differences_from_first, figures_of, one_class, truth_of, used_rows
-from gkiller.wording import Progress
+from gkiller.wording import Progress, counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gkiller.errors import counted
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

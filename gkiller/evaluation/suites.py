@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from gkiller.data.dataset import FloatArray, IntArray
-from gkiller.errors import LabelMismatchError, ScoreRangeError, SettingsError, SingleClassError, did_you_mean
+from gkiller.errors import LabelMismatchError, ScoreRangeError, SettingsError, SingleClassError
 from gkiller.evaluation.evaluate import TOO_FEW
 from gkiller.evaluation.metrics import HALF, interval
 from gkiller.evaluation.results import Figure, number
 from gkiller.evaluation.significance import Difference, paired_difference
 from gkiller.scoring.scorers import Scorer
-from gkiller.wording import Progress
+from gkiller.wording import Progress, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

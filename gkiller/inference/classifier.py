@@ -13,7 +13,7 @@ from typing import TypeVar, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import GkillerError, RowError, ScoreRangeError, SettingsError, did_you_mean
+from gkiller.errors import GkillerError, RowError, ScoreRangeError, SettingsError
 from gkiller.inference.results import Contribution, Prediction, deciding_labels, reached
 from gkiller.inference.session import Logits, Scored, Scores, Session, Stop, Work, aside, end
 from gkiller.tokens.batches import (
@@ -27,6 +27,7 @@ from gkiller.tokens.batches import (
     pad,
 )
 from gkiller.tokens.encoding import Encoder
+from gkiller.wording import did_you_mean
 
 _AHEAD = 2  # chunks at work at the same time: one is tokenized while another is scored
 Thresholds = float | Mapping[str, float] | None

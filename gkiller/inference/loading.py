@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from gkiller.errors import ModelNotFoundError, ModelTamperedError, SettingsError, did_you_mean
+from gkiller.errors import ModelNotFoundError, ModelTamperedError, SettingsError
 from gkiller.inference.classifier import Classifier
 from gkiller.inference.session import Ids, Session
 from gkiller.model.layout import (
@@ -33,6 +33,7 @@ from gkiller.model.layout import (
 from gkiller.storage.sealed import Check, Sealed, unseal
 from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.encoding import Encoder
+from gkiller.wording import did_you_mean
 
 Precision = Literal["auto"] | GraphPrecision
 _PRECISIONS = ("auto", *GRAPHS)

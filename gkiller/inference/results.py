@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import SettingsError, did_you_mean
+from gkiller.errors import SettingsError
+from gkiller.wording import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.errors import GkillerError, ModelFormatError, counted, one_line
+from gkiller.errors import GkillerError, ModelFormatError
 from gkiller.inference.graph import check_graph
 from gkiller.inference.ort import onnxruntime as ort
 from gkiller.model.layout import REMEDY_DAMAGED
 from gkiller.tokens.batches import Windows
+from gkiller.wording import counted, one_line
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "logits"

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gkiller import assets
 from gkiller.data.labels import FLAG_LABELS, MAX_LABELS, label_problem
-from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError, nearest, one_line
+from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
 from gkiller.storage.sealed import SealBrokenError, unseal
 from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.wordpiece import COUNTED_FROM_PADDING, MAX_TOKENIZER_BYTES
+from gkiller.wording import nearest, one_line
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import ModelSettings

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gkiller.data.dataset import FloatArray
 from gkiller.data.scorefiles import join, read_scores
-from gkiller.errors import nearest
-from gkiller.wording import Progress
+from gkiller.wording import Progress, nearest
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from gkiller.errors import SettingsError, did_you_mean, nearest
+from gkiller.errors import SettingsError
 from gkiller.settings.definition import ENV_DELIMITER, ENV_PREFIX, Settings
 from gkiller.settings.reference import settings_by_key
 from gkiller.settings.values import (
@@ -36,6 +36,7 @@ from gkiller.settings.values import (
     too_large,
     unknown_key,
 )
+from gkiller.wording import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

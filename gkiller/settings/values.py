@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from gkiller.errors import SettingsError, nearest
+from gkiller.errors import SettingsError
 from gkiller.settings.reference import plain_text, settings_by_key
+from gkiller.wording import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,8 +14,8 @@ from queue import SimpleQueue
 from tempfile import TemporaryFile
 from typing import Any, Literal, Protocol
 
-from gkiller.errors import one_line
 from gkiller.training.phases import TrainingEvent
+from gkiller.wording import one_line
 
 State = Literal["complete", "pruned", "failed", "lost", "running", "waiting"]
 ENDED: tuple[State, ...] = ("complete", "pruned", "failed")

@@ -23,11 +23,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from gkiller.errors import OutputError, ResumeError, SettingsError, one_line
+from gkiller.errors import OutputError, ResumeError, SettingsError
 from gkiller.settings import key_advice, settings_by_key
 from gkiller.settings.layers import value_problem
 from gkiller.settings.values import Problem, from_text, refuse
 from gkiller.sweep.pool import State, Trial
+from gkiller.wording import one_line
 
 if TYPE_CHECKING:
     from gkiller.settings import Reference, SweepSettings

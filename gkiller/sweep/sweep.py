@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from gkiller.data.load import load_dataset, split_fingerprint
-from gkiller.errors import InterruptedRunError, OutputError, ResumeError, SweepFailedError, TerminatedRunError, counted
+from gkiller.errors import InterruptedRunError, OutputError, ResumeError, SweepFailedError, TerminatedRunError
 from gkiller.settings import settings_of, settings_values
 from gkiller.storage.environment import environment
 from gkiller.sweep.pool import Channel, Inbox, Message, Start, SweepEvent, Trial, Worker, best_of, ended
@@ -25,6 +25,7 @@ from gkiller.sweep.study import Study, open_study, parse_space
 from gkiller.training.phases import TrainingEvent
 from gkiller.training.run import RunDirectory
 from gkiller.training.runtime import StopRequest, stop_signals
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from gkiller.settings import Settings

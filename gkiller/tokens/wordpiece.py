@@ -21,9 +21,10 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer, pre_tokenizers
 
-from gkiller.errors import ModelFormatError, ModelNotFoundError, is_fault_of_input, one_line
+from gkiller.errors import ModelFormatError, ModelNotFoundError, is_fault_of_input
 from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.visible import READINGS
+from gkiller.wording import one_line
 
 COUNTED_FROM_PADDING: Final = ("mpnet", "roberta")
 """Values of model_type whose first token has the position pad_token_id + 1: of 514 positions 512 are used."""

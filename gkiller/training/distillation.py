@@ -11,7 +11,7 @@ import torch
 
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.rows import fold_text
-from gkiller.errors import ColumnError, EmptyDataError, FormatError, ThresholdTargetError, counted
+from gkiller.errors import ColumnError, EmptyDataError, FormatError, ThresholdTargetError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.report import aligned, figure_text
 from gkiller.evaluation.significance import Taught, agreement
@@ -19,6 +19,7 @@ from gkiller.evaluation.thresholds import Threshold, tune_thresholds
 from gkiller.inference.bulk.reading import from_file
 from gkiller.scoring.network import logit_texts
 from gkiller.tokens.encoding import clean
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -14,7 +14,6 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from gkiller.data.dataset import FloatArray
-from gkiller.errors import counted
 from gkiller.evaluation.metrics import HALF, plan, rank, ratio, resample
 from gkiller.evaluation.results import number
 from gkiller.evaluation.significance import paired_difference
@@ -23,6 +22,7 @@ from gkiller.model.dendritic import DendriticLinear
 from gkiller.model.directory import LoadedModel
 from gkiller.scoring.network import score_texts
 from gkiller.tokens.batches import scoring_batches, tokenize
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import Settings

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gkiller.data.augment import augment
-from gkiller.errors import DivergedError, SettingsError, SingleClassError, did_you_mean
+from gkiller.errors import DivergedError, SettingsError, SingleClassError
 from gkiller.evaluation.metrics import macro_score
 from gkiller.tokens.batches import Tokens, scoring_batches, tokenize
 from gkiller.training.losses import (
@@ -27,6 +27,7 @@ from gkiller.training.losses import (
     task_loss,
 )
 from gkiller.training.runtime import Ranks, mixed_precision
+from gkiller.wording import did_you_mean
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -18,7 +18,7 @@ from gkiller.data.load import split_fingerprint
 from gkiller.data.sources import local_path
 from gkiller.deployment.restore import deployed_encoder, read_deployed
 from gkiller.deployment.weights import head_of
-from gkiller.errors import ModelFormatError, ResumeError, counted
+from gkiller.errors import ModelFormatError, ResumeError
 from gkiller.model.directory import load_model
 from gkiller.model.layout import META, deployed_directory, is_default, settled
 from gkiller.model.network import ToxicityClassifier, build_classifier
@@ -26,6 +26,7 @@ from gkiller.settings import resolve, settings_by_key
 from gkiller.storage.environment import environment
 from gkiller.training.phases import Lengths, Phase, phase_length
 from gkiller.training.runtime import local_processes, thread_count
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     import torch

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from gkiller.assets import asset_path
 from gkiller.data.sources import public_source
 from gkiller.drawing import COLOURS, GREY, finite, new_figure, plain, save
-from gkiller.errors import counted
 from gkiller.storage.files import write_text
 from gkiller.training.phases import CANDIDATES, phase_name
-from gkiller.wording import markdown, visible
+from gkiller.wording import counted, markdown, visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

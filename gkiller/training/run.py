@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from filelock import FileLock, Timeout
 
-from gkiller.errors import GkillerError, ResumeError, RunExistsError, RunLockedError, SettingsError, did_you_mean
+from gkiller.errors import GkillerError, ResumeError, RunExistsError, RunLockedError, SettingsError
 from gkiller.storage.files import append_line, json_text, make_directory, remove_leftovers, sync, write_text, writing
+from gkiller.wording import did_you_mean
 
 if TYPE_CHECKING:
     from gkiller.settings.definition import Settings

@@ -25,7 +25,7 @@ from torch import Tensor
 from gkiller.data.load import texts_digest
 from gkiller.data.rows import folded_hash
 from gkiller.data.scorefiles import is_score_file, read_scores
-from gkiller.errors import EmptyDataError, RowError, ScoreRangeError, SettingsError, counted
+from gkiller.errors import EmptyDataError, RowError, ScoreRangeError, SettingsError
 from gkiller.model.directory import load_model
 from gkiller.model.layout import FORMAT_VERSION, META, consistent, find_model, read_labels, require_weights, unbroken
 from gkiller.model.pretrained import is_local, loading
@@ -51,7 +51,7 @@ from gkiller.storage.sealed import SealBrokenError, seal, unseal
 from gkiller.tokens.batches import scoring_batches, tokenize
 from gkiller.tokens.wordpiece import special_ids
 from gkiller.training.runtime import mixed_precision, resolve_precision
-from gkiller.wording import Progress
+from gkiller.wording import Progress, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ import numpy as np
 from gkiller.data.augment import resolve_kinds
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset, texts_digest
-from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError, counted
+from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError
 from gkiller.evaluation.source import located
 from gkiller.model.dendrites.growth import Growth, PlainGrowth, chosen_linears
 from gkiller.model.dendrites.perforated import PerforatedGrowth, require_available, unavailable_reason
@@ -58,7 +58,7 @@ from gkiller.training.runtime import (
 )
 from gkiller.training.teachers import Lesson, Teacher, coverage, find_teachers, lesson, taught_by
 from gkiller.training.trainer import EventCallback, Trainer
-from gkiller.wording import silent
+from gkiller.wording import counted, silent
 
 if TYPE_CHECKING:
     import torch

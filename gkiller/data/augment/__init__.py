@@ -13,8 +13,9 @@ from numpy.random import Generator
 from gkiller.data.augment import operators
 from gkiller.data.augment.operators import Operator
 from gkiller.data.readers import MAX_FIELD_CHARACTERS
-from gkiller.errors import SettingsError, did_you_mean
+from gkiller.errors import SettingsError
 from gkiller.settings import AugmentSettings
+from gkiller.wording import did_you_mean
 
 FAMILIES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -34,10 +34,10 @@ from gkiller.data.manifest import (
 from gkiller.data.prepare import prepare
 from gkiller.data.rows import exact_hash, folded_hash
 from gkiller.data.splits import TRAIN, class_weights, label_counts
-from gkiller.errors import SettingsError, SourceNotFoundError, did_you_mean
+from gkiller.errors import SettingsError, SourceNotFoundError
 from gkiller.settings import AugmentSettings, DataSettings
 from gkiller.storage.files import atomic_directory, refuse_source_within, sha256_file
-from gkiller.wording import Progress, staged
+from gkiller.wording import Progress, did_you_mean, staged
 
 Digests = npt.NDArray[np.uint64]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gkiller.data.readers import MAX_FIELD_CHARACTERS
-from gkiller.errors import GkillerError, ModelFormatError, ModelNotFoundError, is_fault_of_input, one_line
+from gkiller.errors import GkillerError, ModelFormatError, ModelNotFoundError, is_fault_of_input
 from gkiller.private import quiet_transformers
 from gkiller.storage.files import sha256_file
+from gkiller.wording import one_line
 
 if TYPE_CHECKING:
     from gkiller.settings import AugmentSettings

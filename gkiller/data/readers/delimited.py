@@ -24,7 +24,8 @@ from gkiller.data.labels import (
 )
 from gkiller.data.readers import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
 from gkiller.data.readers.text import TextReader, check_text, encoding_problem, text_lines
-from gkiller.errors import EmptyDataError, EncodingError, FormatError, RowError, counted
+from gkiller.errors import EmptyDataError, EncodingError, FormatError, RowError
+from gkiller.wording import counted
 
 _MARKS = {".csv": ",;\t|", ".tsv": "\t,;|"}
 _SEP_LINE = re.compile(r'\ufeff?"?sep *= *([^\s"\\]|\t|\\t)"?[,;\s]*', re.IGNORECASE)

@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 from gkiller.data.readers import RawBatch, Reader, place
 from gkiller.data.readers.jsonl import WHOLE
 from gkiller.data.readers.text import encoding_error
-from gkiller.errors import ColumnError, GkillerError, did_you_mean
+from gkiller.errors import ColumnError, GkillerError
 from gkiller.tokens.encoding import clean
+from gkiller.wording import did_you_mean
 
 Keep = Sequence[str] | None
 """Names of columns to keep, each one or several with commas between them; None for all."""

@@ -17,8 +17,9 @@ from gkiller.data.readers.jsonl import JsonLinesReader
 from gkiller.data.readers.parquet import ParquetReader
 from gkiller.data.readers.pipes import STDIN, is_pipe, json_layout, keep_until_gone, open_pipe, sniff, spool
 from gkiller.data.readers.text import LinesReader, Replayable, TextReader, encoding_error
-from gkiller.errors import ColumnError, FormatError, GkillerError, RowError, did_you_mean
+from gkiller.errors import ColumnError, FormatError, GkillerError, RowError
 from gkiller.inference.bulk.columns import Keep, Kept, Row, kept_columns, refuse_keep
+from gkiller.wording import did_you_mean
 
 InputFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"]
 _SUFFIXES: dict[str, InputFormat] = {

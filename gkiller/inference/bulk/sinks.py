@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from gkiller.errors import OutputError, ResumeError, RunLockedError, one_line
+from gkiller.errors import OutputError, ResumeError, RunLockedError
 from gkiller.inference.bulk.formats import Writer
 from gkiller.storage.files import file_place, json_text, refuse_inputs, remove_unfinished, sync, write_text, writing
 from gkiller.storage.sealed import digest_of
 from gkiller.storage.strict_json import parse_json
+from gkiller.wording import one_line
 
 _VERSION = 2
 _KEYS = {"version", "settings", "replaces", "bytes", "sha256", "mark", "digest"}

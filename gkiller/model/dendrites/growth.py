@@ -8,10 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gkiller.errors import DendritePatternError, FoldMismatchError, did_you_mean
+from gkiller.errors import DendritePatternError, FoldMismatchError
 from gkiller.model.dendritic import DendriticLinear, add_dendrites
 from gkiller.model.layout import usable_positions
 from gkiller.model.network import ToxicityClassifier, new_classifier
+from gkiller.wording import did_you_mean
 
 State = dict[str, Tensor]
 ENCODER = "bert."
