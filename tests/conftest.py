@@ -11,6 +11,7 @@ import tempfile
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COLUMNS", None)  # what a test prints does not depend on the window it was started from
 
+import hypothesis
 import pytest
 from inference_helpers import write_model
 from saved_models import save
@@ -20,6 +21,8 @@ from gkiller.cli.main import main
 from gkiller.data.prepare import prepare
 from gkiller.settings import DataSettings
 
+hypothesis.settings.register_profile("gkiller", deadline=None)  # other processes share the cores
+hypothesis.settings.load_profile("gkiller")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which `nohup` and a shell's & leave ignored
 
 

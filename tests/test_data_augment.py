@@ -77,7 +77,7 @@ def distance(one: str, other: str) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=texts, seed=st.integers(0, 2**32 - 1), intensity=st.floats(0.01, 1))
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_an_operator_is_a_pure_function_on_any_text(kind, text, seed, intensity):
     changed = KINDS[kind](text, rng(seed), intensity)
     assert changed == KINDS[kind](text, rng(seed), intensity)
@@ -94,7 +94,7 @@ def test_every_kind_changes_a_comment_that_has_what_it_changes(kind):
 
 
 @given(st.lists(texts, max_size=6), st.integers(0, 2**32 - 1), st.sampled_from([(), ("noise",), ("identity",)]))
-@hypothesis_settings(max_examples=50, deadline=None)
+@hypothesis_settings(max_examples=50)
 def test_augment_is_deterministic_and_rate_0_is_the_identity(given_texts, seed, kinds):
     assert augment(given_texts, kinds, 0.0, seed) == given_texts
     changed = augment(given_texts, kinds, 1.0, seed)
@@ -310,7 +310,7 @@ def test_same_case():
 
 
 @given(st.lists(st.lists(st.integers(0, 50), max_size=12), max_size=12))
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_a_digest_set_is_a_set(batches):
     found, expected = DigestSet(), set()
     for batch in batches:

@@ -41,7 +41,7 @@ def test_canonical_files(tmp_path):
 
 
 @given(st.lists(st.tuples(comments, st.integers(0, 1)), min_size=1, max_size=30), st.booleans())
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_survives_and_splits_share_none(tmp_path_factory, rows, as_csv):
     folder = tmp_path_factory.mktemp("any")
     rows = [*rows, *many(40)]
@@ -246,7 +246,7 @@ def test_split_does_not_depend_on_the_order_of_rows(tmp_path):
 
 
 @given(st.integers(1, 400), st.integers(0, 2**32), st.floats(0, 0.49), st.floats(0.01, 0.49), st.floats(0.02, 0.98))
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_splits_are_stratified(n, seed, test_share, valid_share, rate):
     rng = np.random.default_rng(n)
     folded = rng.integers(0, 2**64, size=(n, 2), dtype=np.uint64)

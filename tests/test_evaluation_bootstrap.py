@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from gkiller.evaluation import metrics as bootstrap
 from gkiller.evaluation.metrics import draws, interval, label_figures, plan, rank, resample
 
-QUICK = settings(max_examples=40, deadline=None)
-FEW = settings(max_examples=10, deadline=None)
+QUICK = settings(max_examples=40)
+FEW = settings(max_examples=10)
 
 
 def synthetic(n=300, seed=0):

@@ -36,7 +36,7 @@ from gkiller.scoring.scorers import BY_FLAGS
 from gkiller.settings import DataSettings
 from gkiller.settings.definition import EvaluationSettings
 
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60)
 LABEL = ("toxicity",)
 NO_THRESHOLDS = GivenThresholds("--threshold-a")
 

@@ -13,7 +13,7 @@ from sklearn import metrics as reference
 from gkiller.errors import EmptyDataError, LabelMismatchError, LabelValueError, ScoreRangeError, SingleClassError
 from gkiller.evaluation.metrics import label_figures, macro_score, rank, reliability_of
 
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=40)
 TIED = st.integers(0, 6).map(lambda k: k / 6)
 SCORES = st.one_of(TIED, st.floats(0, 1, allow_subnormal=False))
 WEIGHTS = st.floats(0.01, 100)

@@ -14,7 +14,7 @@ from gkiller.errors import GkillerError, LabelMismatchError, LabelValueError, Sc
 from gkiller.evaluation.metrics import label_figures
 from gkiller.evaluation.significance import FIGURES, Difference, Side, compare_sides, holm, mcnemar_p, verdict
 
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60)
 
 
 def logistic(values):

@@ -11,7 +11,7 @@ from gkiller.errors import SettingsError, ThresholdTargetError
 from gkiller.evaluation.metrics import label_figures
 from gkiller.evaluation.thresholds import tune_thresholds
 
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=40)
 SCORES = st.one_of(
     st.integers(0, 8).map(lambda k: k / 8),
     st.floats(0, 1),

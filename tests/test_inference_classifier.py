@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toy import comment
 
@@ -118,7 +118,6 @@ def test_a_megabyte_has_an_answer(clf):
 
 
 @given(st.lists(st.text(st.characters()), max_size=5), st.sampled_from(["window", "truncate"]))
-@settings(deadline=None)
 def test_any_text_gets_scores_in_range(onnx_model, texts, long_text):
     scores = load_once(onnx_model).predict_proba(texts, long_text=long_text)
     assert scores.shape == (len(texts), 2)

@@ -9,16 +9,19 @@ import time
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference_helpers import LABELS, graph, seal, write_model
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf
 from toy import comment, toy_tokenizer
 
 from gkiller import load
 from gkiller.cli.main import main
 from gkiller.errors import ModelFormatError
 from gkiller.inference.graph import check_graph
+from gkiller.inference.ort import onnxruntime
 from gkiller.inference.session import Session
 
 VOCABULARY = toy_tokenizer().get_vocab()
@@ -234,7 +237,7 @@ def test_a_field_number_that_readers_take_differently(tag):
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_are_read_or_refused(data):
     content = bytearray(GOOD[: data.draw(st.integers(0, len(GOOD)))])
     for _ in range(data.draw(st.integers(0, 4))):
@@ -244,7 +247,11 @@ def test_any_bytes_are_read_or_refused(data):
         check_graph(bytes(content))
     except ValueError:
         return
-    onnx.ModelProto().ParseFromString(bytes(content))
+    try:
+        onnx.ModelProto().ParseFromString(bytes(content))
+    except DecodeError:  # in a part that is not looked into, such as the operator sets
+        with pytest.raises(InvalidProtobuf):
+            onnxruntime.InferenceSession(bytes(content))
 
 
 def test_as_many_entries_as_are_allowed(monkeypatch):

@@ -158,7 +158,7 @@ def test_a_stopped_job_ends_with_the_bytes_of_an_unbroken_one(clf, tmp_path, for
 
 
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 9), st.booleans(), st.integers(0, 400))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_stream_goes_on_wherever_it_was_torn(onnx_model, tmp_path_factory, first, second, chunk, only, torn):
     clf = loaded(onnx_model)
     folder = tmp_path_factory.mktemp("torn")

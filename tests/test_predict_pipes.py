@@ -53,7 +53,7 @@ def found(source):
     return [(row.number, row.text, row.id) for row in source.rows() if row is not None]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     texts=rows_of,
     form=st.sampled_from(FORMATS),

@@ -110,7 +110,7 @@ def numbers(entry):
 
 
 @given(settings_overrides())
-@hypothesis_settings(deadline=None, max_examples=40)
+@hypothesis_settings(max_examples=40)
 def test_settings_written_as_toml_load_back_equal(tmp_path_factory, flags):
     try:
         settings = resolve(environ={}, flags=flags).settings

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from toy import tiny_settings, vocabulary
@@ -17,7 +17,6 @@ from gkiller.training.losses import capture, correlation, correlation_loss, newe
 finite = st.floats(-100, 100, width=32)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 30), st.integers(1, 4), st.data())
 def test_correlation_is_numpy_s(positions, units, data):
     d = data.draw(arrays(np.float32, (positions, units), elements=finite)).astype(np.float64)

@@ -76,7 +76,7 @@ def test_by_default_the_interval_decides():
     assert resolve(environ={}).settings.dendrites.min_gain is None
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 100), st.sampled_from([("ap", "ap"), ("f1", "f1")]), st.floats(0.5, 0.99))
 def test_of_one_label_it_is_the_interval_of_compare(seed, names, confidence):
     truth, (before, after) = sides(60, 12, 0.3, seed)

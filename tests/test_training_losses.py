@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
@@ -74,7 +74,6 @@ def test_one_label_by_hand():
     assert task_loss(logits, targets, weights).item() == pytest.approx(expected, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(logit, logit, st.sampled_from([0, 1])), min_size=1, max_size=20),
     st.tuples(st.floats(0.125, 5), st.floats(0.125, 5)),
@@ -99,7 +98,6 @@ def test_several_labels_by_hand():
     assert task_loss(logits, targets, weights).item() == pytest.approx(sum(each) / 3, rel=1e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(logit, logit, logit, label, label, label), min_size=1, max_size=12))
 def test_several_labels_are_the_mean_of_the_known(rows):
     logits = torch.tensor([row[:3] for row in rows])
@@ -118,7 +116,6 @@ def test_several_labels_are_the_mean_of_the_known(rows):
 # -- unknown labels -----------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3), st.data())
 def test_unknown_labels_have_no_gradient(labels, data):
     rows = data.draw(st.integers(1, 6))
