@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference_helpers import LABELS, graph, seal, write_model
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf
 from toy import comment, toy_tokenizer
 
 from gkiller import load
@@ -250,7 +249,7 @@ def test_any_bytes_are_read_or_refused(data):
     try:
         onnx.ModelProto().ParseFromString(bytes(content))
     except DecodeError:  # in a part that is not looked into, such as the operator sets
-        with pytest.raises(InvalidProtobuf):
+        with pytest.raises(Exception, match="INVALID_PROTOBUF"):
             onnxruntime.InferenceSession(bytes(content))
 
 
