@@ -47,7 +47,7 @@ def graph(vocabulary: dict[str, int], labels: int = len(LABELS), seed: int = 0) 
         "toy",
         [helper.make_tensor_value_info(n, TensorProto.INT64, shape) for n in ("input_ids", "attention_mask")],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("rows", labels))],
-        [numpy_helper.from_array(value, name) for name, value in initializers.items()],
+        [numpy_helper.from_array(value, name) for name, value in initializers.items()],  # type: ignore[arg-type]
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
