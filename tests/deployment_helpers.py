@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from toy import comment, tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import Labelled
+from gkiller.deployment import deploy
+from gkiller.deployment.weights import network_of
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
 from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel, load_model, save_model
@@ -83,3 +87,15 @@ def labelled(labels: tuple[Any, ...] = ONE, count: int = 80) -> Labelled:
     table = np.repeat(rude[:, None], len(labels), axis=1).astype(np.float32)
     split = Split([str(i) for i in range(count)], texts, table, np.ones(count))
     return Labelled(Dataset(tuple(labels), {"valid": split}, {"source": "toy"}), split, "valid")
+
+
+def broken_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the graph's builder see one wrong matrix."""
+
+    def damaged(model: Any, max_length: Any) -> Any:
+        found = network_of(model, max_length)
+        first = found.layers[0]
+        wrong = replace(first, up=replace(first.up, weight=-first.up.weight))
+        return replace(found, layers=(wrong, *found.layers[1:]))
+
+    monkeypatch.setattr(deploy, "network_of", damaged)

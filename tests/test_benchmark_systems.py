@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from deployment_helpers import LENGTH, save
+from giants import save_transformers, tiny_bert
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import Whitespace
-from toy import comment, toy_tokenizer, vocabulary
-from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+from toy import comment, toy_tokenizer
+from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from gkiller.benchmark.child import joined, measure
 from gkiller.benchmark.giants import fit_probe, giant_fingerprint
@@ -76,24 +77,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 @pytest.fixture
 def frame(exported: LoadedModel, tmp_path: Path) -> Frame:
     return Frame(exported.labels, LENGTH, 4, tmp_path / "cache")
-
-
-def tiny_bert(**changes: Any) -> Any:
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-    }
-    return BertConfig(vocab_size=len(vocabulary()), max_position_embeddings=64, **sizes, **changes)
-
-
-def save_transformers(folder: Path, model: Any) -> Path:
-    model.save_pretrained(folder)
-    names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask")}
-    PreTrainedTokenizerFast(tokenizer_object=toy_tokenizer(), model_max_length=64, **names).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

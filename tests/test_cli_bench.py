@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from giants import save_transformers, tiny_bert
 from saved_models import save
-from test_benchmark_systems import save_transformers, tiny_bert
 from toy import write_toy_csv
 from transformers import BertModel
 

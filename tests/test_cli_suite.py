@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_benchmark_systems import save_transformers, tiny_bert
+from giants import save_transformers, tiny_bert
 from toy import toy_rows
 from transformers import BertForSequenceClassification, BertModel
 

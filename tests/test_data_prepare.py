@@ -14,13 +14,12 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
+from toy import SIX
 
 from gkiller.data.prepare import prepare
 from gkiller.data.rows import fold_text
 from gkiller.data.splits import TEST, VALID, Shares, split_rows
 from gkiller.errors import OutputError, SourceNotFoundError
-
-SIX = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 
 
 def test_canonical_files(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from data_helpers import many, settings, write_csv
+from toy import SIX
 
 from gkiller.data.inspect import inspect
 from gkiller.data.labels import CANONICAL_LABELS
@@ -16,8 +17,6 @@ from gkiller.data.load import load_labelled
 from gkiller.data.prepare import prepare
 from gkiller.errors import ColumnError, EmptyDataError, FormatError, SingleClassError, SourceNotFoundError
 from gkiller.storage.files import write_bytes
-
-SIX = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 
 
 def test_six_columns_unnamed_are_all_taken_and_a_note_says_so(tmp_path: Path) -> None:

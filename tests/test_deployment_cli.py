@@ -54,7 +54,7 @@ def test_export_json_is_one_object(call: Callable[..., Any], run: Path, tmp_path
 def test_a_refused_export_ends_with_60_and_its_figures(
     call: Callable[..., Any], run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_deployment_gate import broken_weights
+    from deployment_helpers import broken_weights
 
     broken_weights(monkeypatch)
     code, out, err = call("export", run, "--json")

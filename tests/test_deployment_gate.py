@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployment_helpers import LENGTH, ONE, SIX, labelled, network, save
+from deployment_helpers import LENGTH, ONE, SIX, broken_weights, labelled, network, save
 
-from gkiller.deployment import deploy
 from gkiller.deployment.deploy import copy_plain, export_onnx, quantize
 from gkiller.deployment.parity import Limits, ParityRows, compare, limits_of, parity_rows, require
 from gkiller.deployment.probes import LONG, new_probes, read_probes, recheck, score_probes
 from gkiller.deployment.quantize import CANDIDATES, Tried, choose
-from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError, ModelFormatError, OutputError, ParityError
 from gkiller.inference import load
 from gkiller.model.directory import LoadedModel, add_files, load_model, rewrite_model
@@ -42,18 +40,6 @@ def rows(loaded: LoadedModel) -> Any:
 
 def contents(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
-
-
-def broken_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the graph's builder see one wrong matrix."""
-
-    def damaged(model: Any, max_length: Any) -> Any:
-        found = network_of(model, max_length)
-        first = found.layers[0]
-        wrong = replace(first, up=replace(first.up, weight=-first.up.weight))
-        return replace(found, layers=(wrong, *found.layers[1:]))
-
-    monkeypatch.setattr(deploy, "network_of", damaged)
 
 
 # -- figures ------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from forging import forge, refused, replace
-from giants import KINDS, mpnet_tokenizer, roberta_tokenizer, write_encoder
+from giants import KINDS, TEXTS, giant_settings, mpnet_tokenizer, roberta_tokenizer, write_encoder
 from safetensors.torch import load_file, save_file
-from toy import comment, tiny_settings
+from toy import tiny_settings
 
 import gkiller
 from gkiller.errors import ExportError, ModelFormatError, ModelNotFoundError, SettingsError
@@ -22,25 +22,10 @@ from gkiller.model.directory import load_model
 from gkiller.model.network import build_classifier
 from gkiller.model.pretrained import load_tokenizer
 from gkiller.scoring.network import score_texts
-from gkiller.settings.definition import Settings
 from gkiller.tokens.batches import tokenize
 from gkiller.training.train import TrainResult, train
 
-TEXTS = [
-    *(comment(number, number % 2 == 0) for number in range(12)),
-    "",
-    "you fool",
-    "idiot clown",
-    "[SEP] <pad> Ünïcode \u4f60\u597d",
-    "s " * 60,
-]
 COUNTED = ("mpnet", "roberta")
-
-
-def giant_settings(encoder: Path, *overrides: Any) -> Settings:
-    changes = ("train.epochs=1", "train.lr=0.01", "dendrites.enabled=false", "model.arch=giant")
-    own = ("model.pooling=mean", f"model.encoder={encoder}", "train.token_dropout=0", *overrides)
-    return tiny_settings(*changes, *own)
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -14,56 +14,24 @@ import pytest
 from full_disk import FileLimit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import comment
+from inference_helpers import TEXTS, KilledError, breaking, job, to_file
 
 from gkiller.errors import OutputError, ResumeError, RowError, RunLockedError, SettingsError
 from gkiller.inference import load
 from gkiller.inference.bulk import sinks
 from gkiller.inference.bulk.columns import Row
 from gkiller.inference.bulk.formats import Shape
-from gkiller.inference.bulk.job import Job, Outcome, make_writer, run
+from gkiller.inference.bulk.job import Outcome, make_writer, run
 from gkiller.inference.bulk.reading import Source, from_texts
-from gkiller.inference.bulk.sinks import FileSink, StreamSink, whole_lines_backwards
+from gkiller.inference.bulk.sinks import StreamSink, whole_lines_backwards
 from gkiller.inference.classifier import Classifier
 
-TEXTS = [comment(i, i % 4 == 0) for i in range(23)]
 FORMATS = ["jsonl", "csv", "parquet", "jsonl.gz", "csv.gz"]
 
 
 @pytest.fixture(scope="module")
 def clf(onnx_model: Path) -> Classifier:
     return load(onnx_model, threads=1)
-
-
-class KilledError(Exception):
-    pass
-
-
-def breaking(texts: list[Any], row: int, ids: bool = False) -> Source:
-    """A source that breaks when ``row`` is asked for."""
-
-    def rows() -> Iterator[Any]:
-        for number, text in enumerate(texts, start=1):
-            if number == row:
-                raise KilledError
-            yield Row(number, text, f"id{number}" if ids else None)
-
-    return Source("test", ids, rows)
-
-
-def job(clf: Classifier, **changes: Any) -> Job:
-    named = {key: changes.pop(key) for key in ("ids", "text", "only_flagged") if key in changes}
-    return Job(clf, Shape(clf.labels, clf.limits(), **named), **{"chunk_rows": 4, **changes})
-
-
-def to_file(
-    clf: Classifier, path: Path, source: Source, *, resume: Any = False, force: Any = False, **changes: Any
-) -> Outcome:
-    work = job(clf, ids=source.has_ids, **changes)
-    form, _, packed = path.name.partition(".")[2].partition(".")
-    writer = make_writer(form, work.shape, packed=bool(packed), explain=work.explain)  # type: ignore[arg-type]
-    sink = FileSink(path, writer, work.settings(form, packed=bool(packed)), resume, force)  # type: ignore[arg-type]
-    return run(work, source, sink, writer)
 
 
 def lines_of(clf: Classifier, texts: list[str], **changes: Any) -> tuple[list[dict[str, Any]], Outcome]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from full_disk import FileLimit
-from test_predict_job import TEXTS, KilledError, breaking, job, to_file
+from inference_helpers import TEXTS, KilledError, breaking, job, to_file
 from toy import write_toy_csv
 
 from gkiller.data.prepare import prepare

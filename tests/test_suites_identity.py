@@ -8,10 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from toy_corpora import comments
 
 from gkiller.data.augment.operators import CLASSES, identity_groups
-from gkiller.data.dataset import Dataset, Split
-from gkiller.data.load import Labelled
 from gkiller.errors import ColumnError, EmptyDataError, SettingsError, SingleClassError
 from gkiller.evaluation.identity import (
     AUCS,
@@ -31,14 +30,6 @@ from gkiller.settings.definition import EvaluationSettings
 
 QUICK = EvaluationSettings(resamples=40)
 FEW = EvaluationSettings(resamples=10)
-
-
-def comments(truth: list[Any] | np.ndarray[Any, Any], weights: Any = None) -> Labelled:
-    truth = np.asarray(truth, dtype=np.float32)
-    n = len(truth)
-    mass = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
-    rows = Split([f"r{i}" for i in range(n)], [f"text {i}" for i in range(n)], truth[:, None], mass)
-    return Labelled(Dataset(("toxicity",), {}), rows, "test")
 
 
 def model(name: str = "m", threshold: float = 0.5) -> Contestant:

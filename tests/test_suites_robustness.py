@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_suites_identity import comments
+from toy_corpora import comments
 
 from gkiller.data.augment import augment
 from gkiller.data.dataset import Dataset, Split

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fuzzing import reseal
+from training_helpers import CPU, checkpoint, same
 
 from gkiller.errors import OutputError, ResumeError
 from gkiller.training.checkpoint import (
@@ -21,37 +22,8 @@ from gkiller.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from gkiller.training.phases import Phase, Position
+from gkiller.training.phases import Phase
 from gkiller.training.runtime import restore_rng, rng_state, seed_everything
-
-CPU = torch.device("cpu")
-
-
-def checkpoint(epoch: int = 3, value: float = 1.0) -> Checkpoint:
-    progress = Position(
-        Phase("dendrite", "tops", 1, 4, 0.01),
-        phase_number=2,
-        phase_epoch=1,
-        epoch=epoch,
-        stale=1,
-        phase_best=0.25,
-        best={0: 0.5, 1: 0.625},
-        best_epoch={0: 1, 1: 1},
-        tracked=[0.1, 0.2],
-        metrics=[{"epoch": 1, "valid_ap": 0.5}],
-        step=3,
-        epoch_loss=0.1,
-        epoch_rows=24,
-        stopped_early=["neuron phase ended by patience after epoch 2"],
-        seconds=1.5,
-    )
-    weights = {"classifier.bias": torch.full((2,), value)}
-    optimizer = {"classifier.bias/step": torch.tensor(7.0), "classifier.bias/exp_avg": torch.ones(2)}
-    return Checkpoint(progress, weights, optimizer, [rng_state(CPU)])
-
-
-def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_there_and_back(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from fuzzing import contents, mutations, reseal, restore
-from test_training_checkpoint import checkpoint, same
+from training_helpers import checkpoint, same
 
 from gkiller.errors import ResumeError
 from gkiller.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from giants import save_transformers, tiny_bert
 from killing import Killer, Trainings, kill_and_compare, outcome
-from test_benchmark_systems import save_transformers, tiny_bert
-from test_training_ranks import CALM, figures, together
 from toy import SIX, TINY, comment, tiny_settings
-from training_helpers import toy_trainer
+from training_helpers import CALM, figures, together, toy_trainer
 from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from gkiller.data.dataset import Dataset, Split

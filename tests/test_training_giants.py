@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from giants import KINDS, write_encoder
+from giants import KINDS, TEXTS, giant_settings, write_encoder
 from killing import Killer, Trainings, kill_and_compare
 from safetensors.torch import load_file
-from test_model_giants import TEXTS, giant_settings
 from toy import tiny_settings
 
 from gkiller.errors import DivergedError, InterruptedRunError, OutputError, SettingsError

@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from killing import LONGEST, Killer, server, train_in_process
+from killing import LONGEST, Killer
 from toy import TINY
+from training_helpers import CALM, figures, free_port, together
 
 from gkiller.model.directory import load_model
-from gkiller.settings.definition import Settings
 from gkiller.training.losses import loss_mass, task_loss
-from gkiller.training.run import RunDirectory
 from gkiller.training.runtime import Ranks, local_processes, rank_device, world_size
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
 
-CALM = ("model.dropout=0", "train.token_dropout=0", "dendrites.min_gain=-1", "train.checkpoint_steps=1")
 CASES = {
     "gradient": ("data.sample_size=49", "dendrites.count=2"),  # the last batch has one row: one rank has none
     "correlation, history": (
@@ -34,51 +32,6 @@ CASES = {
         "dendrites.switch_patience=1",
     ),
 }
-
-
-def free_port() -> str:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
-
-
-def start(
-    settings: Settings, run: Path, folder: Path, *, size: Any, resume: Any = False, killers: Any = ()
-) -> list[Any]:
-    """Start ranks as torchrun does: by variables; returns the processes."""
-    port, context = free_port(), server()
-    processes = []
-    for rank in range(size):
-        environment = {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(size),
-            "LOCAL_WORLD_SIZE": str(size),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-        }
-        killer = dict(killers).get(rank, Killer())
-        given = (settings, run, resume, killer, folder / f"counts-{rank}.json", environment)
-        processes.append(context.Process(target=train_in_process, args=given))
-    for process in processes:
-        process.start()
-    return processes
-
-
-def together(*given: Any, **named: Any) -> list[int]:
-    processes = start(*given, **named)
-    for process in processes:
-        process.join(LONGEST)
-    return [process.exitcode for process in processes]
-
-
-def figures(run: Path) -> tuple[list[tuple[str, int]], np.ndarray[Any, Any]]:
-    rows = RunDirectory(run).read_metrics()
-    return [(r["phase"], r["dendrites"]) for r in rows], np.array(
-        [[r["train_loss"], r["valid_loss"], r["valid_ap"], r["valid_f1"]] for r in rows]
-    )
 
 
 @pytest.mark.parametrize("case", list(CASES))
