@@ -299,7 +299,7 @@ graph._USES = 1 << 40
 before = Session.{method}
 def announced(self, first, *rest):
     if {when}:
-        print("ready", flush=True)
+        sys.stdout.write("ready\\n"); sys.stdout.flush()
     return before(self, first, *rest)
 Session.{method} = announced
 sys.exit(main({arguments!r}))
