@@ -72,7 +72,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gkiller-paths-") as folder:
         os.chdir(folder)
         for what, (count, line) in COMMANDS.items():
-            once, twice = ({}, {})
             for n in (1, 2):
                 write_rows(Path(f"rows{n}.csv"), n * count)
             once, twice = (calls(line.format(n=n)) for n in (1, 2))
