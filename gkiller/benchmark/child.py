@@ -1,7 +1,6 @@
-"""The process that times: ``python -m gkiller.benchmark.child REQUEST.json``.
+"""The worker that times: it reads one request, and tells its progress and last the measurement.
 
-It writes JSON lines on standard output: the progress, and last the measurement. Its parent has set its
-threads before any library is imported.
+Its parent has set its threads before any library is imported.
 """
 
 from __future__ import annotations
@@ -10,22 +9,23 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gkiller.benchmark.plan import Measurement, Plan, Stage, take_turns
 from gkiller.benchmark.systems import System, SystemSpec, open_system
+from gkiller.storage.workers import tell
 
-Tell = Callable[[str, int, int], None]
 WARM_SINGLES = 10
 """Single comments before those that are timed."""
 _COUNTED = 200
 """Comments whose tokens are counted for the mean."""
 
 
-def measure(specs: Sequence[SystemSpec], plan: Plan, tell: Tell, **engine: Any) -> Measurement:
+def measure(
+    specs: Sequence[SystemSpec], plan: Plan, told: Callable[[str, int, int], None], **engine: Any
+) -> Measurement:
     """Time systems in turns: whole passes over comments, then single comments of each length.
 
     Args:
@@ -33,13 +33,13 @@ def measure(specs: Sequence[SystemSpec], plan: Plan, tell: Tell, **engine: Any) 
     """
     systems = {}
     for done, spec in enumerate(specs):
-        tell("loading", done, len(specs))
+        told("loading", done, len(specs))
         systems[spec.key] = open_system(spec, plan.threads)
     passes = take_turns(
         {key: _pass(system, plan.texts) for key, system in systems.items()},
         plan.rounds,
         plan.warm_up,
-        progress=partial(tell, "throughput"),
+        progress=partial(told, "throughput"),
         **engine,
     )
     single = {}
@@ -49,7 +49,7 @@ def measure(specs: Sequence[SystemSpec], plan: Plan, tell: Tell, **engine: Any) 
             {key: _single(system, texts, length) for key, system in systems.items()},
             plan.latency_rounds,
             WARM_SINGLES,
-            progress=partial(tell, f"latency, {length} tokens"),
+            progress=partial(told, f"latency, {length} tokens"),
             **engine,
         )
     tokens = {key: _mean_length(system, plan.texts[:_COUNTED]) for key, system in systems.items()}
@@ -87,16 +87,13 @@ def _mean_length(system: System, texts: Sequence[str]) -> float | None:
 
 def main() -> None:
     """Do what the request says."""
-    request = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    request = json.loads(sys.stdin.readline())
     specs = [SystemSpec.from_dict(values) for values in request["systems"]]
-    out = sys.stdout
 
-    def tell(stage: str, done: int, total: int) -> None:
-        out.write(json.dumps({"stage": stage, "done": done, "total": total}) + "\n")
-        out.flush()
+    def told(stage: str, done: int, total: int) -> None:
+        tell(sys.stdout, stage=stage, done=done, total=total)
 
-    measured = measure(specs, Plan.from_dict(request["plan"]), tell)
-    out.write(json.dumps({"result": measured.as_dict()}) + "\n")
+    tell(sys.stdout, result=measure(specs, Plan.from_dict(request["plan"]), told).as_dict())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The process that starts cold: ``python -m gkiller.benchmark.once REQUEST.json``.
+"""The worker that starts cold: it imports what one system needs, loads it, scores a comment and then some more.
 
-It imports what one system needs, loads it, scores a comment and then some more, and writes one JSON object:
-the seconds of each step, the processor time, and the most memory that it held. An exported model of gkiller
-is loaded by `gkiller.load`, as users do.
+It tells the seconds of each step, the processor time, and the most memory that it held. An exported model of gkiller is
+loaded by `gkiller.load`, as users do.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def main() -> None:
     libraries = time.perf_counter()
     from gkiller.benchmark.systems import ONNX, SystemSpec, open_system, score
 
-    request = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    request = json.loads(sys.stdin.readline())
     spec, threads, texts = SystemSpec.from_dict(request["system"]), request["threads"], request["texts"]
     own = spec.kind == "gkiller" and spec.runtime in ONNX and Path(spec.graph).is_relative_to(spec.path)
     if own:

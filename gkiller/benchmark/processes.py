@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Final
 
 from gkiller.benchmark.plan import Measurement, Plan
@@ -20,6 +16,7 @@ from gkiller.benchmark.systems import SystemSpec
 from gkiller.errors import BenchmarkFailedError
 from gkiller.inference.loading import available_threads
 from gkiller.storage.environment import CPU_FLAGS, read_cpu
+from gkiller.storage.workers import Worker
 from gkiller.wording import Progress
 
 BUSY: Final = 0.25
@@ -143,24 +140,15 @@ def time_systems(specs: Sequence[SystemSpec], plan: Plan, progress: Progress) ->
 
 
 def _time_once(specs: Sequence[SystemSpec], plan: Plan, progress: Progress, of: str) -> Measurement:
-    request = {"systems": [asdict(spec) for spec in specs], "plan": asdict(plan)}
     found: dict[str, Any] | None = None
-    with _request(request) as path, TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        command = [sys.executable, "-m", "gkiller.benchmark.child", str(path)]
-        environment = child_environment(plan.threads)
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8"
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                message = json.loads(line)
-                found = message.get("result", found)
-                if "stage" in message:
-                    progress(message["done"], message["total"], message["stage"] + of)
-        errors.seek(0)
-        complaint = errors.read()
-    if process.returncode or found is None:
-        raise _failed("the timing", process.returncode, complaint)
+    with Worker("gkiller.benchmark.child", variables=child_environment(plan.threads)) as worker:
+        worker.send({"systems": [asdict(spec) for spec in specs], "plan": asdict(plan)})
+        for message in worker.messages():
+            found = message.get("result", found)
+            if "stage" in message:
+                progress(message["done"], message["total"], message["stage"] + of)
+        if worker.wait() or found is None:
+            raise _failed("the timing", worker)
     return Measurement.from_dict(found)
 
 
@@ -170,19 +158,15 @@ def start_cold(spec: SystemSpec, texts: Sequence[str], threads: int, processes: 
     Raises:
         BenchmarkFailedError: a process did not come to its end.
     """
-    request = {"system": asdict(spec), "threads": threads, "texts": list(texts)}
     runs = []
-    with _request(request) as path:
-        command = [sys.executable, "-m", "gkiller.benchmark.once", str(path)]
-        for _ in range(processes):
-            begun = time.perf_counter()
-            done = subprocess.run(
-                command, env=child_environment(threads), capture_output=True, text=True, encoding="utf-8", check=False
-            )
-            whole = time.perf_counter() - begun
-            if done.returncode:
-                raise _failed(f"the cold start of {spec.key}", done.returncode, done.stderr)
-            runs.append({**json.loads(done.stdout), "process": whole})
+    for _ in range(processes):
+        begun = time.perf_counter()
+        with Worker("gkiller.benchmark.once", variables=child_environment(threads)) as worker:
+            worker.send({"system": asdict(spec), "threads": threads, "texts": list(texts)})
+            told = list(worker.messages())
+            if worker.wait() or not told:
+                raise _failed(f"the cold start of {spec.key}", worker)
+            runs.append({**told[-1], "process": time.perf_counter() - begun})
     return cold_of(runs)
 
 
@@ -203,18 +187,8 @@ def _step(values: Sequence[float]) -> Step:
     return Step(values[0], statistics.median(rest), max(rest))
 
 
-@contextmanager
-def _request(content: Mapping[str, Any]) -> Iterator[Path]:
-    with TemporaryDirectory(prefix="gkiller-bench-") as folder:
-        path = Path(folder) / "request.json"
-        path.write_text(json.dumps(content, ensure_ascii=True), "utf-8")
-        yield path
-
-
-def _failed(what: str, status: int, complaint: str) -> BenchmarkFailedError:
-    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-    why = lines[-1][:300] if lines else f"exit status {status}"
+def _failed(what: str, worker: Worker) -> BenchmarkFailedError:
     return BenchmarkFailedError(
-        f"{what} did not come to its end: {why}",
+        f"{what} did not come to its end: {worker.complaint() or f'exit status {worker.wait()}'}",
         remedy="free some memory, compare fewer systems at once, or lower bench.rows",
     )

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from tempfile import TemporaryFile
 from typing import Any, Literal, Protocol
 
+from gkiller.storage.workers import Message, Worker
 from gkiller.training.phases import TrainingEvent
-from gkiller.wording import one_line
 
 State = Literal["complete", "pruned", "failed", "lost", "running", "waiting"]
 ENDED: tuple[State, ...] = ("complete", "pruned", "failed")
@@ -73,15 +67,11 @@ def ended(trials: Iterable[Trial]) -> list[Trial]:
     return [trial for trial in trials if trial.state in ENDED]
 
 
-Message = dict[str, Any]
 Inbox = SimpleQueue[tuple["Channel", Message | None]]
 """What workers tell; None when one has ended."""
 
 Start = Callable[[int, Inbox], "Channel"]
 """Starts a worker: the number of jobs, and where its messages go."""
-
-_PATIENCE = 10.0
-"""Seconds that a worker may take to end when it is told to."""
 
 
 class Channel(Protocol):
@@ -97,63 +87,29 @@ class Channel(Protocol):
         """Return why the worker, which has ended, did so."""
 
 
-class Worker:
-    """A process of `gkiller.sweep.worker`.
-
-    It is no member of the terminal's process group: Ctrl-C reaches the sweep alone, which lets it finish its step.
+class Trainer(Worker):
+    """A process of `gkiller.sweep.worker`. Ctrl-C reaches the sweep alone, which lets it finish its step.
 
     Args:
-        jobs: how many workers share the threads.
+        jobs: how many of them share the threads.
     """
 
     def __init__(self, jobs: int, inbox: Inbox) -> None:
-        self._errors = TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gkiller.sweep.worker", str(jobs)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-            start_new_session=os.name != "nt",
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )
-        self._inbox = inbox
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        super().__init__("gkiller.sweep.worker", [str(jobs)], apart=True)
+        self._reader = threading.Thread(target=self._read, args=(inbox,), daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                if line.endswith("\n"):  # else its writer was killed
-                    self._inbox.put((self, json.loads(line)))
-        self._inbox.put((self, None))
-
-    def send(self, message: Message) -> None:
-        """Send a message; one to a worker that has ended is lost."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ValueError):
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
+    def _read(self, inbox: Inbox) -> None:
+        for message in self.messages():
+            inbox.put((self, message))
+        inbox.put((self, None))
 
     def close(self) -> None:
-        """End the process: its input ends, and it with it; else it is killed."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        try:
-            self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """End the process."""
+        super().close()
         self._reader.join()
-        self._errors.close()
 
     def complaint(self) -> str:
         """Return the exit status and the last line of the errors."""
-        status = self._process.wait()
-        self._errors.seek(0)
-        lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
-        last = f": {one_line(ValueError(lines[-1]))}" if lines else ""
-        return f"its process ended with status {status}{last}"
+        status, last = self.wait(), super().complaint()
+        return f"its process ended with status {status}" + (f": {last}" if last else "")

@@ -19,7 +19,8 @@ from gkiller.data.load import load_dataset, split_fingerprint
 from gkiller.errors import InterruptedRunError, OutputError, ResumeError, SweepFailedError, TerminatedRunError
 from gkiller.settings import settings_of, settings_values
 from gkiller.storage.environment import environment
-from gkiller.sweep.pool import Channel, Inbox, Message, Start, SweepEvent, Trial, Worker, best_of, ended
+from gkiller.storage.workers import Message
+from gkiller.sweep.pool import Channel, Inbox, Start, SweepEvent, Trainer, Trial, best_of, ended
 from gkiller.sweep.report import write_best, write_plot, write_trials
 from gkiller.sweep.study import Study, open_study, parse_space
 from gkiller.training.phases import TrainingEvent
@@ -80,7 +81,7 @@ def sweep(
     on_event: EventCallback = _ignore,
     on_data: DataProgress | None = None,
     signals: bool = False,
-    start: Start = Worker,
+    start: Start = Trainer,
     space_from: str = "sweep.space",
 ) -> SweepResult:
     """Train trials whose settings are drawn from a space, and compare them on the validation split.

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from gkiller.errors import GkillerError
 from gkiller.settings import TrainSettings, settings_of
+from gkiller.storage.workers import tell
 from gkiller.training.runtime import thread_count
 from gkiller.training.train import TrainResult, train
 
@@ -72,8 +73,7 @@ class Desk:
 
     def tell(self, kind: str, **values: Any) -> None:
         """Send a message."""
-        self._sink.write(json.dumps({"tell": kind, **values}) + "\n")
-        self._sink.flush()
+        tell(self._sink, tell=kind, **values)
 
 
 class Listener:
