@@ -5,47 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from gkiller.cli.console import emit_json, next_command, note, progress, show, warn
-from gkiller.cli.options import JsonFlag, out_place, with_settings
-from gkiller.cli.tables import evaluation_table
+from gkiller.cli.options import DATA_HELP, NOT_TUNED, AnyModelArgument, JsonFlag, SplitOption, place, with_settings
+from gkiller.cli.tables import evaluation_table, synthetic_warning
 
 if TYPE_CHECKING:
     from gkiller.settings import Resolved
 
-MODEL_HELP = "A model directory, or a run that has one"
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP}.")]
-AnyModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL_HELP}; 'default' for the shipped one.")]
-DATA_HELP = (
-    "Labelled comments, instead of those of the model's own run: 'sample', a prepared directory, a file or "
-    "folder, or a hub data set."
-)
-NOT_TUNED = (
-    "data.sample_size",
-    "evaluation.min_precision",
-    "evaluation.min_recall",
-    "evaluation.threshold_rule",
-    "evaluation.f1_slack",
-)
-"""Settings that a command has no use for which measures and tunes no threshold."""
-
-
-def split_help(default: str) -> str:
-    """Return the help of ``--split``; ``default`` is what the command reads without it."""
-    text = f"train, valid, test or all. [default: {default}; all for a single file named with --data]"
-    return text.replace("[", "\\[")
-
-
-SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("test"))]
 OutOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        callback=out_place,
-        metavar="DIR",
-        help="Where reports and plots go; without it the model's run, for the run's own data.",
-    ),
+    Path | None, place("Where reports and plots go; without it the model's run, for the run's own data.")
 ]
 
 
@@ -84,11 +52,8 @@ def evaluate(
     with progress("resampling") as advance:
         evaluation = evaluate_measured(measured, how, advance)
     source = str(found.dataset.manifest.get("source", choice.data.source))
-    warnings = [
-        *measuring_warnings(choice, found, loaded.metadata["thresholds"]),
-        *evaluation.undefined(),
-        *evaluation.rough(),
-    ]
+    learnt = measuring_warnings(choice, found, loaded.metadata["thresholds"])
+    warnings = [*learnt, *evaluation.undefined(), *evaluation.rough()]
     facts = {
         "model": str(loaded.path),
         "precision": loaded.precision,
@@ -106,12 +71,9 @@ def evaluate(
         written = write_evaluation(where, facts, measured, evaluation, how, stem=stem)
     for line in found.dataset.manifest.get("notes", ()):
         note(line)
-    for line in warnings:
+    missing = [f"not measured, as the data lack them: {', '.join(measured.missing)}"] if measured.missing else []
+    for line in [*warnings, *missing, *synthetic_warning(found)]:
         warn(line)
-    if measured.missing:
-        warn(f"not measured, as the data lack them: {', '.join(measured.missing)}")
-    if found.dataset.manifest.get("synthetic"):
-        warn("these comments are synthetic: the figures say nothing about real ones")
     if json:
         emit_json({**facts, **evaluation.as_dict(), "files": written})
         return
@@ -120,5 +82,5 @@ def evaluate(
         note(f"reports and plots: {where}")
     if isinstance(loaded, DeployedModel):
         note(f"scored with the {loaded.precision} graph: this copy of the model has no weights")
-        return
-    next_command(f"gkiller threshold {model} --min-precision 0.9")
+    else:
+        next_command(f"gkiller threshold {model} --min-precision 0.9")

@@ -193,8 +193,10 @@ COMMANDS: dict[str, LazyCommand] = {
     "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
     "compare": LazyCommand("gkiller.cli.compare", "Compare two models, or files of their scores."),
     "suite": LazyCommand("gkiller.cli.suite", "Measure identity bias, and robustness to obfuscation."),
-    "export": LazyCommand("gkiller.cli.export", "Export a model: ONNX graph, plain weights, or a wheel to install."),
-    "quantize": LazyCommand("gkiller.cli.quantize", "Make a model's int8 graph: the best of several measured ways."),
+    "export": LazyCommand(
+        "gkiller.cli.deployment", "Export a model: ONNX graph, plain weights, or a wheel to install."
+    ),
+    "quantize": LazyCommand("gkiller.cli.deployment", "Make a model's int8 graph: the best of several measured ways."),
     "predict": LazyCommand("gkiller.cli.predict", "Score comments: arguments, standard input or a file."),
     "bench": LazyCommand("gkiller.cli.bench", "Measure a model beside a giant and other rivals."),
     "config": LazyCommand("gkiller.cli.config", "Show the settings and where each value comes from."),

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.console import emit_json, next_command, progress, results_table, show, warn
-from gkiller.cli.evaluate import DATA_HELP, AnyModelArgument, split_help
-from gkiller.cli.options import JsonFlag, label_names, out_place, with_settings
+from gkiller.cli.options import (
+    DATA_HELP,
+    AnyModelArgument,
+    JsonFlag,
+    ValidSplitOption,
+    label_names,
+    place,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,23 +27,9 @@ if TYPE_CHECKING:
     from gkiller.scoring.models import AnyModel
     from gkiller.settings import Resolved
 
-SplitOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=split_help("valid"))]
-OutOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", callback=out_place, metavar="DIR", help="Write a copy of the model there, and leave it as it is."
-    ),
-]
-
-
-LabelsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--labels",
-        metavar="LABEL,...",
-        help="Tune these labels alone, and let them alone decide whether a comment is flagged.",
-    ),
-]
+OutOption = Annotated[Path | None, place("Write a copy of the model there, and leave it as it is.")]
+_LABELS_HELP = "Tune these labels alone, and let them alone decide whether a comment is flagged."
+LabelsOption = Annotated[list[str] | None, typer.Option("--labels", metavar="LABEL,...", help=_LABELS_HELP)]
 
 
 @with_settings(
@@ -46,7 +39,7 @@ def threshold(
     resolved: Resolved,
     asked: frozenset[str],
     model: AnyModelArgument,
-    split: SplitOption = None,
+    split: ValidSplitOption = None,
     labels: LabelsOption = None,
     out: OutOption = None,
     json: JsonFlag = False,
@@ -75,12 +68,13 @@ def threshold(
 
     loaded = load_any(model)
     if out is None and is_default(model):
-        what = "the shipped model is not written to"
-        raise OutputError(what, where=model, remedy="name a directory for its copy with --out")
+        remedy = "name a directory for its copy with --out"
+        raise OutputError("the shipped model is not written to", where=model, remedy=remedy)
     names = labels and deciding_labels(label_names(labels, loaded.labels), loaded.labels, "--labels")
     target = target_for(loaded, out)
     settings, how = resolved.settings, resolved.settings.evaluation
-    choice = choose_data(_place(loaded), settings.data, asked)
+    assert loaded.path is not None  # it was just read from there
+    choice = choose_data(loaded.path, settings.data, asked)
     with progress() as on_data:
         found = load_chosen(choice, split, on_data, default="valid")
     with progress("scoring") as advance:
@@ -93,20 +87,22 @@ def threshold(
     for line in warnings:
         warn(line)
     if json:
-        reading = {"long_text": how.long_text, "max_length": loaded.max_length}
-        facts = {"model": str(target), "split": found.name, "rows": len(found.rows), **reading}
-        flagged = tuning.flagged.as_dict()
-        emit_json({**facts, "thresholds": thresholds, "flagged": flagged, "warnings": warnings})
+        facts = {
+            "model": str(target),
+            "split": found.name,
+            "rows": len(found.rows),
+            "long_text": how.long_text,
+            "max_length": loaded.max_length,
+            "thresholds": thresholds,
+            "flagged": tuning.flagged.as_dict(),
+            "warnings": warnings,
+        }
+        emit_json(facts)
         return
-    reading_told = reading_text(how.long_text, loaded.max_length)
-    title = f"Thresholds tuned on {found.name} ({len(found.rows):,} rows, {reading_told})"
+    reading = reading_text(how.long_text, loaded.max_length)
+    title = f"Thresholds tuned on {found.name} ({len(found.rows):,} rows, {reading})"
     show(_table(title, tuning, before))
     next_command(f"gkiller evaluate {out or model}")
-
-
-def _place(loaded: AnyModel) -> Path:
-    assert loaded.path is not None  # it was just read from there
-    return loaded.path
 
 
 def _store(target: Path, loaded: AnyModel, thresholds: dict[str, Any], flag_labels: Sequence[str]) -> None:
@@ -125,7 +121,6 @@ def _store(target: Path, loaded: AnyModel, thresholds: dict[str, Any], flag_labe
 
 
 def _table(title: str, tuning: Tuning, before: Mapping[str, Any]) -> Table:
-    """Return a row for each label, and one for the decision where it is of several labels."""
     rows: list[tuple[object, ...]] = [
         (label, t.positives, before[label]["value"], t.value, t.target, t.precision, t.recall, t.f1)
         for label, t in tuning.tuned.items()
