@@ -64,11 +64,7 @@ def markdown(text: str) -> str:
 
 
 CLOSE = 0.7  # closeness below which a proposal would only confuse
-
-
 _PART = 0.9  # what a likeness to one part of a name is worth
-
-
 _LONG, _SHORT = 4, 3  # letters of a part, and of a word cut short, that can be told from chance
 
 
@@ -99,10 +95,14 @@ def closeness(word: str, valid: str) -> float:
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """Return a sentence that proposes the nearest valid words, or lists what is valid."""
     words = list(valid)
-    hits = nearest(word, words)
-    if hits:
-        return "did you mean " + " or ".join(repr(hit) for hit in hits) + "?"
+    if hits := nearest(word, words):
+        return proposal(map(repr, hits))
     return "valid are: " + ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")
+
+
+def proposal(hits: Iterable[str]) -> str:
+    """Return the sentence that proposes these instead of what was written."""
+    return f"did you mean {' or '.join(hits)}?"
 
 
 def one_line(error: BaseException) -> str:

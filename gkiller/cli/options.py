@@ -88,7 +88,7 @@ def option(key: str, text: str | None = None) -> Any:
     from gkiller.settings import settings_by_key
 
     entry = settings_by_key()[key]
-    flag = entry.flag or "--" + entry.name.replace("_", "-")
+    flag = entry.flag or entry.plain_flag
     common: dict[str, Any] = {
         "help": option_help(entry) if text is None else escaped(text),
         "rich_help_panel": entry.section.capitalize(),

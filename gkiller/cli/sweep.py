@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.console import BarDisplay, emit_json, next_command, note, progress, results_table, show
-from gkiller.cli.options import JsonFlag, out_place, with_settings
+from gkiller.cli.options import JsonFlag, place, with_settings
 from gkiller.errors import SettingsError
 from gkiller.wording import counted
 
@@ -36,21 +36,21 @@ class SweepDisplay(BarDisplay):
 
     def __call__(self, event: SweepEvent) -> None:
         """Draw one event; the first one starts the bars."""
+        from rich.progress import MofNCompleteColumn, TimeElapsedColumn
+
         if self._bars is None and self._console.is_terminal:
-            self._bars = _bars(self._console)
-            self._whole = self._bars.add_task("trials", total=event.total, completed=event.done, state="")
-            self._bars.start()
+            bars = self._start(("state",), TimeElapsedColumn, MofNCompleteColumn())
+            self._whole = bars.add_task("trials", total=event.total, completed=event.done, state="")
         if event.kind == "note":
             self._print(event.message)
         elif event.kind == "begin":
             self._print(f"trial {event.trial} begins: {params_text(event.params)}")
         elif event.ended is not None:
-            self._print(self.end_line(event.ended, event))
+            self._print(self._end_line(event.ended, event))
         if self._bars is not None:
             self._update(self._bars, event)
 
-    def end_line(self, trial: Trial, event: SweepEvent) -> str:
-        """Return how a trial ended, as one plain line."""
+    def _end_line(self, trial: Trial, event: SweepEvent) -> str:
         parts = [f"trial {trial.number} {trial.state}"]
         if trial.score is not None:
             parts.append(f"{self._metric} {trial.score:.4f}")
@@ -83,34 +83,15 @@ class SweepDisplay(BarDisplay):
 
 def params_text(params: Mapping[str, Any]) -> str:
     """Return searched settings on one line, numbers short."""
-    return ", ".join(f"{key}={value_text(value)}" for key, value in params.items())
-
-
-def value_text(value: object) -> str:
-    """Return a searched value for a reader."""
     from gkiller.settings import plain_text
 
-    return f"{value:.3g}" if isinstance(value, float) else plain_text(value)
-
-
-def _bars(console: Console) -> Bars:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    return Bars(
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}", markup=False),
-        TimeElapsedColumn(),
-        console=console,
-    )
+    short = {key: f"{value:.3g}" if isinstance(value, float) else plain_text(value) for key, value in params.items()}
+    return ", ".join(f"{key}={text}" for key, text in short.items())
 
 
 SPACE = "sweep.space"
 SHOWN = 5
 """Trials in the table of the best."""
-
 SpaceOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -121,15 +102,10 @@ SpaceOption = Annotated[
         rich_help_panel="Sweep",
     ),
 ]
-
-OutOption = Annotated[
-    Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory that holds sweeps.")
-]
-
+OutOption = Annotated[Path, place("The directory that holds sweeps.")]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The sweep's name; else sweep-1, sweep-2, ...")
 ]
-
 ResumeOption = Annotated[
     str | None, typer.Option("--resume", metavar="DIR", help="Go on with a sweep: its directory, or its name.")
 ]
@@ -161,8 +137,8 @@ def sweep(
     path = None
     if resume is not None:
         if name is not None:
-            what = "--name is for a new sweep"
-            raise SettingsError(what, where="--name", remedy="leave it out: a resumed sweep keeps its name")
+            remedy = "leave it out: a resumed sweep keeps its name"
+            raise SettingsError("--name is for a new sweep", where="--name", remedy=remedy)
         path = find_sweep(out, resume)
         settings = resumed_settings(path, settings, asked)
     with progress() as on_data, SweepDisplay(settings.train.metric) as display:

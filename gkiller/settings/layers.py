@@ -36,7 +36,7 @@ from gkiller.settings.values import (
     too_large,
     unknown_key,
 )
-from gkiller.wording import did_you_mean, nearest
+from gkiller.wording import did_you_mean, nearest, proposal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -314,7 +314,7 @@ def _unknown_variable(name: str) -> Problem:
     if not hits:
         key = word.removeprefix(ENV_PREFIX).replace(ENV_DELIMITER, ".")
         hits = [f"{settings_by_key()[hit].env} ({hit})" for hit in nearest_keys(key)[:2]]
-    remedy = f"did you mean {' or '.join(hits)}?" if hits else "unset it"
+    remedy = proposal(hits) if hits else "unset it"
     return Problem(f"no setting has the variable {name}", name, remedy)
 
 
@@ -325,8 +325,8 @@ def _from_flags(flags: Mapping[str, Any]) -> Layer:
         if entry is None:
             layer.problems.append(unknown_key(key, "flags"))
             continue
-        on, _, off = entry.flag.partition("/")
-        origin = (off if value is False and off else on) or "--" + entry.name.replace("_", "-")
+        off = entry.flag.partition("/")[2]
+        origin = off if value is False and off else entry.on_flag
         converted = from_text(entry, value) if isinstance(value, str) else from_value(entry, value)
         layer.given[key] = Given(converted, origin, origin)
     return layer

@@ -55,6 +55,16 @@ class Reference:
         return self.key.partition(".")[2]
 
     @property
+    def plain_flag(self) -> str:
+        """The flag that the name alone would make."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def on_flag(self) -> str:
+        """The flag that sets it, or would; of a pair the one that turns it on."""
+        return self.flag.partition("/")[0] or self.plain_flag
+
+    @property
     def type_text(self) -> str:
         """The type in one word, such as ``float`` or ``ap|f1``; ``?`` marks one that may be unset."""
         word = "|".join(self.choices) if self.kind == "choice" else self.kind

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gkiller.errors import SettingsError
 from gkiller.settings.reference import plain_text, settings_by_key
-from gkiller.wording import nearest
+from gkiller.wording import nearest, proposal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -118,7 +118,7 @@ def _of_name(name: str, keys: list[str]) -> list[str]:
     names = dict.fromkeys(entry.name for entry in entries)
     hits = [name] if name in names else nearest(name, names)
     found = [entry for entry in entries if entry.name in hits]
-    found.sort(key=lambda entry: (hits.index(entry.name), entry.flag != "--" + entry.name.replace("_", "-")))
+    found.sort(key=lambda entry: (hits.index(entry.name), entry.flag != entry.plain_flag))
     return [entry.key for entry in found]
 
 
@@ -127,7 +127,7 @@ def key_advice(key: str) -> str:
     if inside := [entry for entry in settings_by_key() if entry.startswith(key + ".")]:
         return f"{key!r} is a section; its settings are: " + ", ".join(inside)
     if hits := nearest_keys(key):
-        return "did you mean " + " or ".join(map(repr, hits)) + "?"
+        return proposal(map(repr, hits))
     return "'gkiller config keys' lists every key"
 
 
@@ -193,7 +193,7 @@ def bad_value(key: str, given: Given) -> Problem:
     text = text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
     hits = nearest(str(given.value), entry.choices, 1) if entry.choices else []
     usual = f"{entry.description} The default is {entry.default_text or 'empty'}."
-    remedy = f"did you mean {hits[0]!r}?" if hits else usual
+    remedy = proposal(map(repr, hits)) if hits else usual
     return Problem(f"{key} must be {entry.allowed}, not {text}", given.where, remedy)
 
 
