@@ -137,7 +137,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "train": LazyCommand("gkiller.cli.train", "Train a classifier: first its neurons, then its dendrites."),
     "sweep": LazyCommand("gkiller.cli.sweep", "Search for settings: many trainings, compared on validation."),
     "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
-    "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
+    "threshold": LazyCommand("gkiller.cli.evaluate", "Tune a model's thresholds again, on other comments."),
     "compare": LazyCommand("gkiller.cli.compare", "Compare two models, or files of their scores."),
     "suite": LazyCommand("gkiller.cli.suite", "Measure identity bias, and robustness to obfuscation."),
     "export": LazyCommand(

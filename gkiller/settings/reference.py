@@ -83,11 +83,10 @@ class Reference:
     @property
     def allowed(self) -> str:
         """What a value may be, in words: type, range and unit."""
-        noun = " ".join([_NOUNS[self.kind], *([", ".join(self.choices)] if self.choices else [])])
-        bounds = " and ".join(self._bounds())
-        unit = f" ({self.unit})" if self.unit else ""
-        none = " or none" if self.optional else ""
-        return f"{noun} {bounds}".rstrip() + unit + none
+        unit = f"({self.unit})" if self.unit else ""
+        none = "or none" if self.optional else ""
+        parts = _NOUNS[self.kind], ", ".join(self.choices), " and ".join(self._bounds()), unit, none
+        return " ".join(filter(None, parts))
 
     def _bounds(self) -> list[str]:
         ends = ((self.lower, ">"), (self.upper, "<"))
@@ -96,13 +95,9 @@ class Reference:
 
 def plain_text(value: Any) -> str:
     """Return a settings value as one would type it: ``none``, ``true``, ``a,b``, ``0.001``."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @cache
@@ -143,7 +138,7 @@ def _reference(key: str, field: FieldInfo) -> Reference:
         flag=str(extra["flag"]),
         alias=str(extra["alias"]),
         env=ENV_PREFIX + key.upper().replace(".", ENV_DELIMITER),
-        description=field.description or "",
+        description=" ".join((field.description or "").split()),
     )
 
 
@@ -163,22 +158,15 @@ def _kind(annotation: Any) -> tuple[Kind, bool, tuple[str, ...]]:
 
 def _bound(metadata: list[Any], inclusive: str, exclusive: str) -> Bound | None:
     """Return one end of the range among a field's constraints (annotated-types)."""
-    for rule in metadata:
-        if hasattr(rule, inclusive):
-            return getattr(rule, inclusive), True
-        if hasattr(rule, exclusive):
-            return getattr(rule, exclusive), False
-    return None
+    names = (inclusive, exclusive)
+    ends = [(getattr(rule, name), name == inclusive) for rule in metadata for name in names if hasattr(rule, name)]
+    return ends[0] if ends else None
 
 
 def settings_toml(settings: Settings, section: str | None = None) -> str:
-    """Return every setting as TOML, with its description, unit and range as comments.
+    """Return every setting, or those of a section or dotted key, as TOML with what they mean as comments.
 
-    ``resolve(config=...)`` on the text gives equal settings when no stronger layer speaks. A setting
-    that is unset appears as a comment, since TOML has no null.
-
-    Args:
-        section: only this section, or this dotted key.
+    A setting that is unset appears as a comment, since TOML has no null.
     """
     import tomlkit
 

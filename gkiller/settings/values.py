@@ -1,7 +1,6 @@
 """From what a user wrote to a value of the setting's type, and messages about what is wrong with it.
 
-Converting refuses nothing: a text that cannot be converted stays text, and the validation that follows
-names what is allowed.
+A text that cannot be converted stays text: the validation that follows refuses it, and names what is allowed.
 """
 
 from __future__ import annotations
@@ -27,22 +26,17 @@ if TYPE_CHECKING:
 MOST_BITS = 8192
 """Of a whole number; Python refuses to print one of over 4,300 digits."""
 _MISSING = object()
-_TRUTH = {"true": True, "yes": True, "on": True, "1": True}
-_TRUTH |= {"false": False, "no": False, "off": False, "0": False}
+_TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 _LONGEST_VALUE = 80
 _SPACE = "sweep.space"
 """The list of ``KEY=VALUE`` texts: a file may write it as a table, and a value may have commas."""
 
 
 def from_text(entry: Reference, text: str, *, quotes: bool = False) -> Any:
-    """Convert text from a flag or a variable.
+    """Convert text from a flag or a variable; a list is written ``a,b`` or as a TOML array.
 
     Args:
         quotes: read ``"..."`` as a TOML string (as ``--set`` does), so that ``"none"`` can be a text.
-
-    Returns:
-        None for ``none`` or nothing where a setting may be unset; a tuple where it is a list (from
-        ``a,b`` or a TOML array); a bool or a number where the text is one; else the text.
     """
     bare = text.strip()
     if entry.optional and bare.lower() in ("", "none"):
@@ -68,23 +62,13 @@ def from_value(entry: Reference, value: Any) -> Any:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
             value = [_number(part, whole=True) for part in value] if entry.kind == "numbers" else value
-            value = _rejoined(value) if entry.key == _SPACE else value
+            if entry.key == _SPACE and value:  # a value's own commas split it too
+                value = re.split(r",(?=[^,]*=)", ",".join(value))
         if isinstance(value, list):
             return tuple(value)
     if isinstance(value, PurePath):
         return str(value)
     return value
-
-
-def _rejoined(parts: list[str]) -> list[str]:
-    """Return ``KEY=VALUE`` texts whose values were split at their commas."""
-    found: list[str] = []
-    for part in parts:
-        if "=" in part or not found:
-            found.append(part)
-        else:
-            found[-1] += f",{part}"
-    return found
 
 
 def _pairs(table: Mapping[str, Any], before: str = "") -> Iterator[str]:
@@ -100,8 +84,7 @@ def _pairs(table: Mapping[str, Any], before: str = "") -> Iterator[str]:
 def nearest_keys(key: str) -> list[str]:
     """Return up to three valid dotted keys that look like ``key``, best first.
 
-    Section and name are compared apart. A section that is right, or nearly so, finds its own settings; where
-    it has none of such a name, or no section is given, the name alone counts.
+    A section that is right, or nearly so, finds its own settings; else the name alone counts.
     """
     keys = list(settings_by_key())
     word = key.lower().replace("-", "_")
@@ -226,8 +209,6 @@ def refuse(problems: Sequence[Problem]) -> None:
         return
     if len(problems) == 1:
         raise SettingsError(problems[0].what, where=problems[0].where, remedy=problems[0].remedy)
-    lines = [f"{problem.where}: {problem.what} ({problem.remedy})" for problem in problems]
-    raise SettingsError(
-        f"{len(problems)} settings are wrong\n" + "\n".join("- " + line for line in lines),
-        remedy="'gkiller config keys' lists every setting and its range",
-    )
+    lines = "".join(f"\n- {problem.where}: {problem.what} ({problem.remedy})" for problem in problems)
+    remedy = "'gkiller config keys' lists every setting and its range"
+    raise SettingsError(f"{len(problems)} settings are wrong{lines}", remedy=remedy)
