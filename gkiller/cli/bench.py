@@ -43,15 +43,11 @@ class _OptionalBase(TyperCommand):
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-AgainstOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--against",
-        metavar="PATH",
-        help="A trained rival: a run or model of gkiller, or a sequence classifier of transformers "
-        "(directory or hub id). Repeatable.",
-    ),
-]
+_AGAINST = (
+    "A trained rival: a run or model of gkiller, or a sequence classifier of transformers (directory or hub id). "
+    "Repeatable."
+)
+AgainstOption = Annotated[list[str] | None, typer.Option("--against", metavar="PATH", help=_AGAINST)]
 BaseOption = Annotated[
     str | None,
     typer.Option(
@@ -61,31 +57,21 @@ BaseOption = Annotated[
         f"training data. Without MODEL it is {DEFAULT_BASE}.",
     ),
 ]
-ProbeFlag = Annotated[
-    bool, typer.Option("--giant-probe", help="Do not fine-tune the giant: frozen encoder and logistic head.")
-]
+_PROBE = "Do not fine-tune the giant: frozen encoder and logistic head."
+ProbeFlag = Annotated[bool, typer.Option("--giant-probe", help=_PROBE)]
 BenchmarkOnlyFlag = Annotated[bool, typer.Option("--benchmark-only", help="Size and speed, without quality.")]
-SpeedOnlyFlag = Annotated[
-    bool,
-    typer.Option(
-        "--speed-only", help="As --benchmark-only, and a giant that is not fine-tuned is timed with random weights."
-    ),
-]
+_SPEED_ONLY = "As --benchmark-only, and a giant that is not fine-tuned is timed with random weights."
+SpeedOnlyFlag = Annotated[bool, typer.Option("--speed-only", help=_SPEED_ONLY)]
 LinearFlag = Annotated[bool, typer.Option("--linear/--no-linear", help="TF-IDF with a logistic regression as a rival.")]
 _STATIC = "A model2vec model as a rival, where model2vec is installed."
 StaticOption = Annotated[str | None, typer.Option("--static", metavar="DIR", help=_STATIC)]
-AlsoOption = Annotated[
-    list[str] | None, typer.Option("--also", metavar="NAME=PATH", help="More labelled comments to score. Repeatable.")
-]
-FailOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fail-under",
-        metavar="SHARE|CRITERION",
-        help="End with 70 unless this share (0..1) of the criteria passed, or this one did. One that is "
-        "not shown has not passed. Repeatable.",
-    ),
-]
+_ALSO = "More labelled comments to score. Repeatable."
+AlsoOption = Annotated[list[str] | None, typer.Option("--also", metavar="NAME=PATH", help=_ALSO)]
+_FAIL = (
+    "End with 70 unless this share (0..1) of the criteria passed, or this one did. One that is not shown has not "
+    "passed. Repeatable."
+)
+FailOption = Annotated[list[str] | None, typer.Option("--fail-under", metavar="SHARE|CRITERION", help=_FAIL)]
 _CACHE = "Where giants, fitted rivals and scores are kept; .bench beside the model's run by default."
 CacheOption = Annotated[Path | None, place(_CACHE, "--cache")]
 MarkdownOption = Annotated[Path | None, place("Write the report as Markdown.", "--markdown", "FILE")]

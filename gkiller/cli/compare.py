@@ -148,15 +148,11 @@ SIDE = "a model directory, a run that has one, 'default', or a file of scores as
 FirstArgument = Annotated[str, typer.Argument(metavar="A", help=f"The side that is to keep up: {SIDE}")]
 SecondArgument = Annotated[str, typer.Argument(metavar="B", help=f"The side it is compared with: {SIDE}")]
 
-SliceOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--slice",
-        metavar="COLUMN",
-        help="Also compare by this label of the data, or column of the file named with --data or "
-        "--slice-data: by its values, or by quarters when it holds over 20 numbers; repeatable.",
-    ),
-]
+_SLICE = (
+    "Also compare by this label of the data, or column of the file named with --data or --slice-data: by its values, "
+    "or by quarters when it holds over 20 numbers; repeatable."
+)
+SliceOption = Annotated[list[str] | None, typer.Option("--slice", metavar="COLUMN", help=_SLICE)]
 _SLICE_DATA = "A file of the same comments with the columns of --slice, which prepared data do not keep."
 SliceDataOption = Annotated[str | None, typer.Option("--slice-data", metavar="FILE", help=_SLICE_DATA)]
 FirstThresholdOption = Annotated[
@@ -171,9 +167,8 @@ FirstThresholdOption = Annotated[
 SecondThresholdOption = Annotated[
     list[str] | None, typer.Option("--threshold-b", metavar="[LABEL=]X", help="The same for B.")
 ]
-ExamplesOption = Annotated[
-    int, typer.Option("--examples", metavar="N", min=0, help="Comments to show on which the sides differ most.")
-]
+_EXAMPLES = "Comments to show on which the sides differ most."
+ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help=_EXAMPLES)]
 _MARGIN = "What A may lose for the verdict 'within': 0.02 is 2 % of B's figure."
 MarginOption = Annotated[float, typer.Option("--margin", metavar="NUMBER", min=0.0, max=1.0, help=_MARGIN)]
 OutOption = Annotated[Path | None, place("Write the report there, too: .json, or text as .txt or .md.", metavar="FILE")]

@@ -17,9 +17,8 @@ app = typer.Typer(
     help="Show the settings and where each value comes from.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-SectionArgument = Annotated[
-    str | None, typer.Argument(metavar="SECTION", help="Only this section, such as train, or this key.")
-]
+_SECTION = "Only this section, such as train, or this key."
+SectionArgument = Annotated[str | None, typer.Argument(metavar="SECTION", help=_SECTION)]
 
 
 @app.command("show")

@@ -21,34 +21,22 @@ app = typer.Typer(
     help="Prepare, augment, inspect and list labelled comments.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-SourcesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="SOURCES...",
-        help="Files (CSV, TSV, JSONL, Parquet, also .gz), folders of train.*/valid.*/test.* files, hub data "
-        "sets as org/name:config, or 'sample'. Without any: the setting data.source.",
-    ),
-]
+_SOURCES = (
+    "Files (CSV, TSV, JSONL, Parquet, also .gz), folders of train.*/valid.*/test.* files, hub data sets as "
+    "org/name:config, or 'sample'. Without any: the setting data.source."
+)
+SourcesArgument = Annotated[list[str] | None, typer.Argument(metavar="SOURCES...", help=_SOURCES)]
 ValidOption = Annotated[list[str] | None, typer.Option("--valid", metavar="FILE", help="Validation rows; repeatable.")]
 TestOption = Annotated[list[str] | None, typer.Option("--test", metavar="FILE", help="Test rows; repeatable.")]
 OutOption = Annotated[Path, place("The directory to write.")]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a directory of prepared data.")]
-SourceArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="SOURCE",
-        help="A prepared directory, or anything that 'prepare' reads. Without it: the setting data.source.",
-    ),
-]
-SuiteOption = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        metavar="SPLIT",
-        help="Write this split alone (train, valid or test), each comment replaced by its copies: a suite to "
-        "measure robustness on.",
-    ),
-]
+_SOURCE = "A prepared directory, or anything that 'prepare' reads. Without it: the setting data.source."
+SourceArgument = Annotated[str | None, typer.Argument(metavar="SOURCE", help=_SOURCE)]
+_SUITE = (
+    "Write this split alone (train, valid or test), each comment replaced by its copies: a suite to measure robustness"
+    " on."
+)
+SuiteOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=_SUITE)]
 PlotOption = Annotated[
     Path | None, place("Also draw this file: .png, .svg or .pdf, in a folder there is.", "--plot", "FILE")
 ]

@@ -35,28 +35,17 @@ ExportOutOption = Annotated[
     place(f"onnx: {_COPY}; safetensors: the new model directory; wheel: the folder for the wheel [default: dist]."),
 ]
 PlainFlag = Annotated[bool, typer.Option("--plain", help="onnx: keep the graph of torch's exporter, not the lean one.")]
-NameOption = Annotated[
-    str | None,
-    typer.Option(
-        "--package-name", metavar="NAME", help="wheel: the distribution's name, for pip; gkiller-model if not set."
-    ),
-]
-VersionOption = Annotated[
-    str | None,
-    typer.Option("--package-version", metavar="VERSION", help="wheel: its version; gkiller's own if not set."),
-]
-PrecisionOption = Annotated[
-    Literal["int8", "fp32", "fp16"] | None,
-    typer.Option("--precision", help="wheel: which graph goes in; int8 if there, else fp32, else fp16."),
-]
-StorageOption = Annotated[
-    Literal["int8", "fp16"],
-    typer.Option("--storage", help="int8 arithmetic, or weights kept as fp16 and widened at load."),
-]
+_NAME = "wheel: the distribution's name, for pip; gkiller-model if not set."
+NameOption = Annotated[str | None, typer.Option("--package-name", metavar="NAME", help=_NAME)]
+_VERSION = "wheel: its version; gkiller's own if not set."
+VersionOption = Annotated[str | None, typer.Option("--package-version", metavar="VERSION", help=_VERSION)]
+_PRECISION = "wheel: which graph goes in; int8 if there, else fp32, else fp16."
+PrecisionOption = Annotated[Literal["int8", "fp32", "fp16"] | None, typer.Option("--precision", help=_PRECISION)]
+_STORAGE = "int8 arithmetic, or weights kept as fp16 and widened at load."
+StorageOption = Annotated[Literal["int8", "fp16"], typer.Option("--storage", help=_STORAGE)]
 QuantizeOutOption = Annotated[Path | None, place(f"{_COPY.capitalize()}.")]
-PortableFlag = Annotated[
-    bool, typer.Option("--portable", help="7-bit weights alone: they score the same on processors without VNNI.")
-]
+_PORTABLE = "7-bit weights alone: they score the same on processors without VNNI."
+PortableFlag = Annotated[bool, typer.Option("--portable", help=_PORTABLE)]
 _VOCABULARY = "Also keep only the N pieces that the training comments use most; needs --out."
 VocabularyOption = Annotated[int | None, typer.Option("--vocabulary", metavar="N", min=1, help=_VOCABULARY)]
 

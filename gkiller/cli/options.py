@@ -70,9 +70,8 @@ def _split(default: str) -> Any:
     return typer.Option("--split", metavar="SPLIT", help=escaped(text))
 
 
-JsonFlag = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
-]
+_JSON = "Print one JSON object on stdout; everything else goes to stderr."
+JsonFlag = Annotated[bool, typer.Option("--json", help=_JSON)]
 _MODEL = "A model directory, or a run that has one"
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"{_MODEL}.")]
 AnyModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=f"{_MODEL}; 'default' for the shipped one.")]

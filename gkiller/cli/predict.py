@@ -13,35 +13,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
+from gkiller.cli import predict_options as given
 from gkiller.cli.console import emit_json, note, progress, results_table, show, stderr, stdout, warn
 from gkiller.cli.lazy import AFTER_DASHES
 from gkiller.cli.options import JsonFlag, label_names, labelled_numbers, refuse_any
-from gkiller.cli.predict_options import (
-    BatchSizeOption,
-    CsvSafeFlag,
-    ExplainFlag,
-    ForceFlag,
-    FormatOption,
-    IdColumnOption,
-    InputFormatOption,
-    InputOption,
-    KeepColumnsFlag,
-    KeepOption,
-    LabelsOption,
-    LongTextOption,
-    ModelOption,
-    OnErrorOption,
-    OnlyFlaggedFlag,
-    OutputOption,
-    PrecisionOption,
-    ResumeFlag,
-    TextArgument,
-    TextColumnOption,
-    TextFlag,
-    ThreadsOption,
-    ThresholdOption,
-    WithTextFlag,
-)
 from gkiller.cli.tables import excerpt
 from gkiller.errors import DataError, SettingsError
 from gkiller.wording import counted, silent
@@ -72,30 +47,30 @@ _WORDS_SHOWN = 12
 
 def predict(
     context: typer.Context,
-    texts: TextArgument = None,
-    text: TextFlag = False,
-    input_: InputOption = None,
-    input_format: InputFormatOption = "auto",
-    text_column: TextColumnOption = None,
-    id_column: IdColumnOption = None,
-    on_error: OnErrorOption = "fail",
-    format_: FormatOption = None,
-    output: OutputOption = None,
-    resume: ResumeFlag = False,
-    force: ForceFlag = False,
-    only_flagged: OnlyFlaggedFlag = False,
-    with_text: WithTextFlag = False,
-    keep_columns: KeepColumnsFlag = False,
-    keep: KeepOption = None,
-    csv_safe: CsvSafeFlag = False,
-    explain: ExplainFlag = False,
-    model: ModelOption = None,
-    precision: PrecisionOption = "auto",
-    threshold: ThresholdOption = None,
-    labels: LabelsOption = None,
-    long_text: LongTextOption = "window",
-    threads: ThreadsOption = None,
-    batch_size: BatchSizeOption = 2048,
+    texts: given.TextArgument = None,
+    text: given.TextFlag = False,
+    input_: given.InputOption = None,
+    input_format: given.InputFormatOption = "auto",
+    text_column: given.TextColumnOption = None,
+    id_column: given.IdColumnOption = None,
+    on_error: given.OnErrorOption = "fail",
+    format_: given.FormatOption = None,
+    output: given.OutputOption = None,
+    resume: given.ResumeFlag = False,
+    force: given.ForceFlag = False,
+    only_flagged: given.OnlyFlaggedFlag = False,
+    with_text: given.WithTextFlag = False,
+    keep_columns: given.KeepColumnsFlag = False,
+    keep: given.KeepOption = None,
+    csv_safe: given.CsvSafeFlag = False,
+    explain: given.ExplainFlag = False,
+    model: given.ModelOption = None,
+    precision: given.PrecisionOption = "auto",
+    threshold: given.ThresholdOption = None,
+    labels: given.LabelsOption = None,
+    long_text: given.LongTextOption = "window",
+    threads: given.ThreadsOption = None,
+    batch_size: given.BatchSizeOption = 2048,
     json: JsonFlag = False,
 ) -> None:
     """Score comments: arguments, standard input or a file.
@@ -133,21 +108,16 @@ def predict(
         ),
         (format_ == "parquet" and output is None, "Parquet goes to a file", "--format", "name it with --output"),
         (resume and force, "--resume and --force contradict each other", "--resume", "give one"),
+        (keep and keep_columns, "--keep and --keep-columns contradict each other", "--keep", "drop one of them"),
     )
     if not (text or context.meta.get(AFTER_DASHES)):
         _refuse_files(texts or [])
     overall, single = labelled_numbers(threshold, "--threshold")
     form, packed = _form(format_, output)
     classifier = load(model, precision=precision, threads=threads)  # before a pipe's first line is waited for
-    if keep and keep_columns:
-        what = "--keep and --keep-columns contradict each other"
-        raise SettingsError(what, where="--keep", remedy="drop one of them")
-    kept = None if keep_columns else keep or ()
-    source = _source(texts, input_, input_format, text_column, id_column, kept)
-    stored = classifier.thresholds
-    deciding = classifier.flag_labels
-    if labels is not None:
-        deciding = deciding_labels(label_names(labels, classifier.labels), classifier.labels, "--labels")
+    source = _source(texts, input_, input_format, text_column, id_column, None if keep_columns else keep or ())
+    stored, known = classifier.thresholds, classifier.labels
+    deciding = deciding_labels(label_names(labels, known), known, "--labels") if labels else classifier.flag_labels
     shape = Shape(
         classifier.labels,
         classifier.limits({**(stored if overall is None else dict.fromkeys(stored, overall)), **single}),
@@ -218,11 +188,9 @@ def _refuse_files(texts: list[str]) -> None:
     """Refuse the name of a file that is given as a comment."""
     for text in texts:
         if os.path.isfile(text):  # noqa: PTH113  # unlike Path.is_file it takes a text of any length
-            raise SettingsError(
-                f"{text!r} is the name of a file, and would be scored as a comment",
-                where="TEXT",
-                remedy=f"to score what is in it: --input {shlex.quote(text)}; to score its name: --text",
-            )
+            remedy = f"to score what is in it: --input {shlex.quote(text)}; to score its name: --text"
+            what = f"{text!r} is the name of a file, and would be scored as a comment"
+            raise SettingsError(what, where="TEXT", remedy=remedy)
 
 
 def _form(form: OutputFormat | None, output: Path | None) -> tuple[OutputFormat, bool]:
@@ -232,11 +200,8 @@ def _form(form: OutputFormat | None, output: Path | None) -> tuple[OutputFormat,
     suffix = suffixes[-2:-1] if packed else suffixes[-1:]
     known = form or _SUFFIXES.get("".join(suffix))
     if known is None:
-        raise SettingsError(
-            f"no format is written to {suffix[0]} files",
-            where="--output",
-            remedy=f"name the file {', '.join(filter(None, _SUFFIXES))}, or name the format with --format",
-        )
+        remedy = f"name the file {', '.join(filter(None, _SUFFIXES))}, or name the format with --format"
+        raise SettingsError(f"no format is written to {suffix[0]} files", where="--output", remedy=remedy)
     return known, packed
 
 
@@ -262,20 +227,15 @@ def _source(
     if path is not None:
         return from_file(path, str(path), form, text_column=text_column, id_column=id_column, keep=keep)
     if sys.stdin is None or sys.stdin.isatty():
-        raise SettingsError(
-            "there is nothing to score",
-            where="gkiller predict",
-            remedy='give comments: gkiller predict "a comment", --input FILE, or standard input',
-        )
+        remedy = 'give comments: gkiller predict "a comment", --input FILE, or standard input'
+        raise SettingsError("there is nothing to score", where="gkiller predict", remedy=remedy)
     return from_stream(sys.stdin.buffer, form, text_column=text_column, id_column=id_column, keep=keep)
 
 
 def _files_read(classifier: Classifier, texts: list[str] | None, path: Path | None) -> list[Path | int]:
     """Return every file that the job reads, which its output must not replace."""
     read: list[Path | int] = [one for one in Path(classifier.path).rglob("*") if one.is_file()]
-    if texts is None:
-        read.append(0 if path is None or str(path) == "-" else path)
-    return read
+    return read if texts is not None else [*read, 0 if path is None or str(path) == "-" else path]
 
 
 def _values(job: Job, texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -325,8 +285,8 @@ def _comments(found: Sequence[dict[str, Any]]) -> Table:
     rows = []
     for value in found:
         top = _top(value)
-        flags = Text(", ".join(value["flags"]), style="bold red")
-        rows.append((excerpt(value["text"], _EXCERPT), f"{top} {value['scores'][top]:.3f}", flags))
+        highest, flags = f"{top} {value['scores'][top]:.3f}", Text(", ".join(value["flags"]), style="bold red")
+        rows.append((excerpt(value["text"], _EXCERPT), highest, flags))
     return results_table("", ("comment", "highest score", "flagged"), rows)
 
 
@@ -361,21 +321,19 @@ def _tell(job: Job, outcome: Outcome, seconds: float, output: Path | None) -> No
         note(f"{counted(mark.windowed, 'comment')} of more than {size} tokens read in windows")
     if stderr().is_terminal or output is not None:
         rate = (mark.rows - outcome.resumed_at) / max(seconds, 1e-9)
-        where = f" in {output}" if output is not None else ""
+        scored = f"{counted(mark.scored, 'comment')} scored" + ("" if output is None else f" in {output}")
         flagged = f"{mark.flagged:,} flagged{_flagged_by(job.shape)}"
-        counts = f"{counted(mark.scored, 'comment')} scored{where}, {flagged}"
-        note(f"{counts}; {seconds:.1f} s, {rate:,.0f} a second")
+        note(f"{scored}, {flagged}; {seconds:.1f} s, {rate:,.0f} a second")
 
 
 def _summary(job: Job, outcome: Outcome, seconds: float, output: Path | None) -> dict[str, Any]:
     """Return a finished job as the one JSON object of the command."""
-    counts = {key: value for key, value in vars(outcome.mark).items() if key != "digest"}
     return {
         "model": job.classifier.path,
         "precision": job.classifier.precision,
         "output": output,
         "flag_labels": job.shape.deciding,
-        **counts,
+        **{key: value for key, value in vars(outcome.mark).items() if key != "digest"},
         "resumed_at": outcome.resumed_at,
         "examples": list(outcome.examples),
         "seconds": round(seconds, 3),

@@ -163,48 +163,32 @@ def _share(figure: Difference, way: Intervals) -> str:
 app = typer.Typer(
     help="Measure identity bias, and robustness to obfuscation.", no_args_is_help=True, rich_markup_mode="rich"
 )
-ModelsArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="MODEL...",
-        help="Runs or models of gkiller, or sequence classifiers of transformers (directories or hub ids), "
-        "on the same comments; differences are from the first.",
-    ),
-]
+_MODELS = (
+    "Runs or models of gkiller, or sequence classifiers of transformers (directories or hub ids), on the same "
+    "comments; differences are from the first."
+)
+ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", help=_MODELS)]
 
-SidesArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="MODEL...",
-        help="Runs or models of gkiller, sequence classifiers of transformers (directories or hub ids), or "
-        "files of scores as 'gkiller predict' writes them; differences are from the first.",
-    ),
-]
+_SIDES = (
+    "Runs or models of gkiller, sequence classifiers of transformers (directories or hub ids), or files of scores as "
+    "'gkiller predict' writes them; differences are from the first."
+)
+SidesArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", help=_SIDES)]
 
-LabelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--label", metavar="LABEL", help="What to measure; the first label of the data that all models have by default."
-    ),
-]
-ThresholdOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--threshold",
-        metavar="[MODEL=]X",
-        help="The threshold of a model, named as above, or of all, tuned on other rows; else the stored one, "
-        "and 0.5 for a classifier of transformers, which has none; repeatable.",
-    ),
-]
+_LABEL = "What to measure; the first label of the data that all models have by default."
+LabelOption = Annotated[str | None, typer.Option("--label", metavar="LABEL", help=_LABEL)]
+_THRESHOLD = (
+    "The threshold of a model, named as above, or of all, tuned on other rows; else the stored one, and 0.5 for a "
+    "classifier of transformers, which has none; repeatable."
+)
+ThresholdOption = Annotated[list[str] | None, typer.Option("--threshold", metavar="[MODEL=]X", help=_THRESHOLD)]
 OutOption = Annotated[Path | None, place("Write the report there, as JSON and as text.")]
 _TERM = "An identity term to look for in the comments, instead of gkiller's own list; repeatable."
 TermOption = Annotated[list[str] | None, typer.Option("--term", metavar="TERM", help=_TERM)]
 _TERM_COLUMN = "Take each comment's identity term from this column of the file named with --data."
 TermColumnOption = Annotated[str | None, typer.Option("--term-column", metavar="COLUMN", help=_TERM_COLUMN)]
-LeastOption = Annotated[
-    int,
-    typer.Option("--least", metavar="N", min=1, help="Leave terms of fewer positive or fewer negative comments out."),
-]
+_LEAST = "Leave terms of fewer positive or fewer negative comments out."
+LeastOption = Annotated[int, typer.Option("--least", metavar="N", min=1, help=_LEAST)]
 HELPS = {
     "data.source": DATA_HELP,
     "augment.kinds": "Kinds of change, or families of them (noise, obfuscation, eda, style), comma-separated, each "

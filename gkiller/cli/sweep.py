@@ -103,12 +103,10 @@ SpaceOption = Annotated[
     ),
 ]
 OutOption = Annotated[Path, place("The directory that holds sweeps.")]
-NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="The sweep's name; else sweep-1, sweep-2, ...")
-]
-ResumeOption = Annotated[
-    str | None, typer.Option("--resume", metavar="DIR", help="Go on with a sweep: its directory, or its name.")
-]
+_NAME = "The sweep's name; else sweep-1, sweep-2, ..."
+NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help=_NAME)]
+_RESUME = "Go on with a sweep: its directory, or its name."
+ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="DIR", help=_RESUME)]
 
 
 @with_settings("data", "model", "dendrites", "train", "evaluation", "sweep", without=(SPACE,))

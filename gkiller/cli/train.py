@@ -79,9 +79,8 @@ def _figures(event: TrainingEvent) -> dict[str, str]:
 
 
 OutOption = Annotated[Path, place("The directory that holds runs.")]
-NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="The run's name; else train-1, train-2, ...")
-]
+_NAME = "The run's name; else train-1, train-2, ..."
+NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help=_NAME)]
 _RESUME = "Go on with a stopped run: its directory, its name, or 'last'."
 ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="RUN", help=_RESUME)]
 
