@@ -157,8 +157,7 @@ def bench(
         written.append(str(markdown))
     if plot is not None:
         written.append(str(write_bench_plot(result, plot)))
-    for line in result.warnings:
-        warn(line)
+    warn(*result.warnings)
     for path in written:
         note(f"written: {path}")
     facts = {**plain_result(result), "files": written} if json else None

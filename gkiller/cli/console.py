@@ -1,9 +1,7 @@
-"""Where output goes: results on stdout, everything else on stderr.
+"""Where output goes: results on stdout, everything else on stderr; with ``--json`` one JSON object on stdout.
 
-With ``--json`` a command prints exactly one JSON object on stdout, by :func:`emit_json`, and nothing
-else there. Progress bars appear only when stderr is a terminal. Colours appear only on a terminal, or where
-FORCE_COLOR asks for them; never where NO_COLOR is set and not empty (no-color.org), or TERM
-is "dumb". Control characters are shown escaped, see `gkiller.wording`.
+Progress bars appear only when stderr is a terminal. Colours appear only on a terminal, or where FORCE_COLOR asks for
+them; never where NO_COLOR is set (no-color.org), or TERM is "dumb". Control characters are shown escaped.
 """
 
 from __future__ import annotations
@@ -29,12 +27,11 @@ from gkiller.wording import Progress, silent, visible, visible_json
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.console import ConsoleOptions, RenderableType
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn, TaskID
     from rich.segment import Segment
     from rich.table import Table
-
 
 PIPED_WIDTH = 120
 
@@ -82,9 +79,8 @@ def colours(*, terminal: bool) -> Literal["auto", "standard"] | None:
     """Return rich's colour system for a stream, None for no escapes at all."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return None
-    if terminal:
-        return "auto"
-    return None if os.environ.get("FORCE_COLOR", "") in ("", "0") else "standard"
+    forced = os.environ.get("FORCE_COLOR", "") not in ("", "0")
+    return "auto" if terminal else "standard" if forced else None
 
 
 def show(*renderables: RenderableType) -> None:
@@ -108,14 +104,16 @@ def one_message(text: str) -> str:
     return text.replace("\n", "\n  ")
 
 
-def note(text: str) -> None:
-    """Print one line of information on stderr."""
-    stderr().print(Text(one_message(text)), soft_wrap=True)
+def note(*texts: str) -> None:
+    """Print information on stderr, a line each."""
+    for text in texts:
+        stderr().print(Text(one_message(text)), soft_wrap=True)
 
 
-def warn(text: str) -> None:
-    """Print a warning on stderr."""
-    stderr().print(Text.assemble(("warning: ", "bold yellow"), one_message(text)), soft_wrap=True)
+def warn(*texts: str) -> None:
+    """Print warnings on stderr."""
+    for text in texts:
+        stderr().print(Text.assemble(("warning: ", "bold yellow"), one_message(text)), soft_wrap=True)
 
 
 def next_command(command: str, why: str = "next") -> None:
@@ -128,11 +126,7 @@ def next_command(command: str, why: str = "next") -> None:
 def results_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str | None = None
 ) -> Table:
-    """Return a table for :func:`show`.
-
-    Columns whose every cell is a number (or empty) are aligned right; floats show four digits, None is
-    an empty cell. Long cells fold, nothing is cut off.
-    """
+    """Return a table: columns of numbers are aligned right, floats show four digits, None is an empty cell."""
     from rich import box
     from rich.table import Table
 

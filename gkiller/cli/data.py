@@ -84,8 +84,7 @@ def _tell(manifest: DataManifest) -> None:
     if classes := ", ".join(f"{name!r} is {code}" for name, code in manifest["class_names"].items()):
         told.append(f"class names: {classes}")
     told.append(f"rows read: {manifest['rows_read']:,}; dropped: " + (", ".join(_dropped(manifest)) or "none"))
-    for line in told:
-        note(line)
+    note(*told)
     if manifest["conflicts"]:
         conflicts = counted(manifest["conflicts"], "dropped duplicate")
         warn(f"{conflicts} had other labels than the row that was kept")
@@ -98,8 +97,7 @@ def _warn(manifest: DataManifest) -> None:
     """Report on stderr what is wrong with prepared comments but can be lived with."""
     if manifest["synthetic"]:
         warn("these comments are synthetic: good for trying gkiller out, not for use")
-    for line in manifest["warnings"]:
-        warn(line)
+    warn(*manifest["warnings"])
 
 
 def _dropped(manifest: DataManifest) -> list[str]:
@@ -193,15 +191,13 @@ def inspect_data(
 
 
 def _show_inspection(result: dict[str, Any]) -> None:
-    for line in result["notes"]:
-        note(line)
+    note(*result["notes"])
     for kind, count in result["bad_rows"].items():
         rows, them = counted(count, "bad row"), "it" if count == 1 else "them"
         warn(f"left out here: {rows} ({kind}); 'prepare' refuses {them} unless --on-error skip")
     if result["unit"] == "words":
         warn("no tokenizer: lengths are words, not tokens")
-    for line in result["warnings"]:
-        warn(line)
+    warn(*result["warnings"])
     unit, quantiles = result["unit"], ("p5", "p50", "p95", "p99", "max")
     lengths, duplicates = [], []
     for name, split in result["splits"].items():

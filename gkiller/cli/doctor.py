@@ -122,14 +122,15 @@ def _ask(endpoint: str, timeout: float) -> Check:
     remedy = "only hub data sets and hub encoders need it; check the network, a proxy, or HF_ENDPOINT"
     try:
         with urlopen(Request(endpoint, method="HEAD"), timeout=timeout) as answer:
-            return Check("hub", "ok", f"{endpoint} answers ({answer.status})")
+            status = answer.status
     except HTTPError as error:
-        if error.code < 500:  # it is there, whatever it thinks of the question
-            return Check("hub", "ok", f"{endpoint} answers ({error.code})")
-        return Check("hub", "warning", f"{endpoint} answers with an error ({error.code})", remedy)
+        status = error.code
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         return Check("hub", "warning", f"{endpoint} is not reachable: {reason}", remedy)
+    if status < 500:  # it is there, whatever it thinks of the question
+        return Check("hub", "ok", f"{endpoint} answers ({status})")
+    return Check("hub", "warning", f"{endpoint} answers with an error ({status})", remedy)
 
 
 def check_settings() -> list[Check]:
@@ -183,8 +184,8 @@ def check_round_trip() -> list[Check]:
     if not result["ok"]:
         detail = f"two loads of one model do not give the same finite scores: {result['scores']}"
         return [Check("round trip", "failed", detail, remedy)]
-    dendrites = "with dendrites" if result["dendrites"] else "without dendrites"
-    detail = f"trained {dendrites}, saved, loaded, predicted; fold difference {result['fold_difference']:.1e}"
+    how = f"{'with' if result['dendrites'] else 'without'} dendrites"
+    detail = f"trained {how}, saved, loaded, predicted; fold difference {result['fold_difference']:.1e}"
     return [Check("round trip", "ok", detail)]
 
 

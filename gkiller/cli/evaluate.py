@@ -87,11 +87,9 @@ def evaluate(
     if where is not None:
         stem = "evaluation" if found.name == "test" else f"evaluation-{found.name}"
         written = write_evaluation(where, facts, measured, evaluation, how, stem=stem)
-    for line in found.dataset.manifest.get("notes", ()):
-        note(line)
+    note(*found.dataset.manifest.get("notes", ()))
     missing = [f"not measured, as the data lack them: {', '.join(measured.missing)}"] if measured.missing else []
-    for line in [*warnings, *missing, *synthetic_warning(found)]:
-        warn(line)
+    warn(*warnings, *missing, *synthetic_warning(found))
     if json:
         emit_json({**facts, **evaluation.as_dict(), "files": written})
         return
@@ -161,8 +159,7 @@ def threshold(
     thresholds = {**before, **tuning.stored(tuned_on(found, how.long_text))}
     _store(target, loaded, thresholds, tuning.flagged.labels)
     warnings = [*tuning_warnings(choice, found), *tuning.warnings]
-    for line in warnings:
-        warn(line)
+    warn(*warnings)
     if json:
         facts = {
             "model": str(target),

@@ -152,10 +152,7 @@ COMMANDS: dict[str, LazyCommand] = {
 
 
 def load_command(name: str) -> Any:
-    """Import a command and return it as typer's own object.
-
-    A module offers either a typer application named ``app`` or a function named like the command.
-    """
+    """Import a command, a module's ``app`` or its function of that name, and return it as typer's own object."""
     module = import_module(COMMANDS[name].module)
     app = getattr(module, "app", None)
     if app is None:

@@ -14,7 +14,7 @@ dotted keys that its command line set, by flag, ``--set`` or ``--config``, and n
 from __future__ import annotations
 
 import inspect
-from functools import wraps
+from functools import partial, wraps
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from gkiller.settings import Reference
 
-PANEL = "Settings"
 DATA_HELP = (
     "Labelled comments, instead of those of the model's own run: 'sample', a prepared directory, a file or "
     "folder, or a hub data set."
@@ -115,9 +114,6 @@ def with_settings(
 
     Args:
         helps: by dotted key, the help of a flag that this command takes in another sense than the setting's.
-
-    Raises:
-        KeyError: a name that is neither a section nor a setting.
     """
     flags = {entry.key.replace(".", "__"): entry for entry in _chosen(names, frozenset(without))}
 
@@ -199,31 +195,21 @@ def _layer_options() -> dict[str, Any]:
     from gkiller.settings import preset_names
 
     presets = preset_names()
-    preset = typer.Option(
-        "--preset",
-        metavar="|".join(presets),
-        help="Start from a named set of values. None chooses an encoder or data: "
-        "'gkiller config show --preset NAME' tells what one is for.",
-        rich_help_panel=PANEL,
-        autocompletion=_completion(presets),
+    preset = (
+        "Start from a named set of values. None chooses an encoder or data: "
+        "'gkiller config show --preset NAME' tells what one is for."
     )
-    config = typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Read this settings file instead of gkiller.toml in the current directory.",
-        rich_help_panel=PANEL,
+    config = "Read this settings file instead of gkiller.toml in the current directory."
+    override = (
+        "Set any setting by its dotted key, such as train.lr=3e-5; repeatable, and stronger than "
+        "flags, GKILLER_* variables and files. 'gkiller config keys' lists the keys."
     )
-    override = typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set any setting by its dotted key, such as train.lr=3e-5; repeatable, and stronger than "
-        "flags, GKILLER_* variables and files. 'gkiller config keys' lists the keys.",
-        rich_help_panel=PANEL,
-    )
+    names, words = "|".join(presets), _completion(presets)
+    layer = partial(typer.Option, rich_help_panel="Settings")
     return {
-        "preset": Annotated[str | None, preset],
-        "config": Annotated[str | None, config],
-        "set_": Annotated[list[str] | None, override],
+        "preset": Annotated[str | None, layer("--preset", metavar=names, help=preset, autocompletion=words)],
+        "config": Annotated[str | None, layer("--config", metavar="FILE", help=config)],
+        "set_": Annotated[list[str] | None, layer("--set", metavar="KEY=VALUE", help=override)],
     }
 
 
@@ -238,14 +224,7 @@ def label_names(given: Iterable[str], labels: Sequence[str]) -> list[str]:
 
 
 def labelled_numbers(given: Iterable[str] | None, flag: str) -> tuple[float | None, dict[str, float]]:
-    """Return the number for all labels, or None, and those of single labels; the last one for a label counts.
-
-    Args:
-        given: ``X`` or ``LABEL=X``, each.
-
-    Raises:
-        SettingsError: an X is no number.
-    """
+    """Return the number for all labels, or None, and those of single labels, from ``X`` or ``LABEL=X`` each."""
     overall: float | None = None
     single: dict[str, float] = {}
     for item in given or ():

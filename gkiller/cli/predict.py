@@ -135,8 +135,7 @@ def predict(
         _answer(job, texts or [], json=json)
         return
     told = list(source.notes)
-    for line in told:
-        note(line)
+    note(*told)
     quiet = output is None and stdout().is_terminal
     writer = Shown(writer, form) if quiet else writer
     inputs = _files_read(classifier, texts, input_)
@@ -152,8 +151,7 @@ def predict(
     _tell(job, outcome, seconds, output)
     if json:
         emit_json(_summary(job, outcome, seconds, output))
-    for line in source.notes[len(told) :]:
-        note(line)
+    note(*source.notes[len(told) :])
 
 
 def _answer(job: Job, texts: list[str], *, json: bool) -> None:

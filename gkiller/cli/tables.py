@@ -148,13 +148,11 @@ def report_text(report: Mapping[str, Any], blocks: Blocks) -> str:
 
 def tell(report: Mapping[str, Any], blocks: Blocks, written: str, *, as_json: bool) -> None:
     """Warn, print a report, and say where it was ``written``, if it was."""
-    for line in report["warnings"]:
-        warn(line)
+    warn(*report["warnings"])
     if as_json:
         emit_json(report)
         return
-    for line in report["notes"]:
-        note(line)
+    note(*report["notes"])
     show(*blocks(stdout().width))
     if written:
         note(written)

@@ -122,8 +122,7 @@ def train(
     if not result.first:
         return
     warnings = _warnings(result)
-    for line in warnings:
-        warn(line)
+    warn(*warnings)
     if json:
         emit_json({**_facts(result, settings), "warnings": warnings})
         return

@@ -3,8 +3,7 @@
 The preset is named by ``--preset``, else by ``GKILLER_PRESET``, else by ``preset = "..."`` at the top of the
 settings file, which is ``gkiller.toml`` or the one of ``--config``.
 
-They are read here and not by the sources of pydantic-settings, which give values without their origins and
-lines, leave out unknown variables, and read lists from variables as JSON alone.
+The sources of pydantic-settings would give values without origins and lines, and leave out unknown variables.
 """
 
 from __future__ import annotations
