@@ -158,8 +158,7 @@ def bench(
     if plot is not None:
         written.append(str(write_bench_plot(result, plot)))
     warn(*result.warnings)
-    for path in written:
-        note(f"written: {path}")
+    note(*(f"written: {path}" for path in written))
     facts = {**plain_result(result), "files": written} if json else None
     if facts is None:
         _show(result)
@@ -220,7 +219,7 @@ def _duels(one: SetQuality) -> Table:
         relative, low, high = f1.relative - 1, f1.relative_low - 1, f1.relative_high - 1
         change = with_interval(relative, low, high, form="{:+.1%}", between=" to ")
         needed = f", about {duel.verdict.needed_n:,} rows needed" if duel.verdict.needed_n else ""
-        rows.append((duel.model, duel.rival, duel.label, signed(f1, "{:+.3f}"), change, duel.verdict.kind + needed))
+        rows.append((duel.model, duel.rival, duel.label, signed(f1), change, duel.verdict.kind + needed))
     header = ("system", "against", "label", "ΔF1", "relative", "within the margin?")
     return results_table(f"Paired on {one.name}", header, rows)
 

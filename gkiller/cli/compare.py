@@ -61,7 +61,7 @@ def _figures(comparison: Comparison, title: str, *, intervals: bool) -> Table:
     for one in comparison.labels:
         for name, text in TITLES.items():
             d = one.paired.differences[name]
-            delta = signed(d, way="in brackets" if intervals else "nowhere")
+            delta = signed(d, "in brackets" if intervals else "nowhere", "{:+.4f}")
             rows.append((one.label, text, _number(d.a), _number(d.b), delta, _p(one.p_holm[name])))
     caption = (
         f"n = {comparison.rows:,}{', weighted' if comparison.weighted else ''}; "
@@ -103,7 +103,7 @@ def _slices(comparison: Comparison, shown: Sequence[str]) -> Table:
     several = len(comparison.labels) > 1
 
     def row(one: SliceComparison) -> tuple[object, ...]:
-        deltas = [signed(one.paired.differences[name], "{:+.3f}", ", ") for name in shown]
+        deltas = [signed(one.paired.differences[name], between=", ") for name in shown]
         tests = one.paired.mcnemar
         first = (f"{one.column}: {one.value}", *([one.label] if several else []), one.paired.n, one.paired.positives)
         return (*first, *deltas, tests.only_a_right, tests.only_b_right, _p(one.p_holm))

@@ -159,11 +159,7 @@ def quantize(
             )
         else:
             exported, tried = quantize_model(loaded, rows, settings, out=out, portable=portable, progress=advance)
-    facts = {"candidates": [one.as_dict() for one in tried]}
-    tables = [_candidates(tried)] if tried else []
-    _tell(
-        exported, rows, f"gkiller export {exported.directory} --format wheel", as_json=json, tables=tables, facts=facts
-    )
+    _tell(exported, rows, f"gkiller export {exported.directory} --format wheel", tried, as_json=json)
 
 
 def _rows(resolved: Resolved, asked: frozenset[str], loaded: LoadedModel, split: str | None, default: str) -> Labelled:
@@ -206,18 +202,13 @@ def _comparing(as_json: bool) -> Iterator[Progress]:
 
 
 def _tell(
-    exported: Exported,
-    rows: ParityRows,
-    then: str,
-    *,
-    as_json: bool,
-    tables: Sequence[Table] = (),
-    facts: Mapping[str, object] | None = None,
+    exported: Exported, rows: ParityRows, then: str, tried: Sequence[Tried] | None = None, *, as_json: bool
 ) -> None:
     if as_json:
-        emit_json({**exported.as_dict(), **(facts or {})})
+        candidates = {} if tried is None else {"candidates": [one.as_dict() for one in tried]}
+        emit_json({**exported.as_dict(), **candidates})
         return
-    show(*tables, _exported(exported, rows))
+    show(*([_candidates(tried)] if tried else []), _exported(exported, rows))
     next_command(then)
 
 

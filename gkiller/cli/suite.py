@@ -112,7 +112,7 @@ def _terms(result: IdentityBias, model: ModelIdentity) -> Table:
 
 
 def _identity_differences(result: IdentityBias, way: Intervals) -> Table:
-    rows = [(one.name, *(_delta(one.headline[name], way) for name in IDENTITY_TITLES)) for one in result.differences]
+    rows = [(one.name, *(signed(one.headline[name], way) for name in IDENTITY_TITLES)) for one in result.differences]
     title = f"Differences from {result.models[0].model.name}"
     caption = f"paired; {_intervals(result, way)}"
     return results_table(title, ("model", *IDENTITY_TITLES.values()), rows, caption=caption)
@@ -144,16 +144,12 @@ def _robustness_differences(result: Robustness, way: Intervals) -> Table:
         figures += [(f"added: {kind}", figure, False) for kind, figure in one.added.items()]
         figures += [(f"at equal FPR: {kind}", figure, True) for kind, figure in one.price.items()]
         rows += [
-            (one.name, name, _delta(figure, way), _share(figure, way) if shared else "")
+            (one.name, name, signed(figure, way), _share(figure, way) if shared else "")
             for name, figure, shared in figures
         ]
     title = f"Differences from {result.models[0].model.name}"
     caption = f"share: of the first model's loss; -: the first one's may be none\npaired; {_intervals(result, way)}"
     return results_table(title, ("model", "figure", "difference", "share"), rows, caption=caption)
-
-
-def _delta(figure: Difference, way: Intervals) -> str:
-    return signed(figure, "{:+.3f}", way=way)
 
 
 def _share(figure: Difference, way: Intervals) -> str:
@@ -246,14 +242,11 @@ def identity(
     from gkiller.evaluation.identity import measure_identity
 
     if term and term_column is not None:
-        raise SettingsError(
-            "terms are looked for in the comments or taken from a column, not both",
-            where="--term, --term-column",
-            remedy="leave one of them out",
-        )
+        what = "terms are looked for in the comments or taken from a column, not both"
+        raise SettingsError(what, where="--term, --term-column", remedy="leave one of them out")
     settings = resolved.settings
-    _check_out(out, [settings.data.source, *models])
-    frame = _frame(resolved, asked, models, split, label, labelled_numbers(threshold, "--threshold"), files=True)
+    thresholds = labelled_numbers(threshold, "--threshold")
+    frame = _frame(resolved, asked, models, split, label, thresholds, out, files=True)
     members, notes = _members(frame, settings.data, term or [], term_column)
     notes += [line for model in frame.models for line in model.scorer.notes]
     scores = []
@@ -300,22 +293,13 @@ def robustness(
     from gkiller.evaluation.robustness import measure_robustness
 
     settings = resolved.settings
-    _check_out(out, [settings.data.source, *models])
-    frame = _frame(resolved, asked, models, split, label, labelled_numbers(threshold, "--threshold"))
+    frame = _frame(resolved, asked, models, split, label, labelled_numbers(threshold, "--threshold"), out)
     with progress() as advance:
         result = measure_robustness(
             frame.found, frame.label, frame.models, settings.augment, settings.evaluation, advance
         )
     report = {**result.as_dict(), "notes": [], "warnings": [*frame.warnings, *result.blind()]}
     _finish("robustness", frame, report, partial(_robustness_blocks, result, frame.title), out, as_json=json)
-
-
-def _check_out(out: Path | None, read: list[str]) -> None:
-    """Refuse reports that would replace what is read."""
-    from gkiller.storage.files import refuse_inputs
-
-    if out is not None:
-        refuse_inputs(out.glob("*"), [Path(name).expanduser() for name in read])
 
 
 def _frame(
@@ -325,6 +309,7 @@ def _frame(
     split: str | None,
     label: str | None,
     thresholds: tuple[float | None, dict[str, float]],
+    out: Path | None,
     *,
     files: bool = False,
 ) -> _Frame:
@@ -335,7 +320,10 @@ def _frame(
     from gkiller.model.layout import find_model
     from gkiller.model.sequence import is_gkiller
     from gkiller.scoring.scorers import names_nothing, open_scorer, scorer_of_file
+    from gkiller.storage.files import refuse_inputs
 
+    if out is not None:
+        refuse_inputs(out.glob("*"), [Path(name).expanduser() for name in (resolved.settings.data.source, *names)])
     scored = [name for name in names if is_score_file(name)]
     if scored and not files:
         what = "the comments are changed, and a file has no scores of changed ones"
@@ -378,16 +366,12 @@ def _members(
 
     if column is None:
         return find_terms(frame.found.rows.texts, named_groups(terms)), []
-    file = frame.choice.data.source
+    file, flag = frame.choice.data.source, "--term-column"
     if not Path(file).expanduser().is_file():
-        raise ColumnError(
-            f"{column!r} cannot be read: only a single file keeps other columns than text and labels",
-            where="--term-column",
-            remedy="name the file of the comments with --data",
-        )
-    records, values = read_column(
-        file, column, text_column=data.text_column, id_column=data.id_column, flag="--term-column"
-    )
+        what = f"{column!r} cannot be read: only a single file keeps other columns than text and labels"
+        raise ColumnError(what, where=flag, remedy="name the file of the comments with --data")
+    columns = {"text_column": data.text_column, "id_column": data.id_column}
+    records, values = read_column(file, column, **columns, flag=flag)
     places, how = join(records, frame.found.rows)
     return column_terms(column, [values[place] for place in places.tolist()]), [how]
 

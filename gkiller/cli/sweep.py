@@ -11,6 +11,7 @@ import typer
 
 from gkiller.cli.console import BarDisplay, emit_json, next_command, note, progress, results_table, show
 from gkiller.cli.options import JsonFlag, place, with_settings
+from gkiller.cli.train import steps_done
 from gkiller.errors import SettingsError
 from gkiller.wording import counted
 
@@ -72,13 +73,10 @@ class SweepDisplay(BarDisplay):
             bars.remove_task(self._tasks.pop(event.trial))
         elif event.training is not None and event.training.kind != "note":
             training = event.training
-            done = max(training.epoch - (training.kind == "step"), 0) * training.steps
-            fields: dict[str, Any] = {"state": f"{training.phase}, epoch {training.epoch}/{training.epochs}"}
-            if training.score is not None:
-                fields["state"] += f", {self._metric} {training.score:.4f}"
-            done += training.step if training.kind == "step" else 0
-            total = training.epochs * training.steps or None
-            bars.update(self._tasks[event.trial], completed=done, total=total, **fields)
+            score = "" if training.score is None else f", {self._metric} {training.score:.4f}"
+            state = f"{training.phase}, epoch {training.epoch}/{training.epochs}{score}"
+            completed, total = steps_done(training)
+            bars.update(self._tasks[event.trial], completed=completed, total=total, state=state)
 
 
 def params_text(params: Mapping[str, Any]) -> str:
@@ -192,9 +190,7 @@ def _show(result: SweepResult, settings: Settings) -> None:
     if result.importance:
         title = f"Importance: share of the variance of {metric} over {counted(states['complete'], 'trial')}"
         show(results_table(title, ("setting", "share"), list(result.importance.items())))
-    for path in result.files:
-        note(f"written: {path}")
-    note(f"best run: {result.path / RUNS / best[0].run}")
+    note(*(f"written: {path}" for path in result.files), f"best run: {result.path / RUNS / best[0].run}")
     if result.out_of_time:
         note(f"the time was up; go on with: {resume_command(result.path)}")
     next_command(f"gkiller train --config {result.path / BEST}")

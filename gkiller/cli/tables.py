@@ -60,8 +60,8 @@ def figure_text(figure: Figure, way: Intervals = "in brackets") -> str:
     return with_interval(figure.value, figure.low, figure.high, way)
 
 
-def signed(d: Difference, form: str = "{:+.4f}", between: str = " to ", way: Intervals = "in brackets") -> str:
-    """Return a difference with its interval, such as "-0.0031 (-0.0102 to +0.0040)"."""
+def signed(d: Difference, way: Intervals = "in brackets", form: str = "{:+.3f}", between: str = " to ") -> str:
+    """Return a difference with its interval, such as "-0.003 (-0.010 to +0.004)"."""
     return with_interval(d.delta, d.low, d.high, way, form, between)
 
 

@@ -43,15 +43,19 @@ class TrainingDisplay(BarDisplay):
             self._update(self._bars, event)
 
     def _update(self, bars: Bars, event: TrainingEvent) -> None:
-        """Move the phase's bar: its length is the most steps the phase may take."""
-        total = event.epochs * event.steps or None
+        completed, total = steps_done(event)
         if event.phase_index not in self._tasks:
             self._tasks[event.phase_index] = bars.add_task(
                 phase_name(event.phase, event.trains), total=total, epoch="", loss="", score="", speed=""
             )
-        done = event.epoch * event.steps if event.kind == "epoch" else (event.epoch - 1) * event.steps + event.step
         fields: dict[str, Any] = {"epoch": f"epoch {event.epoch}/{event.epochs}", **_figures(event)}
-        bars.update(self._tasks[event.phase_index], completed=max(done, 0), total=total, **fields)
+        bars.update(self._tasks[event.phase_index], completed=completed, total=total, **fields)
+
+
+def steps_done(event: TrainingEvent) -> tuple[int, int | None]:
+    """Return the steps of the phase that are done, and the most that it may take."""
+    done = event.epoch * event.steps if event.kind == "epoch" else (event.epoch - 1) * event.steps + event.step
+    return max(done, 0), event.epochs * event.steps or None
 
 
 def event_line(event: TrainingEvent) -> str:
