@@ -57,10 +57,8 @@ if TYPE_CHECKING:
 
 
 def is_fault_of_input(error: BaseException) -> bool:
-    """Whether an exception is about what was read, not a wish of the user to stop.
-
-    A panic of a library's Rust code is a BaseException, and its class cannot be imported.
-    """
+    """Whether an exception is about what was read, not a wish of the user to stop."""
+    # a panic of a library's Rust code is a BaseException, and its class cannot be imported
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -68,10 +66,8 @@ class GkillerError(Exception):
     """The root of the tree.
 
     Args:
-        where: the place (file, row, column, key), or an empty string.
-        report: what was measured before, as plain values; part of the ``--json`` answer where there is one.
-
-    Rows are counted from 1 and do not count a header line.
+        where: the place (file, row, column, key); rows are counted from 1, without a header line.
+        report: what was measured before, as plain values; part of the ``--json`` answer.
     """
 
     exit_code: ClassVar[int] = 1
@@ -90,20 +86,14 @@ class GkillerError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
         advice = f" ({self.remedy})" if self.remedy else ""
-        return f"{place}{self.what}{advice}"
+        return ": ".join(filter(None, (self.where, self.what))) + advice
 
     def as_dict(self) -> dict[str, Any]:
         """Return the error as plain values, for ``--json``."""
-        return {
-            "error": type(self).__name__,
-            "exit_code": self.exit_code,
-            "what": self.what,
-            "where": self.where,
-            "remedy": self.remedy,
-            **({"report": self.report} if self.report else {}),
-        }
+        kind = {"error": type(self).__name__, "exit_code": self.exit_code}
+        report = {"report": self.report} if self.report else {}
+        return {**kind, "what": self.what, "where": self.where, "remedy": self.remedy, **report}
 
 
 class SettingsError(GkillerError, code=2):

@@ -37,11 +37,7 @@ def staged(progress: Progress | None, stage: str) -> Progress:
 
 
 def visible(text: str, *, lines: bool = True) -> str:
-    r"""Return text with escapes such as ``\x1b`` and ``\u202e`` for what a terminal would obey.
-
-    Args:
-        lines: whether a line feed stays; a name that has one could pose as another message.
-    """
+    r"""Return text with escapes such as ``\x1b`` for what a terminal would obey, and without ``lines`` for line feeds."""
     shown = _UNSAFE.sub(_escape, text)
     return shown if lines else shown.replace("\n", "\\n")
 
@@ -69,10 +65,7 @@ _LONG, _SHORT = 4, 3  # letters of a part, and of a word cut short, that can be 
 
 
 def nearest(word: str, valid: Iterable[str], count: int = 3) -> list[str]:
-    """Return up to ``count`` of the ``valid`` words that look much like ``word``, best first; any case.
-
-    Only words at least `CLOSE` are returned: a poor proposal helps less than the list of what there is.
-    """
+    """Return up to ``count`` of the ``valid`` words that look like ``word``, in any case, best first."""
     found = [(closeness(word.lower(), one.lower()), one) for one in valid]
     found = sorted((pair for pair in found if pair[0] >= CLOSE), key=lambda pair: -pair[0])
     return [one for _, one in found[:count]]

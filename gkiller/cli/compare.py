@@ -197,15 +197,18 @@ def compare(
     agreement and McNemar's test of the decisions; slices; and the comments they differ on. No threshold is
     tuned here. Without --data it reads the data of the first side's own run, or else of the second's.
     """
+    from gkiller.data.scorefiles import is_score_file
     from gkiller.data.sources import public_source
+    from gkiller.evaluation.comparison import GivenThresholds, named_slices, other_reading
     from gkiller.evaluation.comparison import compare as compare_scored
-    from gkiller.evaluation.comparison import named_slices, other_reading
     from gkiller.evaluation.source import comparing_warnings, load_chosen
+    from gkiller.scoring.models import load_any
 
     settings = resolved.settings
     _check_out(out, [a, b, settings.data.source, slice_data])
-    given = [_given(threshold_a, "--threshold-a"), _given(threshold_b, "--threshold-b")]
-    models = [_loaded(name) for name in (a, b)]
+    flags = {"--threshold-a": threshold_a, "--threshold-b": threshold_b}
+    given = [GivenThresholds(flag, *labelled_numbers(values, flag)) for flag, values in flags.items()]
+    models = [None if is_score_file(name) else load_any(name) for name in (a, b)]
     choice = chosen_data((model.path for model in models if model), settings.data, asked)
     with progress() as on_data:
         found = load_chosen(choice, split, on_data, default="test")
@@ -262,20 +265,6 @@ def _check_out(out: Path | None, read: Sequence[str | None]) -> None:
     refuse_inputs([file_place(out)], [Path(name).expanduser() for name in read if name is not None])
 
 
-def _given(thresholds: list[str] | None, flag: str) -> GivenThresholds:
-    from gkiller.evaluation.comparison import GivenThresholds
-
-    return GivenThresholds(flag, *labelled_numbers(thresholds, flag))
-
-
-def _loaded(name: str) -> AnyModel | None:
-    """Return the model of that name, or None when it is a file of scores."""
-    from gkiller.data.scorefiles import is_score_file
-    from gkiller.scoring.models import load_any
-
-    return None if is_score_file(name) else load_any(name)
-
-
 def chosen_data(paths: Iterable[Path | None], settings: DataSettings, asked: Collection[str]) -> DataChoice:
     """Return the data that were named, else those of the first model that has a run."""
     from gkiller.evaluation.source import DataChoice, choose_data, run_of
@@ -284,11 +273,8 @@ def chosen_data(paths: Iterable[Path | None], settings: DataSettings, asked: Col
         return DataChoice(settings, None)
     owner = next((path for path in paths if path is not None and run_of(path)), None)
     if owner is None:
-        raise SettingsError(
-            "no model belongs to a run, so it is not known which comments to measure on",
-            where="--data",
-            remedy="name labelled comments with --data",
-        )
+        what = "no model belongs to a run, so it is not known which comments to measure on"
+        raise SettingsError(what, where="--data", remedy="name labelled comments with --data")
     return choose_data(owner, settings, asked)
 
 

@@ -199,10 +199,7 @@ def plain(value: Any) -> Any:
 
 @contextmanager
 def progress(description: str = "") -> Iterator[Progress]:
-    """Show a bar per stage while the block runs; ``description`` names a stage that has no name.
-
-    Without a terminal nothing is shown.
-    """
+    """Show, on a terminal, a bar per stage while the block runs; ``description`` is for a stage without a name."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 

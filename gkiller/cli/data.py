@@ -57,15 +57,10 @@ def prepare_data(
     """Validate, deduplicate and split comments into a directory to train on."""
     from gkiller.data.prepare import prepare
 
+    valid, test = valid or [], test or []
     with progress() as advance:
         manifest = prepare(
-            resolved.settings.data,
-            out,
-            sources=sources,
-            valid=valid or (),
-            test=test or (),
-            overwrite=force,
-            progress=advance,
+            resolved.settings.data, out, sources=sources, valid=valid, test=test, overwrite=force, progress=advance
         )
     if json:
         emit_json({"directory": str(out), **manifest})
@@ -85,11 +80,9 @@ def _tell(manifest: DataManifest) -> None:
         told.append(f"class names: {classes}")
     told.append(f"rows read: {manifest['rows_read']:,}; dropped: " + (", ".join(_dropped(manifest)) or "none"))
     note(*told)
-    if manifest["conflicts"]:
-        conflicts = counted(manifest["conflicts"], "dropped duplicate")
-        warn(f"{conflicts} had other labels than the row that was kept")
-    for line in manifest["bad_row_examples"]:
-        note(f"bad row: {line}")
+    if conflicts := manifest["conflicts"]:
+        warn(f"{counted(conflicts, 'dropped duplicate')} had other labels than the row that was kept")
+    note(*(f"bad row: {line}" for line in manifest["bad_row_examples"]))
     _warn(manifest)
 
 
@@ -146,10 +139,8 @@ def augment_data(
     if json:
         emit_json({"directory": str(out), **manifest})
         return
-    if is_prepared(Path(wanted).expanduser()):
-        _warn(manifest)
-    else:
-        _tell(manifest)
+    tell = _warn if is_prepared(Path(wanted).expanduser()) else _tell
+    tell(manifest)
     report = manifest["augmentations"][-1]
     note(
         f"{report['split']}: {counted(report['changed'], 'comment')} of {report['rows']:,} changed; "
@@ -210,8 +201,7 @@ def _show_inspection(result: dict[str, Any]) -> None:
     header = ("split", "exact", "case or white space", "texts with conflicting labels")
     show(results_table("Duplicates within a split", header, duplicates))
     if result["overlap"]:
-        pairs = list(result["overlap"].items())
-        show(results_table("Rows also in another split", ("rows of", "count"), pairs))
+        show(results_table("Rows also in another split", ("rows of", "count"), list(result["overlap"].items())))
     show(f"texts with conflicting labels anywhere: {result['conflicting_texts']:,}")
 
 
@@ -228,8 +218,6 @@ def list_sources(json: JsonFlag = False) -> None:
         for source in KNOWN_SOURCES
     ]
     show(results_table("Known data sets", ("name", "access", "rows", "labels", "licence", "what it is"), rows))
-    for source in KNOWN_SOURCES:
-        if source.remedy:
-            note(f"{source.name}: {source.remedy}")
+    note(*(f"{source.name}: {source.remedy}" for source in KNOWN_SOURCES if source.remedy))
     note("Besides: any file or folder, and any hub data set as org/name or org/name:config")
     next_command("gkiller data prepare sample --out prepared")

@@ -85,11 +85,7 @@ def _attached(argument: str) -> bool:
 
 
 def flag_advice(name: str, context: Any) -> str:
-    """Return what to write instead of a flag that a command does not have.
-
-    A top-level flag goes before the command; a setting's dotted key or plain name leads to ``--set``
-    where the command takes it; else the nearest flags of the command are proposed.
-    """
+    """Return what to write instead of a flag that a command does not have; for a setting it may be ``--set``."""
     from gkiller.settings import settings_reference
 
     if name in TOP_LEVEL:

@@ -73,12 +73,7 @@ def root(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    Returns:
-        0, the code of the error's class (see ``docs/cli.md``), 1 for a fault of gkiller itself, 130 after an interrupt,
-        141 when nobody reads what it writes. A termination signal ends the process with 143.
-    """
+    """Run the command line and return its exit code; docs/cli.md lists them."""
     _replace_closed()
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
@@ -125,18 +120,13 @@ def _known(error: OSError, *, debug: bool) -> GkillerError | None:
         return OutputError(what, remedy="free some space, or write somewhere else")
     if debug or error.errno not in _UNUSABLE or error.filename is None:
         return None
-    return SourceNotFoundError(
-        f"this path cannot be used: {error.strerror}",
-        where=str(error.filename)[:300],
-        remedy="check its name, and the permissions of it and of the folders above it",
-    )
+    remedy = "check its name, and the permissions of it and of the folders above it"
+    what = f"this path cannot be used: {error.strerror}"
+    return SourceNotFoundError(what, where=str(error.filename)[:300], remedy=remedy)
 
 
 def _replace_closed() -> None:
-    """Put something in the place of each closed standard stream, so that no file gets its number.
-
-    A closed stdout becomes a pipe that nobody reads, stdin and stderr become the null device.
-    """
+    """Open something for each closed standard stream, so that no file gets its number: for stdout an unread pipe."""
     for number in range(3):
         try:
             os.fstat(number)

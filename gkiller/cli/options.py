@@ -3,12 +3,10 @@
 A command that depends on settings is written so::
 
     @with_settings("data", "train", "evaluation.resamples", without=("data.source",))
-    def command(resolved: Resolved, path: Annotated[Path, typer.Argument()], json: JsonFlag = False) -> None:
-        \"\"\"One line that ``gkiller --help`` shows.\"\"\"
+    def command(resolved: Resolved, path: Annotated[Path, typer.Argument()], json: JsonFlag = False) -> None: ...
 
-and gets a flag for each setting named that has one, plus ``--preset``, ``--config`` and ``--set``. What it receives
-in ``resolved`` is validated and knows its origins. A command with a parameter ``asked: frozenset[str]`` also gets the
-dotted keys that its command line set, by flag, ``--set`` or ``--config``, and not ``gkiller.toml`` or variables.
+and gets a flag for each setting named that has one, plus ``--preset``, ``--config`` and ``--set``. A parameter
+``asked: frozenset[str]`` takes the dotted keys that the command line itself set, and not ``gkiller.toml`` or variables.
 """
 
 from __future__ import annotations
@@ -79,10 +77,7 @@ ValidSplitOption = Annotated[str | None, _split("valid")]
 
 
 def option(key: str, text: str | None = None) -> Any:
-    """Return the annotation of an option that sets ``key``; its help is the setting's, or ``text``.
-
-    The value stays text: the settings check it, so that a bad one answers alike wherever it came from.
-    """
+    """Return the annotation of an option that sets ``key``; the value stays text, for the settings to check."""
     from gkiller.settings import settings_by_key
 
     entry = settings_by_key()[key]

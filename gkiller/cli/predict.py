@@ -33,14 +33,12 @@ if TYPE_CHECKING:
     from gkiller.inference.bulk.reading import InputFormat, Source
     from gkiller.inference.bulk.sinks import Sink
 
-_SUFFIXES: dict[str, OutputFormat] = {
-    "": "jsonl",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".parquet": "parquet",
+_FORMATS: dict[OutputFormat, tuple[str, ...]] = {
+    "jsonl": ("", ".jsonl", ".ndjson", ".json"),
+    "csv": (".csv",),
+    "parquet": (".parquet",),
 }
+_SUFFIXES = {suffix: form for form, suffixes in _FORMATS.items() for suffix in suffixes}
 _EXCERPT = 40
 _WORDS_SHOWN = 12
 

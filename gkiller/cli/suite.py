@@ -46,13 +46,7 @@ if TYPE_CHECKING:
     from gkiller.settings import Resolved
     from gkiller.settings.definition import DataSettings
 
-IDENTITY_TITLES = {
-    "auc": "overall AUC",
-    "subgroup": "subgroup AUC",
-    "bpsn": "BPSN AUC",
-    "bnsp": "BNSP AUC",
-    "fpr": "FPR",
-}
+TITLES = {"auc": "overall AUC", "subgroup": "subgroup AUC", "bpsn": "BPSN AUC", "bnsp": "BNSP AUC", "fpr": "FPR"}
 
 
 def _identity_blocks(result: IdentityBias, title: str, room: int) -> Iterator[RenderableType]:
@@ -85,18 +79,16 @@ def _intervals(result: IdentityBias | Robustness, way: Intervals) -> str:
 
 
 def _identity_headline(result: IdentityBias, title: str, way: Intervals) -> Table:
-    rows = [
-        (one.model.name, *(figure_text(one.headline[name], way) for name in IDENTITY_TITLES)) for one in result.models
-    ]
+    rows = [(one.model.name, *(figure_text(one.headline[name], way) for name in TITLES)) for one in result.models]
     caption = (
         f"n = {result.rows:,}, {result.positives:,} positive; subgroup, BPSN, BNSP: power means (p = -5) "
         f"over {len(result.groups)} terms\n{_intervals(result, way)}"
     )
-    return results_table(title, ("model", *IDENTITY_TITLES.values()), rows, caption=caption)
+    return results_table(title, ("model", *TITLES.values()), rows, caption=caption)
 
 
 def _terms(result: IdentityBias, model: ModelIdentity) -> Table:
-    shown = {name: title for name, title in IDENTITY_TITLES.items() if name != "auc"}
+    shown = {name: title for name, title in TITLES.items() if name != "auc"}
     rows = [
         (
             group.term,
@@ -112,10 +104,10 @@ def _terms(result: IdentityBias, model: ModelIdentity) -> Table:
 
 
 def _identity_differences(result: IdentityBias, way: Intervals) -> Table:
-    rows = [(one.name, *(signed(one.headline[name], way) for name in IDENTITY_TITLES)) for one in result.differences]
+    rows = [(one.name, *(signed(one.headline[name], way) for name in TITLES)) for one in result.differences]
     title = f"Differences from {result.models[0].model.name}"
     caption = f"paired; {_intervals(result, way)}"
-    return results_table(title, ("model", *IDENTITY_TITLES.values()), rows, caption=caption)
+    return results_table(title, ("model", *TITLES.values()), rows, caption=caption)
 
 
 def _lost(result: Robustness, model: ModelRobustness, title: str, way: Intervals) -> Table:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class SweepDisplay(BarDisplay):
-    """Draws a sweep's events on stderr; use it as a context manager and pass it as the callback."""
+    """Draws a sweep's events on stderr."""
 
     def __init__(self, metric: str, console: Console | None = None) -> None:
         super().__init__(console)
@@ -52,16 +52,15 @@ class SweepDisplay(BarDisplay):
             self._update(self._bars, event)
 
     def _end_line(self, trial: Trial, event: SweepEvent) -> str:
-        parts = [f"trial {trial.number} {trial.state}"]
-        if trial.score is not None:
-            parts.append(f"{self._metric} {trial.score:.4f}")
-        if trial.state == "pruned":
-            parts.append(f"ended early after {counted(len(trial.scores), 'epoch')}")
-        if trial.error:
-            parts.append(trial.error)
-        if event.best is not None:
-            parts.append(f"best {event.best:.4f}")
-        return ", ".join([*parts, f"{event.done}/{event.total} done"])
+        parts = (
+            f"trial {trial.number} {trial.state}",
+            None if trial.score is None else f"{self._metric} {trial.score:.4f}",
+            f"ended early after {counted(len(trial.scores), 'epoch')}" if trial.state == "pruned" else None,
+            trial.error,
+            None if event.best is None else f"best {event.best:.4f}",
+            f"{event.done}/{event.total} done",
+        )
+        return ", ".join(filter(None, parts))
 
     def _update(self, bars: Bars, event: SweepEvent) -> None:
         assert self._whole is not None

@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrainingDisplay(BarDisplay):
-    """Draws training events on stderr; use it as a context manager and pass it as the callback.
-
-    On a terminal: a bar per phase with epoch, loss, score, time left and rows per second. Elsewhere:
-    one plain line per phase, epoch and note.
-    """
+    """Draws training events on stderr: a bar per phase on a terminal, elsewhere a line per phase, epoch and note."""
 
     def __call__(self, event: TrainingEvent) -> None:
         """Draw one event; the first one starts the bars."""
@@ -134,10 +130,7 @@ def train(
 
 
 def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
-    """Return the run's own settings; those of the command line must not differ.
-
-    Variables and ``gkiller.toml`` do not count: they may have changed since, and the run has its own file.
-    """
+    """Return the run's own settings; those of the command line, not of ``gkiller.toml``, must not differ."""
     from gkiller.settings import resolve
     from gkiller.training.opening import resumed_settings
 

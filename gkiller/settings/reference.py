@@ -124,8 +124,7 @@ def section_titles() -> dict[str, str]:
 
 def _reference(key: str, field: FieldInfo) -> Reference:
     kind, optional, choices = _kind(field.annotation)
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict), key  # every leaf is declared with setting()
+    declared: Any = field.json_schema_extra  # by setting(): unit, flag, alias
     return Reference(
         key=key,
         kind=kind,
@@ -134,9 +133,7 @@ def _reference(key: str, field: FieldInfo) -> Reference:
         choices=choices,
         lower=_bound(field.metadata, "ge", "gt"),
         upper=_bound(field.metadata, "le", "lt"),
-        unit=str(extra["unit"]),
-        flag=str(extra["flag"]),
-        alias=str(extra["alias"]),
+        **declared,
         env=ENV_PREFIX + key.upper().replace(".", ENV_DELIMITER),
         description=" ".join((field.description or "").split()),
     )
@@ -164,10 +161,7 @@ def _bound(metadata: list[Any], inclusive: str, exclusive: str) -> Bound | None:
 
 
 def settings_toml(settings: Settings, section: str | None = None) -> str:
-    """Return every setting, or those of a section or dotted key, as TOML with what they mean as comments.
-
-    A setting that is unset appears as a comment, since TOML has no null.
-    """
+    """Return every setting, or those of a section or key, as TOML; what they mean, and what is unset, as comments."""
     import tomlkit
 
     document = tomlkit.document()

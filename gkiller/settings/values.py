@@ -82,10 +82,7 @@ def _pairs(table: Mapping[str, Any], before: str = "") -> Iterator[str]:
 
 
 def nearest_keys(key: str) -> list[str]:
-    """Return up to three valid dotted keys that look like ``key``, best first.
-
-    A section that is right, or nearly so, finds its own settings; else the name alone counts.
-    """
+    """Return up to three valid dotted keys that look like ``key``, best first, those of its own section before all."""
     keys = list(settings_by_key())
     word = key.lower().replace("-", "_")
     section, _, name = word.rpartition(".")
@@ -135,15 +132,13 @@ def too_large(value: Any) -> bool:
 
 def _number(text: str, *, whole: bool) -> int | float | str:
     """Return a number, or the text where it is not one; ``1e3`` is a whole number too."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return int(value) if whole and value.is_integer() else value
+    for convert in (int, float):
+        try:
+            value = convert(text)
+        except ValueError:
+            continue
+        return int(value) if whole and value % 1 == 0 else value
+    return text
 
 
 @dataclass(frozen=True)
