@@ -37,7 +37,7 @@ def staged(progress: Progress | None, stage: str) -> Progress:
 
 
 def visible(text: str, *, lines: bool = True) -> str:
-    r"""Return text with escapes such as ``\x1b`` for what a terminal would obey, and without ``lines`` for line feeds."""
+    r"""Return text with escapes such as ``\x1b`` for what a terminal obeys, and without ``lines`` for line feeds."""
     shown = _UNSAFE.sub(_escape, text)
     return shown if lines else shown.replace("\n", "\\n")
 
