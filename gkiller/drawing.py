@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-
 with matplotlib_apart():
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -48,13 +47,8 @@ def new_square(inches: float = 5.8) -> tuple[Figure, Axes]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG whose bytes depend on the drawing alone: no date, no program name.
-
-    A figure without a layout is cut to what is drawn; one with a layout already fits.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a PNG whose bytes depend on the drawing alone: no date, no program name."""
+    # a figure without a layout is cut to what is drawn
     box, metadata = None if figure.get_layout_engine() else "tight", {"Software": None}
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,8 +77,7 @@ def safe(name: str) -> str:
     """Return a name that a plot can show: not parsed as a formula, in known glyphs, not too long."""
     glyphs = get_font(findfont("DejaVu Sans"))
     shown = "".join(c if c.isprintable() and glyphs.get_char_index(ord(c)) else "?" for c in name)
-    if len(shown) > LONGEST_NAME:
-        shown = shown[: LONGEST_NAME - 1] + "…"
+    shown = shown if len(shown) <= LONGEST_NAME else shown[: LONGEST_NAME - 1] + "…"
     return shown.replace("$", r"\$")
 
 

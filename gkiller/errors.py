@@ -57,10 +57,8 @@ if TYPE_CHECKING:
 
 
 def is_fault_of_input(error: BaseException) -> bool:
-    """Whether an exception is about what was read, not a wish of the user to stop.
-
-    A panic of a library's Rust code is a BaseException, and its class cannot be imported.
-    """
+    """Whether an exception is about what was read, not a wish of the user to stop."""
+    # a panic of a library's Rust code is a BaseException, and its class cannot be imported
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -68,13 +66,15 @@ class GkillerError(Exception):
     """The root of the tree.
 
     Args:
-        where: the place (file, row, column, key), or an empty string.
-        report: what was measured before, as plain values; part of the ``--json`` answer where there is one.
-
-    Rows are counted from 1 and do not count a header line.
+        where: the place (file, row, column, key); rows are counted from 1, without a header line.
+        report: what was measured before, as plain values; part of the ``--json`` answer.
     """
 
     exit_code: ClassVar[int] = 1
+
+    def __init_subclass__(cls, code: int | None = None) -> None:
+        """Give a leaf its exit code."""
+        cls.exit_code = cls.exit_code if code is None else code
 
     def __init__(
         self, what: str, *, where: str = "", remedy: str = "", report: Mapping[str, Any] | None = None
@@ -86,249 +86,175 @@ class GkillerError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
         advice = f" ({self.remedy})" if self.remedy else ""
-        return f"{place}{self.what}{advice}"
+        return ": ".join(filter(None, (self.where, self.what))) + advice
 
     def as_dict(self) -> dict[str, Any]:
         """Return the error as plain values, for ``--json``."""
-        return {
-            "error": type(self).__name__,
-            "exit_code": self.exit_code,
-            "what": self.what,
-            "where": self.where,
-            "remedy": self.remedy,
-            **({"report": self.report} if self.report else {}),
-        }
+        kind = {"error": type(self).__name__, "exit_code": self.exit_code}
+        report = {"report": self.report} if self.report else {}
+        return {**kind, "what": self.what, "where": self.where, "remedy": self.remedy, **report}
 
 
-class SettingsError(GkillerError):
+class SettingsError(GkillerError, code=2):
     """An unknown key, a misspelt flag or a value out of its range."""
-
-    exit_code = 2
 
 
 class DataError(GkillerError):
     """Anything wrong with comments or labels."""
 
 
-class SourceNotFoundError(DataError):
+class SourceNotFoundError(DataError, code=10):
     """No such file, folder or split."""
 
-    exit_code = 10
 
-
-class EmptyDataError(DataError):
+class EmptyDataError(DataError, code=11):
     """No rows, or none left after cleaning."""
 
-    exit_code = 11
 
-
-class ColumnError(DataError):
+class ColumnError(DataError, code=12):
     """A named column is not there, or none can be guessed."""
 
-    exit_code = 12
 
-
-class EncodingError(DataError):
+class EncodingError(DataError, code=13):
     """Invalid UTF-8, or a NUL byte."""
 
-    exit_code = 13
 
-
-class RowError(DataError):
+class RowError(DataError, code=14):
     """A missing text, an oversized field or a ragged row."""
 
-    exit_code = 14
 
-
-class LabelValueError(DataError):
+class LabelValueError(DataError, code=15):
     """A label outside 0/1 and outside 0..1, or a bad weight."""
 
-    exit_code = 15
 
-
-class SingleClassError(DataError):
+class SingleClassError(DataError, code=16):
     """Only one class to learn from."""
 
-    exit_code = 16
 
-
-class FormatError(DataError):
+class FormatError(DataError, code=17):
     """An unknown or broken file format, or a broken prepared directory."""
 
-    exit_code = 17
 
-
-class HubUnavailableError(DataError):
+class HubUnavailableError(DataError, code=18):
     """The Hugging Face hub cannot be reached, or refused."""
 
-    exit_code = 18
 
-
-class OutputError(DataError):
+class OutputError(DataError, code=19):
     """The output folder is not one of ours to replace, or cannot be written."""
-
-    exit_code = 19
 
 
 class ModelError(GkillerError):
     """Anything wrong with a model directory."""
 
 
-class ModelNotFoundError(ModelError):
+class ModelNotFoundError(ModelError, code=20):
     """No model directory there."""
 
-    exit_code = 20
 
-
-class ModelTamperedError(ModelError):
+class ModelTamperedError(ModelError, code=21):
     """A file's SHA-256 is not the recorded one."""
 
-    exit_code = 21
 
-
-class ModelFormatError(ModelError):
+class ModelFormatError(ModelError, code=22):
     """Unknown version, missing or extra tensors, wrong shapes."""
-
-    exit_code = 22
 
 
 class DendriteError(GkillerError):
     """Anything wrong with dendritic training."""
 
 
-class DendritesUnavailableError(DendriteError):
+class DendritesUnavailableError(DendriteError, code=30):
     """``perforatedai`` has no build for this platform."""
 
-    exit_code = 30
 
-
-class DendritePatternError(DendriteError):
+class DendritePatternError(DendriteError, code=31):
     """The pattern names no Linear of the encoder."""
 
-    exit_code = 31
 
-
-class FoldMismatchError(DendriteError):
+class FoldMismatchError(DendriteError, code=32):
     """The folded model does not compute the training model's logits."""
-
-    exit_code = 32
 
 
 class RunError(GkillerError):
     """Anything wrong with a run directory or a training."""
 
 
-class RunExistsError(RunError):
+class RunExistsError(RunError, code=40):
     """The run directory is already there."""
 
-    exit_code = 40
 
-
-class ResumeError(RunError):
+class ResumeError(RunError, code=41):
     """Nothing to resume, or its settings differ."""
 
-    exit_code = 41
 
-
-class DivergedError(RunError):
+class DivergedError(RunError, code=42):
     """The loss is not finite."""
 
-    exit_code = 42
 
-
-class RunLockedError(RunError):
+class RunLockedError(RunError, code=43):
     """Another process writes to this run."""
 
-    exit_code = 43
 
-
-class RankLostError(RunError):
+class RankLostError(RunError, code=44):
     """Another process of this training has ended, or holds another network."""
 
-    exit_code = 44
 
-
-class SweepFailedError(RunError):
+class SweepFailedError(RunError, code=45):
     """No trial of a sweep came to its end."""
 
-    exit_code = 45
 
-
-class InterruptedRunError(RunError):
+class InterruptedRunError(RunError, code=130):
     """The training was interrupted; it has written a checkpoint."""
 
-    exit_code = 130
 
-
-class TerminatedRunError(RunError):
+class TerminatedRunError(RunError, code=143):
     """The training was told to end; it has written a checkpoint."""
-
-    exit_code = 143
 
 
 class EvaluationError(GkillerError):
     """Anything wrong with an evaluation."""
 
 
-class ThresholdTargetError(EvaluationError):
+class ThresholdTargetError(EvaluationError, code=50):
     """No threshold reaches the asked precision or recall, or none can be tuned."""
 
-    exit_code = 50
 
-
-class LabelMismatchError(EvaluationError):
+class LabelMismatchError(EvaluationError, code=51):
     """The data lack a label that the model predicts."""
 
-    exit_code = 51
 
-
-class ScoreRangeError(EvaluationError):
+class ScoreRangeError(EvaluationError, code=52):
     """A score or a threshold is not in 0..1."""
 
-    exit_code = 52
 
-
-class DataChangedError(EvaluationError):
+class DataChangedError(EvaluationError, code=53):
     """A run's own data are not those that it was trained with, or this cannot be told."""
-
-    exit_code = 53
 
 
 class DeploymentError(GkillerError):
     """Anything wrong with what is shipped."""
 
 
-class ParityError(DeploymentError):
+class ParityError(DeploymentError, code=60):
     """The exported model does not score as the trained one does."""
 
-    exit_code = 60
 
-
-class ExportError(DeploymentError):
+class ExportError(DeploymentError, code=61):
     """No graph can be built of this network, or nothing was exported yet."""
 
-    exit_code = 61
 
-
-class WheelContentError(DeploymentError):
+class WheelContentError(DeploymentError, code=62):
     """The inference code needs a package that a wheel must not need."""
-
-    exit_code = 62
 
 
 class BenchmarkError(GkillerError):
     """Anything wrong with a benchmark."""
 
 
-class CriteriaError(BenchmarkError):
+class CriteriaError(BenchmarkError, code=70):
     """Fewer criteria passed than ``gkiller bench --fail-under`` asks for; the report was written."""
 
-    exit_code = 70
 
-
-class BenchmarkFailedError(BenchmarkError):
+class BenchmarkFailedError(BenchmarkError, code=71):
     """A process that times a system did not come to its end."""
-
-    exit_code = 71

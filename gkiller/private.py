@@ -27,10 +27,7 @@ _FONT_LIST: Final = "matplotlib.font_manager"
 
 
 def silence_onnxruntime() -> None:
-    """Switch onnxruntime's telemetry off for this process and its children; call it before the import.
-
-    The variable stays set, as other versions of onnxruntime may read it later than at import.
-    """
+    """Switch onnxruntime's telemetry off for this process and its children; call it before the import."""
     os.environ.update(ONNXRUNTIME)
 
 
@@ -46,8 +43,7 @@ def silence_hub() -> None:
 def matplotlib_apart() -> Iterator[None]:
     """Import matplotlib inside of this block: it then keeps no list of fonts below the home directory.
 
-    Its list holds the fonts that come with matplotlib (from 3.11 on), in which gkiller draws, and it reads no
-    matplotlibrc of the user. Nothing changes where ``MPLCONFIGDIR`` is set or matplotlib was imported before.
+    It also reads no matplotlibrc. Nothing changes where ``MPLCONFIGDIR`` is set or matplotlib was imported before.
     """
     if _FONT_LIST not in sys.modules and "MPLCONFIGDIR" not in os.environ:
         with (

@@ -37,11 +37,7 @@ def staged(progress: Progress | None, stage: str) -> Progress:
 
 
 def visible(text: str, *, lines: bool = True) -> str:
-    r"""Return text with escapes such as ``\x1b`` and ``\u202e`` for what a terminal would obey.
-
-    Args:
-        lines: whether a line feed stays; a name that has one could pose as another message.
-    """
+    r"""Return text with escapes such as ``\x1b`` for what a terminal obeys, and without ``lines`` for line feeds."""
     shown = _UNSAFE.sub(_escape, text)
     return shown if lines else shown.replace("\n", "\\n")
 
@@ -64,19 +60,12 @@ def markdown(text: str) -> str:
 
 
 CLOSE = 0.7  # closeness below which a proposal would only confuse
-
-
 _PART = 0.9  # what a likeness to one part of a name is worth
-
-
 _LONG, _SHORT = 4, 3  # letters of a part, and of a word cut short, that can be told from chance
 
 
 def nearest(word: str, valid: Iterable[str], count: int = 3) -> list[str]:
-    """Return up to ``count`` of the ``valid`` words that look much like ``word``, best first; any case.
-
-    Only words at least `CLOSE` are returned: a poor proposal helps less than the list of what there is.
-    """
+    """Return up to ``count`` of the ``valid`` words that look like ``word``, in any case, best first."""
     found = [(closeness(word.lower(), one.lower()), one) for one in valid]
     found = sorted((pair for pair in found if pair[0] >= CLOSE), key=lambda pair: -pair[0])
     return [one for _, one in found[:count]]
@@ -99,10 +88,14 @@ def closeness(word: str, valid: str) -> float:
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """Return a sentence that proposes the nearest valid words, or lists what is valid."""
     words = list(valid)
-    hits = nearest(word, words)
-    if hits:
-        return "did you mean " + " or ".join(repr(hit) for hit in hits) + "?"
+    if hits := nearest(word, words):
+        return proposal(map(repr, hits))
     return "valid are: " + ", ".join(words[:20]) + (", ..." if len(words) > 20 else "")
+
+
+def proposal(hits: Iterable[str]) -> str:
+    """Return the sentence that proposes these instead of what was written."""
+    return f"did you mean {' or '.join(hits)}?"
 
 
 def one_line(error: BaseException) -> str:

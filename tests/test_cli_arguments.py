@@ -60,8 +60,8 @@ def test_a_misspelt_model_is_told_of_the_installed_one(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gkiller.cli.doctor.checks.check_round_trip", list)
-    monkeypatch.setattr("gkiller.cli.doctor.checks.check_hub", lambda online: [])
+    monkeypatch.setattr("gkiller.cli.doctor.check_round_trip", list)
+    monkeypatch.setattr("gkiller.cli.doctor.check_hub", lambda online: [])
     code, out, err = call(*arguments)
     assert code
     assert "did you mean default?" in " ".join((out + err).split())

@@ -15,7 +15,7 @@ import typer
 
 import gkiller
 from gkiller.cli import lazy
-from gkiller.cli.main import _Unexpected, main
+from gkiller.cli.main import _unexpected, main
 from gkiller.errors import ColumnError
 
 HEAVY = ("pydantic", "pydantic_settings", "torch", "transformers", "datasets", "numpy", "sklearn", "rich.markdown")
@@ -206,7 +206,7 @@ def test_unexpected_errors_end_with_1_and_tell_how_to_report() -> None:
 
 
 def test_unexpected_hook_keeps_stdout_clean_without_json(capsys: pytest.CaptureFixture[str]) -> None:
-    _Unexpected(as_json=False)(ValueError, ValueError("boom"), None)
+    _unexpected(False, ValueError, ValueError("boom"), None)
     assert capsys.readouterr().out == ""
 
 

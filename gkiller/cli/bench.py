@@ -10,10 +10,10 @@ import typer
 from typer.core import TyperCommand
 
 from gkiller.cli.console import emit_json, note, progress, results_table, show, warn
-from gkiller.cli.evaluate import DATA_HELP, AnyModelArgument
-from gkiller.cli.options import JsonFlag, out_place, with_settings
+from gkiller.cli.options import DATA_HELP, AnyModelArgument, JsonFlag, place, refuse_any, with_settings
+from gkiller.cli.tables import signed, with_interval
 from gkiller.errors import SettingsError
-from gkiller.wording import Progress
+from gkiller.wording import Progress, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,24 +35,19 @@ class _OptionalBase(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give a bare flag its default: one at the end, or before another flag."""
         given = list(args)
-        for place, word in reversed(list(enumerate(given))):
-            bare = place + 1 == len(given) or given[place + 1].startswith("-")
-            if word == BASE_FLAG and bare:
-                given.insert(place + 1, DEFAULT_BASE)
+        for after, word in reversed(list(enumerate(given, start=1))):
+            if word == BASE_FLAG and (after == len(given) or given[after].startswith("-")):
+                given.insert(after, DEFAULT_BASE)
         return super().parse_args(ctx, given)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-AgainstOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--against",
-        metavar="PATH",
-        help="A trained rival: a run or model of gkiller, or a sequence classifier of transformers "
-        "(directory or hub id). Repeatable.",
-    ),
-]
+_AGAINST = (
+    "A trained rival: a run or model of gkiller, or a sequence classifier of transformers (directory or hub id). "
+    "Repeatable."
+)
+AgainstOption = Annotated[list[str] | None, typer.Option("--against", metavar="PATH", help=_AGAINST)]
 BaseOption = Annotated[
     str | None,
     typer.Option(
@@ -62,52 +57,26 @@ BaseOption = Annotated[
         f"training data. Without MODEL it is {DEFAULT_BASE}.",
     ),
 ]
-ProbeFlag = Annotated[
-    bool, typer.Option("--giant-probe", help="Do not fine-tune the giant: frozen encoder and logistic head.")
-]
+_PROBE = "Do not fine-tune the giant: frozen encoder and logistic head."
+ProbeFlag = Annotated[bool, typer.Option("--giant-probe", help=_PROBE)]
 BenchmarkOnlyFlag = Annotated[bool, typer.Option("--benchmark-only", help="Size and speed, without quality.")]
-SpeedOnlyFlag = Annotated[
-    bool,
-    typer.Option(
-        "--speed-only", help="As --benchmark-only, and a giant that is not fine-tuned is timed with random weights."
-    ),
-]
+_SPEED_ONLY = "As --benchmark-only, and a giant that is not fine-tuned is timed with random weights."
+SpeedOnlyFlag = Annotated[bool, typer.Option("--speed-only", help=_SPEED_ONLY)]
 LinearFlag = Annotated[bool, typer.Option("--linear/--no-linear", help="TF-IDF with a logistic regression as a rival.")]
-StaticOption = Annotated[
-    str | None,
-    typer.Option("--static", metavar="DIR", help="A model2vec model as a rival, where model2vec is installed."),
-]
-AlsoOption = Annotated[
-    list[str] | None, typer.Option("--also", metavar="NAME=PATH", help="More labelled comments to score. Repeatable.")
-]
-FailOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fail-under",
-        metavar="SHARE|CRITERION",
-        help="End with 70 unless this share (0..1) of the criteria passed, or this one did. One that is "
-        "not shown has not passed. Repeatable.",
-    ),
-]
-CacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache",
-        callback=out_place,
-        metavar="DIR",
-        help="Where giants, fitted rivals and scores are kept; .bench beside the model's run by default.",
-    ),
-]
-MarkdownOption = Annotated[
-    Path | None, typer.Option("--markdown", callback=out_place, metavar="FILE", help="Write the report as Markdown.")
-]
-PlotOption = Annotated[
-    Path | None, typer.Option("--plot", callback=out_place, metavar="FILE", help="Draw quality against speed as a PNG.")
-]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", callback=out_place, metavar="DIR", help="Write bench.json, bench.md and bench.png there."),
-]
+_STATIC = "A model2vec model as a rival, where model2vec is installed."
+StaticOption = Annotated[str | None, typer.Option("--static", metavar="DIR", help=_STATIC)]
+_ALSO = "More labelled comments to score. Repeatable."
+AlsoOption = Annotated[list[str] | None, typer.Option("--also", metavar="NAME=PATH", help=_ALSO)]
+_FAIL = (
+    "End with 70 unless this share (0..1) of the criteria passed, or this one did. One that is not shown has not "
+    "passed. Repeatable."
+)
+FailOption = Annotated[list[str] | None, typer.Option("--fail-under", metavar="SHARE|CRITERION", help=_FAIL)]
+_CACHE = "Where giants, fitted rivals and scores are kept; .bench beside the model's run by default."
+CacheOption = Annotated[Path | None, place(_CACHE, "--cache")]
+MarkdownOption = Annotated[Path | None, place("Write the report as Markdown.", "--markdown", "FILE")]
+PlotOption = Annotated[Path | None, place("Draw quality against speed as a PNG.", "--plot", "FILE")]
+OutOption = Annotated[Path | None, place("Write bench.json, bench.md and bench.png there.")]
 
 
 @app.command("bench", cls=_OptionalBase)
@@ -115,12 +84,10 @@ OutOption = Annotated[
     "data",
     "bench",
     "bench.threads",
-    "evaluation.resamples",
-    "evaluation.min_precision",
-    "evaluation.min_recall",
-    "evaluation.threshold_rule",
-    "evaluation.f1_slack",
-    "evaluation.long_text",
+    *(
+        f"evaluation.{name}"
+        for name in ("resamples", "min_precision", "min_recall", "threshold_rule", "f1_slack", "long_text")
+    ),
     without=("data.sample_size",),
     helps={"data.source": DATA_HELP},
 )
@@ -160,7 +127,13 @@ def bench(
     quality = not (benchmark_only or speed_only)
     for demand in fail_under or ():
         checked_demand(demand)
-    _check(quality=quality, plot=plot, probe=giant_probe, speed_only=speed_only, base=compare_base)
+    remedy = "leave out --plot, or --benchmark-only and --speed-only"
+    probe, one_of_them = "--giant-probe", "leave one out"
+    refuse_any(
+        (plot is not None and not quality, "the plot needs quality", "--plot", remedy),
+        (giant_probe and speed_only, "a probe is for quality, and --speed-only has none", probe, one_of_them),
+        (giant_probe and compare_base is None, "there is no giant to probe", probe, f"name one with {BASE_FLAG}"),
+    )
     inputs = [Path(resolved.settings.data.source).expanduser()]
     written_to = [file_place(place) for place in (markdown, plot) if place is not None]
     refuse_inputs([*written_to, *(out.glob("bench.*") if out is not None else ())], inputs)
@@ -184,46 +157,26 @@ def bench(
         written.append(str(markdown))
     if plot is not None:
         written.append(str(write_bench_plot(result, plot)))
-    for line in result.warnings:
-        warn(line)
-    for path in written:
-        note(f"written: {path}")
-    if not json:
+    warn(*result.warnings)
+    note(*(f"written: {path}" for path in written))
+    facts = {**plain_result(result), "files": written} if json else None
+    if facts is None:
         _show(result)
-        require(result.criteria, fail_under or ())
-        return
-    facts = {**plain_result(result), "files": written}
     require(result.criteria, fail_under or (), facts)
-    emit_json(facts)
-
-
-def _check(*, quality: bool, plot: Path | None, probe: bool, speed_only: bool, base: str | None) -> None:
-    """Refuse flags that contradict each other before anything is measured.
-
-    Raises:
-        SettingsError: they do.
-    """
-    if plot is not None and not quality:
-        raise SettingsError(
-            "the plot needs quality", where="--plot", remedy="leave out --plot, or --benchmark-only and --speed-only"
-        )
-    if probe and speed_only:
-        raise SettingsError(
-            "a probe is for quality, and --speed-only has none", where="--giant-probe", remedy="leave one out"
-        )
-    if probe and base is None:
-        raise SettingsError("there is no giant to probe", where="--giant-probe", remedy=f"name one with {BASE_FLAG}")
+    if facts is not None:
+        emit_json(facts)
 
 
 def _base(reference: str | None, resolved: Resolved, *, probe: bool, speed_only: bool) -> Any:
     if reference is None:
         return None
     from gkiller.benchmark.giants import Base
-    from gkiller.settings import plain_text, settings_by_key
+    from gkiller.settings import plain_text, settings_by_key, settings_values
 
     # What the command line says of training and the gate is for the giant; the model has both behind it.
+    values = settings_values(resolved.settings)
     overrides = [
-        f"{key}={plain_text(_value(resolved, key))}"
+        f"{key}={plain_text(values[key])}"
         for key, origin in resolved.origins.items()
         if origin.startswith("--") and settings_by_key()[key].section in ("train", "model", "deployment")
     ]
@@ -231,17 +184,8 @@ def _base(reference: str | None, resolved: Resolved, *, probe: bool, speed_only:
     return Base(reference, way, tuple(overrides))
 
 
-def _value(resolved: Resolved, key: str) -> Any:
-    section, _, name = key.partition(".")
-    return getattr(getattr(resolved.settings, section), name)
-
-
 def _named(pairs: list[str]) -> dict[str, str]:
-    """Return the sets of ``--also`` by name.
-
-    Raises:
-        SettingsError: one is not NAME=PATH, or a name is there twice.
-    """
+    """Return the sets of ``--also`` by name."""
     found: dict[str, str] = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
@@ -272,10 +216,10 @@ def _duels(one: SetQuality) -> Table:
         f1 = duel.paired.differences["f1"]
         if math.isnan(f1.delta):
             continue
-        change = f"{f1.relative - 1:+.1%} ({f1.relative_low - 1:+.1%} to {f1.relative_high - 1:+.1%})"
-        delta = f"{f1.delta:+.3f} ({f1.low:+.3f} to {f1.high:+.3f})"
+        relative, low, high = f1.relative - 1, f1.relative_low - 1, f1.relative_high - 1
+        change = with_interval(relative, low, high, form="{:+.1%}", between=" to ")
         needed = f", about {duel.verdict.needed_n:,} rows needed" if duel.verdict.needed_n else ""
-        rows.append((duel.model, duel.rival, duel.label, delta, change, duel.verdict.kind + needed))
+        rows.append((duel.model, duel.rival, duel.label, signed(f1), change, duel.verdict.kind + needed))
     header = ("system", "against", "label", "ΔF1", "relative", "within the margin?")
     return results_table(f"Paired on {one.name}", header, rows)
 
@@ -297,20 +241,16 @@ def _show(result: BenchResult) -> None:
         )
         for one in result.systems
     ]
-    lengths = " / ".join(str(length) for length in result.facts["latency_tokens"])
-    threads = result.facts["threads"]
-    show(
-        results_table(
-            "Size and speed",
-            ("system", "params", "MB", "comments/s", f"ms at {lengths} tokens", "peak MB", "cold s"),
-            speed,
-            caption=f"{threads} thread{'s' * (threads > 1)}, {result.facts['rounds']} rounds in turns of "
-            f"{result.facts['rows']:,} comments, "
-            + reading_text(result.facts["long_text"], result.facts["max_length"]),
-        )
+    facts = result.facts
+    lengths = " / ".join(str(length) for length in facts["latency_tokens"])
+    header = ("system", "params", "MB", "comments/s", f"ms at {lengths} tokens", "peak MB", "cold s")
+    caption = (
+        f"{counted(facts['threads'], 'thread')}, {facts['rounds']} rounds in turns of {facts['rows']:,} comments, "
+        + reading_text(facts["long_text"], facts["max_length"])
     )
+    show(results_table("Size and speed", header, speed, caption=caption))
     times = [
-        (one.system, one.other, f"{one.times.value:.2f} ({one.times.low:.2f}-{one.times.high:.2f})")
+        (one.system, one.other, with_interval(one.times.value, one.times.low, one.times.high, form="{:.2f}"))
         for one in result.ratios
         if one.what == "throughput"
     ]

@@ -8,50 +8,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
-from gkiller.cli.console import (
-    PIPED_WIDTH,
-    as_text,
-    emit_json,
-    note,
-    plain,
-    progress,
-    results_table,
-    show,
-    stdout,
-    warn,
-)
-from gkiller.cli.evaluate import DATA_HELP, NOT_TUNED, SplitOption
-from gkiller.cli.options import JsonFlag, labelled_numbers, out_place, with_settings
+from gkiller.cli.console import plain, progress, results_table
+from gkiller.cli.options import DATA_HELP, NOT_TUNED, JsonFlag, SplitOption, labelled_numbers, place, with_settings
+from gkiller.cli.tables import NO_ROOM, excerpt, fitting, read_how, report_text, signed, synthetic_warning, tell
 from gkiller.errors import SettingsError
 from gkiller.evaluation.significance import MARGIN
-from gkiller.wording import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
     from rich.table import Table
 
+    from gkiller.cli.tables import Blocks
     from gkiller.data.load import Labelled
     from gkiller.evaluation.comparison import Comparison, GivenThresholds, ScoredSide, SliceComparison
-    from gkiller.evaluation.significance import Difference
     from gkiller.evaluation.source import DataChoice
     from gkiller.scoring.models import AnyModel
     from gkiller.settings import Resolved
     from gkiller.settings.definition import DataSettings, EvaluationSettings
 
-
 TITLES = {"f1": "F1", "ap": "AP", "roc_auc": "ROC-AUC"}
 EXCERPT = 60
+JSON_SUFFIX, TEXT_SUFFIXES = ".json", (".txt", ".md")
 
 
-def comparison_blocks(
-    comparison: Comparison, a: ScoredSide, b: ScoredSide, title: str, *, width: int | None = None
-) -> Iterator[RenderableType]:
-    """Yield the whole comparison, block by block."""
-    room = stdout().width if width is None else width
-    yield _sides(comparison, a, b)
+def _blocks(comparison: Comparison, sides: Mapping[str, ScoredSide], title: str, room: int) -> Iterator[RenderableType]:
+    yield _sides(comparison, sides)
     yield fitting(room, (_figures(comparison, title, intervals=shown) for shown in (True, False)))
     yield from _verdicts(comparison)
     yield fitting(room, (_decisions(comparison, everything=shown) for shown in (True, False)))
@@ -61,34 +46,14 @@ def comparison_blocks(
         yield _examples(comparison)
 
 
-def fitting(room: int, tables: Iterable[Table]) -> Table:
-    """Return the first table that is no wider than ``room``, else the last one."""
-    from rich.console import Console
-
-    ruler = Console(width=10_000)
-    *wide, last = tables
-    return next((table for table in wide if ruler.measure(table).maximum <= room), last)
-
-
-def _sides(comparison: Comparison, a: ScoredSide, b: ScoredSide) -> Table:
+def _sides(comparison: Comparison, sides: Mapping[str, ScoredSide]) -> Table:
     rows = [
         (letter, side.name, one.label, f"{side.thresholds[one.label]:.4f}", side.origins[one.label])
-        for letter, side in (("A", a), ("B", b))
+        for letter, side in sides.items()
         for one in comparison.labels
     ]
-    told = "\n".join(f"{letter}: {read_how(side.reading)}" for letter, side in (("A", a), ("B", b)))
-    return results_table("Sides", ("", "scores of", "label", "cut", "which is"), rows, caption=told)
-
-
-def read_how(reading: Mapping[str, Any]) -> str:
-    """Return how a side's comments were read."""
-    from gkiller.tokens.batches import reading_text
-
-    if "max_length" in reading:
-        return reading_text(reading["long_text"], reading["max_length"])
-    known = {"window": "long comments read in windows", "truncate": "long comments read without their end"}
-    unknown = "which does not say how long comments were read"
-    return f"a file of scores, {known.get(str(reading.get('long_text')), unknown)}"
+    caption = "\n".join(f"{letter}: {read_how(side.reading)}" for letter, side in sides.items())
+    return results_table("Sides", ("", "scores of", "label", "cut", "which is"), rows, caption=caption)
 
 
 def _figures(comparison: Comparison, title: str, *, intervals: bool) -> Table:
@@ -96,7 +61,7 @@ def _figures(comparison: Comparison, title: str, *, intervals: bool) -> Table:
     for one in comparison.labels:
         for name, text in TITLES.items():
             d = one.paired.differences[name]
-            delta = signed(d, interval=intervals)
+            delta = signed(d, "in brackets" if intervals else "nowhere", "{:+.4f}")
             rows.append((one.label, text, _number(d.a), _number(d.b), delta, _p(one.p_holm[name])))
     caption = (
         f"n = {comparison.rows:,}{', weighted' if comparison.weighted else ''}; "
@@ -108,8 +73,6 @@ def _figures(comparison: Comparison, title: str, *, intervals: bool) -> Table:
 
 
 def _verdicts(comparison: Comparison) -> Iterator[RenderableType]:
-    from rich.text import Text
-
     yield Text(f"\nDoes A keep within {100 * comparison.margin:g} % of B?")
     for one in comparison.labels:
         for name, text in TITLES.items():
@@ -118,7 +81,6 @@ def _verdicts(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def _holm(comparison: Comparison) -> str:
-    """Say that p-values are adjusted for the labels, where they are several."""
     return f", adjusted for {len(comparison.labels)} labels (Holm)" if len(comparison.labels) > 1 else ""
 
 
@@ -131,8 +93,8 @@ def _decisions(comparison: Comparison, *, everything: bool) -> Table:
         right = (tests.only_a_right, tests.only_b_right, _p(one.p_holm["mcnemar"]))
         cells = (both, only_a, only_b, neither) if everything else ()
         rows.append((one.label, *cells, f"{share:.1%}", *right))
-    header = ("label", *(("both +", "A +", "B +", "both -") if everything else ()), "agree")
-    header = (*header, "A right", "B right", "p")
+    cells = ("both +", "A +", "B +", "both -") if everything else ()
+    header = ("label", *cells, "agree", "A right", "B right", "p")
     caption = "rows, unweighted; A right: A alone is; p: McNemar's exact test" + _holm(comparison)
     return results_table("Decisions", header, rows, caption=caption)
 
@@ -141,22 +103,20 @@ def _slices(comparison: Comparison, shown: Sequence[str]) -> Table:
     several = len(comparison.labels) > 1
 
     def row(one: SliceComparison) -> tuple[object, ...]:
-        deltas = [signed(one.paired.differences[name], "{:+.3f}", ", ") for name in shown]
+        deltas = [signed(one.paired.differences[name], between=", ") for name in shown]
         tests = one.paired.mcnemar
-        name = f"{one.column}: {one.value}"
-        first = (name, one.label) if several else (name,)
-        sizes = (one.paired.n, one.paired.positives)
-        return (*first, *sizes, *deltas, tests.only_a_right, tests.only_b_right, _p(one.p_holm))
+        first = (f"{one.column}: {one.value}", *([one.label] if several else []), one.paired.n, one.paired.positives)
+        return (*first, *deltas, tests.only_a_right, tests.only_b_right, _p(one.p_holm))
 
-    header = ["slice", *(["label"] if several else []), "n", "pos."]
-    header += [f"{TITLES[name]}, A - B" for name in shown] + ["A right", "B right", "p"]
+    deltas = [f"{TITLES[name]}, A - B" for name in shown]
+    header = ["slice", *(["label"] if several else []), "n", "pos.", *deltas, "A right", "B right", "p"]
     caption = (
         f"length: in characters; p: McNemar's, adjusted for {len(comparison.slices)} slices (Holm); "
         "intervals: of one slice at a time"
     )
     if len(shown) < len(TITLES):
-        caption += "\nno room for all differences: see --json"
-    return results_table("Slices", header, [row(one) for one in comparison.slices], caption=caption)
+        caption += "\n" + NO_ROOM.format("all differences")
+    return results_table("Slices", header, map(row, comparison.slices), caption=caption)
 
 
 def _examples(comparison: Comparison) -> Table:
@@ -167,7 +127,7 @@ def _examples(comparison: Comparison) -> Table:
             one.truth,
             f"{one.a:.3f}{'+' if one.flag_a else ''}",
             f"{one.b:.3f}{'+' if one.flag_b else ''}",
-            _excerpt(one.text),
+            excerpt(one.text, EXCERPT) or "(empty)",
         )
         for one in comparison.examples
     ]
@@ -176,51 +136,25 @@ def _examples(comparison: Comparison) -> Table:
     return results_table("Where they differ most", header, rows, caption=caption)
 
 
-def _excerpt(text: str) -> str:
-    flat = one_line(ValueError(text)) if text.strip() else "(empty)"
-    return flat if len(flat) <= EXCERPT else flat[: EXCERPT - 3] + "..."
-
-
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
-def signed(d: Difference, form: str = "{:+.4f}", between: str = " to ", *, interval: bool = True) -> str:
-    """Return a difference, with its interval when wanted, such as "-0.0031 (-0.0102 to +0.0040)"."""
-    if math.isnan(d.delta):
-        return "-"
-    text = form.format(d.delta)
-    return text if math.isnan(d.low) or not interval else f"{text} ({form.format(d.low)}{between}{form.format(d.high)})"
-
-
 def _p(value: float) -> str:
-    return "-" if math.isnan(value) else ("< 0.0001" if value < 1e-4 else f"{value:.4f}")
+    return "< 0.0001" if value < 1e-4 else _number(value)
 
 
 SIDE = "a model directory, a run that has one, 'default', or a file of scores as gkiller predict writes it."
-JSON_SUFFIX, TEXT_SUFFIXES = ".json", (".txt", ".md")
 FirstArgument = Annotated[str, typer.Argument(metavar="A", help=f"The side that is to keep up: {SIDE}")]
 SecondArgument = Annotated[str, typer.Argument(metavar="B", help=f"The side it is compared with: {SIDE}")]
 
-SliceOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--slice",
-        metavar="COLUMN",
-        help="Also compare by this label of the data, or column of the file named with --data or "
-        "--slice-data: by its values, or by quarters when it holds over 20 numbers; repeatable.",
-    ),
-]
-
-SliceDataOption = Annotated[
-    str | None,
-    typer.Option(
-        "--slice-data",
-        metavar="FILE",
-        help="A file of the same comments with the columns of --slice, which prepared data do not keep.",
-    ),
-]
-
+_SLICE = (
+    "Also compare by this label of the data, or column of the file named with --data or --slice-data: by its values, "
+    "or by quarters when it holds over 20 numbers; repeatable."
+)
+SliceOption = Annotated[list[str] | None, typer.Option("--slice", metavar="COLUMN", help=_SLICE)]
+_SLICE_DATA = "A file of the same comments with the columns of --slice, which prepared data do not keep."
+SliceDataOption = Annotated[str | None, typer.Option("--slice-data", metavar="FILE", help=_SLICE_DATA)]
 FirstThresholdOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -230,32 +164,14 @@ FirstThresholdOption = Annotated[
         "the flags of a file of scores show; repeatable.",
     ),
 ]
-
 SecondThresholdOption = Annotated[
     list[str] | None, typer.Option("--threshold-b", metavar="[LABEL=]X", help="The same for B.")
 ]
-
-ExamplesOption = Annotated[
-    int, typer.Option("--examples", metavar="N", min=0, help="Comments to show on which the sides differ most.")
-]
-
-MarginOption = Annotated[
-    float,
-    typer.Option(
-        "--margin",
-        metavar="NUMBER",
-        min=0.0,
-        max=1.0,
-        help="What A may lose for the verdict 'within': 0.02 is 2 % of B's figure.",
-    ),
-]
-
-OutOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", callback=out_place, metavar="FILE", help="Write the report there, too: .json, or text as .txt or .md."
-    ),
-]
+_EXAMPLES = "Comments to show on which the sides differ most."
+ExamplesOption = Annotated[int, typer.Option("--examples", metavar="N", min=0, help=_EXAMPLES)]
+_MARGIN = "What A may lose for the verdict 'within': 0.02 is 2 % of B's figure."
+MarginOption = Annotated[float, typer.Option("--margin", metavar="NUMBER", min=0.0, max=1.0, help=_MARGIN)]
+OutOption = Annotated[Path | None, place("Write the report there, too: .json, or text as .txt or .md.", metavar="FILE")]
 
 
 @with_settings("data", "evaluation", without=NOT_TUNED, helps={"data.source": DATA_HELP})
@@ -281,26 +197,30 @@ def compare(
     agreement and McNemar's test of the decisions; slices; and the comments they differ on. No threshold is
     tuned here. Without --data it reads the data of the first side's own run, or else of the second's.
     """
+    from gkiller.data.scorefiles import is_score_file
     from gkiller.data.sources import public_source
+    from gkiller.evaluation.comparison import GivenThresholds, named_slices, other_reading
     from gkiller.evaluation.comparison import compare as compare_scored
-    from gkiller.evaluation.comparison import named_slices, other_reading
     from gkiller.evaluation.source import comparing_warnings, load_chosen
+    from gkiller.scoring.models import load_any
 
     settings = resolved.settings
     _check_out(out, [a, b, settings.data.source, slice_data])
-    given = [_given(threshold_a, "--threshold-a"), _given(threshold_b, "--threshold-b")]
-    models = [_loaded(name) for name in (a, b)]
-    choice = _choice(models, settings.data, asked)
+    flags = {"--threshold-a": threshold_a, "--threshold-b": threshold_b}
+    given = [GivenThresholds(flag, *labelled_numbers(values, flag)) for flag, values in flags.items()]
+    models = [None if is_score_file(name) else load_any(name) for name in (a, b)]
+    choice = chosen_data((model.path for model in models if model), settings.data, asked)
     with progress() as on_data:
         found = load_chosen(choice, split, on_data, default="test")
     first, second = (
         _side(name, model, found, settings.evaluation, own)
         for name, model, own in zip((a, b), models, given, strict=True)
     )
+    single_file = Path(choice.data.source).expanduser().is_file()  # it has columns that the data do not keep
     slices, joined = named_slices(
         slice_ or [],
         found,
-        slice_data or _file_of(choice),
+        slice_data or (choice.data.source if single_file else None),
         text_column=settings.data.text_column,
         id_column=settings.data.id_column,
     )
@@ -317,8 +237,6 @@ def compare(
     warnings += [*other_reading(first, second), *comparison.rough()]
     if comparison.missing:
         warnings.append(f"not compared, as a side lacks them: {', '.join(comparison.missing)}")
-    if found.dataset.manifest.get("synthetic"):
-        warnings.append("these comments are synthetic: the figures say nothing about real ones")
     source = str(found.dataset.manifest.get("source", choice.data.source))
     report = {
         "a": _described(first),
@@ -327,22 +245,12 @@ def compare(
         "split": found.name,
         **comparison.as_dict(),
         "notes": [*first.notes, *second.notes, *joined],
-        "warnings": warnings,
+        "warnings": [*warnings, *synthetic_warning(found)],
     }
-    title = f"{public_source(source)}, {found.name}"
-    blocks = partial(comparison_blocks, comparison, first, second, title)
+    blocks = partial(_blocks, comparison, {"A": first, "B": second}, f"{public_source(source)}, {found.name}")
     if out is not None:
         _write(out, report, blocks)
-    for line in warnings:
-        warn(line)
-    if json:
-        emit_json(report)
-        return
-    for line in report["notes"]:
-        note(line)
-    show(*blocks())
-    if out is not None:
-        note(f"report: {out}")
+    tell(report, blocks, f"report: {out}" if out else "", as_json=json)
 
 
 def _check_out(out: Path | None, read: Sequence[str | None]) -> None:
@@ -352,43 +260,22 @@ def _check_out(out: Path | None, read: Sequence[str | None]) -> None:
     if out is None:
         return
     if out.suffix.lower() not in (JSON_SUFFIX, *TEXT_SUFFIXES):
-        raise SettingsError(
-            f"{out.name!r} does not say in which format", where="--out", remedy="name it .json, .txt or .md"
-        )
+        what = f"{out.name!r} does not say in which format"
+        raise SettingsError(what, where="--out", remedy="name it .json, .txt or .md")
     refuse_inputs([file_place(out)], [Path(name).expanduser() for name in read if name is not None])
 
 
-def _given(thresholds: list[str] | None, flag: str) -> GivenThresholds:
-    from gkiller.evaluation.comparison import GivenThresholds
-
-    return GivenThresholds(flag, *labelled_numbers(thresholds or [], flag))
-
-
-def _loaded(name: str) -> AnyModel | None:
-    """Return the model of that name, or None when it is a file of scores."""
-    from gkiller.data.scorefiles import is_score_file
-
-    if is_score_file(name):
-        return None
-    from gkiller.scoring.models import load_any
-
-    return load_any(name)
-
-
-def _choice(models: Sequence[AnyModel | None], settings: DataSettings, asked: Collection[str]) -> DataChoice:
+def chosen_data(paths: Iterable[Path | None], settings: DataSettings, asked: Collection[str]) -> DataChoice:
     """Return the data that were named, else those of the first model that has a run."""
     from gkiller.evaluation.source import DataChoice, choose_data, run_of
 
     if "data.source" in asked:
         return DataChoice(settings, None)
-    paths = [model.path for model in models if model is not None and model.path is not None]
-    if not paths:
-        raise SettingsError(
-            "two files of scores do not tell which comments they are of",
-            where="--data",
-            remedy="name the labelled comments with --data",
-        )
-    return choose_data(next(filter(run_of, paths), paths[0]), settings, asked)
+    owner = next((path for path in paths if path is not None and run_of(path)), None)
+    if owner is None:
+        what = "no model belongs to a run, so it is not known which comments to measure on"
+        raise SettingsError(what, where="--data", remedy="name labelled comments with --data")
+    return choose_data(owner, settings, asked)
 
 
 def _side(
@@ -402,30 +289,16 @@ def _side(
         return side_of_model(name, model, found, how.batch_size, given, advance, long_text=how.long_text)
 
 
-def _file_of(choice: DataChoice) -> str | None:
-    """Return the source when it is a single file, which has columns that the data do not keep."""
-    return choice.data.source if Path(choice.data.source).expanduser().is_file() else None
-
-
 def _described(side: ScoredSide) -> dict[str, Any]:
-    return {
-        "name": side.name,
-        "kind": side.kind,
-        "thresholds": side.thresholds,
-        "threshold_origins": side.origins,
-        **side.reading,
-    }
+    stated = {"name": side.name, "kind": side.kind, "thresholds": side.thresholds, "threshold_origins": side.origins}
+    return {**stated, **side.reading}
 
 
-def _write(out: Path, report: dict[str, Any], blocks: Callable[..., Iterator[RenderableType]]) -> None:
+def _write(out: Path, report: dict[str, Any], blocks: Blocks) -> None:
     """Write the report as JSON or text, as its suffix says."""
     from gkiller.storage.files import json_text, write_text, writing
 
-    if out.suffix.lower() == JSON_SUFFIX:
-        text = json_text(plain(report))
-    else:
-        told = [*(f"warning: {line}" for line in report["warnings"]), *report["notes"]]
-        text = as_text(blocks(width=PIPED_WIDTH)) + "".join(f"{line}\n" for line in told)
+    text = json_text(plain(report)) if out.suffix.lower() == JSON_SUFFIX else report_text(report, blocks)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, text)

@@ -8,6 +8,7 @@ import typer
 
 from gkiller.cli.console import emit_json, note, results_table, show
 from gkiller.cli.options import JsonFlag, with_settings
+from gkiller.errors import SettingsError
 
 if TYPE_CHECKING:
     from gkiller.settings import Reference, Resolved
@@ -16,9 +17,8 @@ app = typer.Typer(
     help="Show the settings and where each value comes from.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-SectionArgument = Annotated[
-    str | None, typer.Argument(metavar="SECTION", help="Only this section, such as train, or this key.")
-]
+_SECTION = "Only this section, such as train, or this key."
+SectionArgument = Annotated[str | None, typer.Argument(metavar="SECTION", help=_SECTION)]
 
 
 @app.command("show")
@@ -30,19 +30,17 @@ def show_settings(
     json: JsonFlag = False,
 ) -> None:
     """Print every setting's value, unit and origin, as a command with the same flags would see them."""
-    from gkiller.settings import plain_text, preset_about, settings_toml
+    from gkiller.settings import plain_text, preset_about, settings_toml, settings_values
 
-    entries = _entries(section)
+    values, origins = settings_values(resolved.settings), resolved.origins
     if json:
-        values = {entry.key: _facts(entry, resolved) for entry in entries}
-        emit_json({"preset": resolved.preset, "settings": values})
+        facts = {e.key: {"value": values[e.key], "unit": e.unit, "origin": origins[e.key]} for e in _entries(section)}
+        emit_json({"preset": resolved.preset, "settings": facts})
     elif toml:
+        _entries(section)  # refuses an unknown one
         typer.echo(settings_toml(resolved.settings, section=section), nl=False)
     else:
-        rows = [
-            (entry.key, plain_text(_value(entry, resolved)), entry.unit, resolved.origins[entry.key])
-            for entry in entries
-        ]
+        rows = [(e.key, plain_text(values[e.key]), e.unit, origins[e.key]) for e in _entries(section)]
         show(results_table("", ("setting", "value", "unit", "origin"), rows))
         if resolved.preset != "default":
             note(f"preset {resolved.preset}: {preset_about(resolved.preset)}")
@@ -54,26 +52,19 @@ def list_keys(section: SectionArgument = None, json: JsonFlag = False) -> None:
     entries = _entries(section)
     if json:
         emit_json({"settings": {entry.key: _definition(entry) for entry in entries}})
-        return
-    rows = [(entry.key, _meaning(entry)) for entry in entries]
-    show(results_table("", ("setting", "meaning"), rows))
+    else:
+        show(results_table("", ("setting", "meaning"), [(entry.key, _meaning(entry)) for entry in entries]))
 
 
 def _meaning(entry: Reference) -> str:
     """Return what a setting is for and, on a line of its own, what it may be and how it is given."""
-    kind = " ".join(part for part in (entry.type_text, entry.range_text, entry.unit) if part)
+    kind = " ".join(filter(None, (entry.type_text, entry.range_text, entry.unit)))
     default = f"default {entry.default_text}" if entry.default_text else "no default"
-    parts = [kind, default, entry.flag, entry.env]
-    return f"{entry.description}\n{'; '.join(part for part in parts if part)}"
+    return f"{entry.description}\n{'; '.join(filter(None, (kind, default, entry.flag, entry.env)))}"
 
 
 def _entries(section: str | None) -> list[Reference]:
-    """Return the settings of a section, or the one of a key, or all.
-
-    Raises:
-        SettingsError: neither a section nor a key.
-    """
-    from gkiller.errors import SettingsError
+    """Return the settings of a section, or the one of a key, or all."""
     from gkiller.settings import key_advice, nearest_keys, section_titles, settings_reference
     from gkiller.wording import did_you_mean, nearest
 
@@ -84,14 +75,6 @@ def _entries(section: str | None) -> list[Reference]:
         remedy = did_you_mean(word, titles) if "." not in word and meant else key_advice(word)
         raise SettingsError(f"no section or setting {section!r}", where="gkiller config", remedy=remedy)
     return entries
-
-
-def _value(entry: Reference, resolved: Resolved) -> Any:
-    return getattr(getattr(resolved.settings, entry.section), entry.name)
-
-
-def _facts(entry: Reference, resolved: Resolved) -> dict[str, Any]:
-    return {"value": _value(entry, resolved), "unit": entry.unit, "origin": resolved.origins[entry.key]}
 
 
 def _definition(entry: Reference) -> dict[str, Any]:

@@ -1,9 +1,7 @@
-"""Where output goes: results on stdout, everything else on stderr.
+"""Where output goes: results on stdout, everything else on stderr; with ``--json`` one JSON object on stdout.
 
-With ``--json`` a command prints exactly one JSON object on stdout, by :func:`emit_json`, and nothing
-else there. Progress bars appear only when stderr is a terminal. Colours appear only on a terminal, or where
-FORCE_COLOR asks for them; never where NO_COLOR is set and not empty (no-color.org), or TERM
-is "dumb". Control characters are shown escaped, see `gkiller.wording`.
+Progress bars appear only when stderr is a terminal. Colours appear only on a terminal, or where FORCE_COLOR asks for
+them; never where NO_COLOR is set (no-color.org), or TERM is "dumb". Control characters are shown escaped.
 """
 
 from __future__ import annotations
@@ -28,14 +26,12 @@ from gkiller.wording import Progress, silent, visible, visible_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
 
-    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.console import ConsoleOptions, RenderableType
     from rich.progress import Progress as Bars
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
     from rich.segment import Segment
     from rich.table import Table
-
 
 PIPED_WIDTH = 120
 
@@ -83,9 +79,8 @@ def colours(*, terminal: bool) -> Literal["auto", "standard"] | None:
     """Return rich's colour system for a stream, None for no escapes at all."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return None
-    if terminal:
-        return "auto"
-    return None if os.environ.get("FORCE_COLOR", "") in ("", "0") else "standard"
+    forced = os.environ.get("FORCE_COLOR", "") not in ("", "0")
+    return "auto" if terminal else "standard" if forced else None
 
 
 def show(*renderables: RenderableType) -> None:
@@ -109,14 +104,16 @@ def one_message(text: str) -> str:
     return text.replace("\n", "\n  ")
 
 
-def note(text: str) -> None:
-    """Print one line of information on stderr."""
-    stderr().print(Text(one_message(text)), soft_wrap=True)
+def note(*texts: str) -> None:
+    """Print information on stderr, a line each."""
+    for text in texts:
+        stderr().print(Text(one_message(text)), soft_wrap=True)
 
 
-def warn(text: str) -> None:
-    """Print a warning on stderr."""
-    stderr().print(Text.assemble(("warning: ", "bold yellow"), one_message(text)), soft_wrap=True)
+def warn(*texts: str) -> None:
+    """Print warnings on stderr."""
+    for text in texts:
+        stderr().print(Text.assemble(("warning: ", "bold yellow"), one_message(text)), soft_wrap=True)
 
 
 def next_command(command: str, why: str = "next") -> None:
@@ -129,11 +126,7 @@ def next_command(command: str, why: str = "next") -> None:
 def results_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str | None = None
 ) -> Table:
-    """Return a table for :func:`show`.
-
-    Columns whose every cell is a number (or empty) are aligned right; floats show four digits, None is
-    an empty cell. Long cells fold, nothing is cut off.
-    """
+    """Return a table: columns of numbers are aligned right, floats show four digits, None is an empty cell."""
     from rich import box
     from rich.table import Table
 
@@ -164,11 +157,7 @@ def _cell(value: object) -> RenderableType:
 
 
 def emit_json(value: object) -> None:
-    """Print ``value`` as the one JSON object of a command: one line when piped, indented on a terminal.
-
-    NaN and infinities become null; numpy values, paths, dates, enums, dataclasses and settings become
-    plain. Keys keep their order.
-    """
+    """Print ``value`` as the one JSON object of a command: one line when piped, indented on a terminal."""
     console = stdout()
     unicode = console.encoding.startswith("utf")  # elsewhere escapes, which every encoding has
     text = json.dumps(
@@ -181,35 +170,28 @@ def emit_json(value: object) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return ``value`` as JSON can hold it.
-
-    Raises:
-        TypeError: it holds something with no plain form.
-    """
-    if value is None or (isinstance(value, bool | str | int) and not isinstance(value, Enum)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    return _plain_container(value)
-
-
-def _plain_container(value: Any) -> Any:
+    """Return a value as JSON can hold it: NaN and infinities as null, numpy values, paths, dates as plain ones."""
+    match value:
+        case Enum():
+            return plain(value.value)
+        case None | bool() | str() | int():
+            return value
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case PurePath():
+            return str(value)
+        case date():
+            return value.isoformat()
+        case set() | frozenset():
+            return sorted(map(plain, value), key=str)
+        case list() | tuple():
+            return [plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if hasattr(value, "model_dump"):
         return plain(value.model_dump())
-    if isinstance(value, dict) or hasattr(value, "items"):
+    if hasattr(value, "items"):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted((plain(item) for item in value), key=str)
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # numpy arrays and scalars
         return plain(value.tolist())
     raise TypeError(f"no JSON form for {type(value).__name__}")
@@ -217,10 +199,7 @@ def _plain_container(value: Any) -> Any:
 
 @contextmanager
 def progress(description: str = "") -> Iterator[Progress]:
-    """Show a bar per stage while the block runs; ``description`` names a stage that has no name.
-
-    Without a terminal nothing is shown.
-    """
+    """Show, on a terminal, a bar per stage while the block runs; ``description`` is for a stage without a name."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -242,11 +221,11 @@ def progress(description: str = "") -> Iterator[Progress]:
 
 def key_values(title: str, values: Mapping[str, object]) -> Table:
     """Return a two-column table of named values."""
-    return results_table(title, ("", ""), [(key, value) for key, value in values.items()])
+    return results_table(title, ("", ""), list(values.items()))
 
 
 class BarDisplay:
-    """A context manager that stops its bars at its end, however that comes."""
+    """Bars with text fields and lines between them; a context manager that stops the bars at its end."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or stderr()
@@ -256,12 +235,21 @@ class BarDisplay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+
+    def _start(self, fields: Sequence[str], last: type[ProgressColumn], *more: ProgressColumn) -> Bars:
+        """Start the bars: name, bar, ``more``, a column per field of a task, and the ``last`` column."""
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        texts = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in fields]
+        name = TextColumn("{task.description}", style="bold", markup=False)
+        self._bars = Bars(name, BarColumn(bar_width=24), *more, *texts, last(), console=self._console)
+        self._bars.start()
+        return self._bars
 
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.console import emit_json, next_command, note, progress, results_table, show, warn
-from gkiller.cli.options import JsonFlag, out_place, with_settings
+from gkiller.cli.options import JsonFlag, place, with_settings
 from gkiller.wording import counted
 
 if TYPE_CHECKING:
@@ -21,43 +21,26 @@ app = typer.Typer(
     help="Prepare, augment, inspect and list labelled comments.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-SourcesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="SOURCES...",
-        help="Files (CSV, TSV, JSONL, Parquet, also .gz), folders of train.*/valid.*/test.* files, hub data "
-        "sets as org/name:config, or 'sample'. Without any: the setting data.source.",
-    ),
-]
+_SOURCES = (
+    "Files (CSV, TSV, JSONL, Parquet, also .gz), folders of train.*/valid.*/test.* files, hub data sets as "
+    "org/name:config, or 'sample'. Without any: the setting data.source."
+)
+SourcesArgument = Annotated[list[str] | None, typer.Argument(metavar="SOURCES...", help=_SOURCES)]
 ValidOption = Annotated[list[str] | None, typer.Option("--valid", metavar="FILE", help="Validation rows; repeatable.")]
 TestOption = Annotated[list[str] | None, typer.Option("--test", metavar="FILE", help="Test rows; repeatable.")]
-OutOption = Annotated[Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory to write.")]
+OutOption = Annotated[Path, place("The directory to write.")]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace a directory of prepared data.")]
-SourceArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="SOURCE",
-        help="A prepared directory, or anything that 'prepare' reads. Without it: the setting data.source.",
-    ),
-]
-SuiteOption = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        metavar="SPLIT",
-        help="Write this split alone (train, valid or test), each comment replaced by its copies: a suite to "
-        "measure robustness on.",
-    ),
-]
+_SOURCE = "A prepared directory, or anything that 'prepare' reads. Without it: the setting data.source."
+SourceArgument = Annotated[str | None, typer.Argument(metavar="SOURCE", help=_SOURCE)]
+_SUITE = (
+    "Write this split alone (train, valid or test), each comment replaced by its copies: a suite to measure robustness"
+    " on."
+)
+SuiteOption = Annotated[str | None, typer.Option("--split", metavar="SPLIT", help=_SUITE)]
 PlotOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--plot",
-        callback=out_place,
-        metavar="FILE",
-        help="Also draw this file: .png, .svg or .pdf, in a folder there is.",
-    ),
+    Path | None, place("Also draw this file: .png, .svg or .pdf, in a folder there is.", "--plot", "FILE")
 ]
+_RATES = ("split", "rows", "label", "positive", "%")
 
 
 @app.command("prepare")
@@ -74,42 +57,32 @@ def prepare_data(
     """Validate, deduplicate and split comments into a directory to train on."""
     from gkiller.data.prepare import prepare
 
+    valid, test = valid or [], test or []
     with progress() as advance:
         manifest = prepare(
-            resolved.settings.data,
-            out,
-            sources=sources,
-            valid=valid or (),
-            test=test or (),
-            overwrite=force,
-            progress=advance,
+            resolved.settings.data, out, sources=sources, valid=valid, test=test, overwrite=force, progress=advance
         )
     if json:
         emit_json({"directory": str(out), **manifest})
         return
     _tell(manifest)
-    show(results_table(f"Prepared in {out}", ("split", "rows", "label", "positive", "%"), _rate_rows(manifest)))
+    show(results_table(f"Prepared in {out}", _RATES, _rate_rows(manifest)))
     next_command(f"gkiller train --data {out}")
 
 
 def _tell(manifest: DataManifest) -> None:
     """Report on stderr everything that was decided, renamed or dropped."""
-    for line in [*manifest["guesses"], *manifest["notes"]]:
-        note(line)
-    for old, new in manifest["renames"].items():
-        note(f"column {old!r} is the label {new!r}")
-    for label, kind in manifest["label_kinds"].items():
-        if kind == "score":
-            note(f"{label}: scores of {manifest['cutoff']} and above are positive")
-    if manifest["class_names"]:
-        pairs = ", ".join(f"{name!r} is {code}" for name, code in manifest["class_names"].items())
-        note(f"class names: {pairs}")
-    note(f"rows read: {manifest['rows_read']:,}; dropped: " + (", ".join(_dropped(manifest)) or "none"))
-    if manifest["conflicts"]:
-        conflicts = counted(manifest["conflicts"], "dropped duplicate")
-        warn(f"{conflicts} had other labels than the row that was kept")
-    for line in manifest["bad_row_examples"]:
-        note(f"bad row: {line}")
+    scored = [label for label, kind in manifest["label_kinds"].items() if kind == "score"]
+    told = [*manifest["guesses"], *manifest["notes"]]
+    told += [f"column {old!r} is the label {new!r}" for old, new in manifest["renames"].items()]
+    told += [f"{label}: scores of {manifest['cutoff']} and above are positive" for label in scored]
+    if classes := ", ".join(f"{name!r} is {code}" for name, code in manifest["class_names"].items()):
+        told.append(f"class names: {classes}")
+    told.append(f"rows read: {manifest['rows_read']:,}; dropped: " + (", ".join(_dropped(manifest)) or "none"))
+    note(*told)
+    if conflicts := manifest["conflicts"]:
+        warn(f"{counted(conflicts, 'dropped duplicate')} had other labels than the row that was kept")
+    note(*(f"bad row: {line}" for line in manifest["bad_row_examples"]))
     _warn(manifest)
 
 
@@ -117,8 +90,7 @@ def _warn(manifest: DataManifest) -> None:
     """Report on stderr what is wrong with prepared comments but can be lived with."""
     if manifest["synthetic"]:
         warn("these comments are synthetic: good for trying gkiller out, not for use")
-    for line in manifest["warnings"]:
-        warn(line)
+    warn(*manifest["warnings"])
 
 
 def _dropped(manifest: DataManifest) -> list[str]:
@@ -133,12 +105,11 @@ def _dropped(manifest: DataManifest) -> list[str]:
 
 def _rate_rows(manifest: Mapping[str, Any]) -> list[tuple[object, ...]]:
     """Return the rows of a table: each split's labels with positives and their share of the known."""
-    rows: list[tuple[object, ...]] = []
-    for name, split in manifest["splits"].items():
-        for position, (label, count) in enumerate(split["labels"].items()):
-            first = (name, split["rows"]) if position == 0 else ("", None)
-            rows.append((*first, label, count["positive"], _percent(count["rate"])))
-    return rows
+    return [
+        (*(("", None) if position else (name, split["rows"])), label, count["positive"], _percent(count["rate"]))
+        for name, split in manifest["splits"].items()
+        for position, (label, count) in enumerate(split["labels"].items())
+    ]
 
 
 def _percent(share: float | None) -> str:
@@ -168,23 +139,17 @@ def augment_data(
     if json:
         emit_json({"directory": str(out), **manifest})
         return
-    if is_prepared(Path(wanted).expanduser()):
-        _warn(manifest)
-    else:
-        _tell(manifest)
+    tell = _warn if is_prepared(Path(wanted).expanduser()) else _tell
+    tell(manifest)
     report = manifest["augmentations"][-1]
     note(
         f"{report['split']}: {counted(report['changed'], 'comment')} of {report['rows']:,} changed; "
         f"{counted(report['duplicates'], 'copy', 'copies')} dropped, as another comment has that text"
     )
-    show(
-        results_table("Copies", ("kind", "rows"), list(report["kinds"].items())),
-        results_table(f"Written to {out}", ("split", "rows", "label", "positive", "%"), _rate_rows(manifest)),
-    )
-    if split is None:
-        next_command(f"gkiller train --data {out}")
-    else:
-        next_command(f"gkiller evaluate RUN --data {out} --split {split}")
+    show(results_table("Copies", ("kind", "rows"), list(report["kinds"].items())))
+    show(results_table(f"Written to {out}", _RATES, _rate_rows(manifest)))
+    then = f"train --data {out}" if split is None else f"evaluate RUN --data {out} --split {split}"
+    next_command(f"gkiller {then}")
 
 
 @app.command("inspect")
@@ -201,8 +166,7 @@ def inspect_data(
     if plot is not None:
         check_plot(plot)
     settings = resolved.settings
-    named = settings.model.tokenizer
-    tokenizer = Path(named).expanduser() if named else tokenizer_path()
+    tokenizer = Path(settings.model.tokenizer).expanduser() if settings.model.tokenizer else tokenizer_path()
     wanted = source or settings.data.source
     with progress() as advance:
         result = inspect(wanted, tokenizer, settings.model.max_length, settings=settings.data, progress=advance)
@@ -218,40 +182,27 @@ def inspect_data(
 
 
 def _show_inspection(result: dict[str, Any]) -> None:
-    for line in result["notes"]:
-        note(line)
+    note(*result["notes"])
     for kind, count in result["bad_rows"].items():
         rows, them = counted(count, "bad row"), "it" if count == 1 else "them"
         warn(f"left out here: {rows} ({kind}); 'prepare' refuses {them} unless --on-error skip")
     if result["unit"] == "words":
         warn("no tokenizer: lengths are words, not tokens")
-    for line in result["warnings"]:
-        warn(line)
-    splits, unit = result["splits"], result["unit"]
-    show(
-        results_table(f"Labels of {result['source']}", ("split", "rows", "label", "positive", "%"), _rate_rows(result)),
-        results_table(
-            f"Lengths in {unit}",
-            ("split", "p5", "p50", "p95", "p99", "max", f"% over {result['max_length']}"),
-            [
-                (name, *(int(s["lengths"][key]) for key in ("p5", "p50", "p95", "p99", "max")), _truncated(s))
-                for name, s in splits.items()
-            ],
-        ),
-        results_table(
-            "Duplicates within a split",
-            ("split", "exact", "case or white space", "texts with conflicting labels"),
-            [(name, *s["duplicates"].values()) for name, s in splits.items()],
-        ),
-    )
+    warn(*result["warnings"])
+    unit, quantiles = result["unit"], ("p5", "p50", "p95", "p99", "max")
+    lengths, duplicates = [], []
+    for name, split in result["splits"].items():
+        measured = split["lengths"]
+        lengths.append((name, *(int(measured[key]) for key in quantiles), _percent(measured["truncated_share"])))
+        duplicates.append((name, *split["duplicates"].values()))
+    show(results_table(f"Labels of {result['source']}", _RATES, _rate_rows(result)))
+    over = f"% over {result['max_length']}"
+    show(results_table(f"Lengths in {unit}", ("split", *quantiles, over), lengths))
+    header = ("split", "exact", "case or white space", "texts with conflicting labels")
+    show(results_table("Duplicates within a split", header, duplicates))
     if result["overlap"]:
-        pairs = [(pair, count) for pair, count in result["overlap"].items()]
-        show(results_table("Rows also in another split", ("rows of", "count"), pairs))
+        show(results_table("Rows also in another split", ("rows of", "count"), list(result["overlap"].items())))
     show(f"texts with conflicting labels anywhere: {result['conflicting_texts']:,}")
-
-
-def _truncated(split: dict[str, Any]) -> str:
-    return _percent(split["lengths"]["truncated_share"])
 
 
 @app.command("list")
@@ -267,8 +218,6 @@ def list_sources(json: JsonFlag = False) -> None:
         for source in KNOWN_SOURCES
     ]
     show(results_table("Known data sets", ("name", "access", "rows", "labels", "licence", "what it is"), rows))
-    for source in KNOWN_SOURCES:
-        if source.remedy:
-            note(f"{source.name}: {source.remedy}")
+    note(*(f"{source.name}: {source.remedy}" for source in KNOWN_SOURCES if source.remedy))
     note("Besides: any file or folder, and any hub data set as org/name or org/name:config")
     next_command("gkiller data prepare sample --out prepared")

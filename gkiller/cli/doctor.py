@@ -6,19 +6,16 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
 
-from gkiller.cli import doctor as checks
 from gkiller.cli.console import emit_json, progress, results_table, show
 from gkiller.cli.options import JsonFlag
 from gkiller.errors import ExportError, GkillerError
@@ -27,6 +24,8 @@ from gkiller.storage.environment import CPU_FLAGS, package_versions, read_cpu
 from gkiller.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gkiller.deployment.probes import Recheck
 
 
@@ -46,18 +45,19 @@ class Check:
     remedy: str = ""
 
 
+def _refused(name: str, error: GkillerError) -> Check:
+    return Check(name, "failed", f"{error.where}: {error.what}".lstrip(": "), error.remedy)
+
+
 def check_versions() -> list[Check]:
     """Return the versions of Python, gkiller and what it stands on."""
     found = [Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     remedy = "install gkiller again: pip install ."
-    for name, number in package_versions().items():
-        if name == "perforatedai":
-            continue  # not needed everywhere: it has a check of its own
-        if number is None:
-            found.append(Check(name, "failed", "not installed", remedy))
-        else:
-            found.append(Check(name, "ok", number))
-    return found
+    return found + [
+        Check(name, "failed", "not installed", remedy) if number is None else Check(name, "ok", number)
+        for name, number in package_versions().items()
+        if name != "perforatedai"  # not needed everywhere: it has a check of its own
+    ]
 
 
 def check_cpu() -> list[Check]:
@@ -76,39 +76,32 @@ def check_device() -> list[Check]:
         return [Check("device", "failed", f"torch cannot be imported: {error}", "install torch again")]
     if torch.cuda.is_available():
         return [Check("device", "ok", f"cuda: {torch.cuda.get_device_name(0)}")]
-    if torch.backends.mps.is_available():
-        return [Check("device", "ok", "mps")]
-    return [Check("device", "ok", "cpu")]
+    return [Check("device", "ok", "mps" if torch.backends.mps.is_available() else "cpu")]
 
 
 def check_perforatedai() -> list[Check]:
     """Return whether dendrites can grow here."""
-    found = [_perforatedai()]
+    install = f"pip install perforatedai=={PERFORATEDAI}"
+    if find_spec("perforatedai") is None:
+        remedy = f"it supports {SUPPORTED}; there: {install}; elsewhere train with --no-dendrites"
+        found = [Check("perforatedai", "warning", "not installed: no dendrites", remedy)]
+    else:
+        try:
+            number = version("perforatedai")
+        except PackageNotFoundError:
+            number = "of unknown version"
+        if number == PERFORATEDAI:
+            found = [Check("perforatedai", "ok", number)]
+        else:
+            detail = f"{number}; gkiller is tested with {PERFORATEDAI}"
+            found = [Check("perforatedai", "warning", detail, install)]
     if find_spec("perforatedbp") is not None:
-        remedy = "pip uninstall perforatedbp"
         detail = "installed: it silently changes how perforatedai trains, so that results differ"
-        found.append(Check("perforatedbp", "warning", detail, remedy))
+        found.append(Check("perforatedbp", "warning", detail, "pip uninstall perforatedbp"))
     return found
 
 
-def _perforatedai() -> Check:
-    if find_spec("perforatedai") is None:
-        remedy = (
-            f"it supports {SUPPORTED}; there: pip install perforatedai=={PERFORATEDAI}; "
-            "elsewhere train with --no-dendrites"
-        )
-        return Check("perforatedai", "warning", "not installed: no dendrites", remedy)
-    try:
-        found = version("perforatedai")
-    except PackageNotFoundError:
-        found = "of unknown version"
-    if found != PERFORATEDAI:
-        remedy = f"pip install perforatedai=={PERFORATEDAI}"
-        return Check("perforatedai", "warning", f"{found}; gkiller is tested with {PERFORATEDAI}", remedy)
-    return Check("perforatedai", "ok", found)
-
-
-def check_hub(*, online: bool, timeout: float = HUB_TIMEOUT) -> list[Check]:
+def check_hub(*, online: bool) -> list[Check]:
     """Return whether the Hugging Face hub answers; only hub data sets and hub encoders need it."""
     if not online:
         return [Check("hub", "skipped", "not asked: gkiller doctor --online asks")]
@@ -118,7 +111,7 @@ def check_hub(*, online: bool, timeout: float = HUB_TIMEOUT) -> list[Check]:
         return [Check("hub", "warning", f"huggingface_hub cannot be imported: {error}", "install it again")]
     if constants.HF_HUB_OFFLINE:
         return [Check("hub", "skipped", "not asked: HF_HUB_OFFLINE is set")]
-    return [_ask(constants.ENDPOINT, timeout)]
+    return [_ask(constants.ENDPOINT, HUB_TIMEOUT)]
 
 
 def _ask(endpoint: str, timeout: float) -> Check:
@@ -129,14 +122,15 @@ def _ask(endpoint: str, timeout: float) -> Check:
     remedy = "only hub data sets and hub encoders need it; check the network, a proxy, or HF_ENDPOINT"
     try:
         with urlopen(Request(endpoint, method="HEAD"), timeout=timeout) as answer:
-            return Check("hub", "ok", f"{endpoint} answers ({answer.status})")
+            status = answer.status
     except HTTPError as error:
-        if error.code < 500:  # it is there, whatever it thinks of the question
-            return Check("hub", "ok", f"{endpoint} answers ({error.code})")
-        return Check("hub", "warning", f"{endpoint} answers with an error ({error.code})", remedy)
+        status = error.code
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         return Check("hub", "warning", f"{endpoint} is not reachable: {reason}", remedy)
+    if status < 500:  # it is there, whatever it thinks of the question
+        return Check("hub", "ok", f"{endpoint} answers ({status})")
+    return Check("hub", "warning", f"{endpoint} answers with an error ({status})", remedy)
 
 
 def check_settings() -> list[Check]:
@@ -146,7 +140,7 @@ def check_settings() -> list[Check]:
     try:
         resolved = resolve()
     except GkillerError as error:
-        return [Check("settings", "failed", f"{error.where}: {error.what}", error.remedy)]
+        return [_refused("settings", error)]
     changed = sum(origin != "default" for origin in resolved.origins.values())
     return [Check("settings", "ok", f"preset {resolved.preset}, {counted(changed, 'value')} not from the definition")]
 
@@ -171,13 +165,7 @@ def check_runs(directory: Path) -> list[Check]:
 
 def check_assets() -> list[Check]:
     """Return whether the files that gkiller ships are there."""
-    root = files("gkiller")
-    missing = []
-    for name in ASSETS:
-        item = root.joinpath(*name.split("/"))
-        if not (item.is_file() or item.is_dir()):
-            missing.append(name)
-    if missing:
+    if missing := [name for name in ASSETS if not files("gkiller").joinpath(*name.split("/")).is_file()]:
         return [Check("assets", "failed", "missing: " + ", ".join(missing), "install gkiller again")]
     return [Check("assets", "ok", f"{len(ASSETS)} present")]
 
@@ -188,16 +176,16 @@ def check_round_trip() -> list[Check]:
     try:
         from gkiller.training.train import round_trip
 
-        result: dict[str, Any] = round_trip()
+        result = round_trip()
     except GkillerError as error:
-        return [Check("round trip", "failed", f"{error.where}: {error.what}".lstrip(": "), error.remedy)]
+        return [_refused("round trip", error)]
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         return [Check("round trip", "failed", f"{type(error).__name__}: {error}", remedy)]
     if not result["ok"]:
         detail = f"two loads of one model do not give the same finite scores: {result['scores']}"
         return [Check("round trip", "failed", detail, remedy)]
-    dendrites = "with dendrites" if result["dendrites"] else "without dendrites"
-    detail = f"trained {dendrites}, saved, loaded, predicted; fold difference {result['fold_difference']:.1e}"
+    how = f"{'with' if result['dendrites'] else 'without'} dendrites"
+    detail = f"trained {how}, saved, loaded, predicted; fold difference {result['fold_difference']:.1e}"
     return [Check("round trip", "ok", detail)]
 
 
@@ -206,18 +194,18 @@ def check_model(path: str) -> list[Check]:
     from gkiller.deployment.probes import recheck
 
     try:
-        whole = [_whole(path)]
+        whole = _whole(path)
     except GkillerError as error:
-        return [Check("model", "failed", f"{error.where}: {error.what}", error.remedy)]
+        return [_refused("model", error)]
     try:
-        return whole + [_graph(one, path) for one in recheck(path)]
+        return [whole, *(_graph(one, path) for one in recheck(path))]
     except ExportError as error:
-        return [*whole, Check("graphs", "skipped", error.what, error.remedy)]
+        return [whole, Check("graphs", "skipped", error.what, error.remedy)]
     except GkillerError as error:
-        return [*whole, Check("graphs", "failed", f"{error.where}: {error.what}", error.remedy)]
+        return [whole, _refused("graphs", error)]
     except (OSError, KeyError, TypeError, ValueError) as error:
         detail = f"not usable: {type(error).__name__}: {error}"
-        return [*whole, Check("graphs", "failed", detail, f"run: gkiller export {path}")]
+        return [whole, Check("graphs", "failed", detail, f"run: gkiller export {path}")]
 
 
 def _whole(path: str) -> Check:
@@ -229,23 +217,20 @@ def _whole(path: str) -> Check:
     if (find_model(path) / WEIGHTS).is_file():
         model = load_model(path)
         return Check("model", "ok", f"{model.path}: {', '.join(model.labels)}; all digests are right")
-    deployed = load(path)
-    detail = f"{deployed.path}: {', '.join(deployed.labels)}; a copy to score with, without {WEIGHTS}"
-    return Check("model", "ok", detail)
+    copy = load(path)
+    return Check("model", "ok", f"{copy.path}: {', '.join(copy.labels)}; a copy to score with, without {WEIGHTS}")
 
 
 def _graph(one: Recheck, path: str) -> Check:
     detail = (
         f"{one.probes} probes: {one.max_difference:.1e} at most from the scores where it was exported "
-        f"(limit {one.score_difference:g}), {one.flips} flips; "
-        f"{one.from_reference:.1e} from the trained model"
+        f"(limit {one.score_difference:g}), {one.flips} flips; {one.from_reference:.1e} from the trained model"
     )
     if one.missing_flags:
         detail += f"; not here: {', '.join(one.missing_flags)}"
     if one.passed:
         return Check(one.file, "ok", detail)
-    remedy = f"run on this machine: gkiller quantize {path} --portable"
-    return Check(one.file, "failed", detail, remedy)
+    return Check(one.file, "failed", detail, f"run on this machine: gkiller quantize {path} --portable")
 
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
@@ -271,41 +256,31 @@ def doctor(
     that cannot be reached is a warning. With MODEL, every graph of it must score as it did where it was
     exported: int8 arithmetic is not the same on every processor.
     """
-    found = _examine(online=online, model=model)
-    failed = [check for check in found if check.status == "failed"]
-    if json:
-        emit_json({"ok": not failed, "checks": found})
-    else:
-        _draw(found)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _examine(*, online: bool, model: str | None) -> list[Check]:
-    """Run the checks one after the other."""
     examinations: list[Callable[[], list[Check]]] = [
-        checks.check_versions,
-        checks.check_cpu,
-        checks.check_device,
-        checks.check_perforatedai,
-        partial(checks.check_hub, online=online),
-        checks.check_settings,
-        partial(checks.check_runs, Path.cwd()),
-        checks.check_assets,
-        checks.check_round_trip,
+        check_versions,
+        check_cpu,
+        check_device,
+        check_perforatedai,
+        lambda: check_hub(online=online),
+        check_settings,
+        lambda: check_runs(Path.cwd()),
+        check_assets,
+        check_round_trip,
+        *([] if model is None else [lambda: check_model(model)]),
     ]
-    if model is not None:
-        examinations.append(partial(check_model, model))
     found: list[Check] = []
     with progress("checking") as advance:
         for done, examination in enumerate(examinations):
             advance(done, len(examinations))
             found += examination()
-    return found
-
-
-def _draw(found: list[Check]) -> None:
-    rows = [(check.name, Text(check.status, style=STYLES[check.status]), check.detail, check.remedy) for check in found]
-    show(results_table("", ("check", "status", "finding", "remedy"), rows))
-    counts = [f"{sum(check.status == status for check in found)} {status}" for status in STYLES]
-    show(", ".join(counts))
+    failed = any(check.status == "failed" for check in found)
+    if json:
+        emit_json({"ok": not failed, "checks": found})
+    else:
+        rows = [
+            (check.name, Text(check.status, style=STYLES[check.status]), check.detail, check.remedy) for check in found
+        ]
+        show(results_table("", ("check", "status", "finding", "remedy"), rows))
+        show(", ".join(f"{sum(check.status == status for check in found)} {status}" for status in STYLES))
+    if failed:
+        raise typer.Exit(1)

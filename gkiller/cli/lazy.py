@@ -2,63 +2,28 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from inspect import cleandoc
 from itertools import takewhile
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gkiller.cli.console import colours
 from gkiller.errors import GkillerError, SettingsError
-from gkiller.wording import did_you_mean, nearest
-
-
-def replace_closed() -> None:
-    """Put something in the place of each closed standard stream, so that no file gets its number.
-
-    A closed stdout becomes a pipe that nobody reads, stdin and stderr become the null device.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            handle = _unread_pipe() if number == 1 else os.open(os.devnull, os.O_RDWR)
-            if handle != number:
-                os.dup2(handle, number)
-                os.close(handle)
-            os.set_inheritable(number, True)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-
-
-def silence(*streams: TextIO) -> None:
-    """Point streams at the null device, so that flushing them at exit cannot fail."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    for stream in streams:
-        os.dup2(sink, stream.fileno())
-    os.close(sink)
-
-
-def _unread_pipe() -> int:
-    reader, writer = os.pipe()
-    os.close(reader)
-    return writer
-
+from gkiller.wording import did_you_mean, nearest, proposal
 
 # Typer carries its own copy of click from 0.26 on and used the package before; both derive BadParameter from the class
 # of every usage error.
 UsageError: Any = typer.BadParameter.__mro__[1]
 TOP_LEVEL = ("--debug", "--version")
-
 _COMMENT = "a comment that begins with a dash comes after --"
+_NO_COMMAND = re.compile(r"No such command '(.*?)'")
 
 
 def explain(error: Any, arguments: Sequence[str] = ()) -> SettingsError:
@@ -70,11 +35,17 @@ def explain(error: Any, arguments: Sequence[str] = ()) -> SettingsError:
         found = SettingsError(f"no such flag: {name}", where=where, remedy=flag_advice(name, context))
         if takes_comments(context.command) and not any(map(_attached, arguments)):
             text = next((one for one in arguments if one.startswith(name)), name)
-            found.remedy += f"; {_COMMENT}: {after_dashes(where, text)}"
+            found.remedy += f"; {_COMMENT}: {where} -- {shlex.quote(text)}"
         return found
-    what, proposes, proposal = error.format_message().partition(" Did you mean ")
-    remedy = f"did you mean {proposal}" if proposes else f"see '{where} --help'"
-    return SettingsError(what.rstrip("."), where=where, remedy=remedy)
+    message = error.format_message()
+    if context is not None and (unknown := _NO_COMMAND.match(message)):
+        return no_command(unknown[1], where, context.command.commands)
+    return SettingsError(message.rstrip("."), where=where, remedy=f"see '{where} --help'")
+
+
+def no_command(name: str, where: str, commands: Iterable[str]) -> SettingsError:
+    """Return the error of a command that there is not."""
+    return SettingsError(f"no such command: {name}", where=where, remedy=did_you_mean(name, commands))
 
 
 def takes_comments(command: Any) -> bool:
@@ -82,17 +53,8 @@ def takes_comments(command: Any) -> bool:
     return any(parameter.name == "texts" for parameter in command.params)
 
 
-def after_dashes(command: str, text: str) -> str:
-    """Return the command line that scores a comment that begins with a dash."""
-    return f"{command} -- {shlex.quote(text)}"
-
-
 def refuse_attached(command: Any, arguments: Sequence[str], where: str) -> None:
-    """Refuse a comment such as "-i hate you", which would be read as -i with the value " hate you".
-
-    Raises:
-        SettingsError: an argument before ``--`` is a short flag with blanks in the value attached to it.
-    """
+    """Refuse a comment such as "-i hate you" before ``--``, which would be read as -i with the value " hate you"."""
     if not takes_comments(command):
         return
     options = [one for one in command.params if one.param_type_name == "option" and not one.is_flag]
@@ -114,7 +76,7 @@ def advise_dashes(error: GkillerError, arguments: Sequence[str]) -> None:
         return
     text = next(filter(_attached, takewhile(lambda one: one != "--", arguments)), None)
     if text is not None:
-        error.remedy += f"; {_COMMENT}: {after_dashes('gkiller predict', text)}"
+        error.remedy += f"; {_COMMENT}: gkiller predict -- {shlex.quote(text)}"
 
 
 def _attached(argument: str) -> bool:
@@ -123,53 +85,34 @@ def _attached(argument: str) -> bool:
 
 
 def flag_advice(name: str, context: Any) -> str:
-    """Return what to write instead of a flag that a command does not have.
+    """Return what to write instead of a flag that a command does not have; for a setting it may be ``--set``."""
+    from gkiller.settings import settings_reference
 
-    A top-level flag goes before the command; a setting's dotted key or plain name leads to ``--set``
-    where the command takes it; else the nearest flags of the command are proposed.
-    """
     if name in TOP_LEVEL:
         return f"write it before the command: gkiller {name} ..."
-    flags = _flags(context)
+    declared = [flag for parameter in context.command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
+    flags = [flag for flag in (*declared, *context.help_option_names) if flag.startswith("-")]
     meant = {flag: flag for flag in flags}
     if "--set" in flags:
-        word = name.lstrip("-").replace("-", "_")
-        keys = _keys_of(word, name)
-        if keys:
-            return "did you mean " + " or ".join(f"--set {key}=..." for key in keys) + "?"
-        meant = {**_by_flag(), **meant}
-    hits = nearest(name.replace("_", "-"), meant, count=2)
-    if hits:
-        return "did you mean " + " or ".join(meant[hit] for hit in hits) + "?"
+        if keys := _keys_of(name):
+            return proposal(f"--set {key}=..." for key in keys)
+        meant = {**{entry.on_flag: f"--set {entry.key}=..." for entry in settings_reference()}, **meant}
+    if hits := nearest(name.replace("_", "-"), meant, count=2):
+        return proposal(meant[hit] for hit in hits)
     return f"'{context.command_path} --help' lists the flags"
 
 
-def _flags(context: Any) -> list[str]:
-    """Return every long and short flag of the context's command."""
-    declared = [flag for parameter in context.command.params for flag in (*parameter.opts, *parameter.secondary_opts)]
-    return [flag for flag in (*declared, *context.help_option_names) if flag.startswith("-")]
-
-
-def _keys_of(word: str, name: str) -> list[str]:
+def _keys_of(flag: str) -> list[str]:
     """Return the settings that a flag means: a dotted key, a setting's own flag, or its plain name."""
     from gkiller.settings import nearest_keys, settings_by_key, settings_reference
 
+    word = flag.lstrip("-").replace("-", "_")
     if word in settings_by_key():
         return [word]
     if "." in word:
         return nearest_keys(word)
-    by_flag = [entry.key for entry in settings_reference() if name in (*entry.flag.split("/"), entry.alias)]
+    by_flag = [entry.key for entry in settings_reference() if flag in (*entry.flag.split("/"), entry.alias)]
     return by_flag or [entry.key for entry in settings_reference() if entry.name == word]
-
-
-def _by_flag() -> dict[str, str]:
-    """Return every setting's flag, or what its flag would be, with the ``--set`` that does the same."""
-    from gkiller.settings import settings_reference
-
-    return {
-        entry.flag.partition("/")[0] or "--" + entry.name.replace("_", "-"): f"--set {entry.key}=..."
-        for entry in settings_reference()
-    }
 
 
 AFTER_DASHES = "gkiller.after_dashes"
@@ -190,11 +133,13 @@ COMMANDS: dict[str, LazyCommand] = {
     "train": LazyCommand("gkiller.cli.train", "Train a classifier: first its neurons, then its dendrites."),
     "sweep": LazyCommand("gkiller.cli.sweep", "Search for settings: many trainings, compared on validation."),
     "evaluate": LazyCommand("gkiller.cli.evaluate", "Measure a model on labelled comments."),
-    "threshold": LazyCommand("gkiller.cli.threshold", "Tune a model's thresholds again, on other comments."),
+    "threshold": LazyCommand("gkiller.cli.evaluate", "Tune a model's thresholds again, on other comments."),
     "compare": LazyCommand("gkiller.cli.compare", "Compare two models, or files of their scores."),
     "suite": LazyCommand("gkiller.cli.suite", "Measure identity bias, and robustness to obfuscation."),
-    "export": LazyCommand("gkiller.cli.export", "Export a model: ONNX graph, plain weights, or a wheel to install."),
-    "quantize": LazyCommand("gkiller.cli.quantize", "Make a model's int8 graph: the best of several measured ways."),
+    "export": LazyCommand(
+        "gkiller.cli.deployment", "Export a model: ONNX graph, plain weights, or a wheel to install."
+    ),
+    "quantize": LazyCommand("gkiller.cli.deployment", "Make a model's int8 graph: the best of several measured ways."),
     "predict": LazyCommand("gkiller.cli.predict", "Score comments: arguments, standard input or a file."),
     "bench": LazyCommand("gkiller.cli.bench", "Measure a model beside a giant and other rivals."),
     "config": LazyCommand("gkiller.cli.config", "Show the settings and where each value comes from."),
@@ -203,10 +148,7 @@ COMMANDS: dict[str, LazyCommand] = {
 
 
 def load_command(name: str) -> Any:
-    """Import a command and return it as typer's own object.
-
-    A module offers either a typer application named ``app`` or a function named like the command.
-    """
+    """Import a command, a module's ``app`` or its function of that name, and return it as typer's own object."""
     module = import_module(COMMANDS[name].module)
     app = getattr(module, "app", None)
     if app is None:
@@ -222,14 +164,10 @@ def load_command(name: str) -> Any:
 def _prepare_help(command: Any) -> None:
     """Let the terminal's width alone break a help's paragraphs into lines, and colour it as other output."""
     paragraphs = cleandoc(command.help or "").split("\n\n")
-    joined = [
-        paragraph
-        if any(line.startswith((" ", "-")) for line in paragraph.splitlines())
-        # Lists and examples keep their lines.
-        else " ".join(paragraph.splitlines())
-        for paragraph in paragraphs
-    ]
-    command.help = "\n\n".join(joined)
+    for place, lines in enumerate(map(str.splitlines, paragraphs)):
+        if not any(line.startswith((" ", "-")) for line in lines):  # lists and examples keep their lines
+            paragraphs[place] = " ".join(lines)
+    command.help = "\n\n".join(paragraphs)
     for child in getattr(command, "commands", {}).values():
         _prepare_help(child)
     draw = command.format_help
@@ -259,16 +197,12 @@ class LazyGroup(TyperGroup):
         return TyperCommand(cmd_name, help=summary, short_help=summary)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Return the command itself.
-
-        Raises:
-            SettingsError: there is no such command.
-        """
+        """Import and return the command itself."""
         name = args[0]
         if name not in COMMANDS:
             if ctx.resilient_parsing:
                 return None, None, args[1:]
-            raise SettingsError(f"no such command: {name}", where=ctx.command_path, remedy=did_you_mean(name, COMMANDS))
+            raise no_command(name, ctx.command_path, COMMANDS)
         ctx.meta[AFTER_DASHES] = "--" in args
         command = load_command(name)
         refuse_attached(command, args[1:], f"{ctx.command_path} {name}")

@@ -12,12 +12,13 @@ import threading
 import traceback
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.lazy import INTERRUPTED, LazyGroup, UsageError, advise_dashes, explain, replace_closed, silence
+from gkiller.cli.lazy import INTERRUPTED, LazyGroup, UsageError, advise_dashes, explain
 from gkiller.errors import (
     GkillerError,
     InterruptedRunError,
@@ -31,6 +32,7 @@ from gkiller.wording import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
+    from typing import TextIO
 
 BROKEN_PIPE = 141
 TERMINATED = 143
@@ -71,19 +73,14 @@ def root(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    Returns:
-        0, the code of the error's class (see ``docs/cli.md``), 1 for a fault of gkiller itself, 130 after an interrupt,
-        141 when nobody reads what it writes. A termination signal ends the process with 143.
-    """
-    replace_closed()
+    """Run the command line and return its exit code; docs/cli.md lists them."""
+    _replace_closed()
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
     if argv is None:
         _prepare_process()
-        sys.excepthook = _show_traceback if debug else _Unexpected(as_json)
+        sys.excepthook = _show_traceback if debug else partial(_unexpected, as_json)
     with _stopping():
         try:
             return _run(arguments, as_json=as_json, debug=debug)
@@ -93,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Both typer and rich turn a broken pipe into an exit with 1.
             if not any(isinstance(error, BrokenPipeError) for error in (stop, stop.__context__)):
                 raise
-            silence(sys.stdout, sys.stderr)
+            _silence(sys.stdout, sys.stderr)
             return BROKEN_PIPE
 
 
@@ -107,31 +104,54 @@ def _run(arguments: list[str], *, as_json: bool, debug: bool) -> int:
             raise
         return _refuse(error, arguments, as_json)
     except OSError as error:
-        known = _full_output(error) or (None if debug else _named_path(error))
+        known = _known(error, debug=debug)
         if known is None:
             raise
         if isinstance(known, OutputError):
-            silence(sys.stdout)
+            _silence(sys.stdout)
         return _refuse(known, arguments, as_json)
     return status if isinstance(status, int) else 0
 
 
-def _named_path(error: OSError) -> GkillerError | None:
-    """Return what is wrong with the path that an error names, or None where the path is not the fault."""
-    if error.errno not in _UNUSABLE or error.filename is None:
+def _known(error: OSError, *, debug: bool) -> GkillerError | None:
+    """Return an error of the system in plain words: a full disk, or a path that cannot be used; else None."""
+    if error.errno in _FULL and error.filename is None:  # a file's own error names the file
+        what = f"the output cannot be written: {error.strerror}"
+        return OutputError(what, remedy="free some space, or write somewhere else")
+    if debug or error.errno not in _UNUSABLE or error.filename is None:
         return None
-    return SourceNotFoundError(
-        f"this path cannot be used: {error.strerror}",
-        where=str(error.filename)[:300],
-        remedy="check its name, and the permissions of it and of the folders above it",
-    )
+    remedy = "check its name, and the permissions of it and of the folders above it"
+    what = f"this path cannot be used: {error.strerror}"
+    return SourceNotFoundError(what, where=str(error.filename)[:300], remedy=remedy)
 
 
-def _full_output(error: OSError) -> GkillerError | None:
-    if error.errno not in _FULL or error.filename is not None:  # a file's own error names the file
-        return None
-    what = f"the output cannot be written: {error.strerror}"
-    return OutputError(what, remedy="free some space, or write somewhere else")
+def _replace_closed() -> None:
+    """Open something for each closed standard stream, so that no file gets its number: for stdout an unread pipe."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            if number == 1:
+                reader, handle = os.pipe()
+                os.close(reader)
+            else:
+                handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            os.set_inheritable(number, True)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _silence(*streams: TextIO) -> None:
+    """Point streams at the null device, so that flushing them at exit cannot fail."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(sink, stream.fileno())
+    os.close(sink)
 
 
 def _refuse(error: Any, arguments: Sequence[str], as_json: bool) -> int:
@@ -154,14 +174,11 @@ def _report(error: GkillerError, as_json: bool) -> None:
 
     if as_json:
         emit_json(error.as_dict())
-    lines = [Text.assemble(("error: ", "bold red"), (one_message(error.what), "red"))]
-    if error.where:
-        lines.append(Text.assemble(("  where: ", "dim"), visible(error.where, lines=False)))
-    if error.remedy:
-        lines.append(Text.assemble(("  remedy: ", "dim"), visible(error.remedy, lines=False)))
     console = stderr()
-    for line in lines:
-        console.print(line, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), (one_message(error.what), "red")), soft_wrap=True)
+    for name, text in (("where", error.where), ("remedy", error.remedy)):
+        if text:
+            console.print(Text.assemble((f"  {name}: ", "dim"), visible(text, lines=False)), soft_wrap=True)
 
 
 def _prepare_process() -> None:
@@ -183,15 +200,9 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
     sys.stderr.write(visible("".join(traceback.format_exception(kind, error, trace))))
 
 
-class _Unexpected:
-    """What the interpreter calls for an exception that nobody expected; it then exits with 1."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
-
-    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        fault = GkillerError(f"gkiller failed unexpectedly: {kind.__name__}: {error}", remedy=ISSUES)
-        _report(fault, self._as_json)
+def _unexpected(as_json: bool, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report an exception that nobody expected; the interpreter then exits with 1."""
+    _report(GkillerError(f"gkiller failed unexpectedly: {kind.__name__}: {error}", remedy=ISSUES), as_json)
 
 
 @contextmanager
@@ -204,7 +215,6 @@ def _stopping() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
     asked = 0
 
     def stop(number: int, frame: object) -> None:

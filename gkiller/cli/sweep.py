@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.console import BarDisplay, emit_json, next_command, note, progress, results_table, show
-from gkiller.cli.options import JsonFlag, out_place, with_settings
+from gkiller.cli.options import JsonFlag, place, with_settings
+from gkiller.cli.train import steps_done
 from gkiller.errors import SettingsError
 from gkiller.wording import counted
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class SweepDisplay(BarDisplay):
-    """Draws a sweep's events on stderr; use it as a context manager and pass it as the callback."""
+    """Draws a sweep's events on stderr."""
 
     def __init__(self, metric: str, console: Console | None = None) -> None:
         super().__init__(console)
@@ -36,31 +37,30 @@ class SweepDisplay(BarDisplay):
 
     def __call__(self, event: SweepEvent) -> None:
         """Draw one event; the first one starts the bars."""
+        from rich.progress import MofNCompleteColumn, TimeElapsedColumn
+
         if self._bars is None and self._console.is_terminal:
-            self._bars = _bars(self._console)
-            self._whole = self._bars.add_task("trials", total=event.total, completed=event.done, state="")
-            self._bars.start()
+            bars = self._start(("state",), TimeElapsedColumn, MofNCompleteColumn())
+            self._whole = bars.add_task("trials", total=event.total, completed=event.done, state="")
         if event.kind == "note":
             self._print(event.message)
         elif event.kind == "begin":
             self._print(f"trial {event.trial} begins: {params_text(event.params)}")
         elif event.ended is not None:
-            self._print(self.end_line(event.ended, event))
+            self._print(self._end_line(event.ended, event))
         if self._bars is not None:
             self._update(self._bars, event)
 
-    def end_line(self, trial: Trial, event: SweepEvent) -> str:
-        """Return how a trial ended, as one plain line."""
-        parts = [f"trial {trial.number} {trial.state}"]
-        if trial.score is not None:
-            parts.append(f"{self._metric} {trial.score:.4f}")
-        if trial.state == "pruned":
-            parts.append(f"ended early after {counted(len(trial.scores), 'epoch')}")
-        if trial.error:
-            parts.append(trial.error)
-        if event.best is not None:
-            parts.append(f"best {event.best:.4f}")
-        return ", ".join([*parts, f"{event.done}/{event.total} done"])
+    def _end_line(self, trial: Trial, event: SweepEvent) -> str:
+        parts = (
+            f"trial {trial.number} {trial.state}",
+            None if trial.score is None else f"{self._metric} {trial.score:.4f}",
+            f"ended early after {counted(len(trial.scores), 'epoch')}" if trial.state == "pruned" else None,
+            trial.error,
+            None if event.best is None else f"best {event.best:.4f}",
+            f"{event.done}/{event.total} done",
+        )
+        return ", ".join(filter(None, parts))
 
     def _update(self, bars: Bars, event: SweepEvent) -> None:
         assert self._whole is not None
@@ -72,45 +72,23 @@ class SweepDisplay(BarDisplay):
             bars.remove_task(self._tasks.pop(event.trial))
         elif event.training is not None and event.training.kind != "note":
             training = event.training
-            done = max(training.epoch - (training.kind == "step"), 0) * training.steps
-            fields: dict[str, Any] = {"state": f"{training.phase}, epoch {training.epoch}/{training.epochs}"}
-            if training.score is not None:
-                fields["state"] += f", {self._metric} {training.score:.4f}"
-            done += training.step if training.kind == "step" else 0
-            total = training.epochs * training.steps or None
-            bars.update(self._tasks[event.trial], completed=done, total=total, **fields)
+            score = "" if training.score is None else f", {self._metric} {training.score:.4f}"
+            state = f"{training.phase}, epoch {training.epoch}/{training.epochs}{score}"
+            completed, total = steps_done(training)
+            bars.update(self._tasks[event.trial], completed=completed, total=total, state=state)
 
 
 def params_text(params: Mapping[str, Any]) -> str:
     """Return searched settings on one line, numbers short."""
-    return ", ".join(f"{key}={value_text(value)}" for key, value in params.items())
-
-
-def value_text(value: object) -> str:
-    """Return a searched value for a reader."""
     from gkiller.settings import plain_text
 
-    return f"{value:.3g}" if isinstance(value, float) else plain_text(value)
-
-
-def _bars(console: Console) -> Bars:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    return Bars(
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}", markup=False),
-        TimeElapsedColumn(),
-        console=console,
-    )
+    short = {key: f"{value:.3g}" if isinstance(value, float) else plain_text(value) for key, value in params.items()}
+    return ", ".join(f"{key}={text}" for key, text in short.items())
 
 
 SPACE = "sweep.space"
 SHOWN = 5
 """Trials in the table of the best."""
-
 SpaceOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -121,18 +99,11 @@ SpaceOption = Annotated[
         rich_help_panel="Sweep",
     ),
 ]
-
-OutOption = Annotated[
-    Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory that holds sweeps.")
-]
-
-NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="The sweep's name; else sweep-1, sweep-2, ...")
-]
-
-ResumeOption = Annotated[
-    str | None, typer.Option("--resume", metavar="DIR", help="Go on with a sweep: its directory, or its name.")
-]
+OutOption = Annotated[Path, place("The directory that holds sweeps.")]
+_NAME = "The sweep's name; else sweep-1, sweep-2, ..."
+NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help=_NAME)]
+_RESUME = "Go on with a sweep: its directory, or its name."
+ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="DIR", help=_RESUME)]
 
 
 @with_settings("data", "model", "dendrites", "train", "evaluation", "sweep", without=(SPACE,))
@@ -161,8 +132,8 @@ def sweep(
     path = None
     if resume is not None:
         if name is not None:
-            what = "--name is for a new sweep"
-            raise SettingsError(what, where="--name", remedy="leave it out: a resumed sweep keeps its name")
+            remedy = "leave it out: a resumed sweep keeps its name"
+            raise SettingsError("--name is for a new sweep", where="--name", remedy=remedy)
         path = find_sweep(out, resume)
         settings = resumed_settings(path, settings, asked)
     with progress() as on_data, SweepDisplay(settings.train.metric) as display:
@@ -218,9 +189,7 @@ def _show(result: SweepResult, settings: Settings) -> None:
     if result.importance:
         title = f"Importance: share of the variance of {metric} over {counted(states['complete'], 'trial')}"
         show(results_table(title, ("setting", "share"), list(result.importance.items())))
-    for path in result.files:
-        note(f"written: {path}")
-    note(f"best run: {result.path / RUNS / best[0].run}")
+    note(*(f"written: {path}" for path in result.files), f"best run: {result.path / RUNS / best[0].run}")
     if result.out_of_time:
         note(f"the time was up; go on with: {resume_command(result.path)}")
     next_command(f"gkiller train --config {result.path / BEST}")

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gkiller.cli.console import BarDisplay, emit_json, next_command, note, progress, results_table, show, warn
-from gkiller.cli.options import JsonFlag, out_place, with_settings
+from gkiller.cli.console import BarDisplay, emit_json, key_values, next_command, note, progress, show, warn
+from gkiller.cli.options import JsonFlag, place, with_settings
 from gkiller.cli.tables import evaluation_table, teacher_table
 from gkiller.errors import SettingsError
 from gkiller.training.phases import CANDIDATES, phase_name
 from gkiller.wording import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress as Bars
 
     from gkiller.settings import Resolved, Settings
@@ -25,43 +24,34 @@ if TYPE_CHECKING:
 
 
 class TrainingDisplay(BarDisplay):
-    """Draws training events on stderr; use it as a context manager and pass it as the callback.
-
-    On a terminal: a bar per phase with epoch, loss, score, time left and rows per second. Elsewhere:
-    one plain line per phase, epoch and note.
-    """
+    """Draws training events on stderr: a bar per phase on a terminal, elsewhere a line per phase, epoch and note."""
 
     def __call__(self, event: TrainingEvent) -> None:
         """Draw one event; the first one starts the bars."""
+        from rich.progress import TimeRemainingColumn
+
         if self._bars is None and self._console.is_terminal:
-            self._bars = _bars(self._console)
-            self._bars.start()
-        if event.kind != "step":
-            self._line(event)
+            self._start(("epoch", "loss", "score", "speed"), TimeRemainingColumn)
+        # a phase's bar says that it begins
+        if event.kind != "step" and (event.kind != "phase" or self._bars is None or event.message):
+            self._print(event_line(event))
         if self._bars is not None and event.kind != "note":
             self._update(self._bars, event)
 
-    def _line(self, event: TrainingEvent) -> None:
-        if event.kind == "phase" and self._bars is not None and not event.message:
-            return  # its bar says so
-        self._print(event_line(event))
-
     def _update(self, bars: Bars, event: TrainingEvent) -> None:
-        """Move the phase's bar: its length is the most steps the phase may take."""
-        total = event.epochs * event.steps or None
+        completed, total = steps_done(event)
         if event.phase_index not in self._tasks:
             self._tasks[event.phase_index] = bars.add_task(
                 phase_name(event.phase, event.trains), total=total, epoch="", loss="", score="", speed=""
             )
-        done = event.epoch * event.steps if event.kind == "epoch" else (event.epoch - 1) * event.steps + event.step
-        fields: dict[str, Any] = {"epoch": f"epoch {event.epoch}/{event.epochs}"}
-        if event.loss is not None:
-            fields["loss"] = _loss(event)
-        if event.score is not None:
-            fields["score"] = f"{event.metric} {event.score:.4f}"
-        if event.rows_per_second is not None:
-            fields["speed"] = f"{event.rows_per_second:,.0f} rows/s"
-        bars.update(self._tasks[event.phase_index], completed=max(done, 0), total=total, **fields)
+        fields: dict[str, Any] = {"epoch": f"epoch {event.epoch}/{event.epochs}", **_figures(event)}
+        bars.update(self._tasks[event.phase_index], completed=completed, total=total, **fields)
+
+
+def steps_done(event: TrainingEvent) -> tuple[int, int | None]:
+    """Return the steps of the phase that are done, and the most that it may take."""
+    done = event.epoch * event.steps if event.kind == "epoch" else (event.epoch - 1) * event.steps + event.step
+    return max(done, 0), event.epochs * event.steps or None
 
 
 def event_line(event: TrainingEvent) -> str:
@@ -72,51 +62,27 @@ def event_line(event: TrainingEvent) -> str:
     parts = [f"{name} phase", f"epoch {event.epoch}/{event.epochs}"]
     if event.kind == "phase":
         parts = [f"phase {event.phase_index}: {name}", f"up to {counted(event.epochs, 'epoch')}"]
+    return ", ".join([*parts, *_figures(event).values(), *([event.message] if event.message else [])])
+
+
+def _figures(event: TrainingEvent) -> dict[str, str]:
+    """Return what an event has of loss, score and speed, in words; candidates raise a correlation instead of a loss."""
+    found = {}
     if event.loss is not None:
-        parts.append(_loss(event))
+        raised = event.trains == CANDIDATES
+        found["loss"] = f"correlation {-event.loss:.4f}" if raised else f"loss {event.loss:.4f}"
     if event.score is not None:
-        parts.append(f"{event.metric} {event.score:.4f}")
+        found["score"] = f"{event.metric} {event.score:.4f}"
     if event.rows_per_second is not None:
-        parts.append(f"{event.rows_per_second:,.0f} rows/s")
-    if event.message:
-        parts.append(event.message)
-    return ", ".join(parts)
+        found["speed"] = f"{event.rows_per_second:,.0f} rows/s"
+    return found
 
 
-def _loss(event: TrainingEvent) -> str:
-    """Return the loss in words; candidates have none, but a correlation that they raise."""
-    assert event.loss is not None
-    return f"correlation {-event.loss:.4f}" if event.trains == CANDIDATES else f"loss {event.loss:.4f}"
-
-
-def _bars(console: Console) -> Bars:
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    return Bars(
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[epoch]}", markup=False),
-        TextColumn("{task.fields[loss]}", markup=False),
-        TextColumn("{task.fields[score]}", markup=False),
-        TextColumn("{task.fields[speed]}", style="dim", markup=False),
-        TimeRemainingColumn(),
-        console=console,
-    )
-
-
-OutOption = Annotated[
-    Path, typer.Option("--out", callback=out_place, metavar="DIR", help="The directory that holds runs.")
-]
-
-NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="The run's name; else train-1, train-2, ...")
-]
-
-ResumeOption = Annotated[
-    str | None,
-    typer.Option("--resume", metavar="RUN", help="Go on with a stopped run: its directory, its name, or 'last'."),
-]
+OutOption = Annotated[Path, place("The directory that holds runs.")]
+_NAME = "The run's name; else train-1, train-2, ..."
+NameOption = Annotated[str | None, typer.Option("--name", metavar="NAME", help=_NAME)]
+_RESUME = "Go on with a stopped run: its directory, its name, or 'last'."
+ResumeOption = Annotated[str | None, typer.Option("--resume", metavar="RUN", help=_RESUME)]
 
 
 @with_settings("data", "model", "dendrites", "train", "distill", "evaluation")
@@ -132,15 +98,15 @@ def train(
     Without any flag it trains on the embedded synthetic sample. The run directory holds the settings, the
     metrics of each epoch, checkpoints, plots and the model.
     """
+    from gkiller.training.run import RunDirectory
     from gkiller.training.train import train as run_training
 
     settings, path = resolved.settings, None
     if resume is not None:
         if name is not None:
-            raise SettingsError(
-                "--name is for a new run", where="--name", remedy="leave it out: a resumed run keeps its name"
-            )
-        path = _resumed(out, resume)
+            remedy = "leave it out: a resumed run keeps its name"
+            raise SettingsError("--name is for a new run", where="--name", remedy=remedy)
+        path = (RunDirectory.newest(out) if resume == "last" else RunDirectory.find(out, resume)).path
         settings = _resumed_settings(path, resolved)
     with progress() as on_data, TrainingDisplay() as display:
         result = run_training(
@@ -156,30 +122,15 @@ def train(
     if not result.first:
         return
     warnings = _warnings(result)
-    for line in warnings:
-        warn(line)
+    warn(*warnings)
     if json:
         emit_json({**_facts(result, settings), "warnings": warnings})
         return
     _show(result, settings)
 
 
-def _resumed(out: Path, resume: str) -> Path:
-    from gkiller.training.run import RunDirectory
-
-    if resume == "last":
-        return RunDirectory.newest(out).path
-    return RunDirectory.find(out, resume).path
-
-
 def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
-    """Return the run's own settings; what the command line asks for beside them must not differ.
-
-    Variables and ``gkiller.toml`` are not asked: they may have changed since, and the run has its own file.
-
-    Raises:
-        ResumeError: a setting given on the command line differs from the run's, and it is not a harmless one.
-    """
+    """Return the run's own settings; those of the command line, not of ``gkiller.toml``, must not differ."""
     from gkiller.settings import resolve
     from gkiller.training.opening import resumed_settings
 
@@ -236,32 +187,27 @@ def _show(result: TrainResult, settings: Settings) -> None:
     finished, run = result.finished, result.run
     reading = reading_text(settings.evaluation.long_text, settings.model.max_length)
     show(evaluation_table(finished.evaluation, f"Validation split, {reading}, at thresholds tuned on it"))
-    for one in finished.taught:
-        show(teacher_table(one, finished.evaluation))
-    show(results_table("", ("", ""), _summary(result, settings)))
+    show(*(teacher_table(one, finished.evaluation) for one in finished.taught))
+    show(key_values("", _summary(result, settings)))
     note(f"run directory: {run.path}")
     next_command(f"gkiller evaluate {run.path}")
 
 
-def _summary(result: TrainResult, settings: Settings) -> list[tuple[str, str]]:
+def _summary(result: TrainResult, settings: Settings) -> dict[str, object]:
     from gkiller.training.gain import gain_line
 
     finished, progress = result.finished, result.progress
     metric = settings.train.metric.upper()
-    rows = [("parameters", f"{finished.parameters:,}")]
-    rows += [
-        (
-            "neurons alone" if count == 0 else f"with {count} dendrite{'s' * (count > 1)} per Linear",
-            f"{metric} {score:.4f} (epoch {progress.best_epoch[count]})",
-        )
-        for count, score in sorted(progress.best.items())
-    ]
-    if settings.dendrites.enabled:
-        rows += [("dendrites", gain_line(count, gain)) for count, gain in sorted(progress.gains.items())]
-    if finished.dendrite_report:
-        ap = finished.dendrite_report["ap"]
-        rows.append(("AP with dendrites zeroed / at their mean", f"{ap['zeroed']:.4f} / {ap['mean']:.4f}"))
-        rows.append(("mean |top weight|", f"{finished.dendrite_report['top_weight_mean']:.4f}"))
-    rows.append(("folded logits differ by at most", f"{finished.fold_difference:.1e}"))
-    rows.append(("training time", f"{progress.seconds:.0f} s in {counted(progress.epoch, 'epoch')}"))
+    rows: dict[str, object] = {"parameters": f"{finished.parameters:,}"}
+    for count, score in sorted(progress.best.items()):
+        name = f"with {counted(count, 'dendrite')} per Linear" if count else "neurons alone"
+        rows[name] = f"{metric} {score:.4f} (epoch {progress.best_epoch[count]})"
+    if settings.dendrites.enabled and progress.gains:
+        rows["dendrites"] = "\n".join(gain_line(count, gain) for count, gain in sorted(progress.gains.items()))
+    if report := finished.dendrite_report:
+        ap = report["ap"]
+        rows["AP with dendrites zeroed / at their mean"] = f"{ap['zeroed']:.4f} / {ap['mean']:.4f}"
+        rows["mean |top weight|"] = f"{report['top_weight_mean']:.4f}"
+    rows["folded logits differ by at most"] = f"{finished.fold_difference:.1e}"
+    rows["training time"] = f"{progress.seconds:.0f} s in {counted(progress.epoch, 'epoch')}"
     return rows

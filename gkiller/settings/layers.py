@@ -3,8 +3,7 @@
 The preset is named by ``--preset``, else by ``GKILLER_PRESET``, else by ``preset = "..."`` at the top of the
 settings file, which is ``gkiller.toml`` or the one of ``--config``.
 
-They are read here and not by the sources of pydantic-settings, which give values without their origins and
-lines, leave out unknown variables, and read lists from variables as JSON alone.
+The sources of pydantic-settings would give values without origins and lines, and leave out unknown variables.
 """
 
 from __future__ import annotations
@@ -36,11 +35,12 @@ from gkiller.settings.values import (
     too_large,
     unknown_key,
 )
-from gkiller.wording import did_you_mean, nearest
+from gkiller.wording import did_you_mean, nearest, proposal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+_FOLDER = files("gkiller.settings")
 _FILE_NAME = "gkiller.toml"
 _DEFAULT = "default"
 _PRESET_VARIABLE = ENV_PREFIX + "PRESET"
@@ -77,7 +77,7 @@ def resolve(
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> Resolved:
-    """Resolve the settings of a command.
+    """Resolve the settings of a command; one `SettingsError` names everything that is wrong.
 
     Args:
         config: a settings file that is read instead of ``gkiller.toml``.
@@ -85,22 +85,13 @@ def resolve(
         overrides: ``KEY=VALUE`` texts, the later the stronger.
         environ: the process's own by default.
         directory: where ``gkiller.toml`` is looked for; the current directory by default.
-
-    Raises:
-        SettingsError: an unknown key, a value out of its type or range, a bad file or preset. One
-            error names everything that is wrong.
     """
     variables = _from_environment(os.environ if environ is None else environ)
     file = _from_file(config, directory or Path.cwd())
     named = Given(preset, "--preset", "--preset") if preset is not None else variables.preset or file.preset
     chosen = named or Given(_DEFAULT, "", "")
-    layers = [
-        _read_preset(chosen.value, chosen.where),
-        file,
-        variables,
-        _from_flags(flags or {}),
-        _from_overrides(overrides),
-    ]
+    preset_layer = _read_preset(chosen.value, chosen.where)
+    layers = [preset_layer, file, variables, _from_flags(flags or {}), _from_overrides(overrides)]
     given = {key: value for layer in layers for key, value in layer.given.items()}
     given = {**_of_arch(given), **given}
     settings = _validated(given, (problem for layer in layers for problem in layer.problems))
@@ -114,11 +105,7 @@ def settings_values(settings: Settings) -> dict[str, Any]:
 
 
 def settings_of(values: Mapping[str, Any], where: str) -> Settings:
-    """Return the settings of typed values by dotted key; a missing one has the definition's default.
-
-    Raises:
-        SettingsError: an unknown key, or a value out of its type or range.
-    """
+    """Return the settings of typed values by dotted key; a missing one has the definition's default."""
     known = settings_by_key()
     given = {k: Given(from_value(known[k], v), where, where) for k, v in values.items() if k in known}
     return _validated(given, (unknown_key(key, where) for key in values if key not in known))
@@ -138,8 +125,7 @@ def value_problem(key: str, value: Any, where: str) -> Problem | None:
 def _validated(given: Mapping[str, Given], problems: Iterable[Problem]) -> Settings:
     """Return the settings, or raise one error of the problems so far and of those found here.
 
-    Sections are checked strictly, one by one: a file that says ``epochs = "5"`` is wrong, as the
-    reading of flags and variables has turned text into numbers already.
+    Sections are checked strictly: ``epochs = "5"`` in a file is wrong, and flags are numbers already.
     """
     sections: dict[str, Any] = {}
     found: list[Problem] = []
@@ -161,8 +147,8 @@ def _validated(given: Mapping[str, Given], problems: Iterable[Problem]) -> Setti
 
 def preset_names() -> tuple[str, ...]:
     """Return the names of the built-in presets, ``default`` first."""
-    folder = files("gkiller.settings").joinpath("presets")
-    names = [item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")]
+    items = [item.name for item in _FOLDER.joinpath("presets").iterdir()]
+    names = [name.removesuffix(".toml") for name in items if name.endswith(".toml")]
     return tuple(sorted(names, key=lambda name: (name != _DEFAULT, name)))
 
 
@@ -173,19 +159,18 @@ def preset_about(name: str) -> str:
 
 
 def _preset_text(name: str) -> str:
-    return files("gkiller.settings").joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
+    return _FOLDER.joinpath("presets", f"{name}.toml").read_text(encoding="utf-8")
 
 
 def _read_preset(name: str, where: str) -> Layer:
-    if name not in preset_names():
-        remedy = did_you_mean(name, preset_names())
-        raise SettingsError(f"there is no preset {name!r}", where=where, remedy=remedy)
+    if name not in (names := preset_names()):
+        raise SettingsError(f"there is no preset {name!r}", where=where, remedy=did_you_mean(name, names))
     return parse(_preset_text(name), f"preset {name}")
 
 
 def read_arch(name: str) -> Layer:
     """Return the defaults that an architecture brings, where they are other than the definition's."""
-    file = files("gkiller.settings").joinpath("archs", f"{name}.toml")
+    file = _FOLDER.joinpath("archs", f"{name}.toml")
     return parse(file.read_text(encoding="utf-8"), f"arch {name}") if file.is_file() else Layer()
 
 
@@ -198,24 +183,20 @@ def _of_arch(given: Mapping[str, Given]) -> dict[str, Given]:
 
 def _from_file(config: str | Path | None, directory: Path) -> Layer:
     """Return the layer of ``--config``, or of ``gkiller.toml`` where there is one."""
-    if config is None:
-        return _read_file(directory / _FILE_NAME, _FILE_NAME) if (directory / _FILE_NAME).exists() else Layer()
-    return _read_file(directory / config, str(config))
-
-
-def _read_file(path: Path, origin: str) -> Layer:
+    origin = str(_FILE_NAME if config is None else config)
+    path = directory / origin
+    if config is None and not path.exists():
+        return Layer()
     try:
         return parse(path.read_text(encoding="utf-8-sig"), origin)
     except FileNotFoundError:
         what, remedy = "there is no such settings file", _neighbours(path)
     except IsADirectoryError:
-        what = "this is a directory, not a settings file"
-        remedy = f"name a file in it, such as {path / _FILE_NAME}"
+        what, remedy = "this is a directory, not a settings file", f"name a file in it, such as {path / _FILE_NAME}"
     except UnicodeDecodeError as error:
         what, remedy = f"the settings file is not UTF-8 (byte {error.start + 1})", "save it as UTF-8"
     except OSError as error:
-        what = f"the settings file cannot be read: {error.strerror or error}"
-        remedy = "check its permissions"
+        what, remedy = f"the settings file cannot be read: {error.strerror or error}", "check its permissions"
     raise SettingsError(what, where=origin, remedy=remedy)
 
 
@@ -223,18 +204,13 @@ def _neighbours(path: Path) -> str:
     """Return a remedy for a missing file: the TOML files next to it with a similar name."""
     if not path.parent.is_dir():
         return f"there is no directory {path.parent}"
-    names = sorted(item.name for item in path.parent.iterdir() if item.suffix == ".toml")
-    if hits := nearest(path.name, names):
-        return did_you_mean(path.name, hits)
+    if hits := nearest(path.name, sorted(item.name for item in path.parent.glob("*.toml"))):
+        return proposal(map(repr, hits))
     return "leave --config out to use gkiller.toml or the defaults; 'gkiller config show --toml' prints a file"
 
 
 def parse(text: str, origin: str) -> Layer:
-    """Return what TOML text sets.
-
-    Raises:
-        SettingsError: it is not TOML; the error names the line.
-    """
+    """Return what TOML text sets; the `SettingsError` of other text names the line."""
     document = _parse_toml(text, origin)
     layer = Layer()
     for name, value in document.items():
@@ -246,8 +222,7 @@ def parse(text: str, origin: str) -> Layer:
         if name == "preset" and isinstance(value, str):
             layer.preset = Given(value, origin, where)
         elif name == "preset":
-            what = f"preset must be a name, not {value!r}"
-            layer.problems.append(Problem(what, where, 'write preset = "fast"'))
+            layer.problems.append(Problem(f"preset must be a name, not {value!r}", where, 'write preset = "fast"'))
         elif not isinstance(value, dict) or not (value or name in Settings.model_fields):
             layer.problems.append(unknown_key(name, where))
         else:
@@ -268,14 +243,12 @@ def _parse_toml(text: str, origin: str) -> dict[str, Any]:
         where = f"{origin}, line {position[1]}, column {position[2]}" if position else f"{origin}, at its end"
         what = "invalid TOML: " + _POSITION.sub("", str(error)).replace(" (at end of document)", "")
         remedy = 'write lines such as lr = 3e-5 or metric = "ap"'
-        raise SettingsError(what, where=where, remedy=remedy) from None
     except RecursionError:
-        raise SettingsError("lists are nested too deeply", where=origin, remedy="mend the value") from None
+        what, where, remedy = "lists are nested too deeply", origin, "mend the value"
     except ValueError:
         line = next((n for n, line in enumerate(text.splitlines(), 1) if _LONG.search(line)), 1)
-        raise SettingsError(
-            "a number has too many digits", where=f"{origin}, line {line}", remedy="mend the value"
-        ) from None
+        what, where, remedy = "a number has too many digits", f"{origin}, line {line}", "mend the value"
+    raise SettingsError(what, where=where, remedy=remedy)
 
 
 def _where(text: str, origin: str, path: tuple[str, ...]) -> str:
@@ -314,7 +287,7 @@ def _unknown_variable(name: str) -> Problem:
     if not hits:
         key = word.removeprefix(ENV_PREFIX).replace(ENV_DELIMITER, ".")
         hits = [f"{settings_by_key()[hit].env} ({hit})" for hit in nearest_keys(key)[:2]]
-    remedy = f"did you mean {' or '.join(hits)}?" if hits else "unset it"
+    remedy = proposal(hits) if hits else "unset it"
     return Problem(f"no setting has the variable {name}", name, remedy)
 
 
@@ -325,8 +298,8 @@ def _from_flags(flags: Mapping[str, Any]) -> Layer:
         if entry is None:
             layer.problems.append(unknown_key(key, "flags"))
             continue
-        on, _, off = entry.flag.partition("/")
-        origin = (off if value is False and off else on) or "--" + entry.name.replace("_", "-")
+        off = entry.flag.partition("/")[2]
+        origin = off if value is False and off else entry.on_flag
         converted = from_text(entry, value) if isinstance(value, str) else from_value(entry, value)
         layer.given[key] = Given(converted, origin, origin)
     return layer
@@ -341,8 +314,8 @@ def _from_overrides(overrides: Sequence[str]) -> Layer:
         if entry is None:
             layer.problems.append(unknown_key(key, where))
         elif not equals:
-            remedy = f"write --set {key}={entry.default_text or 'VALUE'}"
-            layer.problems.append(Problem(f"no value for {key}", where, remedy))
+            example = f"write --set {key}={entry.default_text or 'VALUE'}"
+            layer.problems.append(Problem(f"no value for {key}", where, example))
         else:
             layer.given[key] = Given(from_text(entry, value, quotes=True), "--set", where)
     return layer

@@ -55,6 +55,16 @@ class Reference:
         return self.key.partition(".")[2]
 
     @property
+    def plain_flag(self) -> str:
+        """The flag that the name alone would make."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def on_flag(self) -> str:
+        """The flag that sets it, or would; of a pair the one that turns it on."""
+        return self.flag.partition("/")[0] or self.plain_flag
+
+    @property
     def type_text(self) -> str:
         """The type in one word, such as ``float`` or ``ap|f1``; ``?`` marks one that may be unset."""
         word = "|".join(self.choices) if self.kind == "choice" else self.kind
@@ -73,11 +83,10 @@ class Reference:
     @property
     def allowed(self) -> str:
         """What a value may be, in words: type, range and unit."""
-        noun = " ".join([_NOUNS[self.kind], *([", ".join(self.choices)] if self.choices else [])])
-        bounds = " and ".join(self._bounds())
-        unit = f" ({self.unit})" if self.unit else ""
-        none = " or none" if self.optional else ""
-        return f"{noun} {bounds}".rstrip() + unit + none
+        unit = f"({self.unit})" if self.unit else ""
+        none = "or none" if self.optional else ""
+        parts = _NOUNS[self.kind], ", ".join(self.choices), " and ".join(self._bounds()), unit, none
+        return " ".join(filter(None, parts))
 
     def _bounds(self) -> list[str]:
         ends = ((self.lower, ">"), (self.upper, "<"))
@@ -86,13 +95,9 @@ class Reference:
 
 def plain_text(value: Any) -> str:
     """Return a settings value as one would type it: ``none``, ``true``, ``a,b``, ``0.001``."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @cache
@@ -119,8 +124,7 @@ def section_titles() -> dict[str, str]:
 
 def _reference(key: str, field: FieldInfo) -> Reference:
     kind, optional, choices = _kind(field.annotation)
-    extra = field.json_schema_extra
-    assert isinstance(extra, dict), key  # every leaf is declared with setting()
+    declared: Any = field.json_schema_extra  # by setting(): unit, flag, alias
     return Reference(
         key=key,
         kind=kind,
@@ -129,11 +133,9 @@ def _reference(key: str, field: FieldInfo) -> Reference:
         choices=choices,
         lower=_bound(field.metadata, "ge", "gt"),
         upper=_bound(field.metadata, "le", "lt"),
-        unit=str(extra["unit"]),
-        flag=str(extra["flag"]),
-        alias=str(extra["alias"]),
+        **declared,
         env=ENV_PREFIX + key.upper().replace(".", ENV_DELIMITER),
-        description=field.description or "",
+        description=" ".join((field.description or "").split()),
     )
 
 
@@ -153,23 +155,13 @@ def _kind(annotation: Any) -> tuple[Kind, bool, tuple[str, ...]]:
 
 def _bound(metadata: list[Any], inclusive: str, exclusive: str) -> Bound | None:
     """Return one end of the range among a field's constraints (annotated-types)."""
-    for rule in metadata:
-        if hasattr(rule, inclusive):
-            return getattr(rule, inclusive), True
-        if hasattr(rule, exclusive):
-            return getattr(rule, exclusive), False
-    return None
+    names = (inclusive, exclusive)
+    ends = [(getattr(rule, name), name == inclusive) for rule in metadata for name in names if hasattr(rule, name)]
+    return ends[0] if ends else None
 
 
 def settings_toml(settings: Settings, section: str | None = None) -> str:
-    """Return every setting as TOML, with its description, unit and range as comments.
-
-    ``resolve(config=...)`` on the text gives equal settings when no stronger layer speaks. A setting
-    that is unset appears as a comment, since TOML has no null.
-
-    Args:
-        section: only this section, or this dotted key.
-    """
+    """Return every setting, or those of a section or key, as TOML; what they mean, and what is unset, as comments."""
     import tomlkit
 
     document = tomlkit.document()

@@ -1,7 +1,6 @@
 """From what a user wrote to a value of the setting's type, and messages about what is wrong with it.
 
-Converting refuses nothing: a text that cannot be converted stays text, and the validation that follows
-names what is allowed.
+A text that cannot be converted stays text: the validation that follows refuses it, and names what is allowed.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gkiller.errors import SettingsError
 from gkiller.settings.reference import plain_text, settings_by_key
-from gkiller.wording import nearest
+from gkiller.wording import nearest, proposal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,22 +26,17 @@ if TYPE_CHECKING:
 MOST_BITS = 8192
 """Of a whole number; Python refuses to print one of over 4,300 digits."""
 _MISSING = object()
-_TRUTH = {"true": True, "yes": True, "on": True, "1": True}
-_TRUTH |= {"false": False, "no": False, "off": False, "0": False}
+_TRUTH = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 _LONGEST_VALUE = 80
 _SPACE = "sweep.space"
 """The list of ``KEY=VALUE`` texts: a file may write it as a table, and a value may have commas."""
 
 
 def from_text(entry: Reference, text: str, *, quotes: bool = False) -> Any:
-    """Convert text from a flag or a variable.
+    """Convert text from a flag or a variable; a list is written ``a,b`` or as a TOML array.
 
     Args:
         quotes: read ``"..."`` as a TOML string (as ``--set`` does), so that ``"none"`` can be a text.
-
-    Returns:
-        None for ``none`` or nothing where a setting may be unset; a tuple where it is a list (from
-        ``a,b`` or a TOML array); a bool or a number where the text is one; else the text.
     """
     bare = text.strip()
     if entry.optional and bare.lower() in ("", "none"):
@@ -68,23 +62,13 @@ def from_value(entry: Reference, value: Any) -> Any:
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
             value = [_number(part, whole=True) for part in value] if entry.kind == "numbers" else value
-            value = _rejoined(value) if entry.key == _SPACE else value
+            if entry.key == _SPACE and value:  # a value's own commas split it too
+                value = re.split(r",(?=[^,]*=)", ",".join(value))
         if isinstance(value, list):
             return tuple(value)
     if isinstance(value, PurePath):
         return str(value)
     return value
-
-
-def _rejoined(parts: list[str]) -> list[str]:
-    """Return ``KEY=VALUE`` texts whose values were split at their commas."""
-    found: list[str] = []
-    for part in parts:
-        if "=" in part or not found:
-            found.append(part)
-        else:
-            found[-1] += f",{part}"
-    return found
 
 
 def _pairs(table: Mapping[str, Any], before: str = "") -> Iterator[str]:
@@ -98,11 +82,7 @@ def _pairs(table: Mapping[str, Any], before: str = "") -> Iterator[str]:
 
 
 def nearest_keys(key: str) -> list[str]:
-    """Return up to three valid dotted keys that look like ``key``, best first.
-
-    Section and name are compared apart. A section that is right, or nearly so, finds its own settings; where
-    it has none of such a name, or no section is given, the name alone counts.
-    """
+    """Return up to three valid dotted keys that look like ``key``, best first, those of its own section before all."""
     keys = list(settings_by_key())
     word = key.lower().replace("-", "_")
     section, _, name = word.rpartition(".")
@@ -118,7 +98,7 @@ def _of_name(name: str, keys: list[str]) -> list[str]:
     names = dict.fromkeys(entry.name for entry in entries)
     hits = [name] if name in names else nearest(name, names)
     found = [entry for entry in entries if entry.name in hits]
-    found.sort(key=lambda entry: (hits.index(entry.name), entry.flag != "--" + entry.name.replace("_", "-")))
+    found.sort(key=lambda entry: (hits.index(entry.name), entry.flag != entry.plain_flag))
     return [entry.key for entry in found]
 
 
@@ -127,7 +107,7 @@ def key_advice(key: str) -> str:
     if inside := [entry for entry in settings_by_key() if entry.startswith(key + ".")]:
         return f"{key!r} is a section; its settings are: " + ", ".join(inside)
     if hits := nearest_keys(key):
-        return "did you mean " + " or ".join(map(repr, hits)) + "?"
+        return proposal(map(repr, hits))
     return "'gkiller config keys' lists every key"
 
 
@@ -152,15 +132,13 @@ def too_large(value: Any) -> bool:
 
 def _number(text: str, *, whole: bool) -> int | float | str:
     """Return a number, or the text where it is not one; ``1e3`` is a whole number too."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return int(value) if whole and value.is_integer() else value
+    for convert in (int, float):
+        try:
+            value = convert(text)
+        except ValueError:
+            continue
+        return int(value) if whole and value % 1 == 0 else value
+    return text
 
 
 @dataclass(frozen=True)
@@ -193,7 +171,7 @@ def bad_value(key: str, given: Given) -> Problem:
     text = text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
     hits = nearest(str(given.value), entry.choices, 1) if entry.choices else []
     usual = f"{entry.description} The default is {entry.default_text or 'empty'}."
-    remedy = f"did you mean {hits[0]!r}?" if hits else usual
+    remedy = proposal(map(repr, hits)) if hits else usual
     return Problem(f"{key} must be {entry.allowed}, not {text}", given.where, remedy)
 
 
@@ -226,8 +204,6 @@ def refuse(problems: Sequence[Problem]) -> None:
         return
     if len(problems) == 1:
         raise SettingsError(problems[0].what, where=problems[0].where, remedy=problems[0].remedy)
-    lines = [f"{problem.where}: {problem.what} ({problem.remedy})" for problem in problems]
-    raise SettingsError(
-        f"{len(problems)} settings are wrong\n" + "\n".join("- " + line for line in lines),
-        remedy="'gkiller config keys' lists every setting and its range",
-    )
+    lines = "".join(f"\n- {problem.where}: {problem.what} ({problem.remedy})" for problem in problems)
+    remedy = "'gkiller config keys' lists every setting and its range"
+    raise SettingsError(f"{len(problems)} settings are wrong{lines}", remedy=remedy)
