@@ -30,14 +30,13 @@ _SAME_SIZE: Final = frozenset(
 )
 _SIZED_BY_VALUES: Final = frozenset({"Expand", "Range"})  # their sizes are numbers in their inputs
 OPERATORS: Final[dict[str, frozenset[str]]] = {
-    "": _ELEMENTWISE
-    | _SAME_SIZE
-    | _SIZED_BY_VALUES
-    | {
-        *("Concat", "CumSum", "DynamicQuantizeLinear", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm"),
-        *("HardSwish", "LayerNormalization", "LeakyRelu", "MatMul", "MatMulInteger", "Mish", "ReduceMax"),
-        *("ReduceSum", "Relu", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Tanh"),
-    },
+    "": _ELEMENTWISE.union(
+        _SAME_SIZE,
+        _SIZED_BY_VALUES,
+        ("Concat", "CumSum", "DynamicQuantizeLinear", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm"),
+        ("HardSwish", "LayerNormalization", "LeakyRelu", "MatMul", "MatMulInteger", "Mish", "ReduceMax"),
+        ("ReduceSum", "Relu", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Tanh"),
+    ),
     "com.microsoft": frozenset({"MatMulIntegerToFloat", "MultiHeadAttention", "SkipLayerNormalization"}),
 }
 """By domain: of the lean graph with all its rewrites, and of torch's export of every encoder and its int8."""
@@ -86,11 +85,7 @@ _NAMES: Final = {
 
 
 def check_graph(data: bytes) -> None:
-    """Demand that a graph holds only what gkiller's own exports do.
-
-    Raises:
-        ValueError: it is no ONNX file, or holds something else; see the module.
-    """
+    """Raise a ValueError unless a graph holds only what gkiller's own exports do; see the module."""
     reader = _Reader(data)
     model = reader.read((0, len(data)), _MODEL)
     if 7 not in model:
@@ -104,20 +99,14 @@ def check_graph(data: bytes) -> None:
 
 
 class _Tensors:
-    """What is known of a graph's tensors before a comment is read.
-
-    Args:
-        size: bytes of the file.
-    """
+    """What is known of a graph's tensors before a comment is read; ``size`` is the file's in bytes."""
 
     def __init__(self, weights: dict[str, int], size: int) -> None:
         self._constant = weights  # and all that may be computed of them: how many numbers at most
         self._other: set[str] = set()
         # Of those: whose sizes are 1 or not known before a comment is read, one at least; and their shapes.
-        self._open: set[str] = set()
-        self._shapes: set[str] = set()
-        self._left = FOLDED + size
-        self._left_to_pack = FOLDED + _USES * size
+        self._open, self._shapes = set[str](), set[str]()
+        self._left, self._left_to_pack = FOLDED + size, FOLDED + _USES * size
 
     def take(self, name: str) -> None:
         """Add an input of the graph."""
@@ -234,7 +223,7 @@ class _Reader:
         """Return the fields of a message by number: numbers, and the places of anything longer.
 
         Raises:
-            ValueError: it is not protobuf; or a field is unknown, or there twice, or there are too many.
+            ValueError: it is not protobuf, or a field is unknown or there twice, or there are too many.
         """
         found: dict[int, list[Any]] = defaultdict(list)
         at, end = span
@@ -258,7 +247,7 @@ class _Reader:
         return self.decoded(fields[number][0]) if fields[number] else ""
 
     def decoded(self, span: Span) -> str:
-        """Return the text at a place."""
+        """Return the text at a place; a ValueError where it is not UTF-8."""
         return self._data[slice(*span)].decode("utf-8")
 
     def _value(self, wire: int, at: int, end: int) -> tuple[Any, int]:

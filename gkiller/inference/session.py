@@ -25,18 +25,16 @@ OUTPUT = "logits"
 WORKING_BYTES = (2 << 30) + (64 << 20) * (os.cpu_count() or 1)
 """What all graphs of a process may use at a time, besides their weights. A batch of 512 tokens takes 50 MB in
 a network of BERT-Large's size."""
-
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float64]
 Stop: TypeAlias = ort.RunOptions
 """Setting its ``terminate`` ends the calls that were given it."""
-
 Result = TypeVar("Result")
 _AGAIN = "export the model again with: gkiller export"
 _FATAL_ONLY = 4
 _QUICK_TOKENS = 64
 """A call of no more tokens, padding included, runs on the main thread itself: another costs as much."""
-
 _PATIENCE = 2.0
 """Seconds that a stopped call has to end in: it does so after the operator that is at work."""
 
@@ -165,16 +163,13 @@ def _bound_memory() -> None:
     ort.create_and_register_allocator(place, ort.OrtArenaCfg(WORKING_BYTES, -1, -1, -1))
 
 
-Scores = npt.NDArray[np.float64]
-
-
 @dataclass(frozen=True)
 class Scored:
     """Scores of n comments."""
 
-    scores: Scores  # float64 of shape (n, L), in 0..1
-    windows: npt.NDArray[np.int64]  # int64 of shape (n,): pieces that each comment was read in
-    truncated: npt.NDArray[np.bool_]  # bool of shape (n,): whether its end was left unread
+    scores: Scores  # (n, L), in 0..1
+    windows: Ids  # (n,), pieces that each comment was read in
+    truncated: npt.NDArray[np.bool_]  # (n,), whether its end was left unread
 
 
 @dataclass(frozen=True)
