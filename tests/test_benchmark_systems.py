@@ -62,7 +62,7 @@ def quiet(stage, done, total):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A model with an fp32 graph."""
-    from gkiller.deployment.arithmetic import Scheme
+    from gkiller.deployment.lean import Scheme
 
     loaded = save(tmp_path_factory.mktemp("exported") / "model")
     graph = build(network_of(loaded.model, loaded.max_length), Scheme()).SerializeToString()

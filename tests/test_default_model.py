@@ -324,7 +324,7 @@ def test_training_starts_from_its_encoder(tiny, shipped, tmp_path, no_plots):
     again = load_model(result.run.path)
     assert again.tokenizer.get_vocab() == load_any("default").tokenizer.get_vocab()
     assert "from gkiller's default model; pretrained" in (result.run.model / "README.md").read_text("utf-8")
-    from gkiller.deployment.restore import deployed_encoder
+    from gkiller.deployment.weights import deployed_encoder
 
     start = dict(deployed_encoder(default_model(), settings.model, 100).named_parameters())
     for name, parameter in again.model.bert.named_parameters():

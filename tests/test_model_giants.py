@@ -143,8 +143,7 @@ def test_the_other_commands_take_it(copied, prepared, call):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bert"], indirect=True)
 def test_what_only_bert_has_is_refused(trained, tmp_path):
-    from gkiller.deployment.deploy import export_onnx
-    from gkiller.deployment.vocabulary import save_trimmed
+    from gkiller.deployment.deploy import export_onnx, save_trimmed
     from gkiller.settings import DeploymentSettings
 
     loaded = load_model(trained.run.model)

@@ -1,26 +1,61 @@
-"""The lean graph: a network's own operators, joined where that is faster.
+"""The lean graph: a network's own operators, joined where that is faster, in float32, float16 storage or int8.
 
 It is built from the weights, operator by operator, instead of being searched out of an exported graph. Each
 of the `Rewrites` leaves the function as it is; ``experiments/export_steps.py`` times each alone. Weights are
-named after their place: `gkiller.deployment.restore` reads them back.
+named after their place: `gkiller.deployment.weights` reads them back.
+
+Int8 follows the affine scheme of Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference" (2018): weights symmetric with a scale per output column, activations
+with one scale and zero point for the whole tensor.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from gkiller.deployment.arithmetic import CONTRIB, Nodes, Ranges, Scheme, arithmetic_of, embedding_rows, stored
-from gkiller.deployment.weights import Dense, Layer, Network, Norm, joinable, joined
+from gkiller.deployment.weights import Array, Dense, Layer, Network, Norm, joinable, joined
+from gkiller.inference.session import INPUTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx
 
+
+OPSET: Final = 20
+"""Of ONNX's own operators; the first with Gelu. onnxruntime reads it since 1.17."""
+IR_VERSION: Final = 9
+"""The file format that belongs to `OPSET`."""
+CONTRIB: Final = "com.microsoft"
+"""onnxruntime's own operators; every build of it for the CPU has them."""
+LEVELS: Final = 255  # steps of an unsigned byte
 LOWEST = float(np.finfo(np.float32).min)
 _ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu", "gelu": "Gelu"}
+
+Shape = tuple[int | str, ...]
+Range = tuple[float, float]
+Ranges = Mapping[str, Range]
+"""The least and the greatest input of each place that multiplies, by its name."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What the numbers of a graph are."""
+
+    weights: Literal["fp32", "fp16", "int8"] = "fp32"
+    embeddings: Literal["fp32", "fp16", "int8"] = "fp32"
+    # what int8 weights are multiplied with: bytes scaled by each batch's own range ("dynamic"), or by ranges found on
+    # validation comments ("static"), which makes a comment's score independent of its batch
+    activations: Literal["dynamic", "static"] = "static"
+    # of an int8 weight. Seven leave room for processors without VNNI, whose sums of two products are cut at 16 bits.
+    bits: Literal[7, 8] = 8
+    per_column: bool = True  # a scale for each output instead of one for a whole matrix
 
 
 @dataclass(frozen=True)
@@ -63,28 +98,21 @@ def build(
     chosen = rewrites or Rewrites()
     if expose:
         chosen = replace(chosen, last_position=False)  # every place sees every token
-    writer = _Writer(network, scheme or Scheme(), chosen, ranges, expose)
+    writer = _Writer(network, scheme or Scheme(), chosen, ranges or {}, expose)
     writer.write()
-    outputs: dict[str, tuple[int | str, ...]] = {"logits": ("rows", network.head.width)}
-    outputs.update({site: ("tokens_in_all", "features") for site in writer.sites})
-    shape = ("rows", "tokens")
-    return writer.nodes.model({"input_ids": shape, "attention_mask": shape}, outputs, "sigmoid(logits) are the scores")
+    outputs: dict[str, Shape] = {"logits": ("rows", network.head.weight.shape[1])}
+    outputs |= dict.fromkeys(writer.sites, ("tokens_in_all", "features"))
+    return writer.nodes.model(dict.fromkeys(INPUTS, ("rows", "tokens")), outputs, "sigmoid(logits) are the scores")
 
 
 class _Writer:
     """Writes one graph. Token vectors are (rows * tokens, hidden) between the layers."""
 
-    def __init__(
-        self, network: Network, scheme: Scheme, rewrites: Rewrites, ranges: Ranges | None, expose: bool
-    ) -> None:
+    def __init__(self, network: Network, scheme: Scheme, rewrites: Rewrites, ranges: Ranges, expose: bool) -> None:
         self.nodes = Nodes()
         self.sites: list[str] = []
-        self._network = network
-        self._scheme = scheme
-        self._rewrites = rewrites
-        self._arithmetic = arithmetic_of(self.nodes, scheme, ranges)
-        self._expose = expose
-        self._half = scheme.weights != "fp32"
+        self._network, self._scheme, self._rewrites, self._expose = network, scheme, rewrites, expose
+        self._arithmetic = Arithmetic(self.nodes, scheme, ranges)
 
     def write(self) -> None:
         """Write everything."""
@@ -109,7 +137,7 @@ class _Writer:
         words = embedding_rows(nodes, network.words, "input_ids", self._scheme)
         table = network.positions + network.types if self._rewrites.fold_types else network.positions
         length = nodes.add("Slice", shape, nodes.integers(1), nodes.integers(2))
-        rows = stored(nodes, table, "positions", half=self._half)
+        rows = stored(nodes, table, "positions", half=self._scheme.weights != "fp32")
         positions = nodes.add("Slice", rows, nodes.integers(0), length, nodes.integers(0))
         if not self._rewrites.fold_types:
             words = nodes.add("Add", words, nodes.constant(network.types, "types"))
@@ -120,8 +148,7 @@ class _Writer:
     def _pool(self, x: str, *, first: bool) -> str:
         """Return (rows, features) for the head."""
         network, nodes = self._network, self.nodes
-        if network.pooling == "cls":
-            assert network.pooler is not None  # a network that pools so has one
+        if network.pooler is not None:  # of the pooling "cls"
             cls = x if first else self._first_of(x)
             return nodes.add("Tanh", self._dense("pooler", cls, [network.pooler])[0])
         tokens = nodes.add("Reshape", x, self._cube)
@@ -178,8 +205,7 @@ class _Writer:
         query = nodes.add("Unsqueeze", query, nodes.integers(1)) if first else nodes.add("Reshape", query, self._cube)
         key, value = (nodes.add("Reshape", part, self._cube) for part in (key, value))
         if self._rewrites.fuse_attention:
-            inputs = (query, key, value, "", self._mask)
-            seen = nodes.add("MultiHeadAttention", *inputs, domain=CONTRIB, num_heads=heads)
+            seen = nodes.add("MultiHeadAttention", query, key, value, "", self._mask, domain=CONTRIB, num_heads=heads)
         else:
             seen = self._attend_in_parts(query, key, value)
         return nodes.add("Reshape", seen, self._rows)
@@ -221,11 +247,10 @@ class _Writer:
 
     def _add_and_norm(self, site: str, x: str, other: str, norm: Norm) -> str:
         nodes = self.nodes
-        gamma = nodes.constant(norm.gamma, f"{site}.gamma")
-        beta = nodes.constant(norm.beta, f"{site}.beta")
+        gamma, beta = nodes.constant(norm.gamma, f"{site}.gamma"), nodes.constant(norm.beta, f"{site}.beta")
         if self._rewrites.fuse_norms:
-            inputs = (x, other, gamma, beta)
-            return nodes.add("SkipLayerNormalization", *inputs, domain=CONTRIB, epsilon=norm.epsilon)
+            fused = "SkipLayerNormalization"
+            return nodes.add(fused, x, other, gamma, beta, domain=CONTRIB, epsilon=norm.epsilon)
         total = nodes.add("Add", x, other)
         return nodes.add("LayerNormalization", total, gamma, beta, axis=-1, epsilon=norm.epsilon)
 
@@ -242,17 +267,151 @@ class _Writer:
         biases = [part.bias, *(branch.bias for branch in part.branches)]
         nodes = self.nodes
         if self._rewrites.join_dendrites and part.branches:
-            wide = np.concatenate(weights, axis=1), np.concatenate(biases)
-            [whole] = self._arithmetic.multiply(site, x, [wide[0]], [wide[1]])
+            wide = np.concatenate(weights, axis=1)
+            [whole] = self._arithmetic.multiply(site, x, [wide], [np.concatenate(biases)])
             output, *drives = nodes.add_many("Split", [whole], len(weights), axis=-1, num_outputs=len(weights))
         else:
             output, *drives = self._arithmetic.multiply(site, x, weights, biases)
         fired: list[str] = []
         for branch, drive in zip(part.branches, drives, strict=True):
             for link, earlier in zip(branch.links, fired, strict=True):
-                linked = nodes.add("Mul", earlier, nodes.constant(link, f"{site}.link"))
-                drive = nodes.add("Add", drive, linked)
+                drive = nodes.add("Add", drive, nodes.add("Mul", earlier, nodes.constant(link, f"{site}.link")))
             fired.append(nodes.add(_ACTIVATIONS[part.activation], drive))
             topped = nodes.add("Mul", fired[-1], nodes.constant(branch.top, f"{site}.top"))
             output = nodes.add("Add", output, topped)
         return output
+
+
+class Nodes:
+    """Collects a graph's nodes and constants."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._count = 0
+
+    def constant(self, array: npt.NDArray[Any], hint: str = "constant") -> str:
+        """Store an array; returns its name."""
+        from onnx import numpy_helper
+
+        name = self._name(hint)
+        self._constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+    def number(self, value: float) -> str:
+        """Store one float32."""
+        return self.constant(np.array(value, np.float32), "number")
+
+    def integers(self, *values: int) -> str:
+        """Store a list of int64, as axes and shapes are."""
+        return self.constant(np.array(values, np.int64), "integers")
+
+    def add(self, op: str, *inputs: str, domain: str = "", output: str = "", **attributes: Any) -> str:
+        """Add a node of one output; returns its name."""
+        return self.add_many(op, inputs, 1, domain=domain, output=output, **attributes)[0]
+
+    def add_many(
+        self, op: str, inputs: Sequence[str], outputs: int, *, domain: str = "", output: str = "", **attributes: Any
+    ) -> list[str]:
+        """Add a node of several outputs; returns their names."""
+        from onnx import helper
+
+        names = [output] if output else [self._name(op) for _ in range(outputs)]
+        self._nodes.append(helper.make_node(op, list(inputs), names, names[0], domain=domain, **attributes))
+        return names
+
+    def model(self, inputs: dict[str, Shape], outputs: dict[str, Shape], description: str) -> onnx.ModelProto:
+        """Return the whole: int64 inputs, float32 outputs, by name with their shapes."""
+        from onnx import TensorProto, helper
+
+        graph = helper.make_graph(
+            self._nodes,
+            "gkiller",
+            [helper.make_tensor_value_info(n, TensorProto.INT64, s) for n, s in inputs.items()],
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()],
+            self._constants,
+        )
+        return helper.make_model(
+            graph,
+            producer_name="gkiller",
+            doc_string=description,
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
+        )
+
+    def _name(self, hint: str) -> str:
+        self._count += 1
+        return f"{hint}_{self._count}"
+
+
+class Arithmetic:
+    """Multiplies an input by matrices: in float32, or products of bytes with sums in int32 and results in float32."""
+
+    def __init__(self, nodes: Nodes, scheme: Scheme, ranges: Ranges) -> None:
+        self._nodes, self._scheme, self._ranges = nodes, scheme, ranges
+        self._quantized: dict[str, list[str]] = {}  # an input that was made bytes once is not made so again
+
+    def multiply(self, site: str, x: str, weights: list[Array], biases: list[Array]) -> list[str]:
+        """Return x @ weight + bias for each pair.
+
+        Args:
+            site: the name of the place, such as "layer.0.qkv".
+            x: a tensor of shape (rows, in).
+            weights: each (in, out); biases: each (out,).
+        """
+        multiply = self._in_bytes if self._scheme.weights == "int8" else self._in_floats
+        return [multiply(site, x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+
+    def _in_floats(self, site: str, x: str, weight: Array, bias: Array) -> str:
+        matrix = stored(self._nodes, weight, site, half=self._scheme.weights == "fp16")
+        return self._nodes.add("Gemm", x, matrix, self._nodes.constant(bias, f"{site}.bias"))
+
+    def _in_bytes(self, site: str, x: str, weight: Array, bias: Array) -> str:
+        nodes = self._nodes
+        if x not in self._quantized:
+            self._quantized[x] = self._bytes_of(site, x)
+        data, scale, zero = self._quantized[x]
+        whole, steps = quantized_columns(weight, self._scheme.bits, per_column=self._scheme.per_column)
+        matrix, sizes = nodes.constant(whole, site), nodes.constant(steps, f"{site}.scale")
+        added = nodes.constant(bias, f"{site}.bias")
+        return nodes.add("MatMulIntegerToFloat", data, matrix, scale, sizes, zero, "", added, domain=CONTRIB)
+
+    def _bytes_of(self, site: str, x: str) -> list[str]:
+        """Return the names of an input as bytes, of their scale and of their zero point."""
+        if self._scheme.activations == "dynamic":
+            return self._nodes.add_many("DynamicQuantizeLinear", [x], 3)
+        step, offset = byte_scale(self._ranges[site])
+        scale, zero = self._nodes.constant(step, f"{site}.step"), self._nodes.constant(offset, f"{site}.zero")
+        return [self._nodes.add("QuantizeLinear", x, scale, zero), scale, zero]
+
+
+def stored(nodes: Nodes, array: Array, hint: str, *, half: bool = False) -> str:
+    """Store an array, as float16 if wanted; onnxruntime makes it float32 once, when it loads the graph."""
+    if not half:
+        return nodes.constant(array, hint)
+    return nodes.add("Cast", nodes.constant(array.astype(np.float16), hint), to=1)
+
+
+def embedding_rows(nodes: Nodes, table: Array, ids: str, scheme: Scheme) -> str:
+    """Return the rows of a table that ``ids`` name; an int8 table has a scale per row."""
+    if scheme.embeddings != "int8":
+        return nodes.add("Gather", stored(nodes, table, "words", half=scheme.embeddings == "fp16"), ids)
+    whole, steps = quantized_columns(np.ascontiguousarray(table.T), 8, per_column=True)
+    rows = nodes.add("Cast", nodes.add("Gather", nodes.constant(whole.T, "words"), ids), to=1)
+    return nodes.add("Mul", rows, nodes.add("Gather", nodes.constant(steps[:, None], "words.scale"), ids))
+
+
+def quantized_columns(weight: Array, bits: int, *, per_column: bool) -> tuple[npt.NDArray[np.int8], Array]:
+    """Return int8 values (in, out) and their scales: one, or (out,)."""
+    limit = float(2 ** (bits - 1) - 1)
+    peak = np.abs(weight).max(axis=0) if per_column else np.array(np.abs(weight).max())
+    steps = np.where(peak > 0, peak / limit, 1.0).astype(np.float32)
+    return np.clip(np.rint(weight / steps), -limit, limit).astype(np.int8), steps
+
+
+def byte_scale(found: Range) -> tuple[Array, npt.NDArray[np.uint8]]:
+    """Return the scale and the zero point that spread a range over an unsigned byte; 0 stays exact."""
+    low, high = min(found[0], 0.0), max(found[1], 0.0)
+    step = (high - low) / LEVELS or 1.0
+    offset = int(np.clip(round(-low / step), 0, LEVELS))
+    return np.array(step, np.float32), np.array(offset, np.uint8)

@@ -1,9 +1,13 @@
-"""Int8 candidates: made, measured on validation comments, and one chosen."""
+"""The plain graph: what torch's own exporter makes of a network."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import logging
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +16,93 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
-from gkiller.deployment.arithmetic import Ranges, Scheme
-from gkiller.deployment.lean import build
+from gkiller.deployment.lean import OPSET, Ranges, Scheme, build
 from gkiller.deployment.parity import Limits, Parity, ParityRows, compare
 from gkiller.deployment.probes import score_tokens, session
 from gkiller.tokens.batches import Tokens, scoring_batches
 from gkiller.wording import Progress, silent, staged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx
 
-    from gkiller.deployment.arithmetic import Range
+    from gkiller.deployment.lean import Range
     from gkiller.deployment.weights import Network
     from gkiller.inference.ort import onnxruntime
+    from gkiller.model.network import ToxicityClassifier
     from gkiller.tokens.batches import Tokens
 
 
+class ScoringNetwork(nn.Module):
+    """A classifier whose outputs are one logit per label, (rows, L): the sigmoid of each is the score."""
+
+    def __init__(self, model: ToxicityClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Map ids and mask, int64 (rows, tokens), to logits (rows, L)."""
+        return self.model.label_logits(self.model(input_ids, attention_mask))
+
+
+def export_plain(model: ToxicityClassifier, max_length: int) -> onnx.ModelProto:
+    """Export a folded classifier with torch's current exporter.
+
+    Returns:
+        A graph of opset `OPSET` with the interface of `gkiller.deployment.lean.build`; rows and tokens are
+        dynamic, and the weights are inside.
+    """
+    return export_network(ScoringNetwork(model), max_length)
+
+
+def export_network(network: nn.Module, max_length: int) -> onnx.ModelProto:
+    """Export a network with torch's current exporter; as `export_plain`.
+
+    Args:
+        network: maps ids and mask, int64 (rows, tokens), to logits (rows, L).
+    """
+    ids = torch.ones((2, min(8, max_length)), dtype=torch.int64)
+    rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens", min=2, max=max_length)
+    shape = {0: rows, 1: tokens}
+    with _quiet(), torch.inference_mode():
+        program = torch.onnx.export(
+            network.eval(),
+            (ids, torch.ones_like(ids)),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes=(shape, shape),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None  # without a file name it is returned
+    proto: onnx.ModelProto = program.model_proto
+    # Its recorded shapes are not needed, and wrong once a tool changes a tensor's type.
+    del proto.graph.value_info[:]
+    return proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own talk off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 BINS: Final = 2048
+
 CALIBRATION_BATCH: Final = 32
 
 
@@ -94,13 +167,17 @@ class _Span:
 
 
 COVERED: Final = 0.9999
+
 """Share of the values that the narrower static ranges cover."""
 
 TIED: Final = 0.1
+
 """Candidates whose speeds differ by less than this share are as fast as each other."""
 
 TIMED_ROWS: Final = 256
+
 BATCH: Final = 16
+
 ROUNDS: Final = 3
 
 
@@ -228,6 +305,7 @@ PLAIN_CANDIDATES: Final = (
         "onnxruntime dynamic, 7-bit weights, fp32 embeddings", Scheme("int8", "fp32", activations="dynamic", bits=7)
     ),
 )
+
 """Ways to make a plain graph int8: its products of weights always, its tables of embeddings or not."""
 
 
@@ -235,7 +313,7 @@ def quantize_plain(graph: onnx.ModelProto, scheme: Scheme) -> bytes:
     """Return a plain graph with int8 weights; its other inputs are made bytes batch by batch.
 
     Args:
-        graph: of `gkiller.deployment.plain.export_plain`; it is not changed.
+        graph: of `gkiller.deployment.quantize.export_plain`; it is not changed.
         scheme: int8 weights and dynamic activations; ``bits``, ``per_column`` and ``embeddings`` count.
     """
     from gkiller.inference.ort import quantization
