@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import torch
 
 from gkiller.data.labels import FLAG_LABELS
 from gkiller.deployment.lean import OPSET, Rewrites, Scheme, build
-from gkiller.deployment.parity import Limits, Parity, ParityRows, compare, limits_of, require
+from gkiller.deployment.parity import LIMITED, Limits, Parity, ParityRows, compare, limits_of, require
 from gkiller.deployment.probes import new_probes, read_probes, score_probes, score_tokens, session
 from gkiller.deployment.quantize import (
     CANDIDATES,
@@ -23,9 +23,10 @@ from gkiller.deployment.quantize import (
     Tried,
     choose,
     export_plain,
+    faithfulness,
+    lean_graphs,
     measure,
     quantize_plain,
-    try_candidates,
 )
 from gkiller.deployment.weights import leanable, network_of
 from gkiller.errors import ExportError, OutputError, ParityError
@@ -54,14 +55,17 @@ from gkiller.tokens.wordpiece import parse_tokenizer
 from gkiller.wording import Progress, silent, staged
 
 if TYPE_CHECKING:
-    from gkiller.model.directory import LoadedModel, Stored
+    from gkiller.model.directory import Stored
     from gkiller.model.network import ToxicityClassifier
     from gkiller.settings.definition import DeploymentSettings
 
 
 PLAIN_FILES: Final = (CARD, CONFIG, WEIGHTS, TOKENIZER)
-
 BATCH: Final = 16
+CONTINUATION: Final = "##"
+TRIMMED: Final = "vocabulary"
+"""What a trimmed model says of it, in the training that gkiller.json tells of."""
+_WORDS: Final = "bert.embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True)
@@ -94,31 +98,26 @@ def export_onnx(
     """Write an fp32 graph, or one with weights stored as fp16, into a model directory.
 
     Args:
-        plain: take the graph of torch's exporter instead of the lean one; so it is always for encoders other than BERT.
+        plain: take the graph of torch's exporter instead of the lean one, as is always done for others than BERT.
 
     Raises:
         ParityError: the graph does not score as the model does; nothing is written.
         ExportError: no graph can be built of this network.
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
-    target = target_for(loaded, out)
-    tell = progress or silent
+    target, tell, lean = target_for(loaded, out), progress or silent, leanable(loaded.model) and not plain
     tell(0, None, "building the graph")
-    plain = plain or not leanable(loaded.model)
-    if plain and precision == "fp32":
+    if lean:
+        graph = build(network_of(loaded.model, loaded.max_length), Scheme(precision, precision)).SerializeToString()
+    elif precision == "fp32":
         graph = export_plain(loaded.model, loaded.max_length).SerializeToString()
-    elif plain:
+    else:
         remedy = "leave out --plain" if leanable(loaded.model) else "export fp32, or quantize to int8"
         raise ExportError("fp16 storage is a form of the lean graph, which is BERT's", remedy=remedy)
-    else:
-        scheme = Scheme(precision, precision)
-        graph = build(network_of(loaded.model, loaded.max_length), scheme).SerializeToString()
     limits = limits_of(settings, precision)
-    scores = score_tokens(session(graph), rows.tokens, BATCH, staged(tell, "comparing"))
-    parity = compare(rows, scores, limits)
+    parity = compare(rows, score_tokens(session(graph), rows.tokens, BATCH, staged(tell, "comparing")), limits)
     require(parity, f"the {precision} graph", str(target))
-    facts = {"graph": "plain" if plain else "lean", **({} if plain else {"rewrites": asdict(Rewrites())})}
-    return _write(loaded, rows, target, graph, precision, parity, limits, facts)
+    return _write(loaded, rows, target, _Made(graph, precision, lean, parity, limits))
 
 
 def quantize(
@@ -135,54 +134,32 @@ def quantize(
     Args:
         rows: what the gate compares on, and what static ranges come from.
         portable: only 7-bit weights, whose sums fit the 16 bits of processors without VNNI.
-        progress: as in `export_onnx`.
 
     Returns:
         What was written, and every candidate as it was measured.
 
     Raises:
-        ParityError: no candidate scores as the model does; nothing is written.
-        ExportError: no graph can be built of this network.
-        OutputError: ``out`` is not ours to replace, or cannot be written.
+        ParityError: no candidate scores as the model does; nothing is written. Others as of `export_onnx`.
     """
-    target = target_for(loaded, out)
+    target, tell, lean = target_for(loaded, out), progress or silent, leanable(loaded.model)
     limits = limits_of(settings, "int8")
-    lean = leanable(loaded.model)
-    every = CANDIDATES if lean else PLAIN_CANDIDATES
-    candidates = [one for one in every if not portable or one.scheme.bits < 8]
+    candidates = [one for one in (CANDIDATES if lean else PLAIN_CANDIDATES) if not portable or one.scheme.bits < 8]
     if lean:
-        tried = try_candidates(
-            network_of(loaded.model, loaded.max_length),
-            rows,
-            limits,
-            settings.calibration_rows,
-            candidates=candidates,
-            progress=progress,
-        )
+        network = network_of(loaded.model, loaded.max_length)
+        graphs = lean_graphs(network, rows.tokens, settings.calibration_rows, candidates, tell)
     else:
-        tell = progress or silent
         tell(0, None, "building the graph")
         plain = export_plain(loaded.model, loaded.max_length)
         graphs = [quantize_plain(plain, one.scheme) for one in candidates]
-        tried = measure(candidates, graphs, rows, limits, tell)
+    tried = measure(candidates, graphs, rows, limits, tell)
     best = choose(tried)
     if best is None:
-        nearest = min(tried, key=lambda one: (one.parity.flips, one.parity.max_difference))
-        raise ParityError(
-            f"no int8 graph scores as the trained model does; the nearest, {nearest.candidate.name}: "
-            + "; ".join(nearest.parity.failures),
-            where=str(target),
-            remedy="nothing was written; the limits are the deployment settings ('gkiller config keys')",
-            report={"candidates": [one.as_dict() for one in tried]},
-        )
-    facts = {
-        "graph": "lean" if lean else "plain",
-        **({"rewrites": asdict(Rewrites())} if lean else {}),
-        "candidate": best.candidate.name,
-        "scheme": asdict(best.candidate.scheme),
-    }
-    written = _write(loaded, rows, target, best.graph, "int8", best.parity, limits, facts)
-    return written, tried
+        nearest = min(tried, key=faithfulness)
+        what = f"no int8 graph scores as the trained model does; the nearest, {nearest.candidate.name}: "
+        report = {"candidates": [one.as_dict() for one in tried]}
+        raise ParityError(what + "; ".join(nearest.parity.failures), where=str(target), remedy=LIMITED, report=report)
+    facts = {"candidate": best.candidate.name, "scheme": asdict(best.candidate.scheme)}
+    return _write(loaded, rows, target, _Made(best.graph, "int8", lean, best.parity, limits, facts)), tried
 
 
 def quantize_trimmed(
@@ -198,14 +175,7 @@ def quantize_trimmed(
 ) -> tuple[Exported, list[Tried]]:
     """Write a model of a smaller vocabulary with its int8 graph; the gate compares it with the whole one.
 
-    Args:
-        portable: as in `quantize`.
-        progress: as in `export_onnx`.
-
-    Raises:
-        ParityError: nothing that scores as the model does came out; nothing is written.
-        ExportError: the tokenizer cannot be trimmed, or not so.
-        OutputError: ``out`` is not ours to replace, or cannot be written.
+    Errors as of `save_trimmed` and `quantize`.
     """
     target = target_for(loaded, out)
     with TemporaryDirectory(prefix="gkiller-trimmed-") as folder:
@@ -215,17 +185,14 @@ def quantize_trimmed(
 
 
 def copy_plain(loaded: LoadedModel, out: Path) -> int:
-    """Write the interchange form alone: weights, configuration, tokenizer and card, without graphs.
-
-    Returns:
-        Bytes written.
+    """Write weights, configuration, tokenizer and card, without graphs; return the bytes written.
 
     Raises:
         OutputError: ``out`` is not ours to replace, or cannot be written.
     """
     target = target_for(loaded, out)
     changes: dict[str, Any] = {"exports": {}} if "exports" in loaded.metadata else {}
-    add_files(target, loaded, {}, keep=lambda name: name in PLAIN_FILES, changes=changes)
+    add_files(target, loaded, {}, keep=PLAIN_FILES.__contains__, changes=changes)
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
 
 
@@ -246,17 +213,8 @@ def copy_deployed(
     add_files(target, loaded, files or {}, keep=wanted.__contains__, changes={"exports": exports})
 
 
-def bytes_to_predict(directory: Path, file: str) -> int:
-    """Return the size of a graph and of everything it needs beside it."""
-    return sum((directory / name).stat().st_size for name in (file, *BESIDE))
-
-
 def target_for(loaded: Stored, out: Path | None) -> Path:
-    """Return where to write a copy of a model; only another one, an empty folder or nothing may be there.
-
-    Raises:
-        OutputError: there is something else, or no place to write to.
-    """
+    """Return where to write a copy of a model; an OutputError unless another copy or nothing is there."""
     target = out if out is not None else loaded.path
     if target is None:
         raise OutputError("the model was not read from a directory", remedy="name one with --out")
@@ -265,7 +223,7 @@ def target_for(loaded: Stored, out: Path | None) -> Path:
             what = "the copy would replace the model that it is made from"
             raise OutputError(what, where=str(out), remedy="choose another --out")
         if target.exists() and not _may_be_replaced(target, loaded):
-            what = "there is something else than a copy of this model"
+            what = "something other than a copy of this model is there"
             raise OutputError(what, where=str(target), remedy="choose another --out, or remove what is there")
     return target
 
@@ -286,59 +244,52 @@ def _origin(metadata: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     return metadata.get("labels"), {key: training[key] for key in training if key != TRIMMED}
 
 
-def _write(
-    loaded: LoadedModel,
-    rows: ParityRows,
-    target: Path,
-    graph: bytes,
-    precision: GraphPrecision,
-    parity: Parity,
-    limits: Limits,
-    facts: dict[str, Any],
-) -> Exported:
-    name = GRAPHS[precision]
-    if len(graph) > LIMITS[name]:
-        raise ExportError(
-            f"the graph has {len(graph):,} bytes, and {LIMITS[name]:,} are read of one",
-            where=str(target),
-            remedy="nothing was written; 'gkiller quantize' makes a smaller one",
-        )
-    known = loaded.path / PROBES if loaded.path is not None else None
-    if known is not None and known.is_file():
-        probes = read_probes(stored_files(loaded, [PROBES])[PROBES], str(known))
+@dataclass(frozen=True)
+class _Made:
+    """A graph that has passed the gate."""
+
+    graph: bytes
+    precision: GraphPrecision
+    lean: bool
+    parity: Parity
+    limits: Limits
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _write(loaded: LoadedModel, rows: ParityRows, target: Path, made: _Made) -> Exported:
+    name, size = GRAPHS[made.precision], len(made.graph)
+    if size > LIMITS[name]:
+        what = f"the graph has {size:,} bytes, and {LIMITS[name]:,} are read of one"
+        remedy = "nothing was written; 'gkiller quantize' makes a smaller one"
+        raise ExportError(what, where=str(target), remedy=remedy)
+    if loaded.path is not None and (loaded.path / PROBES).is_file():
+        probes = read_probes(stored_files(loaded, [PROBES])[PROBES], str(loaded.path / PROBES))
     else:
         probes = new_probes(loaded)
-    probes = probes.with_scores(name, score_probes(probes, graph))
+    probes = probes.with_scores(name, score_probes(probes, made.graph))
     cpu, flags = read_cpu()
     record = {
-        "precision": precision,
+        "precision": made.precision,
         "opset": OPSET,
-        **facts,
+        "graph": "lean" if made.lean else "plain",
+        **({"rewrites": asdict(Rewrites())} if made.lean else {}),
+        **made.facts,
         "gate": {
             "source": rows.source,
             "split": rows.split,
-            "rows": parity.rows,
+            "rows": made.parity.rows,
             "fingerprint": rows.fingerprint,
-            "limits": asdict(limits),
-            "found": parity.as_dict(),
+            "limits": asdict(made.limits),
+            "found": made.parity.as_dict(),
         },
         "cpu": cpu,
         "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags],
         "onnxruntime": version("onnxruntime"),
     }
     exports = {**loaded.metadata.get("exports", {}), name: record}
-    files = {name: graph, PROBES: probes.text().encode()}
-    add_files(target, loaded, files, changes={"exports": exports})
-    return Exported(target, name, precision, len(graph), bytes_to_predict(target, name), parity, limits)
-
-
-CONTINUATION: Final = "##"
-
-TRIMMED: Final = "vocabulary"
-
-"""What a trimmed model says of it, in the training that gkiller.json tells of."""
-
-_WORDS: Final = "bert.embeddings.word_embeddings.weight"
+    add_files(target, loaded, {name: made.graph, PROBES: probes.text().encode()}, changes={"exports": exports})
+    total = sum((target / file).stat().st_size for file in (name, *BESIDE))
+    return Exported(target, name, made.precision, size, total, made.parity, made.limits)
 
 
 def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: Path) -> LoadedModel:
@@ -357,11 +308,8 @@ def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: P
     vocabulary: dict[str, int] = content["model"]["vocab"]
     kept = _kept(vocabulary, {token["content"] for token in content["added_tokens"]}, loaded, texts, most)
     if len(kept) >= len(vocabulary):
-        raise ExportError(
-            f"all {len(vocabulary):,} pieces are kept, so there is nothing to trim",
-            where=str(loaded.path),
-            remedy="ask for fewer with --vocabulary",
-        )
+        what = f"all {len(vocabulary):,} pieces are kept, so there is nothing to trim"
+        raise ExportError(what, where=str(loaded.path), remedy="ask for fewer with --vocabulary")
     text = _as_text(_renumbered(content, kept))
     parse_tokenizer(text, str(loaded.path), loaded.max_length)
     metadata = loaded.metadata
@@ -380,13 +328,10 @@ def save_trimmed(loaded: LoadedModel, texts: Sequence[str], most: int, folder: P
 
 
 def with_pieces(loaded: LoadedModel, alike: Mapping[str, str]) -> tuple[ToxicityClassifier, str]:
-    """Return a network that knows more pieces, and its tokenizer.json.
+    """Return a network that knows more pieces, each read as a piece that was there, and its tokenizer.json.
 
-    WordPiece takes the longest piece that a word begins with, so a new piece also changes longer words that
-    begin with it, or go on with it where it begins with "##".
-
-    Returns:
-        The network, whose new rows of the word embedding come last, and the tokenizer's JSON.
+    Its new rows of the word embedding come last. WordPiece takes the longest piece that a word begins with, so a new
+    piece also changes longer words that begin with it, or go on with it where it begins with "##".
 
     Raises:
         ExportError: the encoder is not BERT, or the tokenizer not WordPiece.
@@ -398,8 +343,9 @@ def with_pieces(loaded: LoadedModel, alike: Mapping[str, str]) -> tuple[Toxicity
         raise ValueError(f"{min(there)!r} is in the vocabulary already")
     if lacking := set(alike.values()) - vocabulary.keys():
         raise ValueError(f"{min(lacking)!r} is not in the vocabulary")
-    rows = [*range(loaded.tokenizer.get_vocab_size()), *(vocabulary[piece] for piece in alike.values())]
-    numbers = dict(zip(alike, range(loaded.tokenizer.get_vocab_size(), len(rows)), strict=True))
+    size = loaded.tokenizer.get_vocab_size()
+    rows = [*range(size), *(vocabulary[piece] for piece in alike.values())]
+    numbers = dict(zip(alike, range(size, len(rows)), strict=True))
     larger = {**content, "model": {**content["model"], "vocab": {**vocabulary, **numbers}}}
     return _with_rows(loaded.model, rows), _as_text(larger)
 
