@@ -259,7 +259,7 @@ def changed(tokenizer, change):
             ),
             "its pre_tokenizer is 'ByteLevel', and BERT's is",
         ),
-        (roberta_tokenizer, lambda t: t["post_processor"].update(cls=["</s>", 2]), "the tokenizer has no [PAD]"),
+        (roberta_tokenizer, lambda t: t["post_processor"].update(cls=["</s>", 2]), "it has no [PAD]"),
         (roberta_tokenizer, lambda t: t["post_processor"].update(sep=["<s>", 0]), "does not put <s>"),
         (roberta_tokenizer, lambda t: t["post_processor"].pop("cls"), "not a tokenizer"),
         (mpnet_tokenizer, lambda t: t["post_processor"].update(cls=["<s>", 9]), "does not put <s>"),

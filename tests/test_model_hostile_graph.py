@@ -288,7 +288,7 @@ graph._USES = 1 << 40
 before = Session.{method}
 def announced(self, first, *rest):
     if {when}:
-        print("ready", flush=True)
+        print("ready\\n", end="", flush=True)  # in one piece, as several threads say so
     return before(self, first, *rest)
 Session.{method} = announced
 sys.exit(main({arguments!r}))

@@ -57,15 +57,12 @@ class ScoringNetwork(nn.Module):
 
 
 def export_plain(model: ToxicityClassifier, max_length: int) -> onnx.ModelProto:
-    """Export a folded classifier with torch's current exporter, with the interface of `gkiller.deployment.lean.build`.
-
-    Rows and tokens are dynamic, and the weights are inside.
-    """
+    """Export a folded classifier with torch's exporter; the interface is that of `gkiller.deployment.lean.build`."""
     return export_network(ScoringNetwork(model), max_length)
 
 
 def export_network(network: nn.Module, max_length: int) -> onnx.ModelProto:
-    """Export a network from ids and mask, int64 (rows, tokens), to logits (rows, L); see `export_plain`."""
+    """Export a network from ids and mask, int64 (rows, tokens, both dynamic), to logits (rows, L)."""
     ids = torch.ones((2, min(8, max_length)), dtype=torch.int64)
     rows, tokens = torch.export.Dim("rows"), torch.export.Dim("tokens", min=2, max=max_length)
     shape = {0: rows, 1: tokens}
@@ -174,6 +171,15 @@ CANDIDATES: Final = (
 )
 
 
+PLAIN_CANDIDATES: Final = (
+    Candidate("onnxruntime dynamic", Scheme("int8", "int8", "dynamic")),
+    Candidate("onnxruntime dynamic, fp32 embeddings", Scheme("int8", "fp32", "dynamic")),
+    Candidate("onnxruntime dynamic, 7-bit weights", Scheme("int8", "int8", "dynamic", 7)),
+    Candidate("onnxruntime dynamic, 7-bit weights, fp32 embeddings", Scheme("int8", "fp32", "dynamic", 7)),
+)
+"""Ways to make a plain graph int8: its products of weights always, its tables of embeddings or not."""
+
+
 @dataclass(frozen=True)
 class Tried:
     """A measured candidate."""
@@ -185,12 +191,8 @@ class Tried:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return {
-            "name": self.candidate.name,
-            "bytes": len(self.graph),
-            "comments_per_second": self.rate,
-            "parity": self.parity.as_dict(),
-        }
+        facts = {"name": self.candidate.name, "bytes": len(self.graph), "comments_per_second": self.rate}
+        return {**facts, "parity": self.parity.as_dict()}
 
 
 def lean_graphs(
@@ -206,10 +208,7 @@ def lean_graphs(
 def measure(
     candidates: Sequence[Candidate], graphs: Sequence[bytes], rows: ParityRows, limits: Limits, tell: Progress
 ) -> list[Tried]:
-    """Compare the graphs of candidates with the trained model, and time them in turns.
-
-    So what else the machine does meets them alike.
-    """
+    """Compare the graphs of candidates with the trained model, and time them in turns: other work meets all alike."""
     loaded = [session(graph) for graph in graphs]
     parities = []
     for done, running in enumerate(loaded):
@@ -248,18 +247,6 @@ def choose(tried: Sequence[Tried]) -> Tried | None:
 def faithfulness(one: Tried) -> tuple[int, float]:
     """Return what orders candidates: flips, then the largest difference."""
     return one.parity.flips, one.parity.max_difference
-
-
-PLAIN_CANDIDATES: Final = (
-    Candidate("onnxruntime dynamic", Scheme("int8", "int8", activations="dynamic")),
-    Candidate("onnxruntime dynamic, fp32 embeddings", Scheme("int8", "fp32", activations="dynamic")),
-    Candidate("onnxruntime dynamic, 7-bit weights", Scheme("int8", "int8", activations="dynamic", bits=7)),
-    Candidate(
-        "onnxruntime dynamic, 7-bit weights, fp32 embeddings", Scheme("int8", "fp32", activations="dynamic", bits=7)
-    ),
-)
-
-"""Ways to make a plain graph int8: its products of weights always, its tables of embeddings or not."""
 
 
 def quantize_plain(graph: onnx.ModelProto, scheme: Scheme) -> bytes:

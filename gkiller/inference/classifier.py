@@ -184,39 +184,29 @@ class Classifier:
         ways = get_args(LongText)
         if long_text not in ways:
             raise SettingsError(f"unknown long_text {long_text!r}", remedy=did_you_mean(str(long_text), ways))
-        waiting: deque[tuple[Key, Work]] = deque()
+        source, fault, waiting = iter(chunks), None, deque[tuple[Key, Work]]()
         try:
-            yield from self._stream(chunks, long_text, due, waiting)
+            while True:
+                try:
+                    key, texts = next(source)
+                    work = self._begin(_listed(texts), long_text)
+                except StopIteration:
+                    break
+                except GkillerError as error:  # of this chunk; the ones before it are good
+                    fault = error
+                    break
+                waiting.append((key, work))
+                keep = 0 if due is not None and due(key) else _AHEAD - 1
+                while len(waiting) > keep:
+                    done, work = waiting.popleft()
+                    yield done, work.result()
+            for done, work in waiting:
+                yield done, work.result()
+            if fault is not None:
+                raise fault
         finally:  # its caller may have stopped
             for _, work in waiting:
                 work.stop()
-
-    def _stream(
-        self,
-        chunks: Iterable[tuple[Key, Sequence[str]]],
-        long_text: LongText,
-        due: Callable[[Key], bool] | None,
-        waiting: deque[tuple[Key, Work]],
-    ) -> Iterator[tuple[Key, Scored]]:
-        source, fault = iter(chunks), None
-        while True:
-            try:
-                key, texts = next(source)
-                work = self._begin(_listed(texts), long_text)
-            except StopIteration:
-                break
-            except GkillerError as error:  # of this chunk; the ones before it are good
-                fault = error
-                break
-            waiting.append((key, work))
-            keep = 0 if due is not None and due(key) else _AHEAD - 1
-            while len(waiting) > keep:
-                done, work = waiting.popleft()
-                yield done, work.result()
-        for done, work in waiting:
-            yield done, work.result()
-        if fault is not None:
-            raise fault
 
     def _score(self, texts: Iterable[str], long_text: LongText) -> Iterator[Scored]:
         chunks = ((None, chunk) for chunk in in_chunks(_listed(texts)))

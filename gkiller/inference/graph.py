@@ -3,9 +3,8 @@
 `check_graph` demands what gkiller's own exports have: their operators, in the order of their use, without
 control flow, functions, or weights in other files. Two kinds of harm are bounded:
 
-* **Before scoring**: while it opens a graph, onnxruntime computes what does not depend on a comment. Such
-  operators may make only about as many numbers as the file has bytes. It also packs weights for each operator
-  that uses them.
+* **Before scoring**: while it opens a graph, onnxruntime computes what does not depend on a comment. Such operators may
+  make only about as many numbers as the file has bytes. It also packs weights for each operator that uses them.
 * **While scoring**: sizes depend on the comments. `gkiller.inference.session` bounds the memory.
 
 Not bounded is the time of one operator within that memory. The file is read by hand because an installation
@@ -16,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 _ELEMENTWISE: Final = frozenset(
     {
@@ -47,14 +45,12 @@ FOLDED: Final = 1 << 24
 _USES: Final = 32
 """How often operators may use a constant, on average over the file: onnxruntime packs its numbers anew
 for each. Networks whose layers share their weights use them 24 times."""
-
 _MOST_DIMENSIONS: Final = 8
 _ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}  # by TensorProto.DataType
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """A message of onnx.proto: the wire type of each field that is read, and which can be repeated."""
 
     name: str

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,18 +33,16 @@ Stop: TypeAlias = ort.RunOptions
 Result = TypeVar("Result")
 _AGAIN = "export the model again with: gkiller export"
 _FATAL_ONLY = 4
-_QUICK_TOKENS = 64
-"""A call of no more tokens, padding included, runs on the main thread itself: another costs as much."""
-_PATIENCE = 2.0
-"""Seconds that a stopped call has to end in: it does so after the operator that is at work."""
+_QUICK_TOKENS = 64  # a call of no more, padding included, runs on the main thread itself: another costs as much
+_PATIENCE = 2.0  # seconds that a stopped call has to end in, after the operator that is at work
 
 
 class Session:
     """Runs the graph; a ModelFormatError for one that is not as gkiller exports it.
 
-    Every call computes on one thread alone: several threads call it at once to use several cores, no thread
-    spins while nothing is to do, and the result does not depend on how many there are. An interrupt ends a
-    call after the operator that is at work; the working memory bounds how long that takes.
+    Every call computes on one thread alone: several threads may call it at once, none spins while nothing is to do,
+    and the result does not depend on how many there are. An interrupt ends a call after the operator that is at work;
+    the working memory bounds how long that takes.
     """
 
     def __init__(self, graph: bytes, where: str, labels: int, probes: Sequence[tuple[Ids, Ids]]) -> None:
@@ -90,10 +88,9 @@ class Session:
 
     def _answer(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
         try:
-            answer: Any = self._session.run([OUTPUT], {INPUTS[0]: ids, INPUTS[1]: mask}, stop)
+            logits: Logits = self._session.run([OUTPUT], {INPUTS[0]: ids, INPUTS[1]: mask}, stop)[0]
         except Exception as error:  # onnxruntime's own errors have no other class in common
             raise self._fault(f"the graph fails: {one_line(error)}") from error
-        logits: Logits = answer[0]
         if np.shape(logits) != (len(ids), self._labels) or logits.dtype != np.float32:
             kind = f"{getattr(logits, 'dtype', '')} of shape {np.shape(logits)}"
             asked = f"{counted(len(ids), 'comment')}, not {self._labels} finite float32 each"
@@ -102,11 +99,8 @@ class Session:
 
     def _check_finite(self, logits: Logits) -> None:
         if not np.isfinite(logits).all():
-            what, remedy = (
-                "the graph's answer is not a finite number",
-                "export the model again, or try --precision fp32",
-            )
-            raise self._fault(what, remedy)
+            remedy = "export the model again, or try --precision fp32"
+            raise self._fault("the graph's answer is not a finite number", remedy)
 
     def _fault(self, what: str, remedy: str = REMEDY_DAMAGED) -> ModelFormatError:
         return ModelFormatError(what, where=self._where, remedy=remedy)
@@ -143,8 +137,7 @@ def end(stop: Stop) -> None:
 
 def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     # A memory pattern is kept for every shape that was met, and batches have hundreds of shapes.

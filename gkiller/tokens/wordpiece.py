@@ -66,10 +66,9 @@ _PARTS = {
     "post_processor": {"BertProcessing", "RobertaProcessing", "TemplateProcessing"},
     "decoder": {"WordPiece"},
 }
-"""What a tokenizer of word pieces is made of. Others can hold regular expressions that take for ever on some
-comment, or texts that grow with each character, or they crash on some inputs. A Replace must be one of
-`READINGS`, or of one character by one character, such as a letter of another script that looks like a Latin
-one."""
+"""What a tokenizer of word pieces is made of. Others can hold regular expressions that take for ever on some comment,
+or texts that grow with each character, or they crash on some inputs. A Replace must be one of `READINGS`, or of one
+character by one character, such as a letter of another script that looks like a Latin one."""
 
 _BYTE_LEVEL_PARTS: dict[str, set[str]] = {
     "normalizer": set(),
@@ -114,18 +113,14 @@ def parse_tokenizer(text: str | bytes, where: str, max_length: int) -> Tokenizer
         tokenizer = Tokenizer.from_str(data.decode("utf-8"))
         if type(tokenizer.model).__name__ not in _parts_of(content)["model"]:
             raise ValueError(f"its model is {type(tokenizer.model).__name__}")
-    missing = [token for token in names[:-1] if tokenizer.token_to_id(token) is None]
-    if missing:
-        raise ModelFormatError(f"the tokenizer has no {', '.join(missing)}", where=where, remedy=REMEDY)
-    with _parsing(where):
+        if missing := [token for token in names[:-1] if tokenizer.token_to_id(token) is None]:
+            raise ValueError(f"it has no {', '.join(missing)}")
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         tokenizer.encode_special_tokens = True
         empty, ends = tokenizer.encode(""), [names.first, names.last]
-        wraps = empty.tokens == ends and empty.ids == [tokenizer.token_to_id(token) for token in ends]
-    if not wraps:
-        what = f"the tokenizer does not put {names.first} before and {names.last} after a comment"
-        raise ModelFormatError(what, where=where, remedy=REMEDY)
+        if empty.tokens != ends or empty.ids != [tokenizer.token_to_id(token) for token in ends]:
+            raise ValueError(f"it does not put {names.first} before and {names.last} after a comment")
     return tokenizer
 
 
