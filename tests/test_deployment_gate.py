@@ -8,6 +8,7 @@ import pytest
 from deployment_helpers import LENGTH, ONE, SIX, labelled, network, save
 
 from gkiller.deployment import deploy
+from gkiller.deployment import quantize as quantizing
 from gkiller.deployment.deploy import copy_plain, export_onnx, quantize
 from gkiller.deployment.parity import Limits, compare, limits_of, parity_rows, require
 from gkiller.deployment.probes import LONG, new_probes, read_probes, recheck, score_probes
@@ -51,7 +52,8 @@ def broken_weights(monkeypatch):
         wrong = replace(first, up=replace(first.up, weight=-first.up.weight))
         return replace(found, layers=(wrong, *found.layers[1:]))
 
-    monkeypatch.setattr(deploy, "network_of", damaged)
+    for room in (deploy, quantizing):
+        monkeypatch.setattr(room, "network_of", damaged)
 
 
 # -- figures ------------------------------------------------------------------------------------

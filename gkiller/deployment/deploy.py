@@ -17,35 +17,13 @@ from gkiller.data.labels import FLAG_LABELS
 from gkiller.deployment.lean import OPSET, Rewrites, Scheme, build
 from gkiller.deployment.parity import LIMITED, Limits, Parity, ParityRows, compare, limits_of, require
 from gkiller.deployment.probes import new_probes, read_probes, score_probes, score_tokens, session
-from gkiller.deployment.quantize import (
-    CANDIDATES,
-    PLAIN_CANDIDATES,
-    Tried,
-    choose,
-    export_plain,
-    faithfulness,
-    lean_graphs,
-    measure,
-    quantize_plain,
-)
+from gkiller.deployment.quantize import Tried, choose, export_plain, faithfulness, try_candidates
 from gkiller.deployment.weights import leanable, network_of
 from gkiller.errors import ExportError, OutputError, ParityError
 from gkiller.model.dendrites.growth import dendritic_modules
 from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel, add_files, load_model, save_model, stored_files
-from gkiller.model.layout import (
-    BESIDE,
-    CARD,
-    CONFIG,
-    FORMAT_VERSION,
-    GRAPHS,
-    LIMITS,
-    META,
-    PROBES,
-    TOKENIZER,
-    WEIGHTS,
-    GraphPrecision,
-)
+from gkiller.model.layout import BESIDE, CARD, CONFIG, FORMAT_VERSION, GRAPHS, LIMITS, META, PROBES, TOKENIZER, WEIGHTS
 from gkiller.model.network import new_classifier
 from gkiller.storage.environment import CPU_FLAGS, read_cpu
 from gkiller.storage.files import writing
@@ -56,6 +34,7 @@ from gkiller.wording import Progress, silent, staged
 
 if TYPE_CHECKING:
     from gkiller.model.directory import Stored
+    from gkiller.model.layout import GraphPrecision
     from gkiller.model.network import ToxicityClassifier
     from gkiller.settings.definition import DeploymentSettings
 
@@ -141,17 +120,8 @@ def quantize(
     Raises:
         ParityError: no candidate scores as the model does; nothing is written. Others as of `export_onnx`.
     """
-    target, tell, lean = target_for(loaded, out), progress or silent, leanable(loaded.model)
-    limits = limits_of(settings, "int8")
-    candidates = [one for one in (CANDIDATES if lean else PLAIN_CANDIDATES) if not portable or one.scheme.bits < 8]
-    if lean:
-        network = network_of(loaded.model, loaded.max_length)
-        graphs = lean_graphs(network, rows.tokens, settings.calibration_rows, candidates, tell)
-    else:
-        tell(0, None, "building the graph")
-        plain = export_plain(loaded.model, loaded.max_length)
-        graphs = [quantize_plain(plain, one.scheme) for one in candidates]
-    tried = measure(candidates, graphs, rows, limits, tell)
+    target, limits = target_for(loaded, out), limits_of(settings, "int8")
+    tried = try_candidates(loaded, rows, limits, settings.calibration_rows, portable, progress or silent)
     best = choose(tried)
     if best is None:
         nearest = min(tried, key=faithfulness)
@@ -159,7 +129,8 @@ def quantize(
         report = {"candidates": [one.as_dict() for one in tried]}
         raise ParityError(what + "; ".join(nearest.parity.failures), where=str(target), remedy=LIMITED, report=report)
     facts = {"candidate": best.candidate.name, "scheme": asdict(best.candidate.scheme)}
-    return _write(loaded, rows, target, _Made(best.graph, "int8", lean, best.parity, limits, facts)), tried
+    made = _Made(best.graph, "int8", leanable(loaded.model), best.parity, limits, facts)
+    return _write(loaded, rows, target, made), tried
 
 
 def quantize_trimmed(
@@ -173,10 +144,7 @@ def quantize_trimmed(
     portable: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Exported, list[Tried]]:
-    """Write a model of a smaller vocabulary with its int8 graph; the gate compares it with the whole one.
-
-    Errors as of `save_trimmed` and `quantize`.
-    """
+    """Write a model of a smaller vocabulary with its int8 graph; the gate compares it with the whole one."""
     target = target_for(loaded, out)
     with TemporaryDirectory(prefix="gkiller-trimmed-") as folder:
         smaller = save_trimmed(loaded, reference, pieces, Path(folder) / "model")
@@ -185,11 +153,7 @@ def quantize_trimmed(
 
 
 def copy_plain(loaded: LoadedModel, out: Path) -> int:
-    """Write weights, configuration, tokenizer and card, without graphs; return the bytes written.
-
-    Raises:
-        OutputError: ``out`` is not ours to replace, or cannot be written.
-    """
+    """Write weights, configuration, tokenizer and card, without graphs; return the bytes written."""
     target = target_for(loaded, out)
     changes: dict[str, Any] = {"exports": {}} if "exports" in loaded.metadata else {}
     add_files(target, loaded, {}, keep=PLAIN_FILES.__contains__, changes=changes)
@@ -199,10 +163,7 @@ def copy_plain(loaded: LoadedModel, out: Path) -> int:
 def copy_deployed(
     loaded: Stored, graph: str, target: Path, *, also: Collection[str] = (), files: Mapping[str, bytes] | None = None
 ) -> None:
-    """Write what is needed to predict with one graph, sealed again for these files alone.
-
-    Args:
-        graph: one of its graphs, such as "onnx/model.int8.onnx".
+    """Write what predicts with one graph, such as "onnx/model.int8.onnx", sealed again for these files alone.
 
     Raises:
         ModelTamperedError: a file is not the one that was loaded.

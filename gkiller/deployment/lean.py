@@ -149,7 +149,6 @@ class _Writer(Nodes):
         self._quantized: dict[str, list[str]] = {}  # an input that was made bytes once is not made so again
 
     def write(self) -> None:
-        """Write everything."""
         network = self._network
         shape = self.add("Shape", "input_ids")
         self._cube = self.add("Concat", shape, self.integers(network.hidden), axis=0)
@@ -279,8 +278,8 @@ class _Writer(Nodes):
     def _add_and_norm(self, site: str, x: str, other: str, norm: Norm) -> str:
         gamma, beta = self.constant(norm.gamma, f"{site}.gamma"), self.constant(norm.beta, f"{site}.beta")
         if self._rewrites.fuse_norms:
-            fused = "SkipLayerNormalization"
-            return self.add(fused, x, other, gamma, beta, domain=CONTRIB, epsilon=norm.epsilon)
+            inputs = x, other, gamma, beta
+            return self.add("SkipLayerNormalization", *inputs, domain=CONTRIB, epsilon=norm.epsilon)
         total = self.add("Add", x, other)
         return self.add("LayerNormalization", total, gamma, beta, axis=-1, epsilon=norm.epsilon)
 

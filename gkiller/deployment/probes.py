@@ -172,10 +172,8 @@ def _draw(loaded: LoadedModel) -> tuple[tuple[int, ...], ...]:
     special = {*ids.kept, ids.mask}
     pieces = np.array([i for i in range(tokenizer.get_vocab_size()) if i not in special])
     random = np.random.default_rng(SEED)
-    drawn = []
-    for number in range(COUNT):
-        size = loaded.max_length - 1
-        low, high = (size, 3 * size) if number >= COUNT - LONG else (0, size)
+    drawn, size = [], loaded.max_length - 1
+    for low, high in [(0, size)] * (COUNT - LONG) + [(size, 3 * size)] * LONG:
         length = int(random.integers(low, high))
         drawn.append((ids.first, *map(int, random.choice(pieces, length)), ids.last))
     return tuple(drawn)
@@ -216,7 +214,6 @@ def recheck(path: str | Path) -> list[Recheck]:
     """Score the probes with every graph that is there; the weights and the other graphs need not be.
 
     Raises:
-        ModelNotFoundError: there is no model.
         ExportError: the model has no graph.
         ModelTamperedError: a graph or the probes are not what was written.
         ModelFormatError: its probes, or what it says of a graph, are not readable; a graph does not run here.
@@ -230,9 +227,7 @@ def recheck(path: str | Path) -> list[Recheck]:
     stored = _unseal(directory, {name: LIMITS[name] for name in (PROBES, *files)}).kept
     probes = read_probes(stored[PROBES], str(directory / PROBES))
     labels = read_labels(content["labels"])
-    thresholds = read_thresholds(content["thresholds"], labels)
-    cuts = np.array([thresholds[label] for label in labels])
-    here = read_cpu()[1]
+    cuts, here = np.array(list(read_thresholds(content["thresholds"], labels).values())), read_cpu()[1]
     found = []
     for file in files:
         facts, there = exports[file], probes.scores[file]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from gkiller.deployment.lean import OPSET, Range, Scheme, build
 from gkiller.deployment.parity import Limits, Parity, ParityRows, compare
 from gkiller.deployment.probes import run, score_tokens, session
+from gkiller.deployment.weights import leanable, network_of
 from gkiller.inference.session import INPUTS, OUTPUT
 from gkiller.tokens.batches import Tokens, scoring_batches
 from gkiller.wording import Progress, staged
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import onnx
 
     from gkiller.deployment.weights import Network
+    from gkiller.model.directory import LoadedModel
     from gkiller.model.network import ToxicityClassifier
 
 BINS: Final = 2048
@@ -195,17 +197,24 @@ class Tried:
         return {**facts, "parity": self.parity.as_dict()}
 
 
-def lean_graphs(
-    network: Network, tokens: Tokens, most: int, candidates: Sequence[Candidate], tell: Progress
-) -> list[bytes]:
-    """Build the graph of each candidate; the first ``most`` comments give the static ranges."""
-    few, calibrating = _first(tokens, most), staged(tell, "calibrating")
+def try_candidates(
+    loaded: LoadedModel, rows: ParityRows, limits: Limits, most: int, portable: bool, tell: Progress
+) -> list[Tried]:
+    """Make and measure the int8 graphs of a model; its first ``most`` comments give the static ranges."""
+    lean = leanable(loaded.model)
+    candidates = [one for one in (CANDIDATES if lean else PLAIN_CANDIDATES) if not portable or one.scheme.bits < 8]
+    if not lean:
+        tell(0, None, "building the graph")
+        plain = export_plain(loaded.model, loaded.max_length)
+        return _measured(candidates, [quantize_plain(plain, one.scheme) for one in candidates], rows, limits, tell)
+    network, few = network_of(loaded.model, loaded.max_length), _first(rows.tokens, most)
     shares = sorted({one.covered for one in candidates if one.scheme.activations == "static"})
-    ranges = {share: find_ranges(network, few, share, calibrating) for share in shares}
-    return [build(network, one.scheme, ranges=ranges.get(one.covered)).SerializeToString() for one in candidates]
+    ranges = {share: find_ranges(network, few, share, staged(tell, "calibrating")) for share in shares}
+    graphs = [build(network, one.scheme, ranges=ranges.get(one.covered)).SerializeToString() for one in candidates]
+    return _measured(candidates, graphs, rows, limits, tell)
 
 
-def measure(
+def _measured(
     candidates: Sequence[Candidate], graphs: Sequence[bytes], rows: ParityRows, limits: Limits, tell: Progress
 ) -> list[Tried]:
     """Compare the graphs of candidates with the trained model, and time them in turns: other work meets all alike."""

@@ -282,7 +282,6 @@ class _Weights:
         return values * self.take(f"{place}.scale") if whole else values
 
     def norm(self, place: str) -> Norm:
-        """Return the LayerNorm of a place."""
         epsilon = float(self._description.config.layer_norm_eps)
         return Norm(self.take(f"{place}.gamma"), self.take(f"{place}.beta"), epsilon)
 

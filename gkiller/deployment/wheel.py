@@ -60,8 +60,10 @@ def needed_modules(package: Path, root: str = ROOT, allowed: Collection[str] = A
         if name in found or name == top:
             continue
         first = name.split(".", 1)[0]
+        if first != top and first not in allowed and first not in sys.stdlib_module_names:
+            remedy = f"it may need {', '.join(allowed)} and the standard library; please report this"
+            raise WheelContentError(f"the inference code imports {first}", where=asked_by, remedy=remedy)
         if first != top:
-            _check_outsider(first, asked_by, allowed)
             continue
         path = _file_of(package, name)
         if path is None:
@@ -69,25 +71,15 @@ def needed_modules(package: Path, root: str = ROOT, allowed: Collection[str] = A
                 raise WheelContentError("the inference code is not there", where=name, remedy="install gkiller again")
             continue  # an attribute of a module
         found[name] = path
-        waiting += [(parent, name) for parent in _parents(name)]
+        parts = name.split(".")
+        waiting += [(".".join(parts[:count]), name) for count in range(2, len(parts))]
         waiting += [(target, name) for target in _imports(path, name)]
     return dict(sorted(found.items()))
-
-
-def _check_outsider(name: str, asked_by: str, allowed: Collection[str]) -> None:
-    if name not in allowed and name not in sys.stdlib_module_names:
-        remedy = f"it may need {', '.join(allowed)} and the standard library; please report this"
-        raise WheelContentError(f"the inference code imports {name}", where=asked_by, remedy=remedy)
 
 
 def _file_of(package: Path, name: str) -> Path | None:
     place = package.parent.joinpath(*name.split("."))
     return next((path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()), None)
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:count]) for count in range(2, len(parts))]
 
 
 def _imports(path: Path, name: str) -> list[str]:
@@ -97,7 +89,7 @@ def _imports(path: Path, name: str) -> list[str]:
     waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.If) and _is_type_checking(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING":
             waiting += node.orelse
             continue
         if isinstance(node, ast.Import):
@@ -114,10 +106,6 @@ def _absolute(node: ast.ImportFrom, here: str) -> str:
         return node.module or ""
     parts = here.split(".")
     return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
-
-
-def _is_type_checking(test: ast.expr) -> bool:
-    return (test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")) == "TYPE_CHECKING"
 
 
 _INIT = '''\

@@ -62,13 +62,8 @@ class Classifier:
         self.thresholds = dict(thresholds)
         self.flag_labels = labels if flag_labels is None else tuple(flag_labels)
         self.max_length = encoder.content + 2
-        self.precision = precision
-        self.threads = threads
-        self.path = path
-        self.digest = digest
-        self._session = session
-        self._encoder = encoder
-        self._reopen = reopen
+        self.precision, self.threads, self.path, self.digest = precision, threads, path, digest
+        self._session, self._encoder, self._reopen = session, encoder, reopen
         self._pool: ThreadPoolExecutor | None = None
         self._pool_process = 0
 

@@ -105,7 +105,6 @@ class _Tensors:
         self._left, self._left_to_pack = FOLDED + size, FOLDED + _USES * size
 
     def take(self, name: str) -> None:
-        """Add an input of the graph."""
         if name in self._constant:
             raise ValueError(f"the input {name[:80]!r} is a weight, too")
         self._other.add(name)
@@ -243,7 +242,6 @@ class _Reader:
         return self.decoded(fields[number][0]) if fields[number] else ""
 
     def decoded(self, span: Span) -> str:
-        """Return the text at a place; a ValueError where it is not UTF-8."""
         return self._data[slice(*span)].decode("utf-8")
 
     def _value(self, wire: int, at: int, end: int) -> tuple[Any, int]:

@@ -66,17 +66,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file next to its place, flush it, and rename it there. Links are followed.
-
-    Raises:
-        OutputError: it cannot be written, or something that is not a file has that name.
-    """
+    """Write a file next to its place, flush it, and rename it there. Links are followed; errors as `file_place`."""
     path = file_place(path)
     with writing(path):
         temporary = _beside(path)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -109,11 +104,9 @@ def remove_leftovers(directory: Path, *, keep: tuple[str, ...] = ()) -> None:
     """Remove what a killed writer left half-written, hidden, in a directory that nobody else writes to now."""
     with writing(directory):
         for path in directory.glob(".*"):
-            if path.name in keep:
-                continue
-            if path.is_dir() and not path.is_symlink():
+            if path.is_dir() and not path.is_symlink() and path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
-            else:
+            elif path.name not in keep:
                 path.unlink(missing_ok=True)
 
 

@@ -210,11 +210,7 @@ def windowed(
 
 
 class Reader:
-    """Turns comments into windows.
-
-    Args:
-        max_length: tokens that the network reads at once, special ones included.
-        long_text: as in `windowed`.
+    """Turns comments into windows; ``max_length`` and ``long_text`` are those of `windowed`.
 
     Attributes:
         by_word: whether the ids of words are kept, as `gkiller.load` does.
@@ -235,11 +231,7 @@ class Reader:
             self.by_word = False
 
     def read(self, texts: Sequence[str], limit: int | None = None) -> Read:
-        """Return the windows of n comments.
-
-        Args:
-            limit: with it, only so many tokens of each are read, special ones included.
-        """
+        """Return the windows of n comments; with a limit, the first so many tokens, special ones included."""
         size = min(limit or self._max_length, self._max_length)
         comments = [self._ids(text) for text in texts]
         return windowed(comments, size, self._before, self._after, self._pad, "truncate" if limit else self._long_text)

@@ -290,7 +290,6 @@ def read_tokenizer(path: Path, max_length: int) -> Tokenizer:
 
     Raises:
         ModelNotFoundError: no such file.
-        ModelFormatError: it is not a tokenizer that BERT can use.
     """
     if path.is_dir():
         path = path / "tokenizer.json"
