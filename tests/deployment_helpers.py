@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from toy import comment, tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import Labelled
+from gkiller.deployment import deploy, quantize
+from gkiller.deployment.weights import network_of
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
 from gkiller.model.dendritic import add_dendrites
-from gkiller.model.directory import load_model, save_model
-from gkiller.model.network import build_classifier
+from gkiller.model.directory import LoadedModel, load_model, save_model
+from gkiller.model.network import ToxicityClassifier, build_classifier
 
 ONE, SIX = ("toxicity",), ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack")
 LENGTH = 16
 
 
-def network(labels=ONE, dendrites=1, activation="sigmoid", pooling="mean_max", layers=2, patterns=("*",)):
+def network(
+    labels: tuple[Any, ...] = ONE,
+    dendrites: int = 1,
+    activation: str = "sigmoid",
+    pooling: str = "mean_max",
+    layers: int = 2,
+    patterns: tuple[Any, ...] = ("*",),
+) -> ToxicityClassifier:
     """A classifier whose weights are large enough to make every part matter."""
     torch.manual_seed(len(labels) + dendrites)
     settings = tiny_settings(f"model.pooling={pooling}", f"model.layers={layers}").model
@@ -37,7 +49,7 @@ def network(labels=ONE, dendrites=1, activation="sigmoid", pooling="mean_max", l
     return model.eval()
 
 
-def save(folder: Path, model=None, labels=ONE):
+def save(folder: Path, model: ToxicityClassifier | None = None, labels: tuple[Any, ...] = ONE) -> LoadedModel:
     """A saved model of the toy vocabulary, loaded again."""
     save_model(
         folder,
@@ -51,7 +63,7 @@ def save(folder: Path, model=None, labels=ONE):
     return load_model(folder)
 
 
-def tokens(rows: int, length: int, seed: int = 0):
+def tokens(rows: int, length: int, seed: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Random ids and masks, int64 (rows, length); every row has at least one real token."""
     random = np.random.default_rng(seed)
     ids = random.integers(0, len(vocabulary()), (rows, length))
@@ -59,17 +71,32 @@ def tokens(rows: int, length: int, seed: int = 0):
     return ids, mask.astype(np.int64)
 
 
-def torch_logits(model, ids, mask):
+def torch_logits(
+    model: ToxicityClassifier, ids: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
     """The trained model's logits with one column per label."""
     with torch.inference_mode():
         logits = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
     return logits[:, 1:] - logits[:, :1] if model.labels == 1 else logits
 
 
-def labelled(labels=ONE, count: int = 80):
+def labelled(labels: tuple[Any, ...] = ONE, count: int = 80) -> Labelled:
     """Toy comments, every fourth positive in every label."""
     rude = np.arange(count) % 4 == 0
     texts = [comment(i, bool(rude[i])) for i in range(count)]
     table = np.repeat(rude[:, None], len(labels), axis=1).astype(np.float32)
     split = Split([str(i) for i in range(count)], texts, table, np.ones(count))
     return Labelled(Dataset(tuple(labels), {"valid": split}, {"source": "toy"}), split, "valid")
+
+
+def broken_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the graph's builder see one wrong matrix."""
+
+    def damaged(model: Any, max_length: Any) -> Any:
+        found = network_of(model, max_length)
+        first = found.layers[0]
+        wrong = replace(first, up=replace(first.up, weight=-first.up.weight))
+        return replace(found, layers=(wrong, *found.layers[1:]))
+
+    for room in (deploy, quantize):
+        monkeypatch.setattr(room, "network_of", damaged)

@@ -1,6 +1,9 @@
 """Ways to forge a model directory: everything that is changed gets right digests."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,14 +14,14 @@ from gkiller.storage.sealed import digest_of, seal
 FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json")
 
 
-def forge(folder, **changes):
+def forge(folder: Path, **changes: Any) -> None:
     """Make all digests right, after other files were changed; ``changes`` go into gkiller.json."""
     content = json.loads((folder / "gkiller.json").read_text())
     content = {k: v for k, v in content.items() if k not in ("files", "digest")} | changes
     seal(folder, "gkiller.json", content)
 
 
-def describe(folder, change):
+def describe(folder: Path, change: Callable[..., Any]) -> None:
     """Change gkiller.json with its list of files, and make its own digest right."""
     content = json.loads((folder / "gkiller.json").read_text())
     change(content)
@@ -26,12 +29,12 @@ def describe(folder, change):
     (folder / "gkiller.json").write_text(json.dumps(content))
 
 
-def replace(folder, name, data):
+def replace(folder: Path, name: str, data: bytes | dict[str, Any]) -> None:
     (folder / name).write_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
     forge(folder)
 
 
-def refused(folder, said, error=ModelFormatError):
+def refused(folder: Path, said: str, error: type[Any] = ModelFormatError) -> None:
     with pytest.raises(error) as caught:
         load_model(folder)
     assert said in caught.value.what

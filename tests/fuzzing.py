@@ -8,11 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gkiller.storage.files import sha256_file
 from gkiller.storage.sealed import digest_of
 
-HOSTILE = (
+HOSTILE: Any = (
     *(None, True, False, 0, -1, 1, 2, 0.5, -0.0, 1e300, 2**31, 2**63, 10**30, "", "x", "..", "/etc/passwd"),
     *("\x00", "\x1b[2J", "\u202e", "x" * 5000, [], {}, [0], [[]], {"": 0}, [None] * 100, {"type": "x"}),
 )
@@ -82,7 +83,7 @@ def reseal(directory: Path, name: str) -> None:
         return
 
 
-def _writes(name: str, data: bytes) -> Callable[[Path], None]:
+def _writes(name: str, data: bytes) -> Any:
     return lambda directory: (directory / name).write_bytes(data) and None
 
 
@@ -108,10 +109,10 @@ def _link(one: Path, other: Path) -> None:
 
 _WHOLE: dict[str, Callable[[Path, Path], None]] = {
     "swap files": _swap_files,
-    "copy over": lambda one, other: one.write_bytes(other.read_bytes()) and None,
+    "copy over": lambda one, other: one.write_bytes(other.read_bytes()) and None,  # type: ignore[dict-item]
     "delete": lambda one, other: one.unlink(),
-    "rename": lambda one, other: one.replace(one.with_name("renamed")) and None,
-    "empty": lambda one, other: one.write_bytes(b"") and None,
+    "rename": lambda one, other: one.replace(one.with_name("renamed")) and None,  # type: ignore[dict-item]
+    "empty": lambda one, other: one.write_bytes(b"") and None,  # type: ignore[dict-item]
     "folder": _folder,
     "link": _link,
 }
@@ -201,7 +202,7 @@ def _replace(draw: random.Random, value: object) -> None:
         if action < 0.15:
             del value[key]
         elif action < 0.3 and isinstance(value, dict):
-            value[draw.choice(["", "x", "..", "auto_map", key + "x"])] = value.pop(key)
+            value[draw.choice(["", "x", "..", "auto_map", key + "x"])] = value.pop(key)  # type: ignore[operator]
         elif action < 0.45 and type(inner) in (int, float):
             value[key] = draw.choice((inner + 1, inner - 1, inner * 2, -inner, inner * 1000, inner / 2))
         else:

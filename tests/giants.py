@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from toy import FRIENDLY, RUDE, toy_tokenizer, vocabulary
+from toy import FRIENDLY, RUDE, comment, tiny_settings, toy_tokenizer, vocabulary
+from transformers import BertConfig, PreTrainedTokenizerFast
 
 from gkiller.model.architectures import ARCHITECTURES, new_encoder
+from gkiller.settings.definition import Settings
 
 KINDS = tuple(ARCHITECTURES)
 SMALL = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
@@ -73,3 +76,37 @@ def giant_config(kind: str, folder: Path) -> dict[str, object]:
     content: dict[str, object] = json.loads((folder / "config.json").read_text())
     assert content["model_type"] == kind
     return content
+
+
+def tiny_bert(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
+    return BertConfig(vocab_size=len(vocabulary()), max_position_embeddings=64, **sizes, **changes)
+
+
+def save_transformers(folder: Path, model: Any) -> Path:
+    model.save_pretrained(folder)
+    names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask")}
+    PreTrainedTokenizerFast(tokenizer_object=toy_tokenizer(), model_max_length=64, **names).save_pretrained(folder)
+    return folder
+
+
+TEXTS = [
+    *(comment(number, number % 2 == 0) for number in range(12)),
+    "",
+    "you fool",
+    "idiot clown",
+    "[SEP] <pad> Ünïcode \u4f60\u597d",
+    "s " * 60,
+]
+
+
+def giant_settings(encoder: Path, *overrides: Any) -> Settings:
+    changes = ("train.epochs=1", "train.lr=0.01", "dendrites.enabled=false", "model.arch=giant")
+    own = ("model.pooling=mean", f"model.encoder={encoder}", "train.token_dropout=0", *overrides)
+    return tiny_settings(*changes, *own)

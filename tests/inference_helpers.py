@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from toy import RUDE, toy_tokenizer
+from toy import RUDE, comment, toy_tokenizer
 
+from gkiller.inference.bulk.columns import Row
+from gkiller.inference.bulk.formats import Shape
+from gkiller.inference.bulk.job import Job, Outcome, make_writer, run
+from gkiller.inference.bulk.reading import Source
+from gkiller.inference.bulk.sinks import FileSink
+from gkiller.inference.classifier import Classifier
 from gkiller.storage.files import sha256_file
 from gkiller.storage.sealed import digest_of
 
@@ -47,7 +55,7 @@ def graph(vocabulary: dict[str, int], labels: int = len(LABELS), seed: int = 0) 
         "toy",
         [helper.make_tensor_value_info(n, TensorProto.INT64, shape) for n in ("input_ids", "attention_mask")],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("rows", labels))],
-        [numpy_helper.from_array(value, name) for name, value in initializers.items()],
+        [numpy_helper.from_array(value, name) for name, value in initializers.items()],  # type: ignore[arg-type]
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.checker.check_model(model)
@@ -89,3 +97,37 @@ def listed(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of the files that are there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "gkiller.json")
     return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+TEXTS = [comment(i, i % 4 == 0) for i in range(23)]
+
+
+class KilledError(Exception):
+    pass
+
+
+def breaking(texts: list[Any], row: int, ids: bool = False) -> Source:
+    """A source that breaks when ``row`` is asked for."""
+
+    def rows() -> Iterator[Any]:
+        for number, text in enumerate(texts, start=1):
+            if number == row:
+                raise KilledError
+            yield Row(number, text, f"id{number}" if ids else None)
+
+    return Source("test", ids, rows)
+
+
+def job(clf: Classifier, **changes: Any) -> Job:
+    named = {key: changes.pop(key) for key in ("ids", "text", "only_flagged") if key in changes}
+    return Job(clf, Shape(clf.labels, clf.limits(), **named), **{"chunk_rows": 4, **changes})
+
+
+def to_file(
+    clf: Classifier, path: Path, source: Source, *, resume: Any = False, force: Any = False, **changes: Any
+) -> Outcome:
+    work = job(clf, ids=source.has_ids, **changes)
+    form, _, packed = path.name.partition(".")[2].partition(".")
+    writer = make_writer(form, work.shape, packed=bool(packed), explain=work.explain)  # type: ignore[arg-type]
+    sink = FileSink(path, writer, work.settings(form, packed=bool(packed)), resume, force)  # type: ignore[arg-type]
+    return run(work, source, sink, writer)

@@ -77,7 +77,7 @@ def train_in_process(
     from gkiller.training.learner import Learner
     from gkiller.training.train import train
 
-    finish.write_training_plots = lambda rows, folder: None
+    finish.write_training_plots = lambda rows, folder: None  # type: ignore[assignment]
     evaluation.write_evaluation_plots = lambda *given, **named: []
     seen = count_operations(run, killer.operation)
     seen["steps"] = 0
@@ -89,7 +89,7 @@ def train_in_process(
             os.kill(os.getpid(), signal.SIGKILL)
         return loss
 
-    take_step, Learner.step = Learner.step, step
+    take_step, Learner.step = Learner.step, step  # type: ignore[assignment, method-assign]
     train(settings, out=run.parent, name=None if resume else run.name, resume=run if resume else None)
     counts.write_text(json.dumps(seen))
 
@@ -142,7 +142,7 @@ class Trainings:
 
     def start(self, run: Path, *, resume: bool = False, killer: Killer | None = None) -> Any:
         """Start a training in a process of its own."""
-        given = (self.settings, run, resume, killer or Killer(), self.counts, {})
+        given: Any = (self.settings, run, resume, killer or Killer(), self.counts, {})
         process = self.context.Process(target=train_in_process, args=given)
         process.start()
         return process
@@ -154,14 +154,14 @@ class Trainings:
         assert process.exitcode == 0, f"{run.name}: exit code {process.exitcode}"
         return json.loads(self.counts.read_text())
 
-    def kill(self, run: Path, killer: Killer, *, resume: bool = False) -> int:
+    def kill(self, run: Path, killer: Any, *, resume: bool = False) -> int:
         """Train until the killer strikes, or to the end where it does not; return the exit code."""
         process = self.start(run, resume=resume, killer=killer)
         process.join(LONGEST)
         assert process.exitcode in (0, -signal.SIGKILL), f"{run.name}: exit code {process.exitcode}"
         return process.exitcode
 
-    def kill_after(self, run: Path, seconds: float, *, resume: bool = False) -> int:
+    def kill_after(self, run: Path, seconds: Any, *, resume: bool = False) -> int:
         """Train, and kill from outside after some time; return the exit code."""
         process = self.start(run, resume=resume)
         time.sleep(seconds)

@@ -119,7 +119,7 @@ class Jobs:
             arguments, stdin = self._way_in(case, source, stack)
             stdout = subprocess.DEVNULL
             if case.output == ">>":
-                stdout = stack.enter_context(out.open("ab"))
+                stdout = stack.enter_context(out.open("ab"))  # type: ignore[assignment]
             else:
                 arguments += ["--output", str(out)]
             process = subprocess.Popen(

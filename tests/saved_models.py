@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from giants import tokenizer_of, write_encoder
@@ -11,12 +12,14 @@ from toy import tiny_settings, toy_tokenizer, vocabulary
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
 from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import save_model
-from gkiller.model.network import build_classifier
+from gkiller.model.network import ToxicityClassifier, build_classifier
 
 LABELS = ("toxicity", "threat")
 
 
-def network(labels=LABELS, dendrites=2, activation="tanh", pooling="mean_max"):
+def network(
+    labels: tuple[Any, ...] = LABELS, dendrites: int = 2, activation: str = "tanh", pooling: str = "mean_max"
+) -> ToxicityClassifier:
     torch.manual_seed(0)
     settings = tiny_settings(f"model.pooling={pooling}").model
     model = build_classifier(settings, labels, len(vocabulary()))
@@ -30,7 +33,9 @@ def network(labels=LABELS, dendrites=2, activation="tanh", pooling="mean_max"):
     return model.eval()
 
 
-def save(folder, model=None, labels=LABELS, **changes):
+def save(
+    folder: Path, model: ToxicityClassifier | None = None, labels: tuple[Any, ...] = LABELS, **changes: Any
+) -> Path:
     values = {
         "labels": labels,
         "thresholds": {label: {"value": 0.25 + i / 10, "target": "max f1"} for i, label in enumerate(labels)},
@@ -38,7 +43,7 @@ def save(folder, model=None, labels=LABELS, **changes):
         "card": "# Card\n\n## Thresholds\n\n- none\n",
         "training": {"source": "a test", "synthetic": True},
     }
-    save_model(folder, model or network(labels), toy_tokenizer().to_str(), **(values | changes))
+    save_model(folder, model or network(labels), toy_tokenizer().to_str(), **(values | changes))  # type: ignore[arg-type]
     return folder
 
 

@@ -17,7 +17,7 @@ def write_seq2seq(folder: Path, *, ends: bool = True, seed: int = 0) -> Path:
     )
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
     torch.manual_seed(seed)
-    config = T5Config(
+    config = T5Config(  # type: ignore[call-arg]
         vocab_size=len(tokenizer),
         d_model=16,
         d_kv=8,

@@ -1,9 +1,12 @@
 """Scores of the bench that are kept, and when they are computed again."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ TEXTS = ["you are kind", "you \ud800 fool", ""]
 
 
 @pytest.fixture
-def spec(tmp_path):
+def spec(tmp_path: Path) -> SystemSpec:
     (tmp_path / "graph.onnx").write_bytes(b"graph")
     (tmp_path / "tokenizer.json").write_bytes(b"tokens")
     files = tuple(str(tmp_path / name) for name in ("graph.onnx", "tokenizer.json"))
@@ -25,14 +28,14 @@ def spec(tmp_path):
 
 
 @pytest.fixture
-def scored(tmp_path):
+def scored(tmp_path: Path) -> Callable[..., Any]:
     """Ask for a system's scores; each time they are computed they are others."""
     numbers = count(1)
 
-    def ask(spec, texts=TEXTS):
+    def ask(spec: Any, texts: Any = TEXTS) -> Any:
         made = []
 
-        def compute():
+        def compute() -> Any:
             made.append(np.arange(len(texts) * 2.0).reshape(-1, 2) / 10 + next(numbers))
             return made[0]
 
@@ -46,7 +49,7 @@ def scored(tmp_path):
     return ask
 
 
-def test_an_unchanged_system_scores_the_same_comments_once(spec, scored):
+def test_an_unchanged_system_scores_the_same_comments_once(spec: SystemSpec, scored: Callable[..., Any]) -> None:
     first, computed = scored(spec)
     assert computed
     assert scored(spec) == (first, False)
@@ -63,12 +66,14 @@ def test_an_unchanged_system_scores_the_same_comments_once(spec, scored):
         {"batch_size": 2},
     ],
 )
-def test_another_system_scores_anew(spec, scored, change):
+def test_another_system_scores_anew(spec: SystemSpec, scored: Callable[..., Any], change: dict[str, Any]) -> None:
     scored(spec)
     assert scored(replace(spec, **change))[1]
 
 
-def test_other_files_comments_and_versions_are_scored_anew(spec, scored, tmp_path, monkeypatch):
+def test_other_files_comments_and_versions_are_scored_anew(
+    spec: SystemSpec, scored: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, _ = scored(spec)
     assert scored(spec, TEXTS[:2])[1]
     assert scored(spec, TEXTS[::-1])[1]
@@ -81,7 +86,9 @@ def test_other_files_comments_and_versions_are_scored_anew(spec, scored, tmp_pat
 
 
 @pytest.mark.parametrize("damage", [b"", b"x", b"\0" * 48])
-def test_damaged_scores_are_computed_again(spec, scored, tmp_path, damage):
+def test_damaged_scores_are_computed_again(
+    spec: SystemSpec, scored: Callable[..., Any], tmp_path: Path, damage: bytes
+) -> None:
     scored(spec)
     [file] = (tmp_path / "scores").glob("*/scores.f64")
     file.write_bytes(damage)
@@ -90,10 +97,12 @@ def test_damaged_scores_are_computed_again(spec, scored, tmp_path, damage):
     assert scored(spec) == (again, False)
 
 
-def test_scores_kept_before_windows_were_read_count_as_truncated(spec, scored, monkeypatch):
+def test_scores_kept_before_windows_were_read_count_as_truncated(
+    spec: SystemSpec, scored: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their names say nothing of the reading, as those of truncated comments do still."""
     digests = []
-    monkeypatch.setattr(kept, "unseal", lambda place, *args, **kwargs: digests.append(place.name) or 1 / 0)
+    monkeypatch.setattr(kept, "unseal", lambda place, *args, **kwargs: digests.append(place.name) or 1 / 0)  # type: ignore[func-returns-value]
     for long_text in ("truncate", "window"):
         with pytest.raises(ZeroDivisionError):
             scored(replace(spec, long_text=long_text))

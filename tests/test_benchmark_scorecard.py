@@ -1,6 +1,8 @@
 """Which criterion passes, fails, or is not shown."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +29,20 @@ from gkiller.settings import EvaluationSettings
 BASE = 110_000_000
 
 
-def spec(name, runtime, role="rival", parameters=2_000_000, kind="gkiller", files=(), **more):
-    return SystemSpec(name, kind, runtime, "", ("toxicity",), parameters, tuple(files), role=role, **more)
+def spec(
+    name: str,
+    runtime: str,
+    role: str = "rival",
+    parameters: int = 2_000_000,
+    kind: str = "gkiller",
+    files: Any = (),
+    **more: Any,
+) -> SystemSpec:
+    return SystemSpec(name, kind, runtime, "", ("toxicity",), parameters, tuple(files), role=role, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def specs(tmp_path):
+def specs(tmp_path: Path) -> list[SystemSpec]:
     file = tmp_path / "graph"
     file.write_bytes(b"x" * 3_000_000)
     own = [spec("tiny", runtime, "model", files=[str(file)]) for runtime in ("onnx fp32", "onnx int8")]
@@ -40,16 +50,16 @@ def specs(tmp_path):
     return [*own, *giant]
 
 
-def speed(low, value, high):
+def speed(low: int, value: int, high: int) -> Speed:
     rate = Rate(value, low, high, 0)
     return Speed(rate, rate, rate, {}, 20.0)
 
 
-def times(runtime, low, value, high):
+def times(runtime: str, low: int, value: int, high: int) -> SpeedRatio:
     return SpeedRatio(f"tiny, {runtime}", f"big, {runtime}", "throughput", Ratio(value, low, high, 7))
 
 
-def quality(model_scores, giant_scores, truth):
+def quality(model_scores: list[int], giant_scores: list[int], truth: list[int]) -> Quality:
     settings = EvaluationSettings(resamples=200)
     sides = [Side(np.array(scores, float), 0.5) for scores in (model_scores, giant_scores)]
     paired = compare_sides(np.array(truth, float), *sides, resamples=200)
@@ -68,7 +78,7 @@ SAME = quality(TRUTH, TRUTH, TRUTH)
 TRAINING = Training(33_000, 200.0, "cpu", 2, dendrites=True)
 
 
-def found(specs, **changes):
+def found(specs: list[SystemSpec], **changes: Any) -> Found:
     values = {
         "specs": specs,
         "speeds": {one.key: speed(900, 1000, 1100) for one in specs},
@@ -78,19 +88,19 @@ def found(specs, **changes):
         "label": "toxicity",
         "threads": 1,
     }
-    return Found(**(values | changes))
+    return Found(**(values | changes))  # type: ignore[arg-type]
 
 
-def statuses(state):
+def statuses(state: Found) -> dict[str, str]:
     return {one.name: one.status for one in scorecard(state)}
 
 
-def test_every_criterion_is_reported_whatever_is_known(specs):
+def test_every_criterion_is_reported_whatever_is_known(specs: list[SystemSpec]) -> None:
     full, bare = scorecard(found(specs)), scorecard(found(specs[:2], quality=None, training=None, ratios=[]))
     assert tuple(one.name for one in full) == tuple(one.name for one in bare) == NAMES
 
 
-def test_an_interval_decides(specs):
+def test_an_interval_decides(specs: list[SystemSpec]) -> None:
     assert statuses(found(specs)) == {
         "f1-within": "PASS",
         "15x-fp32": "PASS",
@@ -108,17 +118,17 @@ def test_an_interval_decides(specs):
 
 
 @pytest.mark.parametrize(("low", "high", "status"), [(501, 600, "PASS"), (450, 600, "NOT SHOWN"), (300, 499, "FAIL")])
-def test_the_rate_of_the_int8_graph_counts(specs, low, high, status):
+def test_the_rate_of_the_int8_graph_counts(specs: list[SystemSpec], low: int, high: int, status: str) -> None:
     speeds = {one.key: speed(1, 1, 1) for one in specs} | {"tiny, onnx int8": speed(low, 480, high)}
     assert statuses(found(specs, speeds=speeds))["comments-per-second"] == status
 
 
-def test_without_a_giant_nothing_is_shown_of_one(specs):
+def test_without_a_giant_nothing_is_shown_of_one(specs: list[SystemSpec]) -> None:
     state = statuses(found(specs[:2], ratios=[], quality=None))
     assert {state[name] for name in ("f1-within", "15x-fp32", "100x-int8", "f1-floor")} == {"NOT SHOWN"}
 
 
-def test_a_small_or_frozen_giant_decides_nothing(specs):
+def test_a_small_or_frozen_giant_decides_nothing(specs: list[SystemSpec]) -> None:
     small = [replace(one, parameters=22_000_000) if one.role == "giant" else one for one in specs]
     card = {one.name: one for one in scorecard(found(small))}
     assert {card[n].status for n in ("f1-within", "15x-fp32", "100x-int8")} == {"NOT SHOWN"}
@@ -129,7 +139,7 @@ def test_a_small_or_frozen_giant_decides_nothing(specs):
     assert "frozen" in card["f1-within"].why
 
 
-def test_a_worse_model_fails_and_a_small_test_shows_nothing(specs):
+def test_a_worse_model_fails_and_a_small_test_shows_nothing(specs: list[SystemSpec]) -> None:
     bad = [0] * len(TRUTH)
     bad[: len(TRUTH) // 2] = TRUTH[: len(TRUTH) // 2]
     assert statuses(found(specs, quality=quality(bad, TRUTH, TRUTH)))["f1-within"] == "FAIL"
@@ -151,20 +161,22 @@ def test_a_worse_model_fails_and_a_small_test_shows_nothing(specs):
         (5000, 200, "cuda", "NOT SHOWN"),
     ],
 )
-def test_training_time_counts_only_where_the_rows_decide_it(specs, rows, seconds, device, status):
+def test_training_time_counts_only_where_the_rows_decide_it(
+    specs: list[SystemSpec], rows: int, seconds: int, device: str, status: str
+) -> None:
     training = Training(rows, float(seconds), device, 2, dendrites=False)
     state = statuses(found(specs, training=training))
     assert (state["training-time"], state["dendrites"]) == (status, "NOT SHOWN")
 
 
-def test_the_giant_is_the_one_asked_for_else_the_largest(specs):
+def test_the_giant_is_the_one_asked_for_else_the_largest(specs: list[SystemSpec]) -> None:
     rivals = [spec("mid", "onnx fp32", parameters=9_000_000), spec("large", "onnx fp32", parameters=BASE)]
     assert giant_of([*specs, *rivals]).name == "big"
     assert giant_of([*specs[:2], *rivals]).name == "large"
     assert giant_of([*specs[:2], spec("lin", "scikit-learn", parameters=BASE, kind="linear")]) is None
 
 
-def test_only_rows_of_the_same_runtime_are_timed_against_each_other(specs):
+def test_only_rows_of_the_same_runtime_are_timed_against_each_other(specs: list[SystemSpec]) -> None:
     linear = spec("lin", "scikit-learn", kind="linear")
     only_torch = spec("other", "torch fp32", kind="transformers")
     pairs = [(a.key, b.key) for a, b in same_runtime([*specs, linear, only_torch])]
@@ -175,7 +187,7 @@ def test_only_rows_of_the_same_runtime_are_timed_against_each_other(specs):
     ]
 
 
-def test_a_manifest_tells_of_the_training():
+def test_a_manifest_tells_of_the_training() -> None:
     manifest = {
         "data": {"rows": {"train": 12}},
         "training_seconds": 3.5,
@@ -188,7 +200,7 @@ def test_a_manifest_tells_of_the_training():
     assert training_of({"data": {}}) is None
 
 
-def test_fail_under_takes_a_share_or_a_name(specs):
+def test_fail_under_takes_a_share_or_a_name(specs: list[SystemSpec]) -> None:
     card = scorecard(found(specs))
     assert pass_share(card) == pytest.approx(10 / 12)
     require(card, ["0.8", "parameters"])
@@ -200,7 +212,7 @@ def test_fail_under_takes_a_share_or_a_name(specs):
 
 
 @pytest.mark.parametrize("demand", ["1.5", "-0.1", "nan", "parametres", ""])
-def test_fail_under_refuses_what_is_neither(demand):
+def test_fail_under_refuses_what_is_neither(demand: str) -> None:
     with pytest.raises(SettingsError):
         checked_demand(demand)
     assert checked_demand("1") == 1.0

@@ -13,13 +13,13 @@ from gkiller import load
 SCRIPT = Path(__file__).parents[1] / "experiments" / "scores.py"
 
 
-def test_scores_are_the_models_and_are_kept(onnx_model, tmp_path):
+def test_scores_are_the_models_and_are_kept(onnx_model: Path, tmp_path: Path) -> None:
     data = write_corpora(tmp_path / "data", {"valid/jigsaw": 30, "ood/gab": 24, "train/jigsaw": 9})
     out = tmp_path / "scores"
     model = load(onnx_model)
     label = model.labels[0]
     command = [sys.executable, SCRIPT, onnx_model, "--data", data, "--out", out, "--label", label]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True)  # type: ignore[arg-type]
     assert sorted(path.name for path in out.iterdir()) == ["ood-gab.parquet", "valid-jigsaw.parquet"]
     for name in ("ood/gab", "valid/jigsaw"):
         found = pq.read_table(out / f"{name.replace('/', '-')}.parquet")
@@ -32,5 +32,5 @@ def test_scores_are_the_models_and_are_kept(onnx_model, tmp_path):
         assert flagged == (expected >= model.thresholds[label]).tolist()
     before = (out / "ood-gab.parquet").stat().st_mtime_ns
     (out / "valid-jigsaw.parquet").unlink()
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True)  # type: ignore[arg-type]
     assert (out / "ood-gab.parquet").stat().st_mtime_ns == before  # what is there is not scored again

@@ -5,18 +5,21 @@ import subprocess
 import sys
 import types
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from deployment_helpers import LENGTH, save
+from giants import save_transformers, tiny_bert
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import Whitespace
-from toy import comment, toy_tokenizer, vocabulary
-from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+from toy import comment, toy_tokenizer
+from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from gkiller.benchmark.child import joined, measure
 from gkiller.benchmark.giants import fit_probe, giant_fingerprint
@@ -38,7 +41,8 @@ from gkiller.errors import (
     SingleClassError,
 )
 from gkiller.inference import load
-from gkiller.model.directory import add_files, load_model
+from gkiller.inference.classifier import Classifier
+from gkiller.model.directory import LoadedModel, add_files, load_model
 from gkiller.model.network import ToxicityClassifier
 from gkiller.model.sequence import label_columns, name_of
 from gkiller.scoring.network import score_texts
@@ -48,19 +52,19 @@ from gkiller.tokens.batches import tokenize
 TEXTS = [comment(i, i % 3 == 0) for i in range(50)]
 
 
-def rows(count=60, labels=1):
+def rows(count: int = 60, labels: int = 1) -> Split:
     rude = np.arange(count) % 3 == 0
     table = np.repeat(rude[:, None], labels, axis=1).astype(np.float32)
     texts = [comment(i, bool(rude[i])) for i in range(count)]
     return Split([str(i) for i in range(count)], texts, table, np.ones(count))
 
 
-def quiet(stage, done, total):
+def quiet(stage: int, done: int | None, total: str) -> None:
     pass
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+def exported(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """A model with an fp32 graph."""
     from gkiller.deployment.lean import Scheme
 
@@ -71,25 +75,12 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture
-def frame(exported, tmp_path):
+def frame(exported: LoadedModel, tmp_path: Path) -> Frame:
     return Frame(exported.labels, LENGTH, 4, tmp_path / "cache")
 
 
-def tiny_bert(**changes):
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    return BertConfig(vocab_size=len(vocabulary()), max_position_embeddings=64, **sizes, **changes)
-
-
-def save_transformers(folder, model):
-    model.save_pretrained(folder)
-    names = {f"{n}_token": f"[{n.upper()}]" for n in ("pad", "unk", "cls", "sep", "mask")}
-    PreTrainedTokenizerFast(tokenizer_object=toy_tokenizer(), model_max_length=64, **names).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier | Path:
     """A sequence classifier of transformers with the classes non-toxic and toxic."""
     config = tiny_bert(id2label={0: "non-toxic", 1: "toxic"}, label2id={"non-toxic": 0, "toxic": 1})
     folder = tmp_path_factory.mktemp("transformers") / "rival"
@@ -99,7 +90,7 @@ def classifier(tmp_path_factory):
 # -- one way through ----------------------------------------------------------------------------
 
 
-def test_a_model_scores_alike_on_torch_and_onnx_in_the_rows_order(exported, frame):
+def test_a_model_scores_alike_on_torch_and_onnx_in_the_rows_order(exported: LoadedModel, frame: Frame) -> None:
     specs = gkiller_specs(frame, exported, "tiny", "model")
     assert [spec.runtime for spec in specs] == ["torch fp32", "onnx fp32"]
     expected = score_texts(exported, TEXTS)
@@ -108,7 +99,7 @@ def test_a_model_scores_alike_on_torch_and_onnx_in_the_rows_order(exported, fram
             np.testing.assert_allclose(score(open_system(spec, threads), TEXTS), expected, atol=1e-5)
 
 
-def test_a_limit_cuts_single_comments_and_is_taken_back(exported, frame):
+def test_a_limit_cuts_single_comments_and_is_taken_back(exported: LoadedModel, frame: Frame) -> None:
     system = open_system(gkiller_specs(frame, exported, "tiny", "model")[1])
     long = " ".join(TEXTS[:5])
     assert [len(system.prepare([long], n).tokens.ids) for n in (5, 9, 99)] == [5, 9, LENGTH]
@@ -120,11 +111,13 @@ def test_a_limit_cuts_single_comments_and_is_taken_back(exported, frame):
 
 
 @pytest.mark.parametrize("long_text", ["window", "truncate"])
-def test_a_long_comment_is_read_alike_by_both_sides_and_by_load(exported, frame, classifier, long_text):
+def test_a_long_comment_is_read_alike_by_both_sides_and_by_load(
+    exported: LoadedModel, frame: Frame, classifier: Path, long_text: str
+) -> None:
     texts = [" ".join(TEXTS[i : i + 9]) for i in range(0, 40, 3)]
-    frame = replace(frame, long_text=long_text)
+    frame = replace(frame, long_text=long_text)  # type: ignore[arg-type]
     clf = load(exported.path)
-    expected = clf.predict_proba(texts, long_text=long_text)
+    expected = clf.predict_proba(texts, long_text=long_text)  # type: ignore[arg-type]
     for spec in gkiller_specs(frame, exported, "tiny", "model"):
         np.testing.assert_allclose(score(open_system(spec), texts), expected, atol=1e-5)
     giant = transformers_specs(frame, "rival", classifier, "giant")[1]  # the same tokenizer and limit
@@ -136,10 +129,10 @@ def test_a_long_comment_is_read_alike_by_both_sides_and_by_load(exported, frame,
 ODD = [*TEXTS, "", "You [SEP] fool", "snow\u00e9man \u4f60\u597d!", "a\x00b  c\t", "don't-do... it", "well " * 30]
 
 
-def test_words_are_remembered_and_the_tokens_stay_the_tokenizers(exported, frame):
+def test_words_are_remembered_and_the_tokens_stay_the_tokenizers(exported: LoadedModel, frame: Frame) -> None:
     spec = replace(gkiller_specs(frame, exported, "tiny", "model")[1], long_text="truncate")
     system = open_system(spec)
-    assert system._reader.by_word
+    assert system._reader.by_word  # type: ignore[attr-defined]
     tokenizer = Tokenizer.from_file(spec.tokenizer)
     tokenizer.no_padding()
     tokenizer.enable_truncation(LENGTH)
@@ -156,32 +149,34 @@ def test_words_are_remembered_and_the_tokens_stay_the_tokenizers(exported, frame
     assert [system.length(text) for text in ODD] == [len(tokenizer.encode(text).ids) for text in ODD]
 
 
-def test_another_kind_of_tokenizer_is_asked_for_every_comment(exported, frame, tmp_path):
+def test_another_kind_of_tokenizer_is_asked_for_every_comment(
+    exported: LoadedModel, frame: Frame, tmp_path: Path
+) -> None:
     spec = gkiller_specs(frame, exported, "tiny", "model")[1]
     tokenizer = Tokenizer.from_file(spec.tokenizer)
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     path = str(tmp_path / "tokenizer.json")
     system = open_system(replace(spec, tokenizer=path, long_text="truncate"))
-    assert not system._reader.by_word
+    assert not system._reader.by_word  # type: ignore[attr-defined]
     tokenizer.enable_truncation(LENGTH)
     tokenizer.encode_special_tokens = True
     assert system.prepare(ODD).tokens.ids.tolist() == tokenize(tokenizer, ODD).ids.tolist()
 
 
-def test_size_is_of_every_file_needed_to_predict(exported, frame):
+def test_size_is_of_every_file_needed_to_predict(exported: LoadedModel, frame: Frame) -> None:
     torch_row, onnx_row = gkiller_specs(frame, exported, "tiny", "model")
     beside = sum((exported.path / n).stat().st_size for n in ("config.json", "gkiller.json", "tokenizer.json"))
     assert torch_row.bytes == beside + (exported.path / "model.safetensors").stat().st_size
     assert onnx_row.bytes == beside + (exported.path / "onnx/model.onnx").stat().st_size
 
 
-def test_a_description_passes_through_json(exported, frame):
+def test_a_description_passes_through_json(exported: LoadedModel, frame: Frame) -> None:
     for spec in gkiller_specs(frame, exported, "tiny", "model"):
         assert SystemSpec.from_dict(json.loads(json.dumps(asdict(spec)))) == spec
 
 
-def test_long_comments_are_put_together_until_every_system_has_its_tokens(exported, frame):
+def test_long_comments_are_put_together_until_every_system_has_its_tokens(exported: LoadedModel, frame: Frame) -> None:
     system = open_system(gkiller_specs(frame, exported, "tiny", "model")[1])
     made = joined(TEXTS, 14, [system])
     assert len(made) > 3
@@ -192,7 +187,7 @@ def test_long_comments_are_put_together_until_every_system_has_its_tokens(export
     assert all(cut.length(text) == LENGTH for text in beyond)
 
 
-def test_names_are_told_apart(exported, frame, tmp_path):
+def test_names_are_told_apart(exported: LoadedModel, frame: Frame, tmp_path: Path) -> None:
     one = gkiller_specs(frame, exported, "same", "model")
     found = unique_names([one, one, one])
     assert len({spec.key for spec in found}) == 6
@@ -218,11 +213,13 @@ def test_names_are_told_apart(exported, frame, tmp_path):
         (["toxic"], ["threat", "toxicity"], False, {"toxicity": 0}),
     ],
 )
-def test_a_classifiers_outputs_are_found_by_their_names(names, labels, multi, expected):
+def test_a_classifiers_outputs_are_found_by_their_names(
+    names: list[str], labels: list[str], multi: bool, expected: dict[str, Any]
+) -> None:
     assert label_columns(names, labels, multi=multi) == expected
 
 
-def test_a_classifier_of_transformers_scores_as_transformers_does(classifier, frame):
+def test_a_classifier_of_transformers_scores_as_transformers_does(classifier: Path, frame: Frame) -> None:
     specs = rival_specs(frame, str(classifier))
     assert [spec.runtime for spec in specs] == ["torch fp32", "onnx fp32", "onnx int8"]
     network = BertForSequenceClassification.from_pretrained(classifier).eval()
@@ -239,7 +236,7 @@ def test_a_classifier_of_transformers_scores_as_transformers_does(classifier, fr
     assert {spec.graph for spec in rival_specs(frame, str(classifier))[1:]} == made
 
 
-def test_a_bare_encoder_and_a_missing_one_are_refused(frame, tmp_path):
+def test_a_bare_encoder_and_a_missing_one_are_refused(frame: Frame, tmp_path: Path) -> None:
     encoder = save_transformers(tmp_path / "encoder", BertModel(tiny_bert()))
     with pytest.raises(ModelFormatError, match="without a classifier") as caught:
         rival_specs(frame, str(encoder))
@@ -248,7 +245,7 @@ def test_a_bare_encoder_and_a_missing_one_are_refused(frame, tmp_path):
         rival_specs(frame, str(tmp_path / "none"))
 
 
-def test_a_classifier_of_other_labels_is_refused(frame, tmp_path):
+def test_a_classifier_of_other_labels_is_refused(frame: Frame, tmp_path: Path) -> None:
     config = tiny_bert(id2label={0: "joy", 1: "fear", 2: "anger"}, label2id={"joy": 0, "fear": 1, "anger": 2})
     folder = save_transformers(tmp_path / "mood", BertForSequenceClassification(config))
     with pytest.raises(LabelMismatchError, match="joy, fear, anger"):
@@ -258,7 +255,7 @@ def test_a_classifier_of_other_labels_is_refused(frame, tmp_path):
 # -- fitted rivals ------------------------------------------------------------------------------
 
 
-def test_the_linear_rival_is_scikit_learns_and_survives_its_files(tmp_path):
+def test_the_linear_rival_is_scikit_learns_and_survives_its_files(tmp_path: Path) -> None:
     train = rows()
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2)
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
@@ -273,7 +270,7 @@ def test_the_linear_rival_is_scikit_learns_and_survives_its_files(tmp_path):
     assert names == {"words.json", "characters.json", "weights.safetensors"}
 
 
-def test_the_linear_rival_fits_each_label_on_the_rows_that_know_it(frame):
+def test_the_linear_rival_fits_each_label_on_the_rows_that_know_it(frame: Frame) -> None:
     train = rows(labels=2)
     train.labels[::2, 1] = np.nan
     train.labels[1::2, 1] = np.arange(30) % 2
@@ -285,20 +282,22 @@ def test_the_linear_rival_fits_each_label_on_the_rows_that_know_it(frame):
         fit_linear(train, ("toxicity", "threat"))
 
 
-def test_the_linear_rival_is_fitted_once(frame, monkeypatch):
-    first = linear_spec(frame, rows(), ("toxicity",), quiet)
+def test_the_linear_rival_is_fitted_once(frame: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = linear_spec(frame, rows(), ("toxicity",), quiet)  # type: ignore[arg-type]
     monkeypatch.setattr("gkiller.benchmark.linear.fit_linear", None)
-    assert linear_spec(frame, rows(), ("toxicity",), quiet) == first
+    assert linear_spec(frame, rows(), ("toxicity",), quiet) == first  # type: ignore[arg-type]
 
 
-def test_static_embeddings_need_model2vec(monkeypatch, tmp_path):
+def test_static_embeddings_need_model2vec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "model2vec", None)
     with pytest.raises(SettingsError, match="model2vec") as caught:
         fit_static(str(tmp_path), rows(), ("toxicity",))
     assert "pip install model2vec" in caught.value.remedy
 
 
-def test_static_embeddings_are_a_rival_where_model2vec_is(frame, monkeypatch, tmp_path):
+def test_static_embeddings_are_a_rival_where_model2vec_is(
+    frame: Frame, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """With a stand-in of its interface: the package itself is not among the dependencies."""
     from gkiller.benchmark.rivals import static_spec
 
@@ -306,10 +305,10 @@ def test_static_embeddings_are_a_rival_where_model2vec_is(frame, monkeypatch, tm
         embedding = np.zeros((7, 3))
 
         @classmethod
-        def from_pretrained(cls, path):
+        def from_pretrained(cls, path: str) -> Any:
             return cls()
 
-        def encode(self, texts):
+        def encode(self, texts: list[str]) -> np.ndarray[Any, Any]:
             return np.array([[len(t), t.count("o"), t.count("i")] for t in texts], float)
 
     monkeypatch.setitem(sys.modules, "model2vec", types.SimpleNamespace(StaticModel=StaticModel))
@@ -323,14 +322,14 @@ def test_static_embeddings_are_a_rival_where_model2vec_is(frame, monkeypatch, tm
     assert ((scores > 0) & (scores < 1)).all()
 
 
-def test_a_probe_is_scikit_learns_regression_on_mean_pooled_vectors(frame):
+def test_a_probe_is_scikit_learns_regression_on_mean_pooled_vectors(frame: Frame) -> None:
     config = tiny_bert()
     network = ToxicityClassifier(BertModel(config, add_pooling_layer=False), 1, "mean").eval()
     encoder = {name: value.clone() for name, value in network.bert.state_dict().items()}
     train = rows()
     dataset = Dataset(("toxicity",), {"train": train})
     tokenizer = toy_tokenizer()
-    fit_probe(network, tokenizer, dataset, frame, quiet)
+    fit_probe(network, tokenizer, dataset, frame, quiet)  # type: ignore[arg-type]
     vectors = []
     for text in train.texts:
         ids = torch.tensor([tokenizer.encode(text).ids])
@@ -347,13 +346,13 @@ def test_a_probe_is_scikit_learns_regression_on_mean_pooled_vectors(frame):
         assert torch.equal(value, encoder[name])
 
 
-def test_a_cached_giant_depends_on_data_settings_and_weights_alone(prepared, tmp_path):
+def test_a_cached_giant_depends_on_data_settings_and_weights_alone(prepared: Path, tmp_path: Path) -> None:
     dataset = read_prepared(prepared)
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"1")
 
-    def found(*overrides, data=dataset):
+    def found(*overrides: Any, data: Any = dataset) -> Any:
         return giant_fingerprint(resolve(overrides=overrides, environ={}).settings, folder, data)
 
     first = found()
@@ -367,7 +366,7 @@ def test_a_cached_giant_depends_on_data_settings_and_weights_alone(prepared, tmp
 # -- child processes ----------------------------------------------------------------------------
 
 
-def plan(**changes):
+def plan(**changes: Any) -> Plan:
     values = {
         "texts": tuple(TEXTS[:6]),
         "long_texts": tuple(TEXTS),
@@ -378,13 +377,13 @@ def plan(**changes):
         "lengths": (8,),
         "latency_rounds": 3,
     }
-    return Plan(**(values | changes))
+    return Plan(**(values | changes))  # type: ignore[arg-type]
 
 
-def test_all_systems_are_timed_by_the_clock_that_is_given(exported, frame):
+def test_all_systems_are_timed_by_the_clock_that_is_given(exported: LoadedModel, frame: Frame) -> None:
     """A clock of one second a look: each stage takes a second, whatever it does."""
     ticks = iter(range(10_000))
-    specs = [*gkiller_specs(frame, exported, "tiny", "model"), linear_spec(frame, rows(), ("toxicity",), quiet)]
+    specs = [*gkiller_specs(frame, exported, "tiny", "model"), linear_spec(frame, rows(), ("toxicity",), quiet)]  # type: ignore[arg-type]
     told = []
     found = measure(specs, plan(), lambda *args: told.append(args[0]), clock=lambda: float(next(ticks)))
     assert list(found.passes) == [spec.key for spec in specs]
@@ -395,7 +394,7 @@ def test_all_systems_are_timed_by_the_clock_that_is_given(exported, frame):
     assert {"throughput", "latency, 8 tokens"} <= set(told)
 
 
-def test_a_child_process_times_and_starts_cold(exported, frame):
+def test_a_child_process_times_and_starts_cold(exported: LoadedModel, frame: Frame) -> None:
     spec = gkiller_specs(frame, exported, "tiny", "model")[1]
     told = []
     found = time_systems([spec], plan(), lambda *args: told.append(args))
@@ -411,16 +410,16 @@ def test_a_child_process_times_and_starts_cold(exported, frame):
     assert cold.steps["libraries"].first <= cold.steps["import"].first
 
 
-def test_a_child_that_fails_says_why(exported, frame, tmp_path):
+def test_a_child_that_fails_says_why(exported: LoadedModel, frame: Frame, tmp_path: Path) -> None:
     from dataclasses import replace
 
     broken = replace(gkiller_specs(frame, exported, "tiny", "model")[1], graph=str(tmp_path / "none.onnx"))
     with pytest.raises(BenchmarkFailedError, match=r"none\.onnx") as caught:
-        time_systems([broken], plan(), quiet)
+        time_systems([broken], plan(), quiet)  # type: ignore[arg-type]
     assert caught.value.exit_code == 71
 
 
-def test_a_cold_start_of_a_graph_does_not_import_torch():
+def test_a_cold_start_of_a_graph_does_not_import_torch() -> None:
     code = (
         "import gkiller.benchmark.once, gkiller.benchmark.systems, gkiller.benchmark.processes, sys;"
         "sys.exit(bool({'torch', 'transformers', 'sklearn'} & set(sys.modules)))"

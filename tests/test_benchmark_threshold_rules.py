@@ -3,6 +3,8 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,21 +15,21 @@ SCRIPT = Path(__file__).parents[1] / "experiments" / "threshold_rules.py"
 
 
 @pytest.fixture
-def rules():
+def rules() -> ModuleType:
     spec = importlib.util.spec_from_file_location("threshold_rules", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def drawn(rows):
+def drawn(rows: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Probabilities, and labels drawn by them."""
     rng = np.random.default_rng(1)
     scores = 1 / (1 + np.exp(-rng.normal(-2.0, 1.5, rows)))
     return (rng.random(rows) < scores).astype(float), scores
 
 
-def test_of_calibrated_scores_the_expected_rule_spreads_less(rules):
+def test_of_calibrated_scores_the_expected_rule_spreads_less(rules: ModuleType) -> None:
     tried = (rules.Rule(expected=False), rules.Rule(expected=True))
     figures, even, thresholds = rules.halves(*drawn(1_000), tried, splits=12, seed=0)
     assert figures.shape == even.shape == thresholds.shape == (12, 2)
@@ -36,7 +38,7 @@ def test_of_calibrated_scores_the_expected_rule_spreads_less(rules):
     assert np.array_equal(figures, again)
 
 
-def test_slack_lowers_the_threshold_and_gains_where_half_is_positive(rules):
+def test_slack_lowers_the_threshold_and_gains_where_half_is_positive(rules: ModuleType) -> None:
     tried = (rules.Rule(expected=True), rules.Rule(expected=True, slack=0.02))
     figures, even, thresholds = rules.halves(*drawn(2_000), tried, splits=12, seed=0)
     assert (thresholds[:, 1] < thresholds[:, 0]).all()
@@ -45,7 +47,7 @@ def test_slack_lowers_the_threshold_and_gains_where_half_is_positive(rules):
     assert str(tried[1]) == "expected less 0.02"
 
 
-def test_half_of_the_weight_is_positive(rules):
+def test_half_of_the_weight_is_positive(rules: ModuleType) -> None:
     truth, scores = drawn(400)
     doubled = np.where(truth == 1, 0.9, np.where(scores > np.median(scores), 0.9, 0.1))
     rng = np.random.default_rng(0)
@@ -56,7 +58,9 @@ def test_half_of_the_weight_is_positive(rules):
     assert even[0, 0] == pytest.approx(2 / (2 + share))  # recall 1: F1 = 2 TP / (2 TP + FP), each half of 1
 
 
-def test_the_table_has_a_row_for_each_file(rules, tmp_path, monkeypatch, capsys):
+def test_the_table_has_a_row_for_each_file(
+    rules: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     truth, scores = drawn(200)
     pq.write_table(pa.table({"label": truth.astype(np.int8)}), tmp_path / "comments.parquet")
     for name in ("first", "second"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ COMMENTS = ["-you idiot", "-you", "--you idiot", "-i hate you", "-ok then", "-fo
 
 
 @pytest.mark.parametrize("text", COMMENTS)
-def test_a_comment_that_begins_with_a_dash_is_told_of_the_two_dashes(call, text):
+def test_a_comment_that_begins_with_a_dash_is_told_of_the_two_dashes(call: Callable[..., Any], text: str) -> None:
     code, out, err = call("predict", text)
     assert code, out
     remedy = next(line for line in err.splitlines() if "remedy:" in line)
@@ -20,17 +23,17 @@ def test_a_comment_that_begins_with_a_dash_is_told_of_the_two_dashes(call, text)
 
 
 @pytest.mark.parametrize("text", COMMENTS)
-def test_a_comment_after_two_dashes_is_scored(call, onnx_model, text):
+def test_a_comment_after_two_dashes_is_scored(call: Callable[..., Any], onnx_model: Path, text: str) -> None:
     code, out, _ = call("predict", "--model", onnx_model, "--json", "--", text)
     assert code == 0
     assert json.loads(out)["predictions"][0]["text"] == text
 
 
-def test_a_misspelt_flag_is_still_told_of_its_flag(call):
+def test_a_misspelt_flag_is_still_told_of_its_flag(call: Callable[..., Any]) -> None:
     assert "did you mean --model" in call("predict", "--modle", "x")[2]
 
 
-def test_a_value_may_begin_with_a_dash(call, tmp_path, onnx_model):
+def test_a_value_may_begin_with_a_dash(call: Callable[..., Any], tmp_path: Path, onnx_model: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("-t x,id\nhello,1\n")
     code, out, _ = call("predict", "--model", onnx_model, "-i", path, "--text-column", "-t x")
@@ -53,7 +56,9 @@ def test_a_value_may_begin_with_a_dash(call, tmp_path, onnx_model):
     ],
     ids=lambda arguments: " ".join(arguments),
 )
-def test_a_misspelt_model_is_told_of_the_installed_one(call, monkeypatch, tmp_path, arguments):
+def test_a_misspelt_model_is_told_of_the_installed_one(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gkiller.cli.doctor.checks.check_round_trip", list)
     monkeypatch.setattr("gkiller.cli.doctor.checks.check_hub", lambda online: [])

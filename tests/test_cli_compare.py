@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import write_toy_csv
@@ -12,10 +15,10 @@ FEW = "fewer than 50 positives or negatives: toxicity (4 positives): figures and
 
 
 @pytest.fixture
-def compare(call):
+def compare(call: Callable[..., Any]) -> Callable[..., Any]:
     """Run the command with --json; return its object."""
 
-    def run(*arguments):
+    def run(*arguments: Any) -> Any:
         code, out, err = call("compare", *arguments, "--json", *QUICK)
         assert code == 0, err
         return json.loads(out)
@@ -24,13 +27,20 @@ def compare(call):
 
 
 @pytest.fixture
-def toy(tmp_path):
+def toy(tmp_path: Path) -> Path:
     return write_toy_csv(tmp_path / "toy.csv", 60)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet", "jsonl.gz"])
 @pytest.mark.parametrize("flags", [(), ("--with-text",)], ids=["bare", "text"])
-def test_what_predict_writes_is_read(call, compare, toy, onnx_model, form, flags):
+def test_what_predict_writes_is_read(
+    call: Callable[..., Any],
+    compare: Callable[..., Any],
+    toy: Path,
+    onnx_model: Path,
+    form: str,
+    flags: tuple[Any, ...],
+) -> None:
     for name in ("a", "b"):
         code, _, err = call(
             "predict", "--model", onnx_model, "--threads", 1, "--input", toy, "--output", f"{name}.{form}", *flags
@@ -44,7 +54,9 @@ def test_what_predict_writes_is_read(call, compare, toy, onnx_model, form, flags
     assert found["notes"][0] == f"a.{form}: joined by id"
 
 
-def test_a_model_against_itself_and_its_own_scores(call, compare, toy, saved_once, onnx_model):
+def test_a_model_against_itself_and_its_own_scores(
+    call: Callable[..., Any], compare: Callable[..., Any], toy: Path, saved_once: Path, onnx_model: Path
+) -> None:
     same = compare(saved_once, saved_once, "--data", toy)["labels"]["toxicity"]
     assert same["differences"]["f1"]["delta"] == 0.0
     assert same["verdicts"]["f1"]["kind"] == "within"
@@ -60,7 +72,9 @@ def test_a_model_against_itself_and_its_own_scores(call, compare, toy, saved_onc
     assert delta != 0
 
 
-def test_without_data_the_first_model_s_run_gives_them(call, compare, place):
+def test_without_data_the_first_model_s_run_gives_them(
+    call: Callable[..., Any], compare: Callable[..., Any], place: Path
+) -> None:
     found = compare("runs/d1", "runs/file")
     expected = json.loads(call("evaluate", "runs/d1", "--json", *QUICK)[1])
     assert (found["split"], found["rows"]) == ("test", expected["rows"])
@@ -73,7 +87,7 @@ def test_without_data_the_first_model_s_run_gives_them(call, compare, place):
 @pytest.mark.parametrize(
     ("split", "said"), [("train", "was trained on these rows"), ("valid", "the thresholds were tuned on these rows")]
 )
-def test_rows_that_a_side_has_seen_are_warned_of(call, place, split, said):
+def test_rows_that_a_side_has_seen_are_warned_of(call: Callable[..., Any], place: Path, split: str, said: str) -> None:
     """By the run's own data, and by fingerprint where the same data are named."""
     for more in ((), ("--data", "prepared")):
         code, out, err = call("compare", "runs/d1", "runs/d1", "--split", split, *more, "--json", *QUICK)
@@ -84,13 +98,13 @@ def test_rows_that_a_side_has_seen_are_warned_of(call, place, split, said):
     assert compare_warnings(call, "runs/d1", "runs/d1") == [FEW]
 
 
-def compare_warnings(call, *arguments):
+def compare_warnings(call: Callable[..., Any], *arguments: Any) -> list[str]:
     code, out, err = call("compare", *arguments, "--json", *QUICK)
     assert code == 0, err
     return json.loads(out)["warnings"]
 
 
-def test_a_model_of_other_data_is_warned_of(call, place):
+def test_a_model_of_other_data_is_warned_of(call: Callable[..., Any], place: Path) -> None:
     shutil.copytree(place / "runs" / "d1", place / "runs" / "d2")
     assert compare_warnings(call, "runs/d1", "runs/d2") == [FEW]
     manifest = place / "runs" / "d2" / "manifest.json"
@@ -102,7 +116,9 @@ def test_a_model_of_other_data_is_warned_of(call, place):
     assert warnings[1:] == [FEW]
 
 
-def test_slices_and_the_report(call, compare, saved_once, tmp_path):
+def test_slices_and_the_report(
+    call: Callable[..., Any], compare: Callable[..., Any], saved_once: Path, tmp_path: Path
+) -> None:
     lines = write_toy_csv(tmp_path / "toy.csv", 60).read_text().splitlines()
     body = [f"{line},{'web' if i % 3 else 'app'}" for i, line in enumerate(lines[1:])]
     (tmp_path / "toy.csv").write_text("\n".join([lines[0] + ",origin", *body]) + "\n")
@@ -131,7 +147,9 @@ def test_slices_and_the_report(call, compare, saved_once, tmp_path):
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 160])
-def test_figures_never_fold(call, toy, saved_once, onnx_model, monkeypatch, width):
+def test_figures_never_fold(
+    call: Callable[..., Any], toy: Path, saved_once: Path, onnx_model: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
     assert call("predict", "--model", onnx_model, "--input", toy, "--output", "s.jsonl")[0] == 0
     monkeypatch.setenv("COLUMNS", str(width))
     code, out, err = call("compare", saved_once, "s.jsonl", "--data", toy, *QUICK)
@@ -160,7 +178,9 @@ def test_figures_never_fold(call, toy, saved_once, onnx_model, monkeypatch, widt
         (("a.jsonl", "a.jsonl", "--data", "toy.csv", "--split", "tset"), 2, "split"),
     ],
 )
-def test_refusals(call, toy, tmp_path, arguments, code, said):
+def test_refusals(
+    call: Callable[..., Any], toy: Path, tmp_path: Path, arguments: tuple[Any, ...], code: int, said: str
+) -> None:
     rows = [{"id": f"row{i}", "flags": [], "scores": {"toxicity": i / 100}} for i in range(60)]
     lines = [json.dumps(row) + "\n" for row in rows]
     for name, kept in (("a.jsonl", lines), ("b.jsonl", lines), ("a.json", lines), ("short.jsonl", lines[:50])):

@@ -3,9 +3,11 @@
 import io
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,20 +49,20 @@ class Point:
         ({1: {"x": math.inf}}, {"1": {"x": None}}),
     ],
 )
-def test_values_become_plain(value, plain):
+def test_values_become_plain(value: Any, plain: Any) -> None:
     found = console.plain(value)
     assert found == plain
     json.dumps(found, allow_nan=False)
 
 
-def test_settings_become_plain_and_the_unknown_is_refused():
+def test_settings_become_plain_and_the_unknown_is_refused() -> None:
     assert console.plain(resolve(environ={}).settings)["train"]["batch_size"] >= 1
     with pytest.raises(TypeError, match="object"):
         console.plain({"a": object()})
 
 
 @given(st.recursive(st.one_of(st.none(), st.booleans(), st.floats(), st.text()), st.lists))
-def test_json_is_one_line_when_piped(value):
+def test_json_is_one_line_when_piped(value: Any) -> None:
     stream = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.stdout", stream)
@@ -71,7 +73,7 @@ def test_json_is_one_line_when_piped(value):
     assert json.loads(text)["value"] == console.plain(value)
 
 
-def test_results_go_to_stdout_and_the_rest_to_stderr(capsys):
+def test_results_go_to_stdout_and_the_rest_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     console.show(console.results_table("scores", ("label", "f1"), [("toxic [b]", 0.5), ("threat", None)]))
     console.note("note [b] " + "x" * 300)
     console.warn("careful")
@@ -79,7 +81,7 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(capsys):
     with console.progress("reading") as advance:
         advance(1, 2)
     with console.progress() as callback:
-        callback("a", 1, None)
+        callback("a", 1, None)  # type: ignore[arg-type]
     streams = capsys.readouterr()
     assert "toxic [b]" in streams.out
     assert "0.5000" in streams.out
@@ -87,13 +89,13 @@ def test_results_go_to_stdout_and_the_rest_to_stderr(capsys):
     assert streams.err == "note [b] " + "x" * 300 + "\nwarning: careful\n"  # one line each, no bar, no next
 
 
-def test_long_cells_fold_and_nothing_is_lost(capsys):
+def test_long_cells_fold_and_nothing_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     console.show(console.results_table("", ("a", "b"), [("x" * 150, "y" * 150)]))
     out = capsys.readouterr().out
     assert (out.count("x"), out.count("y")) == (150, 150)
 
 
-def events():
+def events() -> Iterator[TrainingEvent]:
     yield TrainingEvent("phase", phase="neurons", epochs=2, steps=4)
     for step in range(1, 5):
         yield TrainingEvent("step", "neurons", 1, 1, 2, step, 4, loss=0.7)
@@ -101,7 +103,7 @@ def events():
     yield TrainingEvent("note", message="kept [the] dendrites")
 
 
-def test_training_display_writes_a_line_per_event_without_a_terminal():
+def test_training_display_writes_a_line_per_event_without_a_terminal() -> None:
     stream = io.StringIO()
     with TrainingDisplay(Console(file=stream, markup=False, highlight=False, width=200)) as display:
         for event in events():
@@ -113,7 +115,7 @@ def test_training_display_writes_a_line_per_event_without_a_terminal():
     ]
 
 
-def test_training_display_draws_a_bar_on_a_terminal():
+def test_training_display_draws_a_bar_on_a_terminal() -> None:
     stream = io.StringIO()
     terminal = Console(file=stream, force_terminal=True, width=150, markup=False, highlight=False)
     with TrainingDisplay(terminal) as display:
@@ -124,11 +126,11 @@ def test_training_display_draws_a_bar_on_a_terminal():
         assert part in text
 
 
-def test_event_line_says_what_is_known():
+def test_event_line_says_what_is_known() -> None:
     assert event_line(TrainingEvent("epoch", "dendrites", epoch=1, epochs=3)) == "dendrites phase, epoch 1/3"
 
 
-def test_event_line_tells_the_parts_of_a_correlation_phase_apart():
+def test_event_line_tells_the_parts_of_a_correlation_phase_apart() -> None:
     start = TrainingEvent("phase", "dendrite", 2, epochs=1, trains="candidates")
     assert event_line(start) == "phase 2: dendrite (candidates), up to 1 epoch"
     epoch = TrainingEvent("epoch", "dendrite", 2, 1, 1, loss=-0.036, trains="candidates")

@@ -4,6 +4,9 @@ import errno
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import TINY, write_toy_csv
@@ -16,15 +19,15 @@ pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
 GOOD = "".join(f"comment number {i},{int(i % 4 == 0)}\n" for i in range(60))
 
 
-def content(path, data):
+def content(path: Path, data: bytes | str) -> None:
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
 
 
-def csv_file(text):
+def csv_file(text: Any) -> Any:
     return lambda folder: content(folder / "c.csv", text)
 
 
-def row(line, number=17):
+def row(line: Any, number: Any = 17) -> Any:
     """The good file with one row replaced."""
     lines = GOOD.splitlines(keepends=True)
     lines[number - 1] = line if isinstance(line, str) else "@"
@@ -117,7 +120,7 @@ BAD = {
 
 
 @pytest.fixture
-def no_hub_no_mps(monkeypatch):
+def no_hub_no_mps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
@@ -125,7 +128,7 @@ def no_hub_no_mps(monkeypatch):
 
 @pytest.mark.usefixtures("no_hub_no_mps")
 @pytest.mark.parametrize("name", list(BAD))
-def test_bad_input(call, tmp_path, name):
+def test_bad_input(call: Callable[..., Any], tmp_path: Path, name: str) -> None:
     make, arguments, expected, words = BAD[name]
     make(tmp_path)
     code, out, err = call(*arguments)
@@ -141,7 +144,7 @@ def test_bad_input(call, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["NUL byte", "no such column", "misspelt key"])
-def test_the_same_as_json(call, tmp_path, name):
+def test_the_same_as_json(call: Callable[..., Any], tmp_path: Path, name: str) -> None:
     make, arguments, expected, _ = BAD[name]
     make(tmp_path)
     code, out, err = call(*arguments, "--json")
@@ -162,7 +165,9 @@ def test_the_same_as_json(call, tmp_path, name):
     ],
     ids=["BOM", "CRLF", "both"],
 )
-def test_byte_order_marks_and_windows_lines_are_accepted(call, tmp_path, tokenizer_file, data):
+def test_byte_order_marks_and_windows_lines_are_accepted(
+    call: Callable[..., Any], tmp_path: Path, tokenizer_file: Path, data: bytes
+) -> None:
     content(tmp_path / "c.csv", data)
     flags = [part for override in (*TINY, f"model.tokenizer={tokenizer_file}") for part in ("--set", override)]
     code, out, err = call(*TRAIN, *flags, "--set", "train.epochs=1", "--no-dendrites", "--json")
@@ -170,7 +175,7 @@ def test_byte_order_marks_and_windows_lines_are_accepted(call, tmp_path, tokeniz
     assert json.loads(out)["labels"] == ["toxicity"]
 
 
-def test_in_a_process_of_its_own(tmp_path):
+def test_in_a_process_of_its_own(tmp_path: Path) -> None:
     make, _, expected, words = BAD["invalid UTF-8"]
     make(tmp_path)
     command = [sys.executable, "-m", "gkiller", "data", "prepare", "c.csv", "--out", "prepared"]
@@ -182,7 +187,9 @@ def test_in_a_process_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("command", [("data", "prepare"), ("data", "inspect"), ("evaluate", "default", "--data")])
-def test_a_path_that_the_system_refuses_is_named(tmp_path, monkeypatch, capsys, command):
+def test_a_path_that_the_system_refuses_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[Any, ...]
+) -> None:
     monkeypatch.chdir(tmp_path)
     out = ("--out", "p") if command[-1] == "prepare" else ()
     long = "a" * 300 + ".csv"
@@ -190,8 +197,10 @@ def test_a_path_that_the_system_refuses_is_named(tmp_path, monkeypatch, capsys, 
     assert "a" * 300 in capsys.readouterr().err.replace("\n", "")
 
 
-def test_a_folder_that_may_not_be_entered_is_named(monkeypatch, capsys):
-    def refuse(path):
+def test_a_folder_that_may_not_be_entered_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "closed/c.csv")
 
     monkeypatch.setattr("pathlib.Path.is_dir", refuse)

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import record_path, write_toy_csv
@@ -13,12 +16,12 @@ pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
 QUICK = ("--resamples", 10)
 
 
-def few(count, kind="positives"):
+def few(count: int, kind: str = "positives") -> str:
     """The warning of a label's few rows."""
     return f"fewer than 50 positives or negatives: toxicity ({count} {kind}): figures and intervals are rough"
 
 
-def split_again(call):
+def split_again(call: Callable[..., Any]) -> None:
     code, _, err = call("data", "prepare", "comments.csv", "--out", "prepared", "--split-seed", 7, "--force")
     assert code == 0, err
 
@@ -27,7 +30,7 @@ def split_again(call):
 
 
 @pytest.mark.parametrize("command", ["evaluate", "threshold"])
-def test_data_that_changed_since_training_are_refused(call, place, command):
+def test_data_that_changed_since_training_are_refused(call: Callable[..., Any], place: Path, command: str) -> None:
     assert call(command, "runs/d1")[0] == 0
     split_again(call)
     model = (place / "runs" / "d1" / "model" / "gkiller.json").read_bytes()
@@ -42,21 +45,21 @@ def test_data_that_changed_since_training_are_refused(call, place, command):
     assert code == 0, err
 
 
-def test_a_changed_file_is_refused(call, place):
+def test_a_changed_file_is_refused(call: Callable[..., Any], place: Path) -> None:
     record_path(place, "file", str(place / "comments.csv"))
     rows = (place / "comments.csv").read_text().splitlines()
     (place / "comments.csv").write_text("\n".join([*rows, "row999,some more words of praise,0"]) + "\n")
     assert call("evaluate", "runs/file")[0] == 53
 
 
-def test_a_run_without_its_manifest_cannot_tell(call, place):
+def test_a_run_without_its_manifest_cannot_tell(call: Callable[..., Any], place: Path) -> None:
     (place / "runs" / "d1" / "manifest.json").unlink()
     code, _, err = call("evaluate", "runs/d1")
     assert code == 53
     assert "manifest.json" in err
 
 
-def test_a_run_on_a_single_file_is_measured_on_its_test_split(call, place):
+def test_a_run_on_a_single_file_is_measured_on_its_test_split(call: Callable[..., Any], place: Path) -> None:
     code, out, err = call("evaluate", "runs/file", "--json", *QUICK)
     assert code == 0, err
     found = json.loads(out)
@@ -66,7 +69,9 @@ def test_a_run_on_a_single_file_is_measured_on_its_test_split(call, place):
 
 
 @pytest.mark.parametrize(("split", "said"), [("train", "was trained on"), ("valid", "were tuned on")])
-def test_rows_that_the_model_has_seen_are_warned_of(call, place, split, said):
+def test_rows_that_the_model_has_seen_are_warned_of(
+    call: Callable[..., Any], place: Path, split: str, said: str
+) -> None:
     code, out, err = call("evaluate", "runs/d1", "--split", split, "--json", *QUICK)
     assert code == 0, err
     assert said in err
@@ -76,7 +81,9 @@ def test_rows_that_the_model_has_seen_are_warned_of(call, place, split, said):
 
 @pytest.mark.parametrize("command", ["evaluate", "threshold"])
 @pytest.mark.parametrize("way", ["file", "variable"])
-def test_what_lies_around_does_not_replace_the_run_s_data(call, place, monkeypatch, command, way):
+def test_what_lies_around_does_not_replace_the_run_s_data(
+    call: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch, command: str, way: str
+) -> None:
     write_toy_csv(place / "other.csv", 24)
     expected = json.loads(call(command, "runs/d1", "--json")[1])
     if way == "file":
@@ -92,7 +99,7 @@ def test_what_lies_around_does_not_replace_the_run_s_data(call, place, monkeypat
     [("--data", "other.csv"), ("--set", "data.source=other.csv"), ("--config", "other.toml")],
     ids=lambda given: given[0],
 )
-def test_the_command_line_replaces_them(call, place, given):
+def test_the_command_line_replaces_them(call: Callable[..., Any], place: Path, given: tuple[str, str]) -> None:
     write_toy_csv(place / "other.csv", 24)
     (place / "other.toml").write_text('[data]\nsource = "other.csv"\n')
     for command in ("evaluate", "threshold"):
@@ -102,7 +109,7 @@ def test_the_command_line_replaces_them(call, place, given):
 
 
 @pytest.mark.parametrize("command", ["evaluate", "threshold"])
-def test_how_to_read_data_without_naming_any_is_refused(call, place, command):
+def test_how_to_read_data_without_naming_any_is_refused(call: Callable[..., Any], place: Path, command: str) -> None:
     flags = ("--label-columns", "toxicity", "--cutoff", "0.9")
     code, out, err = call(command, "runs/d1", *flags, "--json")
     assert code == 2, err
@@ -115,7 +122,9 @@ def test_how_to_read_data_without_naming_any_is_refused(call, place, command):
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_a_run_works_from_another_directory(call, place, monkeypatch, recorded):
+def test_a_run_works_from_another_directory(
+    call: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
     if recorded:
         record_path(place, "d1", str(place / "prepared"))
     (place / "elsewhere" / "prepared").mkdir(parents=True)  # another one of the same name
@@ -126,14 +135,16 @@ def test_a_run_works_from_another_directory(call, place, monkeypatch, recorded):
     assert code == 0, err
 
 
-def test_what_was_moved_together_is_found(call, place, monkeypatch):
+def test_what_was_moved_together_is_found(
+    call: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record_path(place, "d1", str(place / "was" / "prepared"))
     monkeypatch.chdir(place / "runs")
     code, _, err = call("evaluate", "d1", *QUICK)
     assert code == 0, err
 
 
-def test_data_that_are_gone_are_said_to_be_the_run_s_own(call, place):
+def test_data_that_are_gone_are_said_to_be_the_run_s_own(call: Callable[..., Any], place: Path) -> None:
     record_path(place, "d1", "/nowhere/prepared")
     shutil.rmtree(place / "prepared")
     code, out, _ = call("evaluate", "runs/d1", "--json")
@@ -148,11 +159,11 @@ def test_data_that_are_gone_are_said_to_be_the_run_s_own(call, place):
 # -- thresholds ---------------------------------------------------------------------------------
 
 
-def section(card, heading):
+def section(card: str, heading: str) -> str:
     return card.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
 
-def test_both_cards_follow_the_thresholds(call, place):
+def test_both_cards_follow_the_thresholds(call: Callable[..., Any], place: Path) -> None:
     run = place / "runs" / "d1"
     before = section((run / "README.md").read_text(), "On the validation split")
     for _ in range(2):  # the second time finds a card that was changed before
@@ -169,7 +180,7 @@ def test_both_cards_follow_the_thresholds(call, place):
     assert "has replaced" not in before
 
 
-def test_what_a_threshold_was_tuned_on_is_recorded(call, place):
+def test_what_a_threshold_was_tuned_on_is_recorded(call: Callable[..., Any], place: Path) -> None:
     write_toy_csv(place / "other.csv", 24)
     code, out, err = call("threshold", "runs/d1", "--data", place / "other.csv", "--json")
     assert code == 0, err
@@ -188,7 +199,7 @@ def test_what_a_threshold_was_tuned_on_is_recorded(call, place):
     assert "were tuned on these rows" in call("evaluate", "runs/d1", "--data", "other.csv", *QUICK)[2]
 
 
-def test_tuning_on_the_test_split_is_warned_of_and_leaves_a_trace(call, place):
+def test_tuning_on_the_test_split_is_warned_of_and_leaves_a_trace(call: Callable[..., Any], place: Path) -> None:
     code, out, err = call("threshold", "runs/d1", "--split", "test", "--json")
     assert code == 0, err
     assert "warning: this uses up the test split" in err
@@ -202,7 +213,7 @@ def test_tuning_on_the_test_split_is_warned_of_and_leaves_a_trace(call, place):
     assert "were tuned on these rows" not in call("evaluate", "runs/d1", *QUICK)[2]
 
 
-def test_the_cards_do_not_tell_where_the_data_lay(made):
+def test_the_cards_do_not_tell_where_the_data_lay(made: Path) -> None:
     run = made / "runs" / "file"
     assert json.loads((run / "manifest.json").read_text())["data"]["source"] == str(made / "comments.csv")
     for card in (run / "README.md", run / "model" / "README.md"):
@@ -224,11 +235,11 @@ def test_the_cards_do_not_tell_where_the_data_lay(made):
         ("/home/me/a\nb.csv", "a?b.csv"),
     ],
 )
-def test_public_source(source, shown):
+def test_public_source(source: str, shown: str) -> None:
     assert public_source(source) == shown
 
 
-def test_public_source_of_what_is_here(tmp_path):
+def test_public_source_of_what_is_here(tmp_path: Path) -> None:
     (tmp_path / "one + two").mkdir()
     assert public_source(str(tmp_path / "one + two")) == "one + two"
 
@@ -243,7 +254,7 @@ def test_public_source_of_what_is_here(tmp_path):
         (1, "toxicity: there are only positives: ROC-AUC, AP are undefined"),
     ],
 )
-def test_one_class_is_warned_of(call, place, label, said):
+def test_one_class_is_warned_of(call: Callable[..., Any], place: Path, label: int, said: str) -> None:
     rows = "".join(f"some words {i},{label}\n" for i in range(12))
     (place / "one.csv").write_text("text,toxicity\n" + rows)
     code, out, err = call("evaluate", "runs/d1", "--data", "one.csv", "--json", *QUICK)
@@ -253,7 +264,9 @@ def test_one_class_is_warned_of(call, place, label, said):
 
 
 @pytest.mark.parametrize(("command", "default"), [("evaluate", "test"), ("threshold", "valid")])
-def test_help_states_what_is_read(call, monkeypatch, command, default):
+def test_help_states_what_is_read(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: str, default: str
+) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     code, out, _ = call(command, "--help")
     assert code == 0

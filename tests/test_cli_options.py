@@ -2,7 +2,9 @@
 
 import json
 import tomllib
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -15,17 +17,17 @@ from gkiller.settings import Resolved, resolve, settings_by_key, settings_refere
 
 
 @pytest.fixture(autouse=True)
-def empty_place(tmp_path, monkeypatch):
+def empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def invoke(function, *arguments):
+def invoke(function: Callable[..., Any], *arguments: Any) -> Any:
     app = typer.Typer()
     app.command()(function)
     return CliRunner().invoke(app, list(arguments), catch_exceptions=False, env={"COLUMNS": "200"})
 
 
-def captured(*names, without=()):
+def captured(*names: Any, without: Any = ()) -> tuple[Callable[..., Any], list[Any]]:
     """Return a command that records what it was called with."""
     calls = []
 
@@ -42,7 +44,7 @@ def captured(*names, without=()):
     return command, calls
 
 
-def test_command_gets_its_own_parameters_and_the_resolution():
+def test_command_gets_its_own_parameters_and_the_resolution() -> None:
     command, calls = captured("train", "dendrites", "data")
     result = invoke(
         command,
@@ -71,7 +73,7 @@ def test_command_gets_its_own_parameters_and_the_resolution():
         ([], ()),
     ],
 )
-def test_the_flag_of_a_list_may_be_given_again(arguments, expected):
+def test_the_flag_of_a_list_may_be_given_again(arguments: list[Any], expected: tuple[Any, ...]) -> None:
     command, calls = captured("distill")
     result = invoke(command, "here", *arguments)
     assert result.exit_code == 0, result.output
@@ -79,20 +81,20 @@ def test_the_flag_of_a_list_may_be_given_again(arguments, expected):
     assert calls[0][0].origins["distill.teachers"] == ("--teacher" if arguments else "default")
 
 
-def test_flags_not_given_change_nothing():
+def test_flags_not_given_change_nothing() -> None:
     command, calls = captured("train", "dendrites", "data", "model", "evaluation")
     invoke(command, "here")
     assert calls[0][0] == resolve(environ={})
 
 
-def test_config_flag_reads_the_file(tmp_path):
+def test_config_flag_reads_the_file(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[train]\nepochs = 21\n", encoding="utf-8")
     command, calls = captured("train")
     invoke(command, "here", "--config", "mine.toml")
     assert calls[0][0].origins["train.epochs"] == "mine.toml"
 
 
-def test_only_the_named_settings_become_flags():
+def test_only_the_named_settings_become_flags() -> None:
     command, _ = captured("train", "model.dropout", without=("train.seed",))
     text = invoke(command, "--help").output
     for flag in ("--lr", "--epochs", "--dropout", "--preset", "--config", "--set", "--name"):
@@ -101,14 +103,14 @@ def test_only_the_named_settings_become_flags():
         assert f"{flag} " not in text
 
 
-def test_unknown_name_is_a_programming_error():
+def test_unknown_name_is_a_programming_error() -> None:
     with pytest.raises(KeyError):
         with_settings("trian")
     with pytest.raises(KeyError):
         with_settings("train", without=("train.lrr",))
 
 
-def test_bad_values_are_refused_by_the_settings():
+def test_bad_values_are_refused_by_the_settings() -> None:
     command, calls = captured("train")
     with pytest.raises(SettingsError) as caught:
         invoke(command, "here", "--lr", "abc", "--epochs", "0")
@@ -117,12 +119,12 @@ def test_bad_values_are_refused_by_the_settings():
     assert calls == []
 
 
-def test_help_states_unit_range_and_default():
+def test_help_states_unit_range_and_default() -> None:
     entry = settings_by_key()["model.max_length"]
     assert option_help(entry).endswith(" \\[tokens; >= 8, <= 512; default: 128]")
 
 
-def test_every_flag_of_the_definition_works():
+def test_every_flag_of_the_definition_works() -> None:
     sections = {entry.section for entry in settings_reference()}
     command, calls = captured(*sections)
     arguments = []
@@ -140,7 +142,9 @@ def test_every_flag_of_the_definition_works():
     assert all(resolved.origins[e.key] != "default" for e in settings_reference() if e.flag and not e.optional)
 
 
-def test_config_show_tells_value_and_origin(capsys, monkeypatch):
+def test_config_show_tells_value_and_origin(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GKILLER_TRAIN__SEED", "5")
     assert main(["config", "show", "train", "--preset", "seed", "--set", "train.lr=0.25"]) == 0
     streams = capsys.readouterr()
@@ -152,7 +156,7 @@ def test_config_show_tells_value_and_origin(capsys, monkeypatch):
     assert streams.err.startswith("preset seed: ")
 
 
-def test_config_show_json(capsys):
+def test_config_show_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "show", "--json", "--set", "train.lr=0.25"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["preset"] == "default"
@@ -161,7 +165,7 @@ def test_config_show_json(capsys):
     assert set(shown["settings"]) == {entry.key for entry in settings_reference()}
 
 
-def test_config_show_toml_repeats_the_settings(capsys, tmp_path):
+def test_config_show_toml_repeats_the_settings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["config", "show", "--toml", "--preset", "seed"]) == 0
     text = capsys.readouterr().out
     assert set(tomllib.loads(text)) == {entry.section for entry in settings_reference()}
@@ -169,7 +173,7 @@ def test_config_show_toml_repeats_the_settings(capsys, tmp_path):
     assert resolve(environ={}, config="again.toml").settings == resolve(environ={}, preset="seed").settings
 
 
-def test_config_keys(capsys):
+def test_config_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "keys", "train.lr", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)["settings"]
     assert set(shown) == {"train.lr"}

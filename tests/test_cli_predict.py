@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data_helpers import write_csv, write_parquet
@@ -24,21 +26,21 @@ COMMAND = [sys.executable, "-m", "gkiller", "predict"]
 
 
 @pytest.fixture
-def predict(call, onnx_model, monkeypatch):
+def predict(call: Any, onnx_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run the command; ``stdin`` is what it reads."""
 
-    def run(*arguments, stdin=b""):
+    def run(*arguments: Any, stdin: Any = b"") -> Any:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         return call("predict", "--model", onnx_model, "--threads", 1, *arguments)
 
     return run
 
 
-def objects(text):
+def objects(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_arguments_and_standard_input_give_json_lines(predict, onnx_model):
+def test_arguments_and_standard_input_give_json_lines(predict: Callable[..., Any], onnx_model: Path) -> None:
     code, out, err = predict("you idiot", "thank you")
     assert (code, err) == (0, "")
     found = objects(out)
@@ -52,7 +54,7 @@ def test_arguments_and_standard_input_give_json_lines(predict, onnx_model):
     assert predict(stdin=b"") == (0, "", "")
 
 
-def test_json_is_one_object(predict):
+def test_json_is_one_object(predict: Callable[..., Any]) -> None:
     code, out, err = predict("you idiot", "thank you", "--json", "--explain", "--only-flagged", "-t", "0.9")
     assert (code, err, out.count("\n")) == (0, "", 1)
     answer = json.loads(out)
@@ -64,7 +66,7 @@ def test_json_is_one_object(predict):
     assert (code, json.loads(out)["where"]) == (2, "--json")
 
 
-def test_files_in_and_out(predict, tmp_path):
+def test_files_in_and_out(predict: Callable[..., Any], tmp_path: Path) -> None:
     source = write_csv(tmp_path / "in.csv", enumerate(TEXTS), header=("id", "text"))
     code, out, err = predict("--input", source, "--output", "out.csv.gz", "--json", "--batch-size", 7)
     assert code == 0
@@ -84,8 +86,8 @@ def test_files_in_and_out(predict, tmp_path):
     assert predict("-i", parquet, "-o", "a.parquet", "--force")[0] == 0
 
 
-def test_thresholds(predict):
-    def flags(*arguments):
+def test_thresholds(predict: Callable[..., Any]) -> None:
+    def flags(*arguments: Any) -> Any:
         code, out, _ = predict("you idiot", *arguments)
         assert code == 0
         return objects(out)[0]["flags"]
@@ -116,19 +118,19 @@ def test_thresholds(predict):
         (["a", "--precision", "fp16"], 20, "--storage fp16"),
     ],
 )
-def test_what_does_not_go_together(predict, arguments, code, message):
+def test_what_does_not_go_together(predict: Callable[..., Any], arguments: list[str], code: int, message: str) -> None:
     found = predict(*arguments)
     assert (found[0], found[1]) == (code, "")
     assert message in found[2]
 
 
-def test_without_a_model_it_says_how_to_make_one(call):
+def test_without_a_model_it_says_how_to_make_one(call: Callable[..., Any]) -> None:
     code, _, err = call("predict", "a", "--model", "runs/nothing")
     assert code == 20
     assert "gkiller train" in err
 
 
-def test_bad_rows(predict):
+def test_bad_rows(predict: Callable[..., Any]) -> None:
     content = b"fine\ncaf\xe9\nfine\n"
     code, out, err = predict(stdin=content)
     assert (code, out) == (13, "")
@@ -141,7 +143,7 @@ def test_bad_rows(predict):
     assert "(standard input), row 2: byte 0xE9" in err
 
 
-def test_long_texts_are_told(predict):
+def test_long_texts_are_told(predict: Callable[..., Any]) -> None:
     code, out, err = predict("page " * 40)
     assert (code, objects(out)[0]["windows"] > 1) == (0, True)
     assert "1 comment of more than 16 tokens read in windows" in err
@@ -150,7 +152,7 @@ def test_long_texts_are_told(predict):
     assert "1 comment of more than 16 tokens read without the end" in err
 
 
-def at_a_terminal(*arguments, stdin=None):
+def at_a_terminal(*arguments: Any, stdin: Any = None) -> tuple[int, str]:
     """Run the command with stdout at a terminal; return its exit code and what it shows."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
@@ -178,7 +180,7 @@ def at_a_terminal(*arguments, stdin=None):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no terminals to open there")
-def test_at_a_terminal(onnx_model):
+def test_at_a_terminal(onnx_model: Path) -> None:
     code, shown = at_a_terminal("you [b]idiot", "--model", onnx_model, "--explain")
     assert code == 0
     assert "you [b]idiot" in shown
@@ -196,7 +198,7 @@ def test_at_a_terminal(onnx_model):
     assert "nothing to score" in shown
 
 
-def kill_after(arguments, content, out, grown, append=False):
+def kill_after(arguments: list[str], content: bytes, out: Path, grown: Path, append: bool = False) -> None:
     """Feed the command some input, wait until it has written, and kill it."""
     stdout = out.open("ab") if append else subprocess.DEVNULL
     process = subprocess.Popen([*COMMAND, *arguments], stdin=subprocess.PIPE, stdout=stdout)
@@ -211,10 +213,10 @@ def kill_after(arguments, content, out, grown, append=False):
     assert process.wait() == -signal.SIGKILL
     process.stdin.close()
     if append:
-        stdout.close()
+        stdout.close()  # type: ignore[union-attr]
 
 
-def finish(arguments, content, out=Path(os.devnull)):
+def finish(arguments: list[str], content: bytes, out: Path = Path(os.devnull)) -> None:
     with out.open("ab") as stdout:
         done = subprocess.run([*COMMAND, *arguments], input=content, stdout=stdout, check=False, timeout=120)
     assert done.returncode == 0
@@ -223,7 +225,7 @@ def finish(arguments, content, out=Path(os.devnull)):
 CONTENT = "".join(f"{text}\n" for text in TEXTS * 300).encode()  # over a pipe's and a reader's buffers
 
 
-def test_a_pipe_cannot_be_gone_on_with(onnx_model):
+def test_a_pipe_cannot_be_gone_on_with(onnx_model: Path) -> None:
     arguments = [*COMMAND, "--model", str(onnx_model), "--resume"]
     done = subprocess.run(arguments, input=b"a\n", capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (41, b"")
@@ -231,7 +233,7 @@ def test_a_pipe_cannot_be_gone_on_with(onnx_model):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
-def test_a_killed_stream_goes_on(onnx_model, tmp_path):
+def test_a_killed_stream_goes_on(onnx_model: Path, tmp_path: Path) -> None:
     arguments = ["--model", str(onnx_model), "--threads", "2", "--batch-size", "1000"]
     whole, out = tmp_path / "whole", tmp_path / "out"
     finish(arguments, CONTENT, whole)
@@ -245,7 +247,7 @@ def test_a_killed_stream_goes_on(onnx_model, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL there")
-def test_a_killed_file_goes_on(onnx_model, tmp_path):
+def test_a_killed_file_goes_on(onnx_model: Path, tmp_path: Path) -> None:
     arguments = ["--model", str(onnx_model), "--batch-size", "1000", "--output"]
     whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
     finish([*arguments, str(whole)], CONTENT)
@@ -256,7 +258,7 @@ def test_a_killed_file_goes_on(onnx_model, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.csv", "whole.csv"]
 
 
-def test_the_command_imports_neither_torch_nor_pyarrow(onnx_model):
+def test_the_command_imports_neither_torch_nor_pyarrow(onnx_model: Path) -> None:
     heavy = ("torch", "transformers", "pyarrow", "sklearn", "onnx", "safetensors")
     code = (
         "import sys; from gkiller.cli.main import main; status = main(sys.argv[1:])\n"
@@ -272,7 +274,7 @@ def test_the_command_imports_neither_torch_nor_pyarrow(onnx_model):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes differ there")
-def test_a_reader_that_leaves_ends_it_quietly(onnx_model):
+def test_a_reader_that_leaves_ends_it_quietly(onnx_model: Path) -> None:
     arguments = [*COMMAND, "--model", str(onnx_model), "--batch-size", "100"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
@@ -286,7 +288,7 @@ def test_a_reader_that_leaves_ends_it_quietly(onnx_model):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device there")
 @pytest.mark.parametrize("flags", [[], ["--json"]])
-def test_a_full_standard_output_is_named(onnx_model, flags):
+def test_a_full_standard_output_is_named(onnx_model: Path, flags: list[Any]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*COMMAND, "a", "--model", onnx_model, *flags], stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
@@ -298,7 +300,7 @@ def test_a_full_standard_output_is_named(onnx_model, flags):
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM there")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_terminated_job_goes_on_where_it_was(onnx_model, tmp_path, number, status):
+def test_a_terminated_job_goes_on_where_it_was(onnx_model: Path, tmp_path: Path, number: Any, status: int) -> None:
     out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
     arguments = [*COMMAND, "--model", str(onnx_model), "--batch-size", "1000", "--output", str(out)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:

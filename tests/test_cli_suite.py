@@ -3,10 +3,13 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from test_benchmark_systems import save_transformers, tiny_bert
+from giants import save_transformers, tiny_bert
 from toy import toy_rows
 from transformers import BertForSequenceClassification, BertModel
 
@@ -21,7 +24,7 @@ QUICK = ("--resamples", 20)
 WHO = ("gay", "muslim", "blind people", "")
 
 
-def write_rows(path, count=160, label=lambda i: int(i % 4 == 0)):
+def write_rows(path: Path, count: int = 160, label: Callable[..., Any] = lambda i: int(i % 4 == 0)) -> Path:
     """Toy comments, three of four about somebody, with a column that says whom."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
@@ -33,12 +36,12 @@ def write_rows(path, count=160, label=lambda i: int(i % 4 == 0)):
 
 
 @pytest.fixture
-def rows(tmp_path):
+def rows(tmp_path: Path) -> Any:
     return write_rows(tmp_path / "rows.csv")
 
 
 @pytest.fixture(scope="module")
-def rival(tmp_path_factory):
+def rival(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of transformers with the classes non-toxic and toxic."""
     config = tiny_bert(id2label={0: "non-toxic", 1: "toxic"}, label2id={"non-toxic": 0, "toxic": 1})
     folder = tmp_path_factory.mktemp("rival") / "rival"
@@ -46,10 +49,10 @@ def rival(tmp_path_factory):
 
 
 @pytest.fixture
-def suite(call):
+def suite(call: Callable[..., Any]) -> Callable[..., Any]:
     """Run a suite with --json; return its object."""
 
-    def run(name, *arguments):
+    def run(name: Any, *arguments: Any) -> Any:
         code, out, err = call("suite", name, *arguments, "--json", *QUICK)
         assert code == 0, err
         return json.loads(out)
@@ -60,7 +63,9 @@ def suite(call):
 # -- identity -----------------------------------------------------------------------------------
 
 
-def test_identity_of_a_model_beside_a_classifier_of_transformers(suite, rows, saved_once, rival):
+def test_identity_of_a_model_beside_a_classifier_of_transformers(
+    suite: Callable[..., Any], rows: Path, saved_once: Path, rival: Path
+) -> None:
     found = suite("identity", saved_once, rival, "--data", rows, "--label-columns", "toxicity")
     assert (found["suite"], found["split"], found["label"]) == ("identity", "all", "toxicity")
     assert (found["rows"], found["positives"]) == (160, 40)
@@ -78,14 +83,16 @@ def test_identity_of_a_model_beside_a_classifier_of_transformers(suite, rows, sa
     assert 0 < first["headline"]["bpsn"]["low"] <= first["headline"]["bpsn"]["high"] < 1
 
 
-def test_a_model_against_itself_differs_by_nothing(suite, rows, saved_once):
+def test_a_model_against_itself_differs_by_nothing(suite: Callable[..., Any], rows: Path, saved_once: Path) -> None:
     found = suite("identity", saved_once, saved_once, "--data", rows, "--label-columns", "toxicity")
     for one in (found["differences"][0]["headline"], *found["differences"][0]["terms"].values()):
         assert {figure["delta"] for figure in one.values()} <= {0.0, None}
 
 
 @pytest.mark.parametrize("flags", [True, False])
-def test_a_file_of_scores_stands_for_the_model_that_gave_them(suite, rows, saved_once, tmp_path, flags):
+def test_a_file_of_scores_stands_for_the_model_that_gave_them(
+    suite: Callable[..., Any], rows: Path, saved_once: Path, tmp_path: Path, flags: bool
+) -> None:
     loaded = load_model(saved_once)
     with rows.open(encoding="utf-8") as stream:
         comments = list(csv.DictReader(stream))
@@ -110,7 +117,9 @@ def test_a_file_of_scores_stands_for_the_model_that_gave_them(suite, rows, saved
     assert "does not tell" in found["notes"][1]
 
 
-def test_a_column_and_terms_of_the_command_line_name_the_groups(suite, rows, saved_once):
+def test_a_column_and_terms_of_the_command_line_name_the_groups(
+    suite: Callable[..., Any], rows: Path, saved_once: Path
+) -> None:
     named = (saved_once, "--data", rows, "--label-columns", "toxicity")
     column = suite("identity", *named, "--term-column", "who")
     assert set(column["terms"]) == {"gay", "muslim", "blind people"}
@@ -121,7 +130,9 @@ def test_a_column_and_terms_of_the_command_line_name_the_groups(suite, rows, sav
     assert column["left_out"] == terms["left_out"] == {}
 
 
-def test_the_data_of_the_first_run_and_small_groups(call, suite, place, rows):
+def test_the_data_of_the_first_run_and_small_groups(
+    call: Callable[..., Any], suite: Callable[..., Any], place: Path, rows: Path
+) -> None:
     code, _, err = call("suite", "identity", "runs/d1", "--term", "nobody")
     assert code == 11
     assert "any of 16 comments" in err
@@ -134,7 +145,7 @@ def test_the_data_of_the_first_run_and_small_groups(call, suite, place, rows):
     assert found["notes"] == ["left out, with fewer than 4 positive or negative comments: blind (12)"]
 
 
-def test_reports_are_written(call, rows, saved_once, tmp_path):
+def test_reports_are_written(call: Callable[..., Any], rows: Path, saved_once: Path, tmp_path: Path) -> None:
     arguments = (saved_once, saved_once, "--data", rows, "--label-columns", "toxicity", *QUICK)
     code, out, err = call("suite", "identity", *arguments, "--out", "reports/one")
     assert code == 0, err
@@ -153,7 +164,9 @@ def test_reports_are_written(call, rows, saved_once, tmp_path):
 # -- robustness ---------------------------------------------------------------------------------
 
 
-def test_robustness_of_a_model_beside_a_classifier_of_transformers(call, suite, rows, saved_once, rival, tmp_path):
+def test_robustness_of_a_model_beside_a_classifier_of_transformers(
+    call: Callable[..., Any], suite: Callable[..., Any], rows: Path, saved_once: Path, rival: Path, tmp_path: Path
+) -> None:
     arguments = (saved_once, rival, "--data", rows, "--label-columns", "toxicity")
     found = suite("robustness", *arguments, "--kinds", "leet,zero_width,casing", "--threshold", f"{rival}=0.4")
     assert (found["suite"], found["rows"], found["positives"]) == ("robustness", 160, 40)
@@ -178,7 +191,7 @@ def test_robustness_of_a_model_beside_a_classifier_of_transformers(call, suite, 
     assert next(iter(written["changed"])) == "swap"
 
 
-def test_rows_that_the_model_has_learnt_are_warned_of(suite, place):
+def test_rows_that_the_model_has_learnt_are_warned_of(suite: Callable[..., Any], place: Path) -> None:
     found = suite("robustness", "runs/d1", "--split", "train", "--kinds", "leet")
     assert found["split"] == "train"
     assert "runs/d1: the model was trained on these rows" in found["warnings"][0]
@@ -189,7 +202,7 @@ def test_rows_that_the_model_has_learnt_are_warned_of(suite, place):
 # -- models -------------------------------------------------------------------------------------
 
 
-def test_scores_are_those_of_the_model_and_of_transformers(saved_once, rival):
+def test_scores_are_those_of_the_model_and_of_transformers(saved_once: Path, rival: Path) -> None:
     texts = ["you fool", "thank you for the careful edit of this page", "", "well " * 30, "watch your back [SEP]"]
     settings = resolve(overrides=["model.max_length=16"], environ={}).settings
     own = open_scorer(str(saved_once), ("toxicity",), settings)
@@ -204,7 +217,7 @@ def test_scores_are_those_of_the_model_and_of_transformers(saved_once, rival):
         logits = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     theirs = open_scorer(str(rival), ("toxicity",), settings)
     seen = []
-    scores = theirs.score(texts[:4], lambda done, total: seen.append((done, total)))
+    scores = theirs.score(texts[:4], lambda done, total: seen.append((done, total)))  # type: ignore[arg-type]
     np.testing.assert_allclose(scores, logits.softmax(-1)[:, 1:].numpy(), atol=1e-5)
     assert seen == [(4, 4)]
     assert theirs.thresholds == {}
@@ -228,7 +241,9 @@ def test_scores_are_those_of_the_model_and_of_transformers(saved_once, rival):
         ("robustness", ("--split", "dev"), 2, "unknown split"),
     ],
 )
-def test_bad_input_is_refused(call, rows, saved_once, suite_name, more, code, said):
+def test_bad_input_is_refused(
+    call: Callable[..., Any], rows: Path, saved_once: Path, suite_name: str, more: tuple[Any, ...], code: int, said: str
+) -> None:
     found, out, err = call(
         "suite", suite_name, saved_once, "--data", rows, "--label-columns", "toxicity", *more, "--json"
     )
@@ -239,7 +254,9 @@ def test_bad_input_is_refused(call, rows, saved_once, suite_name, more, code, sa
 
 
 @pytest.mark.parametrize(("suite_name", "label"), [("identity", 0), ("identity", 1), ("robustness", 0)])
-def test_one_class_is_refused(call, tmp_path, saved_once, suite_name, label):
+def test_one_class_is_refused(
+    call: Callable[..., Any], tmp_path: Path, saved_once: Path, suite_name: str, label: int
+) -> None:
     rows = write_rows(tmp_path / "one.csv", label=lambda i: label)
     arguments = (saved_once, "--data", rows, "--label-columns", "toxicity")
     code, _, err = call("suite", suite_name, *arguments)
@@ -247,7 +264,9 @@ def test_one_class_is_refused(call, tmp_path, saved_once, suite_name, label):
     assert "nothing to measure" in err
 
 
-def test_models_that_are_none_are_refused(call, rows, saved_once, tmp_path):
+def test_models_that_are_none_are_refused(
+    call: Callable[..., Any], rows: Path, saved_once: Path, tmp_path: Path
+) -> None:
     data = ("--data", rows, "--label-columns", "toxicity")
     encoder = save_transformers(tmp_path / "encoder", BertModel(tiny_bert()))
     code, _, err = call("suite", "robustness", saved_once, encoder, *data)
@@ -263,19 +282,19 @@ def test_models_that_are_none_are_refused(call, rows, saved_once, tmp_path):
     assert call("suite")[0] == 2
 
 
-def test_a_file_of_scores_has_none_of_changed_comments(call, rows, saved_once):
+def test_a_file_of_scores_has_none_of_changed_comments(call: Callable[..., Any], rows: Path, saved_once: Path) -> None:
     code, _, err = call("suite", "robustness", saved_once, rows, "--data", rows, "--label-columns", "toxicity")
     assert code == 2
     assert "no scores of changed ones" in err
 
 
-def test_a_misspelt_run_is_no_hub_id(call, place):
+def test_a_misspelt_run_is_no_hub_id(call: Callable[..., Any], place: Path) -> None:
     code, _, err = call("suite", "robustness", "runs/d1", "runs/fil")
     assert code == 20
     assert "did you mean runs/file" in err
 
 
-def test_a_column_needs_a_file(call, place):
+def test_a_column_needs_a_file(call: Callable[..., Any], place: Path) -> None:
     code, _, err = call("suite", "identity", "runs/d1", "--term-column", "who")
     assert code == 12
     assert "only a single file" in err

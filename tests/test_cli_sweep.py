@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import TINY
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("clean_environment")
 
 
 @pytest.fixture(scope="module")
-def flags(prepared, tokenizer_file):
+def flags(prepared: Path, tokenizer_file: Path) -> Any:
     overrides = (*TINY, "train.epochs=1", f"model.tokenizer={tokenizer_file}")
     given = [part for override in overrides for part in ("--set", override)]
     return ["--data", str(prepared), "--sample-size", "48", "--no-dendrites", *given]
@@ -26,7 +28,8 @@ def flags(prepared, tokenizer_file):
 SPACE = ("--space", "train.lr=log:1e-3..1e-1", "--space", "model.pooling=mean,cls")
 
 
-def test_two_at_a_time_and_the_best_again(call, flags, tmp_path):
+@pytest.mark.slow
+def test_two_at_a_time_and_the_best_again(call: Callable[..., Any], flags: list[str], tmp_path: Path) -> None:
     space = (*SPACE, "--space", "model.heads=2,3")  # 3 heads do not divide the hidden size
     code, out, err = call("sweep", *flags, *space, "--trials", 6, "--jobs", 2, "--json", "--sampler-seed", 1)
     assert code == 0, err
@@ -52,7 +55,8 @@ def test_two_at_a_time_and_the_best_again(call, flags, tmp_path):
     assert json.loads(out)["best"]["0"]["score"] == found["best_score"]
 
 
-def test_a_table_and_refusals(call, flags):
+@pytest.mark.slow
+def test_a_table_and_refusals(call: Callable[..., Any], flags: list[str]) -> None:
     code, out, err = call("sweep", *flags, *SPACE, "--trials", 1, "--name", "x")
     assert code == 0, err
     assert "Best trials, on the validation split" in out
@@ -70,13 +74,13 @@ def test_a_table_and_refusals(call, flags):
     assert "--space train.lrr" in err
 
 
-def start(flags, folder, *more):
+def start(flags: list[str], folder: Path, *more: Any) -> Any:
     command = [sys.executable, "-m", "gkiller", "sweep", *flags, *SPACE, "--name", "x", *more]
     long = ("--set", "train.epochs=400", "--set", "train.patience=400")
     return subprocess.Popen([*command, *long], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def training(process, run):
+def training(process: Any, run: Path) -> None:
     """Wait until a trial has written two epochs."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -87,7 +91,7 @@ def training(process, run):
     pytest.fail("the trial did not start")
 
 
-def workers_of(folder):
+def workers_of(folder: Path) -> list[Any]:
     """Return the processes that work in a folder; Linux only."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -99,7 +103,7 @@ def workers_of(folder):
     return found
 
 
-def free(run, deadline):
+def free(run: Path, deadline: float) -> None:
     """Take a run's lock; a killed worker's last threads may keep it for a moment."""
     while True:
         try:
@@ -111,9 +115,10 @@ def free(run, deadline):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_and_gone_on_with(flags, tmp_path, number):
+def test_stopped_and_gone_on_with(flags: list[str], tmp_path: Path, number: Any) -> None:
     sweep = tmp_path / "sweeps" / "x"
     jobs = 2 if number == signal.SIGKILL else 1
     process = start(flags, tmp_path, "--trials", "2", "--jobs", str(jobs), "--json")

@@ -9,6 +9,9 @@ import re
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,7 +35,7 @@ CODES = {
 OURS = re.compile(r"\r*\x1b\[(?:[0-9;]*m|\?25[lh]|[0-9]*[AK])\r*")  # what rich writes
 
 
-def at_terminal(*arguments, cwd, **variables):
+def at_terminal(*arguments: Any, cwd: Any, **variables: Any) -> tuple[int, str]:
     """Run a command at a terminal; return its status and what the terminal got, without what rich writes."""
     leader, follower = pty.openpty()
     environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1", **variables}
@@ -55,11 +58,11 @@ def at_terminal(*arguments, cwd, **variables):
     return process.wait(60), OURS.sub("", b"".join(parts).decode().replace("\r\n", "\n"))
 
 
-def assert_safe(text):
+def assert_safe(text: str) -> None:
     assert visible(text) == text
 
 
-def test_comments_with_control_codes_at_a_terminal(onnx_model, tmp_path):
+def test_comments_with_control_codes_at_a_terminal(onnx_model: Path, tmp_path: Path) -> None:
     texts = [text for text in CODES.values() if "\0" not in text]
     formats = [("--with-text", "--format", form) for form in ("jsonl", "csv")]
     for flags in ((), ("--json",), ("--explain",), *formats):
@@ -94,7 +97,7 @@ NAME = "".join(CODES.values()).replace("/", "")
     ],
     ids=lambda arguments: visible(" ".join(arguments).replace(NAME, "X")),
 )
-def test_columns_labels_and_names_with_control_codes_at_a_terminal(tmp_path, arguments):
+def test_columns_labels_and_names_with_control_codes_at_a_terminal(tmp_path: Path, arguments: Any) -> None:
     text = f'text,"{NAME}1","{NAME}2"\nhello,0,1\nyou idiot,1,0\n'
     (tmp_path / f"{NAME}.csv").write_text(text, encoding="utf-8", newline="")
     _, shown = at_terminal(*arguments, cwd=tmp_path)
@@ -102,12 +105,12 @@ def test_columns_labels_and_names_with_control_codes_at_a_terminal(tmp_path, arg
     assert_safe(shown)
 
 
-def test_names_cannot_forge_lines(call):
+def test_names_cannot_forge_lines(call: Callable[..., Any]) -> None:
     _, _, err = call("predict", "-i", "a\nerror: forged")
     assert "\nerror: forged" not in err
 
 
-def test_warnings_are_shown_safely(tmp_path):
+def test_warnings_are_shown_safely(tmp_path: Path) -> None:
     program = (
         "import sys, warnings; sys.argv = ['gkiller', '--version']\n"
         "import gkiller.cli.main as entry\n"
@@ -118,7 +121,7 @@ def test_warnings_are_shown_safely(tmp_path):
     assert r"\x1b[2J\u202e" in done.stderr
 
 
-def test_lines_of_our_own_survive(capsys):
+def test_lines_of_our_own_survive(capsys: pytest.CaptureFixture[str]) -> None:
     console.note("one\ntwo\tthree")
     console.show(console.results_table("t\x1b", ("a\x1b", "b"), [("x\ny\x1b", 1)], caption="c\nd\x1b"))
     out, err = capsys.readouterr()
@@ -128,7 +131,7 @@ def test_lines_of_our_own_survive(capsys):
 
 
 @given(st.text())
-def test_visible_text_has_no_control_character(text):
+def test_visible_text_has_no_control_character(text: Any) -> None:
     shown = visible(text)
     kinds = {unicodedata.category(letter) for letter in shown if letter not in "\n\t"}
     assert not kinds & {"Cc", "Cs", "Zl", "Zp"}
@@ -140,19 +143,19 @@ def test_visible_text_has_no_control_character(text):
 
 
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
-def test_visible_json_is_the_same_value(value):
+def test_visible_json_is_the_same_value(value: Any) -> None:
     text = visible_json(json.dumps(value, ensure_ascii=False))
     assert_safe(text)
     assert json.loads(text) == value
 
 
 @given(st.text())
-def test_markdown_has_no_html(text):
+def test_markdown_has_no_html(text: Any) -> None:
     shown = markdown(text)
     assert not set("<\n") & set(shown)
 
 
-def test_a_file_keeps_the_bytes(tmp_path, onnx_model):
+def test_a_file_keeps_the_bytes(tmp_path: Path, onnx_model: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "predict", "-m", str(onnx_model), "--with-text", "\u202e\x9b"], capture_output=True, cwd=tmp_path
     )
@@ -172,7 +175,9 @@ COLOURS = [
 
 
 @pytest.mark.parametrize(("variables", "piped", "terminal"), COLOURS, ids=str)
-def test_colours_follow_the_variables(monkeypatch, variables, piped, terminal):
+def test_colours_follow_the_variables(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, Any], piped: bool, terminal: bool
+) -> None:
     for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS", "TERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -182,14 +187,14 @@ def test_colours_follow_the_variables(monkeypatch, variables, piped, terminal):
 
 
 @pytest.mark.parametrize("variables", [v for v, piped, _ in COLOURS if v and not piped], ids=str)
-def test_no_escapes_in_a_pipe(variables, tmp_path):
+def test_no_escapes_in_a_pipe(variables: dict[str, str], tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")} | variables
     for arguments in (["predict", "--help"], ["data", "prepare", "--help"], ["predict", "--no-such"]):
         done = subprocess.run([*COMMAND, *arguments], capture_output=True, env=environment, cwd=tmp_path)
         assert b"\x1b" not in done.stdout + done.stderr
 
 
-def test_forced_colours_do_not_make_a_terminal(tmp_path, onnx_model):
+def test_forced_colours_do_not_make_a_terminal(tmp_path: Path, onnx_model: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "predict", "-m", str(onnx_model), "hi"],
         capture_output=True,
@@ -210,12 +215,12 @@ ENCODINGS = [
 
 
 @pytest.mark.parametrize("variables", ENCODINGS, ids=lambda v: " ".join(map("=".join, v.items())))
-def test_any_characters_in_any_locale(tmp_path, onnx_model, variables):
+def test_any_characters_in_any_locale(tmp_path: Path, onnx_model: Path, variables: dict[str, str]) -> None:
     text = "Idiöt € 日本 😀"
     (tmp_path / "é日.csv").write_text(f"text,größe\n{text},ö日\n", encoding="utf-8")
     environment = {**os.environ, **variables}
 
-    def run(*arguments, status=0):
+    def run(*arguments: Any, status: Any = 0) -> Any:
         done = subprocess.run(
             [*COMMAND, *arguments], capture_output=True, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL
         )
@@ -236,7 +241,7 @@ def test_any_characters_in_any_locale(tmp_path, onnx_model, variables):
     assert run("data", "inspect", "é日.csv", "--label-columns", "größe", status=11)[1]
 
 
-def test_a_name_that_is_not_utf8_is_shown(tmp_path):
+def test_a_name_that_is_not_utf8_is_shown(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "predict", "-i", b"a\xff.csv"], capture_output=True, cwd=tmp_path)
     assert done.returncode == 10
     assert rb"a\udcff.csv" in done.stderr
@@ -260,13 +265,13 @@ _POSING = "a\nerror: fake\nwarning: fake\nb: 'text' is fake"
         ["data", "inspect", _POSING],
     ],
 )
-def test_a_line_feed_makes_no_message(tmp_path, arguments):
+def test_a_line_feed_makes_no_message(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / f"{_POSING}.csv").write_text("text,other\nhello,1\n", encoding="utf-8")
     run = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "fake" in run.stderr
     assert not re.search("^(error: fake|warning: fake|b:)", run.stderr, re.MULTILINE)
 
 
-def test_a_width_without_bound(tmp_path):
+def test_a_width_without_bound(tmp_path: Path) -> None:
     wide = {**os.environ, "COLUMNS": "99999999999"}
     assert subprocess.run([*COMMAND, "predict", "--help"], env=wide, capture_output=True).returncode == 0

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import TINY, write_toy_csv
@@ -15,14 +18,14 @@ pytestmark = pytest.mark.usefixtures("no_plots", "clean_environment")
 
 
 @pytest.fixture(scope="module")
-def tiny_flags(prepared, tokenizer_file):
+def tiny_flags(prepared: Path, tokenizer_file: Path) -> list[Path | str]:
     overrides = (*TINY, "train.epochs=1", "dendrites.epochs=1", f"model.tokenizer={tokenizer_file}")
     flags = [part for override in overrides for part in ("--set", override)]
     return ["--data", prepared, "--sample-size", "48", *flags]
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_flags, tmp_path_factory):
+def finished(tiny_flags: list[Path | str], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A run made by the command line, in runs/first."""
     patch = pytest.MonkeyPatch()
     patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
@@ -35,7 +38,7 @@ def finished(tiny_flags, tmp_path_factory):
 
 
 @pytest.fixture
-def run(finished, tmp_path):
+def run(finished: Any, tmp_path: Path) -> Path:
     """A copy of that run, to be changed."""
     return shutil.copytree(finished, tmp_path / "runs" / "first")
 
@@ -43,7 +46,7 @@ def run(finished, tmp_path):
 # -- train --------------------------------------------------------------------------------------
 
 
-def test_json_is_one_object_and_the_rest_is_lines(call, tiny_flags):
+def test_json_is_one_object_and_the_rest_is_lines(call: Callable[..., Any], tiny_flags: list[Path | str]) -> None:
     code, out, err = call("train", *tiny_flags, "--json", "--name", "mine", "--out", "here")
     assert code == 0, err
     found = json.loads(out)
@@ -68,7 +71,7 @@ def test_json_is_one_object_and_the_rest_is_lines(call, tiny_flags):
     assert "\x1b" not in err
 
 
-def test_a_table_without_json(call, tiny_flags):
+def test_a_table_without_json(call: Callable[..., Any], tiny_flags: list[Path | str]) -> None:
     code, out, err = call("train", *tiny_flags, "--no-dendrites")
     assert code == 0, err
     assert "toxicity" in out
@@ -78,7 +81,7 @@ def test_a_table_without_json(call, tiny_flags):
     assert "next:" not in err  # nobody watches
 
 
-def test_flags_reach_the_run(call, tiny_flags, tmp_path):
+def test_flags_reach_the_run(call: Callable[..., Any], tiny_flags: list[Path | str], tmp_path: Path) -> None:
     flags = ("--patience", 8, "--lr", "0.002", "--seed", 7, "--metric", "f1")
     code, _, err = call("train", *tiny_flags, *flags, "--no-dendrites", "--set", "train.lr=0.003")
     assert code == 0, err
@@ -87,7 +90,7 @@ def test_flags_reach_the_run(call, tiny_flags, tmp_path):
         assert line in text
 
 
-def test_a_taken_name_is_40(call, tiny_flags, run):
+def test_a_taken_name_is_40(call: Callable[..., Any], tiny_flags: list[Path | str], run: Path) -> None:
     before = (run / "model" / "model.safetensors").read_bytes()
     code, out, err = call("train", *tiny_flags, "--name", "first", "--json")
     assert code == 40
@@ -96,21 +99,25 @@ def test_a_taken_name_is_40(call, tiny_flags, run):
     assert (run / "model" / "model.safetensors").read_bytes() == before
 
 
-def test_a_run_in_use_is_43(call, run):
+def test_a_run_in_use_is_43(call: Callable[..., Any], run: Path) -> None:
     with RunDirectory(run).lock():
         code, _, err = call("train", "--resume", run)
     assert code == 43
     assert "another process" in err
 
 
-def test_a_pattern_that_names_nothing_is_31(call, tiny_flags, tmp_path):
+def test_a_pattern_that_names_nothing_is_31(
+    call: Callable[..., Any], tiny_flags: list[Path | str], tmp_path: Path
+) -> None:
     code, _, err = call("train", *tiny_flags, "--set", "dendrites.patterns=*.qeury")
     assert code == 31
     assert "dendrites.patterns" in err
     assert not list((tmp_path / "runs").glob("train-*"))
 
 
-def test_without_perforatedai_it_is_30_and_no_dendrites_works(call, tiny_flags, monkeypatch):
+def test_without_perforatedai_it_is_30_and_no_dendrites_works(
+    call: Callable[..., Any], tiny_flags: list[Path | str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gkiller.model.dendrites import perforated
 
     monkeypatch.setattr(perforated.importlib.util, "find_spec", lambda name: None)
@@ -121,7 +128,7 @@ def test_without_perforatedai_it_is_30_and_no_dendrites_works(call, tiny_flags, 
     assert call("train", *tiny_flags, "--no-dendrites")[0] == 0
 
 
-def test_the_sample_is_marked_as_synthetic(call):
+def test_the_sample_is_marked_as_synthetic(call: Callable[..., Any]) -> None:
     flags = [part for override in TINY for part in ("--set", override)]
     more = ("--no-dendrites", "--epochs", 1, "--sample-size", 64, "--json")
     code, out, err = call("train", *flags, *more)
@@ -135,11 +142,11 @@ def test_the_sample_is_marked_as_synthetic(call):
 # -- resume -------------------------------------------------------------------------------------
 
 
-def interrupted(call, monkeypatch, flags):
+def interrupted(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, flags: list[Path | str]) -> None:
     """Start a run and stop it in its second epoch, as Ctrl-C does."""
 
-    def stopping(*given, on_event, **named):
-        def stop(event):
+    def stopping(*given: Any, on_event: Any, **named: Any) -> Any:
+        def stop(event: Any) -> None:
             if (event.kind, event.epoch) == ("step", 2):
                 raise KeyboardInterrupt
             on_event(event)
@@ -153,7 +160,9 @@ def interrupted(call, monkeypatch, flags):
     assert (code, out) == (130, "")
 
 
-def test_resume(call, tiny_flags, monkeypatch, tmp_path):
+def test_resume(
+    call: Callable[..., Any], tiny_flags: list[Path | str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     interrupted(call, monkeypatch, tiny_flags)
     code, out, err = call("train", "--resume", "last", "--json")
     assert code == 0, err
@@ -166,14 +175,18 @@ def test_resume(call, tiny_flags, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "given", [("--lr", "0.5"), ("--set", "train.lr=0.5"), ("--preset", "seed"), ("--config", "other.toml")]
 )
-def test_a_resumed_run_keeps_its_settings(call, run, tmp_path, given):
+def test_a_resumed_run_keeps_its_settings(
+    call: Callable[..., Any], run: Path, tmp_path: Path, given: tuple[str, str]
+) -> None:
     (tmp_path / "other.toml").write_text("[train]\nlr = 0.5\n")
     code, _, err = call("train", "--resume", run, *given)
     assert code == 41
     assert "train.lr is 0.001 in the run" in err
 
 
-def test_what_lies_around_does_not_count(call, run, tmp_path, monkeypatch):
+def test_what_lies_around_does_not_count(
+    call: Callable[..., Any], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "gkiller.toml").write_text("[train]\nlr = 0.5\n")
     monkeypatch.setenv("GKILLER_TRAIN__SEED", "9")
     (run / "README.md").unlink()  # stopped before its last file
@@ -181,13 +194,15 @@ def test_what_lies_around_does_not_count(call, run, tmp_path, monkeypatch):
     assert code == 0, err
 
 
-def test_the_same_settings_may_be_named_again(call, run, tiny_flags):
+def test_the_same_settings_may_be_named_again(
+    call: Callable[..., Any], run: Path, tiny_flags: list[Path | str]
+) -> None:
     (run / "README.md").unlink()
     code, _, err = call("train", "--resume", run, *tiny_flags, "--config", run / "settings.toml")
     assert code == 0, err
 
 
-def test_a_finished_run_is_left_alone_and_can_be_lengthened(call, run):
+def test_a_finished_run_is_left_alone_and_can_be_lengthened(call: Callable[..., Any], run: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     code, _, err = call("train", "--resume", "last")
     assert code == 41
@@ -200,14 +215,14 @@ def test_a_finished_run_is_left_alone_and_can_be_lengthened(call, run):
     assert json.loads(out)["epochs"] == 2
 
 
-def test_a_resumed_run_keeps_its_name(call, run):
+def test_a_resumed_run_keeps_its_name(call: Callable[..., Any], run: Path) -> None:
     code, _, err = call("train", "--resume", run, "--name", "other")
     assert code == 2
     assert "keeps its name" in err
 
 
 @pytest.mark.parametrize("what", ["last", "runs/nothing", "."])
-def test_nothing_to_resume_is_41(call, what):
+def test_nothing_to_resume_is_41(call: Callable[..., Any], what: str) -> None:
     code, _, err = call("train", "--resume", what)
     assert code == 41
     assert "remedy" in err
@@ -216,7 +231,7 @@ def test_nothing_to_resume_is_41(call, what):
 # -- evaluate -----------------------------------------------------------------------------------
 
 
-def test_evaluate_reads_the_data_of_the_run(call, run):
+def test_evaluate_reads_the_data_of_the_run(call: Callable[..., Any], run: Path) -> None:
     code, out, err = call("evaluate", "runs/first", "--json", "--resamples", 10)
     assert code == 0, err
     found = json.loads(out)
@@ -226,12 +241,12 @@ def test_evaluate_reads_the_data_of_the_run(call, run):
     assert (run / "evaluation.txt").is_file()
 
 
-def test_evaluate_twice_gives_the_same(call, run):
+def test_evaluate_twice_gives_the_same(call: Callable[..., Any], run: Path) -> None:
     first = call("evaluate", run / "model", "--json", "--resamples", 10)
     assert call("evaluate", run / "model", "--json", "--resamples", 10) == first
 
 
-def test_evaluate_a_file(call, run, tmp_path):
+def test_evaluate_a_file(call: Callable[..., Any], run: Path, tmp_path: Path) -> None:
     write_toy_csv(tmp_path / "new.csv", 40)
     code, out, err = call("evaluate", run, "--data", "new.csv", "--json", "--resamples", 10, "--out", "report")
     assert code == 0, err
@@ -241,7 +256,7 @@ def test_evaluate_a_file(call, run, tmp_path):
     assert not (run / "evaluation.json").exists()
 
 
-def test_a_model_outside_of_its_run_needs_data(call, run, tmp_path):
+def test_a_model_outside_of_its_run_needs_data(call: Callable[..., Any], run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "model", tmp_path / "alone")
     code, _, err = call("evaluate", "alone")
     assert code == 2
@@ -249,7 +264,7 @@ def test_a_model_outside_of_its_run_needs_data(call, run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", "tokenizer.json", "gkiller.json"])
-def test_a_changed_byte_is_21(call, run, name):
+def test_a_changed_byte_is_21(call: Callable[..., Any], run: Path, name: str) -> None:
     path = run / "model" / name
     content = path.read_bytes()
     place = content.index(b"0.") if name == "gkiller.json" else len(content) // 2
@@ -260,13 +275,13 @@ def test_a_changed_byte_is_21(call, run, name):
     assert "Traceback" not in err
 
 
-def test_no_model_is_20(call, tmp_path):
+def test_no_model_is_20(call: Callable[..., Any], tmp_path: Path) -> None:
     code, _, err = call("evaluate", "nowhere")
     assert code == 20
     assert "gkiller train" in err
 
 
-def test_other_labels_are_51(call, run, tmp_path):
+def test_other_labels_are_51(call: Callable[..., Any], run: Path, tmp_path: Path) -> None:
     rows = "".join(f"comment {i},{int(i % 2)},0\n" for i in range(40))
     (tmp_path / "new.csv").write_text("text,threat,obscene\n" + rows)
     code, _, err = call("evaluate", run, "--data", "new.csv", "--label-columns", "threat,obscene")
@@ -278,7 +293,7 @@ def test_other_labels_are_51(call, run, tmp_path):
 # -- threshold ----------------------------------------------------------------------------------
 
 
-def test_new_thresholds_are_stored_and_the_rest_stays(call, run):
+def test_new_thresholds_are_stored_and_the_rest_stays(call: Callable[..., Any], run: Path) -> None:
     before = load_model(run)
     untouched = {path.name: path.read_bytes() for path in (run / "model").iterdir() if path.suffix == ".safetensors"}
     code, out, err = call("threshold", run, "--min-recall", "1", "--json")
@@ -297,7 +312,9 @@ def test_new_thresholds_are_stored_and_the_rest_stays(call, run):
     assert call("evaluate", run, "--resamples", 10)[0] == 0
 
 
-def test_the_threshold_of_the_best_expected_f1_is_asked_for_by_a_flag(call, run, tmp_path):
+def test_the_threshold_of_the_best_expected_f1_is_asked_for_by_a_flag(
+    call: Callable[..., Any], run: Path, tmp_path: Path
+) -> None:
     code, out, err = call("threshold", run, "--out", tmp_path / "copy", "--threshold-rule", "expected", "--json")
     assert code == 0, err
     assert json.loads(out)["thresholds"]["toxicity"]["target"] == "max expected f1"
@@ -307,7 +324,7 @@ def test_the_threshold_of_the_best_expected_f1_is_asked_for_by_a_flag(call, run,
     assert "expected" in err
 
 
-def test_a_target_out_of_reach_is_50_and_changes_nothing(call, run, tmp_path):
+def test_a_target_out_of_reach_is_50_and_changes_nothing(call: Callable[..., Any], run: Path, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text,toxicity\n" + "".join(f"same words,{int(i % 4 == 0)}\n" for i in range(40)))
     before = (run / "model" / "gkiller.json").read_bytes()
     code, _, err = call("threshold", run, "--data", "new.csv", "--min-precision", "0.99")
@@ -315,7 +332,7 @@ def test_a_target_out_of_reach_is_50_and_changes_nothing(call, run, tmp_path):
     assert (run / "model" / "gkiller.json").read_bytes() == before
 
 
-def test_a_threshold_table(call, run):
+def test_a_threshold_table(call: Callable[..., Any], run: Path) -> None:
     code, out, err = call("threshold", run)
     assert code == 0, err
     assert "Thresholds tuned on valid" in out

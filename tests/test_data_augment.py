@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from gkiller.data.augment.operators import (
     NEGATORS,
     SEPARATORS,
     ZERO_WIDTH,
+    IdentityClass,
     identity,
     same_case,
 )
@@ -55,12 +58,12 @@ words = st.sampled_from(
 texts = st.one_of(st.lists(words, max_size=12).map(" ".join), st.text(st.characters(), max_size=60))
 
 
-def rng(seed=0):
+def rng(seed: int = 0) -> Any:
     return np.random.default_rng(seed)
 
 
 @pytest.fixture(scope="module")
-def comments():
+def comments() -> list[str]:
     rows = [row.text for row in sample_rows()[:400]]
     return [text for text in rows if re.search(r"[a-z]{5}", text)]
 
@@ -77,8 +80,8 @@ def distance(one: str, other: str) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=texts, seed=st.integers(0, 2**32 - 1), intensity=st.floats(0.01, 1))
-@hypothesis_settings(max_examples=60, deadline=None)
-def test_an_operator_is_a_pure_function_on_any_text(kind, text, seed, intensity):
+@hypothesis_settings(max_examples=60)
+def test_an_operator_is_a_pure_function_on_any_text(kind: Any, text: Any, seed: Any, intensity: Any) -> None:
     changed = KINDS[kind](text, rng(seed), intensity)
     assert changed == KINDS[kind](text, rng(seed), intensity)
     assert len(text) // 2 - 40 <= len(changed) <= 5 * len(text) + 60
@@ -88,21 +91,21 @@ def test_an_operator_is_a_pure_function_on_any_text(kind, text, seed, intensity)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_changes_a_comment_that_has_what_it_changes(kind):
+def test_every_kind_changes_a_comment_that_has_what_it_changes(kind: str) -> None:
     for seed in range(20):
         assert KINDS[kind](EXAMPLE, rng(seed), 0.2) != EXAMPLE
 
 
 @given(st.lists(texts, max_size=6), st.integers(0, 2**32 - 1), st.sampled_from([(), ("noise",), ("identity",)]))
-@hypothesis_settings(max_examples=50, deadline=None)
-def test_augment_is_deterministic_and_rate_0_is_the_identity(given_texts, seed, kinds):
+@hypothesis_settings(max_examples=50)
+def test_augment_is_deterministic_and_rate_0_is_the_identity(given_texts: Any, seed: Any, kinds: Any) -> None:
     assert augment(given_texts, kinds, 0.0, seed) == given_texts
     changed = augment(given_texts, kinds, 1.0, seed)
     assert changed == augment(iter(given_texts), kinds, 1.0, seed)
     assert changed == [augment([text], kinds, 1.0, seed)[0] for text in given_texts]
 
 
-def test_rate_is_a_share_and_a_higher_one_changes_the_same_comments_too(comments):
+def test_rate_is_a_share_and_a_higher_one_changes_the_same_comments_too(comments: list[str]) -> None:
     texts = [f"{text} {number}" for number in range(5) for text in comments]
     shares = {}
     for rate in (0.1, 0.3, 1.0):
@@ -114,13 +117,13 @@ def test_rate_is_a_share_and_a_higher_one_changes_the_same_comments_too(comments
     assert augment(texts, ("noise",), 0.3, 7) != augment(texts, ("noise",), 0.3, 8)
 
 
-def test_what_no_kind_can_change_stays(comments):
+def test_what_no_kind_can_change_stays(comments: list[str]) -> None:
     assert augment(["傻瓜", "12 34", ""], ("noise", "identity", "contraction"), 1.0, 0) == ["傻瓜", "12 34", ""]
     found = [variants("nobody says a word", ("identity", "swap"), 1.0, seed)[0].kind for seed in range(10)]
     assert set(found) == {"swap"}
 
 
-def test_copies_differ_and_are_of_different_kinds():
+def test_copies_differ_and_are_of_different_kinds() -> None:
     kinds = resolve_kinds(["noise"])
     for seed in range(20):
         made = variants(EXAMPLE, kinds, 1.0, seed, copies=5)
@@ -130,13 +133,13 @@ def test_copies_differ_and_are_of_different_kinds():
     assert variants(EXAMPLE, (), 1.0, 0) == []
 
 
-def test_a_copy_is_never_longer_than_a_comment_may_be():
+def test_a_copy_is_never_longer_than_a_comment_may_be() -> None:
     text = "shout " * (MAX_FIELD_CHARACTERS // 6)
     assert variants(text, ("negation",), 1.0, 0) == []
     assert augment([text], ("negation",), 1.0, 0) == [text]
 
 
-def test_kinds_and_families():
+def test_kinds_and_families() -> None:
     assert resolve_kinds(()) == tuple(KINDS)
     assert resolve_kinds(("leet", "noise", "swap")) == (*FAMILIES["noise"], "leet")
     assert {kind for family in FAMILIES.values() for kind in family} | {"identity"} == set(KINDS)
@@ -150,7 +153,7 @@ def test_kinds_and_families():
 
 @pytest.mark.parametrize("kind", PER_WORD)
 @pytest.mark.parametrize("intensity", [0.2, 1.0])
-def test_noise_stays_readable(comments, kind, intensity):
+def test_noise_stays_readable(comments: list[str], kind: str, intensity: float) -> None:
     """A share of the words is changed, each by a bounded edit distance, its first letter never."""
     for number, text in enumerate(comments):
         changed = KINDS[kind](text, rng(number), intensity)
@@ -163,7 +166,7 @@ def test_noise_stays_readable(comments, kind, intensity):
             assert re.sub(r"\W", "", before)[0] == re.sub(r"\W", "", after)[0]
 
 
-def test_disguises_can_be_read_back(comments):
+def test_disguises_can_be_read_back(comments: list[str]) -> None:
     shapes = {sign: letter for letter, signs in LEET.items() for sign in signs}
     back = {cyrillic: latin for latin, cyrillic in HOMOGLYPHS.items()}
     assert all("\u0400" <= cyrillic <= "\u052f" and latin.isascii() for cyrillic, latin in back.items())
@@ -184,7 +187,7 @@ def test_disguises_can_be_read_back(comments):
 
 
 @pytest.mark.parametrize("kind", [*FAMILIES["noise"], *FAMILIES["obfuscation"], "casing"])
-def test_a_tokenizer_sees_the_change(comments, kind):
+def test_a_tokenizer_sees_the_change(comments: list[str], kind: str) -> None:
     """The shipped tokenizer drops zero-width characters and case, as docs/augment.md says; others do not."""
     shipped, bytewise = Tokenizer.from_file(str(tokenizer_path())), roberta_tokenizer()
     for number, text in enumerate(comments):
@@ -203,7 +206,7 @@ def canonical(text: str) -> str:
     return text.lower().replace("can not", "cannot")
 
 
-def test_contractions_mean_the_same():
+def test_contractions_mean_the_same() -> None:
     text = "I am sure you don't, we will not, they can not, I've seen that you are, IT WILL, he cannot"
     seen = set()
     for seed in range(100):
@@ -216,7 +219,7 @@ def test_contractions_mean_the_same():
     assert KINDS["contraction"]("THEY WILL", rng(), 1.0) == "THEY'LL"
 
 
-def test_a_frame_leaves_the_comment_whole_and_negates_something_else():
+def test_a_frame_leaves_the_comment_whole_and_negates_something_else() -> None:
     frames = set()
     for seed in range(200):
         changed = KINDS["negation"]("you fool", rng(seed), 0.2)
@@ -228,7 +231,7 @@ def test_a_frame_leaves_the_comment_whole_and_negates_something_else():
 
 
 @pytest.mark.parametrize("intensity", [0.2, 1.0])
-def test_swapped_words_are_the_same_words_and_negators_stay(comments, intensity):
+def test_swapped_words_are_the_same_words_and_negators_stay(comments: list[str], intensity: float) -> None:
     moved = 0
     for number, text in enumerate([*comments, *[EXAMPLE] * 20]):
         before = text.split()
@@ -241,7 +244,7 @@ def test_swapped_words_are_the_same_words_and_negators_stay(comments, intensity)
     assert moved > len(comments) / 2
 
 
-def test_only_function_words_are_deleted(comments):
+def test_only_function_words_are_deleted(comments: list[str]) -> None:
     assert not FUNCTION_WORDS & NEGATORS
     shorter = 0
     for number, text in enumerate([*comments, *[EXAMPLE] * 20]):
@@ -257,9 +260,9 @@ def test_only_function_words_are_deleted(comments):
     assert KINDS["word_delete"]("the", rng(), 1.0) == "the"
 
 
-def up_to(words, wanted):
+def up_to(words: Any, wanted: Any) -> Iterator[Any]:
     """Yield once, with the words before the wanted one."""
-    skipped = []
+    skipped: list[Any] = []
     for word in words:
         if word == wanted:
             yield skipped
@@ -268,11 +271,11 @@ def up_to(words, wanted):
     raise AssertionError(f"{wanted!r} was not among the words")
 
 
-def class_of(term):
+def class_of(term: str) -> IdentityClass:
     return next(group for group in CLASSES if any(term in form for form in group.forms))
 
 
-def test_identity_terms_stay_in_their_class_and_apart():
+def test_identity_terms_stay_in_their_class_and_apart() -> None:
     text = "Christians and Muslims, a Muslim and an American: gay or lesbian, black men, OLD PEOPLE"
     seen = set()
     for seed in range(200):
@@ -299,19 +302,19 @@ def test_identity_terms_stay_in_their_class_and_apart():
 @pytest.mark.parametrize(
     "text", ["the white house is an old house", "come on man", "that is so nice of her", "a deaf ear", "chrıstian"]
 )
-def test_words_with_other_meanings_are_left_alone(text):
+def test_words_with_other_meanings_are_left_alone(text: str) -> None:
     assert all(identity(text, rng(seed), 0.2) == text for seed in range(20))
 
 
-def test_same_case():
+def test_same_case() -> None:
     assert [same_case(pattern, "word") for pattern in ("old", "Old", "OLD", "I", "don't")] == [
         *("word", "Word", "WORD", "Word", "word")
     ]
 
 
 @given(st.lists(st.lists(st.integers(0, 50), max_size=12), max_size=12))
-@hypothesis_settings(max_examples=60, deadline=None)
-def test_a_digest_set_is_a_set(batches):
+@hypothesis_settings(max_examples=60)
+def test_a_digest_set_is_a_set(batches: Any) -> None:
     found, expected = DigestSet(), set()
     for batch in batches:
         digests = np.array(batch, dtype=np.uint64)
@@ -322,7 +325,7 @@ def test_a_digest_set_is_a_set(batches):
     assert set(everything[found.contains(everything)].tolist()) == expected
 
 
-def test_the_documents_table_shows_what_the_operators_do():
+def test_the_documents_table_shows_what_the_operators_do() -> None:
     rows = re.findall(r"^\| `(\w+)` \|[^|]*\| (.*) \|$", DOCS.read_text(encoding="utf-8"), re.M)
     shown = {kind: text for kind, text in rows if kind in KINDS}
     assert f"> {EXAMPLE}" in DOCS.read_text(encoding="utf-8")
@@ -333,7 +336,7 @@ def test_the_documents_table_shows_what_the_operators_do():
     assert shown == {kind: text.replace("*", "\\*").replace("_", "\\_") for kind, text in made.items()}
 
 
-def test_augment_needs_no_torch(pytestconfig):
+def test_augment_needs_no_torch(pytestconfig: Any) -> None:
     code = "import sys; from gkiller.data.augment import augment; augment(['you fool'], (), 1.0, 0); "
     code += "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'pyarrow')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=pytestconfig.rootpath, check=False).returncode == 0

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,11 +22,15 @@ from gkiller.errors import FormatError, OutputError, SettingsError, SourceNotFou
 from gkiller.settings import AugmentSettings
 
 
-def run(source, out, *, split=None, data=None, **values):
+def run(source: Path, out: Path, *, split: Any = None, data: Any = None, **values: Any) -> Any:
     return augment_source(str(source), out, data or settings(), AugmentSettings(**values), split=split)
 
 
-def write_prepared(folder, train, valid=(("a quiet valid comment", 0),)):
+def write_prepared(
+    folder: Path,
+    train: list[tuple[str, int]],
+    valid: list[tuple[str, int]] | tuple[tuple[str, int]] = (("a quiet valid comment", 0),),
+) -> Path:
     write_csv(folder / "train.csv", train)
     write_csv(folder / "valid.csv", valid)
     data = settings(test_share=0)
@@ -31,22 +38,22 @@ def write_prepared(folder, train, valid=(("a quiet valid comment", 0),)):
     return folder / "p"
 
 
-def test_originals_stay_and_copies_stand_behind_them(prepared_six, tmp_path):
+def test_originals_stay_and_copies_stand_behind_them(prepared_six: Path, tmp_path: Path) -> None:
     manifest = run(prepared_six, tmp_path / "out", copies=2, rate=0.6)
     before, after = read_rows(prepared_six, "train"), read_rows(tmp_path / "out", "train")
     assert [row for row in after if "#" not in row["id"]] == before
-    originals, last, numbers = {row["id"]: row for row in before}, None, {}
+    originals, last, numbers = {row["id"]: row for row in before}, None, {}  # type: ignore[var-annotated]
     for row in after:
         if "#" not in row["id"]:
-            last, numbers = row, []
+            last, numbers = row, []  # type: ignore[assignment]
             continue
         source, kind, number = re.fullmatch(r"(.*)#(\w+)\.(\d)", row["id"]).groups()
         assert originals[source] is not None
         assert source == last["id"]
         assert kind in KINDS
-        numbers.append(int(number))
+        numbers.append(int(number))  # type: ignore[attr-defined]
         assert numbers == list(range(1, len(numbers) + 1))
-        assert row["text"] != last["text"]
+        assert row["text"] != last["text"]  # type: ignore[unreachable]
         assert {**row, "id": 0, "text": 0} == {**last, "id": 0, "text": 0}
     for name in ("valid", "test"):
         assert (tmp_path / "out" / f"{name}.parquet").read_bytes() == (prepared_six / f"{name}.parquet").read_bytes()
@@ -64,7 +71,7 @@ def test_originals_stay_and_copies_stand_behind_them(prepared_six, tmp_path):
         assert counts["positive"] == int((dataset.split("train").labels[:, position] == 1).sum())
 
 
-def test_the_command_and_the_function_change_comments_alike(prepared, tmp_path):
+def test_the_command_and_the_function_change_comments_alike(prepared: Path, tmp_path: Path) -> None:
     run(prepared, tmp_path / "out", kinds=("noise", "leet"), seed=3, rate=0.5)
     texts = [row["text"] for row in read_rows(prepared, "train")]
     wanted = [new for old, new in zip(texts, augment(texts, ["noise", "leet"], 0.5, 3), strict=True) if old != new]
@@ -72,7 +79,9 @@ def test_the_command_and_the_function_change_comments_alike(prepared, tmp_path):
     assert [row["text"] for row in rows if "#" in row["id"]] == wanted
 
 
-def test_same_seed_same_bytes_whatever_the_slices(prepared, tmp_path, monkeypatch):
+def test_same_seed_same_bytes_whatever_the_slices(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, rows in (("a", 512), ("b", 7)):
         monkeypatch.setattr("gkiller.data.augment.prepared._SLICE_ROWS", rows)
         run(prepared, tmp_path / name, copies=3)
@@ -84,14 +93,14 @@ def test_same_seed_same_bytes_whatever_the_slices(prepared, tmp_path, monkeypatc
     assert (tmp_path / "a" / "train.parquet").read_bytes() != (tmp_path / "c" / "train.parquet").read_bytes()
 
 
-def test_rate_0_adds_nothing(prepared, tmp_path):
+def test_rate_0_adds_nothing(prepared: Path, tmp_path: Path) -> None:
     manifest = run(prepared, tmp_path / "out", rate=0)
     source = read_prepared(prepared).manifest
     assert manifest["splits"]["train"]["fingerprint"] == source["splits"]["train"]["fingerprint"]
     assert manifest["augmentations"][0]["kinds"] == {}
 
 
-def test_copies_that_are_another_comment_are_dropped(tmp_path):
+def test_copies_that_are_another_comment_are_dropped(tmp_path: Path) -> None:
     train = [("do not shout", 0), ("can not go", 1), ("cannot go", 1), ("do not stop", 1)]
     source = write_prepared(tmp_path, train, valid=[("DON'T  shout", 0), ("x", 1)])
     manifest = run(source, tmp_path / "out", kinds=("contraction",))
@@ -100,13 +109,13 @@ def test_copies_that_are_another_comment_are_dropped(tmp_path):
     assert manifest["augmentations"][0]["duplicates"] == 2
 
 
-def test_copies_that_differ_in_case_alone_stay(tmp_path):
+def test_copies_that_differ_in_case_alone_stay(tmp_path: Path) -> None:
     source = write_prepared(tmp_path, [("quiet words", 0), ("loud words", 1)])
     run(source, tmp_path / "out", kinds=("casing",))
     assert len(read_rows(tmp_path / "out", "train")) == 4
 
 
-def test_weights_and_unknown_labels_go_with_the_copies(tmp_path):
+def test_weights_and_unknown_labels_go_with_the_copies(tmp_path: Path) -> None:
     rows = [(f"a comment, number {i}", "" if i % 3 == 0 else i % 2, i % 2, i + 0.5) for i in range(30)]
     path = write_csv(tmp_path / "a.csv", rows, header=("text", "toxic", "threat", "w"))
     data = settings(label_columns=("toxic", "threat"), weight_column="w")
@@ -121,7 +130,7 @@ def test_weights_and_unknown_labels_go_with_the_copies(tmp_path):
     assert schemas[0] == schemas[1]
 
 
-def test_a_suite_is_the_split_with_its_comments_replaced(prepared, tmp_path):
+def test_a_suite_is_the_split_with_its_comments_replaced(prepared: Path, tmp_path: Path) -> None:
     manifest = run(prepared, tmp_path / "suite", split="test", kinds=("obfuscation",))
     assert {path.name for path in (tmp_path / "suite").iterdir()} == {"manifest.json", "test.parquet"}
     before, after = read_rows(prepared, "test"), read_rows(tmp_path / "suite", "test")
@@ -137,7 +146,7 @@ def test_a_suite_is_the_split_with_its_comments_replaced(prepared, tmp_path):
         load_labelled(settings(source=str(tmp_path / "suite")), "valid")
 
 
-def test_a_suite_keeps_the_comments_that_nothing_can_change(tmp_path):
+def test_a_suite_keeps_the_comments_that_nothing_can_change(tmp_path: Path) -> None:
     valid = [("12 34", 0), ("you don't", 1), ("傻瓜", 1)]
     source = write_prepared(tmp_path, many(10), valid=valid)
     run(source, tmp_path / "suite", split="valid", kinds=("contraction",))
@@ -146,7 +155,7 @@ def test_a_suite_keeps_the_comments_that_nothing_can_change(tmp_path):
     assert [row["id"] for row in rows] == ["valid:1", "valid:2#contraction.1", "valid:3"]
 
 
-def test_augmented_data_can_be_augmented_again(prepared, tmp_path):
+def test_augmented_data_can_be_augmented_again(prepared: Path, tmp_path: Path) -> None:
     run(prepared, tmp_path / "one", kinds=("identity", "swap"), rate=0.5)
     manifest = run(tmp_path / "one", tmp_path / "two", kinds=("leet",))
     assert [entry["settings"]["kinds"] for entry in manifest["augmentations"]] == [["identity", "swap"], ["leet"]]
@@ -155,7 +164,7 @@ def test_augmented_data_can_be_augmented_again(prepared, tmp_path):
     assert len(ids) == len(set(ids))
 
 
-def test_a_file_is_prepared_first(tmp_path):
+def test_a_file_is_prepared_first(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", many(60))
     prepare(settings(), tmp_path / "p", sources=[str(source)])
     run(source, tmp_path / "direct")
@@ -165,7 +174,7 @@ def test_a_file_is_prepared_first(tmp_path):
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_what_is_refused(prepared, tmp_path):
+def test_what_is_refused(prepared: Path, tmp_path: Path) -> None:
     source = shutil.copytree(prepared, tmp_path / "p")
     with pytest.raises(OutputError, match="already holds"):
         run(source, source)
@@ -189,7 +198,7 @@ def test_what_is_refused(prepared, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_paraphrases_come_beside_the_copies(prepared, tmp_path):
+def test_paraphrases_come_beside_the_copies(prepared: Path, tmp_path: Path) -> None:
     model = write_seq2seq(tmp_path / "model")
     manifest = run(prepared, tmp_path / "out", kinds=("swap",), seq2seq=(str(model),), rate=0.3)
     [report] = manifest["augmentations"]
@@ -209,7 +218,7 @@ def test_paraphrases_come_beside_the_copies(prepared, tmp_path):
     assert set(only["augmentations"][0]["kinds"]) <= {"paraphrase"}
 
 
-def test_the_command(call, tmp_path):
+def test_the_command(call: Callable[..., Any], tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", many(60))
     assert call("data", "prepare", "a.csv", "--out", "p")[0] == 0
     code, out, err = call("data", "augment", "p", "--out", "q", "--kinds", "noise,casing", "--rate", 0.5)
@@ -237,7 +246,9 @@ def test_the_command(call, tmp_path):
         (("--out", "p"), 19, "--force"),
     ],
 )
-def test_errors_have_their_exit_codes(call, tmp_path, arguments, code, said):
+def test_errors_have_their_exit_codes(
+    call: Callable[..., Any], tmp_path: Path, arguments: tuple[str, str], code: int, said: str
+) -> None:
     write_csv(tmp_path / "a.csv", many(40))
     assert call("data", "prepare", "a.csv", "--out", "p")[0] == 0
     found, out, err = call("data", "augment", "p", *(() if "--out" in arguments else ("--out", "q")), *arguments)
@@ -247,7 +258,7 @@ def test_errors_have_their_exit_codes(call, tmp_path, arguments, code, said):
     assert not (tmp_path / "q").exists()
 
 
-def test_progress_counts_every_row(prepared, tmp_path):
+def test_progress_counts_every_row(prepared: Path, tmp_path: Path) -> None:
     told = []
     augment_source(
         str(prepared), tmp_path / "out", settings(), AugmentSettings(), progress=lambda *call: told.append(call)

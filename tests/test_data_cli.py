@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from data_helpers import many, write_csv
 
 
-def test_prepare_prints_a_table_and_its_decisions(call, tmp_path):
+def test_prepare_prints_a_table_and_its_decisions(call: Callable[..., Any], tmp_path: Path) -> None:
     rows = [(f"t {i}", i % 2, int(i % 3 == 0)) for i in range(60)]
     write_csv(tmp_path / "a.csv", [*rows, ("T  0", 1, 1)], header=("comment_text", "toxic", "threat"))
     code, out, err = call("data", "prepare", "a.csv", "--label-columns", "toxic,threat", "--out", "prepared")
@@ -18,7 +21,7 @@ def test_prepare_prints_a_table_and_its_decisions(call, tmp_path):
     assert "1 dropped duplicate had other labels" in err
 
 
-def test_prepare_json_is_the_manifest(call, tmp_path):
+def test_prepare_json_is_the_manifest(call: Callable[..., Any], tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", many(40))
     write_csv(tmp_path / "v.csv", [("v", 1), ("w", 0)])
     code, out, _ = call("data", "prepare", "a.csv", "--valid", "v.csv", "--out", "p", "--split-seed", 3, "--json")
@@ -30,7 +33,7 @@ def test_prepare_json_is_the_manifest(call, tmp_path):
     assert printed["settings"]["split_seed"] == 3
 
 
-def test_force(call, tmp_path):
+def test_force(call: Callable[..., Any], tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", many(40))
     assert call("data", "prepare", "a.csv", "--out", "p")[0] == 0
     code, out, err = call("data", "prepare", "a.csv", "--out", "p")
@@ -59,7 +62,9 @@ def test_force(call, tmp_path):
         (b"\x1f\x8b\x08", (), 17, "gzip"),
     ],
 )
-def test_errors_have_their_exit_codes(call, tmp_path, content, arguments, code, said):
+def test_errors_have_their_exit_codes(
+    call: Callable[..., Any], tmp_path: Path, content: bytes, arguments: tuple[Any, ...], code: int, said: str
+) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     found, out, err = call("data", "prepare", "a.csv", "--out", "p", *arguments)
     assert found == code
@@ -69,14 +74,14 @@ def test_errors_have_their_exit_codes(call, tmp_path, content, arguments, code, 
     assert not (tmp_path / "p").exists()
 
 
-def test_missing_file(call, tmp_path):
+def test_missing_file(call: Callable[..., Any], tmp_path: Path) -> None:
     write_csv(tmp_path / "comments.csv", many(4))
     code, _, err = call("data", "prepare", "coments.csv", "--out", "p")
     assert code == 10
     assert "comments.csv" in err
 
 
-def test_missing_name_lists_what_is_known_in_sentences(call):
+def test_missing_name_lists_what_is_known_in_sentences(call: Callable[..., Any]) -> None:
     code, _, err = call("data", "prepare", "zzzz", "--out", "p")
     assert code == 10
     assert "civil_comments" in err
@@ -84,7 +89,7 @@ def test_missing_name_lists_what_is_known_in_sentences(call):
     assert "? A hub data set is named org/name" in call("data", "prepare", "civil_coments", "--out", "p")[2]
 
 
-def test_inspect(call, tmp_path):
+def test_inspect(call: Callable[..., Any], tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [*many(40), ("", 1)])
     code, out, err = call("data", "inspect", "a.csv", "--plot", "a.png")
     assert code == 0, err
@@ -97,7 +102,7 @@ def test_inspect(call, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "head"), [("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("b.pdf", b"%PDF")])
-def test_plot_is_what_its_suffix_says(call, tmp_path, name, head):
+def test_plot_is_what_its_suffix_says(call: Callable[..., Any], tmp_path: Path, name: str, head: bytes) -> None:
     write_csv(tmp_path / "a.csv", many(40))
     written = []
     for _ in range(2):
@@ -116,7 +121,9 @@ def test_plot_is_what_its_suffix_says(call, tmp_path, name, head):
         ("new/x.png", 19, "there is no folder 'new'"),
     ],
 )
-def test_plot_of_another_kind_or_nowhere_is_refused_at_once(call, tmp_path, name, code, said):
+def test_plot_of_another_kind_or_nowhere_is_refused_at_once(
+    call: Callable[..., Any], tmp_path: Path, name: str, code: int, said: str
+) -> None:
     write_csv(tmp_path / "a.csv", many(40))
     found, out, err = call("data", "inspect", "a.csv", "--plot", name)
     assert (found, out) == (code, "")
@@ -124,7 +131,7 @@ def test_plot_of_another_kind_or_nowhere_is_refused_at_once(call, tmp_path, name
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
-def test_list(call):
+def test_list(call: Callable[..., Any]) -> None:
     code, out, _ = call("data", "list")
     assert code == 0
     assert "civil_comments" in out

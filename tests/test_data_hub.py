@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import datasets
 import httpx2
@@ -18,13 +21,13 @@ from gkiller.errors import ColumnError, FormatError, HubUnavailableError, Source
 
 
 @pytest.fixture
-def local_hub(tmp_path, monkeypatch):
+def local_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[Any]]:
     """Serve any hub data set from a local folder, as a stream."""
     folder = tmp_path / "hub"
     folder.mkdir()
     asked = []
 
-    def load(repository, config, revision):
+    def load(repository: Any, config: Any, revision: Any) -> Any:
         asked.append((repository, config, revision))
         return dict(datasets.load_dataset(str(folder), streaming=True, cache_dir=str(tmp_path / "cache")))
 
@@ -33,7 +36,7 @@ def local_hub(tmp_path, monkeypatch):
     return folder, asked
 
 
-def test_hub_splits_are_kept(tmp_path, local_hub):
+def test_hub_splits_are_kept(tmp_path: Path, local_hub: tuple[Path, list[Any]]) -> None:
     folder, asked = local_hub
     write_jsonl(folder / "train.jsonl", [{"text": f"t {i}", "toxicity": i / 3000} for i in range(3000)])
     write_jsonl(folder / "validation.jsonl", [{"text": "v", "toxicity": 0.1}, {"text": "w", "toxicity": 0.9}])
@@ -47,7 +50,7 @@ def test_hub_splits_are_kept(tmp_path, local_hub):
     assert read_rows(tmp_path / "out", "test")[0]["id"] == "thing-test:1"
 
 
-def test_known_source_needs_no_flags(tmp_path, local_hub):
+def test_known_source_needs_no_flags(tmp_path: Path, local_hub: tuple[Path, list[Any]]) -> None:
     folder, asked = local_hub
     columns = find_known("civil_comments").label_columns
     rows = [{"text": f"t {i}"} | {name: (i % 4) / 4 for name in columns} for i in range(50)]
@@ -62,14 +65,14 @@ def test_known_source_needs_no_flags(tmp_path, local_hub):
     assert manifest["labels"] == ["toxicity", "threat"]
 
 
-def test_only_split_is_the_train_split(tmp_path, local_hub):
+def test_only_split_is_the_train_split(tmp_path: Path, local_hub: tuple[Path, list[Any]]) -> None:
     folder, _ = local_hub
     write_jsonl(folder / "all.jsonl", [{"text": f"t {i}", "label": i % 2} for i in range(50)])
     manifest = prepare(settings(), tmp_path / "out", sources=["any/thing"])
     assert manifest["splits"]["valid"]["origin"] == "split off train"
 
 
-def test_splits_of_other_names_are_told(tmp_path, monkeypatch):
+def test_splits_of_other_names_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"text": [f"t {i}" for i in range(40)], "label": [i % 2 for i in range(40)]}
     both = {name: datasets.Dataset.from_dict(rows) for name in ("train", "extra")}
     monkeypatch.setattr(hub, "resolve_commit", lambda repository, revision: None)
@@ -82,7 +85,9 @@ def test_splits_of_other_names_are_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("names", "first"), [(["non-toxic", "toxic"], 0), (["toxic", "non-toxic"], 1)])
-def test_names_of_classes_decide_what_is_toxic(tmp_path, monkeypatch, names, first):
+def test_names_of_classes_decide_what_is_toxic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], first: int
+) -> None:
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
     rows = {"text": [f"t {i}" for i in range(40)], "label": [i % 4 != 0 for i in range(40)]}
     split = datasets.Dataset.from_dict(rows, features=features)
@@ -95,7 +100,7 @@ def test_names_of_classes_decide_what_is_toxic(tmp_path, monkeypatch, names, fir
 
 
 @pytest.mark.parametrize("positive", ["hate", "0"])
-def test_positive_classes_are_named_or_numbered(tmp_path, monkeypatch, positive):
+def test_positive_classes_are_named_or_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, positive: str) -> None:
     names = datasets.ClassLabel(names=["hate", "offensive", "neither"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names})
     rows = {"text": [f"t {i}" for i in range(60)], "label": [i % 3 for i in range(60)]}
@@ -107,7 +112,7 @@ def test_positive_classes_are_named_or_numbered(tmp_path, monkeypatch, positive)
     assert [labels["t 0"], labels["t 1"], labels["t 2"]] == [1, 0, 0]
 
 
-def test_hub_columns_are_checked(tmp_path, local_hub):
+def test_hub_columns_are_checked(tmp_path: Path, local_hub: tuple[Path, list[Any]]) -> None:
     folder, _ = local_hub
     write_jsonl(folder / "train.jsonl", [{"text": "a", "label": 1}])
     with pytest.raises(ColumnError, match="'lable'") as caught:
@@ -116,7 +121,7 @@ def test_hub_columns_are_checked(tmp_path, local_hub):
     assert caught.value.where == "any/thing (train)"
 
 
-def test_refused_connection(tmp_path, monkeypatch):
+def test_refused_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -128,7 +133,7 @@ def test_refused_connection(tmp_path, monkeypatch):
     assert caught.value.where == "google/civil_comments"
 
 
-def test_silent_host_is_given_up(tmp_path, monkeypatch):
+def test_silent_host_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "TIMEOUT_SECONDS", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -136,7 +141,7 @@ def test_silent_host_is_given_up(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         done = threading.Event()
 
-        def ask():
+        def ask() -> None:
             with pytest.raises(HubUnavailableError):
                 prepare(settings(), tmp_path / "out", sources=["some/thing"])
             done.set()
@@ -147,7 +152,7 @@ def test_silent_host_is_given_up(tmp_path, monkeypatch):
     assert done.is_set()
 
 
-def answer(kind, text):
+def answer(kind: Any, text: Any) -> Any:
     request = httpx2.Request("GET", "http://hub.example")
     return kind(text, response=httpx2.Response(403, request=request))
 
@@ -167,8 +172,10 @@ def answer(kind, text):
         (datasets.exceptions.DatasetGenerationError("broken"), FormatError, "broken"),
     ],
 )
-def test_what_the_hub_answers(tmp_path, monkeypatch, raised, error, what):
-    def fail(*_):
+def test_what_the_hub_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Any, error: type[Any], what: str
+) -> None:
+    def fail(*_: Any) -> None:
         raise raised
 
     monkeypatch.setattr(hub, "resolve_commit", lambda repository, revision: None)
@@ -179,8 +186,8 @@ def test_what_the_hub_answers(tmp_path, monkeypatch, raised, error, what):
     assert not (tmp_path / "out").exists()
 
 
-def test_connection_lost_on_the_way(tmp_path, monkeypatch):
-    def rows():
+def test_connection_lost_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows() -> Iterator[Any]:
         yield {"text": "a", "label": 1}
         raise ConnectionError("gone")
 
@@ -192,17 +199,17 @@ def test_connection_lost_on_the_way(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["jigsaw", "jigsaw_toxicity_pred", "google/jigsaw_unintended_bias"])
-def test_data_sets_to_fetch_by_hand_say_how(tmp_path, name):
+def test_data_sets_to_fetch_by_hand_say_how(tmp_path: Path, name: str) -> None:
     with pytest.raises(HubUnavailableError) as caught:
         prepare(settings(), tmp_path / "out", sources=[name])
     assert "gkiller data prepare train.csv" in caught.value.remedy
 
 
-def test_offline_by_choice_asks_nobody(tmp_path, monkeypatch):
+def test_offline_by_choice_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert hub.resolve_commit("any/thing", None) is None
 
-    def fail(*_):
+    def fail(*_: Any) -> None:
         raise ConnectionError("not cached")
 
     monkeypatch.setattr(hub, "load_splits", fail)
@@ -211,7 +218,7 @@ def test_offline_by_choice_asks_nobody(tmp_path, monkeypatch):
     assert "unset it" in caught.value.remedy
 
 
-def test_catalogue_is_sound():
+def test_catalogue_is_sound() -> None:
     names = [name for source in KNOWN_SOURCES for name in (source.name, *source.aliases)]
     assert len(names) == len(set(names))
     for source in KNOWN_SOURCES:

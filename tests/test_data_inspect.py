@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from gkiller.tokens.wordpiece import parse_tokenizer
 
 
 @pytest.fixture
-def tokenizer(tmp_path):
+def tokenizer(tmp_path: Path) -> Any:
     """One token per word, [CLS] and [SEP] around."""
     made = Tokenizer(models.WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3}, unk_token="[UNK]"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -31,7 +34,7 @@ def tokenizer(tmp_path):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path | int | str:
     """Two splits with known duplicates, conflicts, overlap and lengths."""
     data = tmp_path / "data"
     data.mkdir()
@@ -41,7 +44,7 @@ def folder(tmp_path):
     return data
 
 
-def test_inspection_of_a_source(folder, tokenizer):
+def test_inspection_of_a_source(folder: Path, tokenizer: Path) -> None:
     result = inspect(str(folder), tokenizer, 128)
     train, test = result["splits"]["train"], result["splits"]["test"]
     assert result["unit"] == "tokens"
@@ -60,13 +63,13 @@ def test_inspection_of_a_source(folder, tokenizer):
     assert json.loads(json.dumps(result)) == result
 
 
-def test_words_are_counted_without_a_tokenizer(folder):
+def test_words_are_counted_without_a_tokenizer(folder: Path) -> None:
     result = inspect(str(folder), None, 128)
     assert (result["unit"], result["tokenizer"]) == ("words", None)
     assert result["splits"]["train"]["lengths"]["max"] == 200
 
 
-def test_inspection_of_prepared_data_and_of_a_dataset(tmp_path):
+def test_inspection_of_prepared_data_and_of_a_dataset(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", many(50))
     prepare(settings(), tmp_path / "out", sources=[str(source)])
     result = inspect(tmp_path / "out")
@@ -81,13 +84,13 @@ def test_inspection_of_prepared_data_and_of_a_dataset(tmp_path):
     }
 
 
-def test_shipped_tokenizer_counts_more_than_words(tmp_path):
+def test_shipped_tokenizer_counts_more_than_words(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", [("unbelievably shortsighted!", 1), ("[SEP]", 0)])
     result = inspect(str(source), tokenizer_path())
     assert result["splits"]["train"]["lengths"]["max"] > 4
 
 
-def test_bad_tokenizers(tmp_path, folder):
+def test_bad_tokenizers(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(ModelNotFoundError):
         inspect(str(folder), tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
@@ -98,7 +101,7 @@ def test_bad_tokenizers(tmp_path, folder):
     assert caught.value.as_dict() == elsewhere.value.as_dict()
 
 
-def test_a_label_of_one_class_is_warned_of(call, tmp_path):
+def test_a_label_of_one_class_is_warned_of(call: Callable[..., Any], tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [("one", 0), ("two", 0)], header=("text", "label"))
     assert inspect(str(tmp_path / "a.csv"))["warnings"] == ["train: no positive row of 'toxicity'"]
     code, _, err = call("data", "inspect", "a.csv")
@@ -106,13 +109,13 @@ def test_a_label_of_one_class_is_warned_of(call, tmp_path):
     assert "warning: train: no positive row of 'toxicity'" in err
 
 
-def test_nothing_good_to_inspect(tmp_path):
+def test_nothing_good_to_inspect(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", [("", 1)])
     with pytest.raises(EmptyDataError):
         inspect(str(source))
 
 
-def test_plot(folder, tmp_path):
+def test_plot(folder: Path, tmp_path: Path) -> None:
     result = inspect(str(folder))
     for name in ("a.png", "b.png"):
         plot_inspection(result, tmp_path / name)

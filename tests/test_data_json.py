@@ -2,6 +2,8 @@
 
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 from data_helpers import write_parquet
@@ -22,19 +24,21 @@ values = st.recursive(
 objects = st.lists(st.dictionaries(st.text(max_size=5), values, min_size=1, max_size=3), min_size=2, max_size=6)
 
 
-def reader(path, text):
+def reader(path: Path, text: str) -> JsonLinesReader:
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     return JsonLinesReader(path, "a.json")
 
 
-def read(reader, wanted):
+def read(reader: JsonLinesReader | ParquetReader, wanted: list[str]) -> Any:
     return [
         row for batch in reader.batches(wanted) for row in zip(*(batch.columns[name] for name in wanted), strict=True)
     ]
 
 
 @given(rows=objects, indent=st.sampled_from([None, 0, 2, "\t"]), array=st.booleans(), piece=st.integers(1, 40))
-def test_arrays_and_pretty_json_are_read_as_the_lines_are(tmp_path_factory, rows, indent, array, piece):
+def test_arrays_and_pretty_json_are_read_as_the_lines_are(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, indent: Any, array: Any, piece: Any
+) -> None:
     folder = tmp_path_factory.mktemp("json")
     lines = reader(folder / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     text = json.dumps(rows, indent=indent) if array else "\n".join(json.dumps(r, indent=indent or 1) for r in rows)
@@ -48,7 +52,7 @@ def test_arrays_and_pretty_json_are_read_as_the_lines_are(tmp_path_factory, rows
     assert found[1] == read(lines, wanted)
 
 
-def test_strings_in_an_array_are_comments(tmp_path):
+def test_strings_in_an_array_are_comments(tmp_path: Path) -> None:
     assert read(reader(tmp_path / "a.json", '["a", "b\\n",\n "c"]'), ["text"]) == [("a",), ("b\n",), ("c",)]
 
 
@@ -63,29 +67,29 @@ def test_strings_in_an_array_are_comments(tmp_path):
         ('[{"text": "a"},', "ends within the array", 2),
     ],
 )
-def test_a_broken_array_is_named_after_the_rows_before(tmp_path, text, what, row):
-    found = []
+def test_a_broken_array_is_named_after_the_rows_before(tmp_path: Path, text: str, what: str, row: int) -> None:
+    found: list[Any] = []
     with pytest.raises(FormatError, match=what) as error:
         found.extend(value for _, _, value, _ in reader(tmp_path / "a.json", text)._objects())
     del found
     assert f"row {row}" in error.value.where
 
 
-def test_bad_elements_of_an_array_are_rows_of_their_own(tmp_path):
+def test_bad_elements_of_an_array_are_rows_of_their_own(tmp_path: Path) -> None:
     found = list(reader(tmp_path / "a.json", '[{"text": "a"}, 3, {"a": 1, "a": 2},\n{"text": "b"}]')._objects())
     assert [isinstance(value, BadRowError) for _, _, value, _ in found] == [False, True, True, False]
     assert found[3][:2] == (4, 2)
-    assert "'a' stands twice" in found[2][2].error.what
+    assert "'a' stands twice" in found[2][2].error.what  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("text", ["[]", "[ \n ]", "  "])
-def test_an_empty_array_is_empty(tmp_path, text):
+def test_an_empty_array_is_empty(tmp_path: Path, text: str) -> None:
     with pytest.raises(EmptyDataError):
         reader(tmp_path / "a.json", text).columns()
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_one_object_that_holds_the_rows_names_the_remedy(tmp_path, indent):
+def test_one_object_that_holds_the_rows_names_the_remedy(tmp_path: Path, indent: int | None) -> None:
     text = json.dumps({"page": 1, "comments": [{"text": "a"}]}, indent=indent)
     with pytest.raises(FormatError, match="comments") as error:
         reader(tmp_path / "a.json", text).columns()
@@ -96,12 +100,12 @@ def test_one_object_that_holds_the_rows_names_the_remedy(tmp_path, indent):
     ("text", "mark"),
     [('{"text": "a"},\n{"text": "b"},\n', "','"), ('[{"text": "a"},]', "']'"), ('[{"text": "a"},,]', "','")],
 )
-def test_a_stray_comma_is_named(tmp_path, text, mark):
+def test_a_stray_comma_is_named(tmp_path: Path, text: str, mark: str) -> None:
     with pytest.raises(FormatError, match=f"{mark} stands where a value should"):
         read(reader(tmp_path / "a.json", text), ["text"])
 
 
-def test_fields_of_objects_are_named_with_dots(tmp_path):
+def test_fields_of_objects_are_named_with_dots(tmp_path: Path) -> None:
     rows = [{"comment": {"text": "a", "by": {"id": 7}}, "x.y": "literal", "x": {"y": "nested"}}, {"comment": None}]
     found = reader(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     assert found.columns() == ["comment.text", "comment.by.id", "x.y", "comment"]
@@ -110,7 +114,7 @@ def test_fields_of_objects_are_named_with_dots(tmp_path):
     assert picked({"a": 3}, "a.b") is None
 
 
-def test_fields_of_parquet_structs_are_named_with_dots(tmp_path):
+def test_fields_of_parquet_structs_are_named_with_dots(tmp_path: Path) -> None:
     comments = [{"text": "a", "by": {"id": 7}}, {"text": None, "by": None}, None]
     path = write_parquet(tmp_path / "a.parquet", comment=comments, label=[0, 1, math.pi])
     found = ParquetReader(path, "a")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,37 +13,37 @@ from gkiller.data.labels import CLASS_NAMES, MOST_CLASSES, UNKNOWN, LabelReader,
 
 
 @pytest.mark.parametrize("value", [0, 0.0, False, "0", " 0 ", "0.0", np.int8(0), "false", "Non-Toxic", "NO"])
-def test_negative_spellings(value):
+def test_negative_spellings(value: Any) -> None:
     assert LabelReader(0.5).read(value) == 0
 
 
 @pytest.mark.parametrize("value", [1, 1.0, True, "1", "1.0", np.float32(1), Decimal(1), "TRUE", "toxic", "yes"])
-def test_positive_spellings(value):
+def test_positive_spellings(value: Any) -> None:
     assert LabelReader(0.5).read(value) == 1
 
 
 @pytest.mark.parametrize("value", [None, "", " ", math.nan, "NaN", "null", "n/a", -1, "-1", -1.0])
-def test_unknown_spellings(value):
+def test_unknown_spellings(value: float | str | None) -> None:
     assert LabelReader(0.5).read(value) == UNKNOWN
 
 
 @pytest.mark.parametrize(
     "value", [2, -0.1, 1.0001, "2", "maybe", "1_0", "0x1", math.inf, "inf", [1], {"a": 1}, 10**400]
 )
-def test_other_values_are_refused(value):
+def test_other_values_are_refused(value: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         LabelReader(0.5).read(value)
 
 
 @given(st.floats(0, 1), st.floats(0.001, 1))
-def test_scores_are_cut(score, cutoff):
+def test_scores_are_cut(score: Any, cutoff: Any) -> None:
     reader = LabelReader(cutoff)
     assert reader.read(score) == int(score >= cutoff)
     assert reader.read(str(score)) == int(score >= cutoff)
     assert reader.scores == (0 < score < 1)
 
 
-def test_kind_tells_what_was_seen():
+def test_kind_tells_what_was_seen() -> None:
     reader = LabelReader(0.5)
     reader.read(1)
     assert reader.kind == "0/1"
@@ -54,7 +55,7 @@ def test_kind_tells_what_was_seen():
     assert reader.kind == "score"
 
 
-def test_many_different_scores_do_not_pile_up():
+def test_many_different_scores_do_not_pile_up() -> None:
     reader = LabelReader(0.5)
     for i in range(20_000):
         reader.read(i / 20_000)
@@ -71,11 +72,11 @@ def test_many_different_scores_do_not_pile_up():
         ("spam", "spam"),
     ],
 )
-def test_canonical_names(column, label):
+def test_canonical_names(column: str, label: str) -> None:
     assert canonical_name(column) == label
 
 
-def test_class_names_are_lower_case():
+def test_class_names_are_lower_case() -> None:
     assert all(name == name.lower() for name in CLASS_NAMES)
 
 
@@ -97,12 +98,12 @@ def test_class_names_are_lower_case():
         *[(unknown, UNKNOWN) for unknown in (None, "", "NaN", "n/a", "none", -1, "-1", math.nan)],
     ],
 )
-def test_named_positive_classes(value, code):
+def test_named_positive_classes(value: Any, code: int) -> None:
     assert LabelReader(0.5, ("Hate", "off_topic")).read(value) == code
 
 
 @pytest.mark.parametrize("value", [2, "3", math.inf, [1], {"a": 1}])
-def test_named_classes_leave_numbers_as_they_are(value):
+def test_named_classes_leave_numbers_as_they_are(value: Any) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         LabelReader(0.5, ("hate",)).read(value)
 
@@ -111,16 +112,16 @@ def test_named_classes_leave_numbers_as_they_are(value):
     ("value", "code"),
     [(0, 1), ("0", 1), ("0.0", 1), (2.0, 1), ("2", 1), (1, 0), ("1", 0), (5, 0), ("x", 0), (-1, UNKNOWN)],
 )
-def test_numbers_can_be_class_names(value, code):
+def test_numbers_can_be_class_names(value: float | str, code: int) -> None:
     assert LabelReader(0.5, ("0", "2")).read(value) == code
 
 
-def test_unknown_spellings_can_be_named():
+def test_unknown_spellings_can_be_named() -> None:
     assert LabelReader(0.5, ("none",)).read("None") == 1
     assert LabelReader(0.5, ("-1",)).read(-1) == 1
 
 
-def test_class_names_are_remembered_and_missed():
+def test_class_names_are_remembered_and_missed() -> None:
     reader = LabelReader(0.5, ("hate", "2"))
     for value in ("Hate", 1, "normal"):
         reader.read(value)
@@ -129,7 +130,7 @@ def test_class_names_are_remembered_and_missed():
     assert reader.kind == "class names"
 
 
-def test_a_column_of_free_text_is_no_column_of_classes():
+def test_a_column_of_free_text_is_no_column_of_classes() -> None:
     reader = LabelReader(0.5, ("hate",))
     for i in range(MOST_CLASSES):
         assert reader.read(f"word {i}") == 0
@@ -140,7 +141,7 @@ def test_a_column_of_free_text_is_no_column_of_classes():
 
 
 @given(st.text(), st.lists(st.text(), max_size=3))
-def test_every_text_is_a_class_or_refused(value, names):
+def test_every_text_is_a_class_or_refused(value: Any, names: Any) -> None:
     reader = LabelReader(0.5, names)
     try:
         assert reader.read(value) in (0, 1, UNKNOWN)

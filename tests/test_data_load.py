@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +15,13 @@ from gkiller.data.prepare import prepare
 from gkiller.errors import ColumnError, FormatError, SettingsError, SourceNotFoundError
 
 
-def small_split(labels):
+def small_split(labels: list[list[float]] | np.ndarray[Any, Any]) -> Split:
     n = len(labels)
     return Split([str(i) for i in range(n)], [f"t {i}" for i in range(n)], np.array(labels, np.float32), np.ones(n))
 
 
 @pytest.fixture
-def prepared(tmp_path):
+def prepared(tmp_path: Path) -> Path:
     rows = [(f"Comment\n{i}", i % 3 == 0, "" if i % 2 else i % 4 == 0, 1 + i / 7) for i in range(60)]
     source = write_csv(tmp_path / "a.csv", rows, header=("text", "toxic", "threat", "w"))
     chosen = settings(label_columns=("toxic", "threat"), weight_column="w")
@@ -27,7 +29,7 @@ def prepared(tmp_path):
     return tmp_path / "prepared"
 
 
-def test_prepared_rows_come_back(prepared):
+def test_prepared_rows_come_back(prepared: Path) -> None:
     dataset = read_prepared(prepared)
     assert dataset.labels == ("toxicity", "threat")
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 48, "valid": 6, "test": 6}
@@ -42,7 +44,7 @@ def test_prepared_rows_come_back(prepared):
             assert weight == 1 + i / 7
 
 
-def test_fingerprints_are_those_of_the_manifest(prepared):
+def test_fingerprints_are_those_of_the_manifest(prepared: Path) -> None:
     dataset = read_prepared(prepared)
     for name, split in dataset.splits.items():
         assert split_fingerprint(split, dataset.labels) == dataset.manifest["splits"][name]["fingerprint"]
@@ -51,7 +53,7 @@ def test_fingerprints_are_those_of_the_manifest(prepared):
 
 
 @pytest.mark.parametrize("name", ["train.parquet", "test.parquet", "manifest.json"])
-def test_any_changed_byte_is_found(prepared, name):
+def test_any_changed_byte_is_found(prepared: Path, name: str) -> None:
     path = prepared / name
     whole = path.read_bytes()
     for position in range(0, len(whole), max(1, len(whole) // 23)):
@@ -67,14 +69,14 @@ def test_any_changed_byte_is_found(prepared, name):
     read_prepared(prepared)
 
 
-def _same(one, other):
+def _same(one: bytes, other: bytes) -> bool:
     try:
         return json.loads(one) == json.loads(other)
     except ValueError:
         return False
 
 
-def test_missing_pieces(prepared, tmp_path):
+def test_missing_pieces(prepared: Path, tmp_path: Path) -> None:
     (prepared / "valid.parquet").unlink()
     with pytest.raises(FormatError, match="missing"):
         read_prepared(prepared)
@@ -87,7 +89,7 @@ def test_missing_pieces(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("lead", ["../", "{absolute}/", "..\\", "C:"])
-def test_a_manifest_does_not_lead_out_of_its_directory(prepared, tmp_path, lead):
+def test_a_manifest_does_not_lead_out_of_its_directory(prepared: Path, tmp_path: Path, lead: str) -> None:
     (prepared / "train.parquet").rename(tmp_path / "train.parquet")  # where it would be found
     path = prepared / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -98,7 +100,7 @@ def test_a_manifest_does_not_lead_out_of_its_directory(prepared, tmp_path, lead)
         read_prepared(prepared)
 
 
-def test_unknown_version(prepared):
+def test_unknown_version(prepared: Path) -> None:
     path = prepared / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(manifest | {"format_version": 99}), encoding="utf-8")
@@ -106,13 +108,13 @@ def test_unknown_version(prepared):
         read_prepared(prepared)
 
 
-def test_load_reads_a_prepared_directory(prepared, tmp_path):
+def test_load_reads_a_prepared_directory(prepared: Path, tmp_path: Path) -> None:
     dataset = load_dataset(settings(source=str(prepared)), cache=tmp_path / "cache")
     assert len(dataset.split("train")) == 48
     assert not (tmp_path / "cache").exists()
 
 
-def test_load_selects_labels(prepared, tmp_path):
+def test_load_selects_labels(prepared: Path, tmp_path: Path) -> None:
     chosen = settings(source=str(prepared), label_columns=("threat",))
     dataset = load_dataset(chosen, cache=tmp_path / "cache")
     assert dataset.labels == ("threat",)
@@ -123,7 +125,7 @@ def test_load_selects_labels(prepared, tmp_path):
     assert "'threat'" in caught.value.remedy
 
 
-def test_settings_that_prepared_data_cannot_follow(prepared, tmp_path):
+def test_settings_that_prepared_data_cannot_follow(prepared: Path, tmp_path: Path) -> None:
     same = settings(source=str(prepared), weight_column="w")
     assert load_dataset(same, cache=tmp_path / "cache").split("train").weights.max() > 1
     for other in ({"cutoff": 0.7}, {"weight_column": "v"}, {"text_column": "body"}):
@@ -131,7 +133,7 @@ def test_settings_that_prepared_data_cannot_follow(prepared, tmp_path):
             load_dataset(settings(source=str(prepared), **other), cache=tmp_path / "cache")
 
 
-def test_load_prepares_into_the_cache_once(tmp_path):
+def test_load_prepares_into_the_cache_once(tmp_path: Path) -> None:
     source, cache = write_csv(tmp_path / "a.csv", many(50)), tmp_path / "cache"
     calls = []
     chosen = settings(source=str(source))
@@ -148,7 +150,7 @@ def test_load_prepares_into_the_cache_once(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["train.parquet", "manifest.json"])
-def test_a_broken_cache_is_written_anew(tmp_path, file):
+def test_a_broken_cache_is_written_anew(tmp_path: Path, file: str) -> None:
     source, cache = write_csv(tmp_path / "a.csv", many(50)), tmp_path / "cache"
     chosen = settings(source=str(source))
     first = load_dataset(chosen, cache=cache)
@@ -157,14 +159,14 @@ def test_a_broken_cache_is_written_anew(tmp_path, file):
     assert load_dataset(chosen, cache=cache).manifest == first.manifest
 
 
-def test_load_the_sample(tmp_path):
+def test_load_the_sample(tmp_path: Path) -> None:
     dataset = load_dataset(settings(sample_size=200), cache=tmp_path / "cache")
     assert len(dataset.labels) == 6
     assert len(dataset.split("train")) == 200
     assert len(dataset.split("valid")) > 200
 
 
-def test_sample_is_stratified_and_keeps_the_order():
+def test_sample_is_stratified_and_keeps_the_order() -> None:
     labels = np.zeros((1000, 2), np.float32)
     labels[::10, 1] = 1
     split = small_split(labels)
@@ -178,7 +180,7 @@ def test_sample_is_stratified_and_keeps_the_order():
     assert split.sample(2, seed=0).any_positive.sum() == 1
 
 
-def test_sample_of_odd_shapes():
+def test_sample_of_odd_shapes() -> None:
     for labels in ([[1.0]] * 5, [[0.0]] * 5, [[np.nan]] * 5, [[1.0]] + [[0.0]] * 4):
         for size in range(1, 6):
             assert len(small_split(labels).sample(size, seed=0)) == size
@@ -186,7 +188,7 @@ def test_sample_of_odd_shapes():
         small_split([[1.0]]).sample(0, seed=0)
 
 
-def test_a_missing_split_names_those_there_are():
+def test_a_missing_split_names_those_there_are() -> None:
     dataset = Dataset(("toxicity",), {"train": small_split([[1.0]])}, {"source": "mine.csv"})
     with pytest.raises(SourceNotFoundError, match="no split 'valid'") as caught:
         dataset.split("valid")
@@ -195,7 +197,7 @@ def test_a_missing_split_names_those_there_are():
 
 
 @pytest.mark.parametrize("rows", [2, 4])
-def test_too_few_rows_to_split_off_says_how_many_are_needed(tmp_path, rows):
+def test_too_few_rows_to_split_off_says_how_many_are_needed(tmp_path: Path, rows: int) -> None:
     source = write_csv(tmp_path / "tiny.csv", many(rows, 2))
     dataset = load_dataset(settings(source=str(source)), cache=tmp_path / "cache")
     with pytest.raises(SourceNotFoundError, match=f"too few rows .* 'valid': {rows} train rows") as caught:
@@ -207,7 +209,7 @@ def test_too_few_rows_to_split_off_says_how_many_are_needed(tmp_path, rows):
     assert [len(dataset.split(name)) for name in ("train", "valid", "test")] == [2, 2, 2]
 
 
-def test_mismatched_columns_are_a_fault_of_the_caller():
+def test_mismatched_columns_are_a_fault_of_the_caller() -> None:
     with pytest.raises(ValueError, match="differ in length"):
         Split(["1"], ["a", "b"], np.zeros((2, 1), np.float32), np.ones(2))
     with pytest.raises(ValueError, match="label columns"):

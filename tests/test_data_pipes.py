@@ -5,7 +5,9 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,15 +26,15 @@ ROWS = [(f"comment number {i} of the page", i % 2) for i in range(60)]
 
 
 @pytest.fixture
-def piped(monkeypatch):
-    def pipe(content):
+def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any] | bool:
+    def pipe(content: Any) -> None:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
 
     return pipe
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "json", "parquet"])
-def test_labelled_data_are_read_from_a_pipe_once(tmp_path, piped, form):
+def test_labelled_data_are_read_from_a_pipe_once(tmp_path: Path, piped: Callable[..., Any], form: str) -> None:
     path = tmp_path / f"a.{form}"
     if form in ("csv", "tsv"):
         write_csv(path, ROWS, delimiter="," if form == "csv" else "\t")
@@ -52,7 +54,9 @@ def test_labelled_data_are_read_from_a_pipe_once(tmp_path, piped, form):
     assert manifest["sources"][0]["rows"] == len(ROWS)
 
 
-def test_pipes_that_are_empty_or_too_long_are_refused(tmp_path, piped, monkeypatch):
+def test_pipes_that_are_empty_or_too_long_are_refused(
+    tmp_path: Path, piped: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     piped(b"")
     with pytest.raises(EmptyDataError):
         load_labelled(DataSettings(source="-"), None)
@@ -78,7 +82,7 @@ print(rows, int(re.search(r"VmHWM:\s*(\d+)", open("/proc/self/status").read())[1
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the memory in /proc")
 @pytest.mark.parametrize("rows", [1500, 4000])
-def test_parquet_is_bounded_by_its_decoded_size(tmp_path, rows):
+def test_parquet_is_bounded_by_its_decoded_size(tmp_path: Path, rows: int) -> None:
     texts = pa.array(["x" * 1_000_000]).take(pa.array([0])).dictionary_encode()
     codes = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), texts.dictionary)
     pq.write_table(pa.table({"text": codes}), tmp_path / "a.parquet")
@@ -90,7 +94,7 @@ def test_parquet_is_bounded_by_its_decoded_size(tmp_path, rows):
     assert megabytes < 700
 
 
-def test_parquet_that_is_packed_beyond_what_text_can_be_is_refused(tmp_path):
+def test_parquet_that_is_packed_beyond_what_text_can_be_is_refused(tmp_path: Path) -> None:
     texts = pa.array(["x" * 1_000_000] * 300)
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, compression="zstd")
@@ -98,7 +102,7 @@ def test_parquet_that_is_packed_beyond_what_text_can_be_is_refused(tmp_path):
         ParquetReader(path, "a").columns()
 
 
-def test_a_list_of_texts_in_parquet_is_refused_before_it_is_decoded(tmp_path):
+def test_a_list_of_texts_in_parquet_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", text=[["a", "b"]], label=[1])
     for read in (lambda: from_file(path, "a"), lambda: load_labelled(DataSettings(source=str(path)), None)):
         with pytest.raises(ColumnError, match="list<"):

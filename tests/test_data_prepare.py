@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +14,15 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
+from toy import SIX
 
 from gkiller.data.prepare import prepare
 from gkiller.data.rows import fold_text
 from gkiller.data.splits import TEST, VALID, Shares, split_rows
 from gkiller.errors import OutputError, SourceNotFoundError
 
-SIX = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 
-
-def test_canonical_files(tmp_path):
+def test_canonical_files(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", many(100))
     manifest = prepare(settings(), tmp_path / "out", sources=[str(source)])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -41,8 +42,10 @@ def test_canonical_files(tmp_path):
 
 
 @given(st.lists(st.tuples(comments, st.integers(0, 1)), min_size=1, max_size=30), st.booleans())
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_text_survives_and_splits_share_none(tmp_path_factory, rows, as_csv):
+@hypothesis_settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_survives_and_splits_share_none(
+    tmp_path_factory: pytest.TempPathFactory, rows: Any, as_csv: Any
+) -> None:
     folder = tmp_path_factory.mktemp("any")
     rows = [*rows, *many(40)]
     if as_csv:
@@ -50,7 +53,7 @@ def test_any_text_survives_and_splits_share_none(tmp_path_factory, rows, as_csv)
     else:
         source = write_jsonl(folder / "a.jsonl", [{"text": text, "label": label} for text, label in rows])
     prepare(settings(valid_share=0.3, test_share=0.3), folder / "out", sources=[str(source)])
-    first = {}
+    first: dict[Any, Any] = {}
     for text, label in rows:
         first.setdefault(fold_text(text), (text, label))
     kept = all_rows(folder / "out")
@@ -61,7 +64,7 @@ def test_any_text_survives_and_splits_share_none(tmp_path_factory, rows, as_csv)
     assert sum(map(len, folded)) == len(set.union(*folded))
 
 
-def test_duplicates_are_counted_by_kind(tmp_path):
+def test_duplicates_are_counted_by_kind(tmp_path: Path) -> None:
     rows = [
         *many(40),
         ("Hello  World", 1),
@@ -82,7 +85,7 @@ def test_duplicates_are_counted_by_kind(tmp_path):
     assert len(texts) == 42 == manifest["rows_kept"]
 
 
-def test_train_rows_in_given_splits_are_dropped(tmp_path):
+def test_train_rows_in_given_splits_are_dropped(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "t.csv", [*many(40), ("Shared one", 1), ("shared two", 0)])
     valid = write_csv(tmp_path / "v.csv", [("v", 0), ("v2", 1), ("shared  ONE", 1), ("shared three", 0)])
     test = write_csv(tmp_path / "e.csv", [("e", 0), ("e2", 1), ("SHARED TWO", 1), ("Shared Three", 0)])
@@ -98,7 +101,7 @@ def test_train_rows_in_given_splits_are_dropped(tmp_path):
     )
 
 
-def test_missing_splits_are_split_off(tmp_path):
+def test_missing_splits_are_split_off(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "t.csv", many(50))
     test = write_csv(tmp_path / "e.csv", [("e", 0), ("e2", 1)])
     manifest = prepare(settings(), tmp_path / "out", sources=[str(train)], test=[str(test)])
@@ -106,14 +109,14 @@ def test_missing_splits_are_split_off(tmp_path):
     assert manifest["splits"]["valid"]["origin"] == "split off train"
 
 
-def test_no_test_split_when_none_is_wanted(tmp_path):
+def test_no_test_split_when_none_is_wanted(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", many(50))
     manifest = prepare(settings(test_share=0), tmp_path / "out", sources=[str(source)])
     assert set(manifest["splits"]) == {"train", "valid"}
     assert "there is no test split" in manifest["warnings"]
 
 
-def test_folder_of_splits(tmp_path):
+def test_folder_of_splits(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     write_csv(folder / "train-00000-of-00002.csv", many(20))
@@ -130,7 +133,7 @@ def test_folder_of_splits(tmp_path):
     assert again["splits"]["test"]["rows"] == 2
 
 
-def test_valid_source_without_that_split(tmp_path):
+def test_valid_source_without_that_split(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     train = write_csv(folder / "train.csv", many(20))
@@ -138,21 +141,21 @@ def test_valid_source_without_that_split(tmp_path):
         prepare(settings(), tmp_path / "out", sources=[str(train)], valid=[str(folder)])
 
 
-def test_multi_label_with_unknown(tmp_path):
+def test_multi_label_with_unknown(tmp_path: Path) -> None:
     rows = [(f"t {i}", i % 2, "" if i % 3 else i % 6 == 0, -1 if i % 5 else 1) for i in range(60)]
     source = write_csv(tmp_path / "a.csv", rows, header=("comment_text", "toxic", "threat", "identity_hate"))
     chosen = settings(label_columns=("threat", "toxic", "identity_hate"))
     manifest = prepare(chosen, tmp_path / "out", sources=[str(source)])
     assert manifest["labels"] == ["threat", "toxicity", "identity_attack"]
     assert manifest["renames"] == {"toxic": "toxicity", "identity_hate": "identity_attack"}
-    rows = {row["text"]: row for row in all_rows(tmp_path / "out")}
-    assert (rows["t 0"]["threat"], rows["t 0"]["toxicity"], rows["t 0"]["identity_attack"]) == (1, 0, 1)
-    assert (rows["t 1"]["threat"], rows["t 1"]["toxicity"], rows["t 1"]["identity_attack"]) == (None, 1, None)
+    rows = {row["text"]: row for row in all_rows(tmp_path / "out")}  # type: ignore[assignment]
+    assert (rows["t 0"]["threat"], rows["t 0"]["toxicity"], rows["t 0"]["identity_attack"]) == (1, 0, 1)  # type: ignore[call-overload]
+    assert (rows["t 1"]["threat"], rows["t 1"]["toxicity"], rows["t 1"]["identity_attack"]) == (None, 1, None)  # type: ignore[call-overload]
     assert any("no negative row of 'identity_attack'" in line for line in manifest["warnings"])
     assert manifest["class_weights"]["identity_attack"]["0"] is None
 
 
-def test_a_file_that_lacks_a_label_leaves_it_unknown(tmp_path):
+def test_a_file_that_lacks_a_label_leaves_it_unknown(tmp_path: Path) -> None:
     one = write_csv(
         tmp_path / "1.csv", [(f"a {i}", i % 2, i % 3 == 0) for i in range(30)], header=("text", "toxic", "threat")
     )
@@ -166,7 +169,7 @@ def test_a_file_that_lacks_a_label_leaves_it_unknown(tmp_path):
     assert any("'toxicity' is read as 'toxic'" in line for line in manifest["notes"])
 
 
-def test_weights_where_some_files_have_them(tmp_path):
+def test_weights_where_some_files_have_them(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "t.csv", many(40))
     test = write_csv(tmp_path / "e.csv", [("e", 0, 9.5), ("e2", 1, 1)], header=("text", "label", "w"))
     prepare(settings(weight_column="w"), tmp_path / "out", sources=[str(train)], test=[str(test)])
@@ -174,7 +177,7 @@ def test_weights_where_some_files_have_them(tmp_path):
     assert {row["weight"] for row in read_rows(tmp_path / "out", "train")} == {1.0}
 
 
-def test_positive_classes_are_named(tmp_path):
+def test_positive_classes_are_named(tmp_path: Path) -> None:
     rows = [(f"t {i}", ("hate", "Abuse", "normal", "fun")[i % 4]) for i in range(80)]
     write_csv(tmp_path / "a.csv", rows)
     own = settings(positive_values=("abuse", "HATE", "haet"))
@@ -187,7 +190,7 @@ def test_positive_classes_are_named(tmp_path):
     assert [labels[f"t {i}"] for i in range(4)] == [1, 1, 0, 0]
 
 
-def test_scores_are_cut_and_class_names_are_told(tmp_path):
+def test_scores_are_cut_and_class_names_are_told(tmp_path: Path) -> None:
     scores = write_csv(tmp_path / "s.csv", [(f"t {i}", i / 20) for i in range(20)], header=("text", "target"))
     manifest = prepare(settings(cutoff=0.7), tmp_path / "a", sources=[str(scores)])
     assert sum(row["toxicity"] for row in all_rows(tmp_path / "a")) == 6
@@ -198,7 +201,7 @@ def test_scores_are_cut_and_class_names_are_told(tmp_path):
     assert sum(row["toxicity"] for row in all_rows(tmp_path / "b")) == 7
 
 
-def test_class_weights_are_those_of_scikit_learn(tmp_path):
+def test_class_weights_are_those_of_scikit_learn(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", many(90, positive_every=7))
     manifest = prepare(settings(), tmp_path / "out", sources=[str(source)])
     labels = [row["toxicity"] for row in read_rows(tmp_path / "out", "train")]
@@ -207,7 +210,7 @@ def test_class_weights_are_those_of_scikit_learn(tmp_path):
     assert manifest["splits"]["train"]["labels"]["toxicity"]["rate"] == pytest.approx(np.mean(labels))
 
 
-def test_repeated_ids_are_told(tmp_path):
+def test_repeated_ids_are_told(tmp_path: Path) -> None:
     source = write_csv(
         tmp_path / "a.csv", [(f"t {i}", i % 2, i // 2) for i in range(20)], header=("text", "label", "id")
     )
@@ -215,10 +218,10 @@ def test_repeated_ids_are_told(tmp_path):
     assert "10 rows share their id with another row" in manifest["warnings"]
 
 
-def test_same_input_same_bytes_whatever_the_batch_size(tmp_path, monkeypatch):
+def test_same_input_same_bytes_whatever_the_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [(f"Comment {i}\n" * (i % 5 + 1), int(i % 7 == 0)) for i in range(300)]
     source = write_csv(tmp_path / "a.csv", rows)
-    found = []
+    found: list[Any] = []
     for size in (4096, 4096, 7, 1):
         monkeypatch.setattr("gkiller.data.readers.BATCH_ROWS", size)
         out = tmp_path / f"out{len(found)}"
@@ -227,7 +230,7 @@ def test_same_input_same_bytes_whatever_the_batch_size(tmp_path, monkeypatch):
     assert all(files == found[0] for files in found)
 
 
-def test_another_seed_draws_other_rows(tmp_path):
+def test_another_seed_draws_other_rows(tmp_path: Path) -> None:
     source = write_csv(tmp_path / "a.csv", many(200))
     tests = []
     for seed in (0, 1):
@@ -236,7 +239,7 @@ def test_another_seed_draws_other_rows(tmp_path):
     assert tests[0] != tests[1]
 
 
-def test_split_does_not_depend_on_the_order_of_rows(tmp_path):
+def test_split_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
     rows = many(200)
     for name, ordered in (("a", rows), ("b", rows[::-1])):
         prepare(settings(), tmp_path / name, sources=[str(write_csv(tmp_path / f"{name}.csv", ordered))])
@@ -246,8 +249,8 @@ def test_split_does_not_depend_on_the_order_of_rows(tmp_path):
 
 
 @given(st.integers(1, 400), st.integers(0, 2**32), st.floats(0, 0.49), st.floats(0.01, 0.49), st.floats(0.02, 0.98))
-@hypothesis_settings(max_examples=60, deadline=None)
-def test_splits_are_stratified(n, seed, test_share, valid_share, rate):
+@hypothesis_settings(max_examples=60)
+def test_splits_are_stratified(n: Any, seed: Any, test_share: Any, valid_share: Any, rate: Any) -> None:
     rng = np.random.default_rng(n)
     folded = rng.integers(0, 2**64, size=(n, 2), dtype=np.uint64)
     labels = (rng.random((n, 2)) < rate).astype(np.int8)
@@ -268,7 +271,7 @@ def test_splits_are_stratified(n, seed, test_share, valid_share, rate):
     assert (split_rows(folded[order], labels[order], Shares(valid_share, test_share), seed) == splits[order]).all()
 
 
-def test_rare_combinations_are_spread(tmp_path):
+def test_rare_combinations_are_spread(tmp_path: Path) -> None:
     n = 4000
     rng = np.random.default_rng(0)
     folded = rng.integers(0, 2**64, size=(n, 2), dtype=np.uint64)
@@ -280,7 +283,7 @@ def test_rare_combinations_are_spread(tmp_path):
         assert 3 <= np.count_nonzero(splits[:40] == split) <= 5
 
 
-def test_overwrite(tmp_path):
+def test_overwrite(tmp_path: Path) -> None:
     source, out = write_csv(tmp_path / "a.csv", many(40)), tmp_path / "out"
     first = prepare(settings(), out, sources=[str(source)])
     with pytest.raises(OutputError, match="already holds"):
@@ -290,21 +293,21 @@ def test_overwrite(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "out"]
 
 
-def test_a_failure_leaves_the_old_directory(tmp_path):
+def test_a_failure_leaves_the_old_directory(tmp_path: Path) -> None:
     source, out = write_csv(tmp_path / "a.csv", many(40)), tmp_path / "out"
     first = prepare(settings(), out, sources=[str(source)])
 
-    def stop(done, total, stage):
+    def stop(done: Any, total: Any, stage: Any) -> None:
         if stage == "writing":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(settings(), out, sources=[str(source)], overwrite=True, progress=stop)
+        prepare(settings(), out, sources=[str(source)], overwrite=True, progress=stop)  # type: ignore[arg-type]
     assert json.loads((out / "manifest.json").read_text(encoding="utf-8")) == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "out"]
 
 
-def test_progress_is_told_in_rows(tmp_path):
+def test_progress_is_told_in_rows(tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "a.parquet", text=[f"t {i}" for i in range(50)], label=[i % 2 for i in range(50)])
     calls = []
     prepare(settings(), tmp_path / "out", sources=[str(source)], progress=lambda *call: calls.append(call))
@@ -312,7 +315,7 @@ def test_progress_is_told_in_rows(tmp_path):
     assert (50, 50, "writing") in calls
 
 
-def test_sample_is_a_source(tmp_path):
+def test_sample_is_a_source(tmp_path: Path) -> None:
     manifest = prepare(settings(), tmp_path / "out")
     assert manifest["synthetic"] is True
     assert manifest["dropped"]["exact_duplicates"] == 0
@@ -321,7 +324,7 @@ def test_sample_is_a_source(tmp_path):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data here")
-def test_kaggle_layout(tmp_path):
+def test_kaggle_layout(tmp_path: Path) -> None:
     source = SHARED / "raw" / "jigsaw_train_head.csv"
     chosen = settings(text_column="comment_text", label_columns=SIX)
     manifest = prepare(chosen, tmp_path / "out", sources=[str(source)])

@@ -4,6 +4,8 @@ import csv
 import gzip
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from data_helpers import plain_text, write_csv, write_jsonl, write_parquet
@@ -18,15 +20,15 @@ from gkiller.data.readers.parquet import ParquetReader
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, FormatError, RowError
 
 
-def lines_of(text: str):
+def lines_of(text: str) -> Any:
     return iter(io.StringIO(text, newline=""))
 
 
-def parse(text: str, separator: str = ","):
+def parse(text: str, separator: str = ",") -> list[Any]:
     return [(record.line, record.fields, record.fault) for record in parse_records(lines_of(text), separator)]
 
 
-def collect(reader, wanted):
+def collect(reader: DelimitedReader | JsonLinesReader | ParquetReader, wanted: list[str]) -> Any:
     rows, bad = [], {}
     for batch in reader.batches(wanted):
         for i in range(len(batch)):
@@ -42,7 +44,7 @@ def collect(reader, wanted):
     st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
     st.sampled_from([",", "\t", ";"]),
 )
-def test_parser_reads_what_csv_writes(rows, quoting, separator):
+def test_parser_reads_what_csv_writes(rows: Any, quoting: Any, separator: Any) -> None:
     stream = io.StringIO(newline="")
     csv.writer(stream, quoting=quoting, delimiter=separator).writerows(rows)
     parsed = parse(stream.getvalue(), separator)
@@ -51,7 +53,7 @@ def test_parser_reads_what_csv_writes(rows, quoting, separator):
 
 
 @given(st.text(st.sampled_from('ab",\n\r '), max_size=30))
-def test_parser_agrees_with_csv_on_any_text(text):
+def test_parser_agrees_with_csv_on_any_text(text: Any) -> None:
     try:
         parsed = parse(text)
     except UnclosedQuoteError:
@@ -62,7 +64,7 @@ def test_parser_agrees_with_csv_on_any_text(text):
     assert [fields for _, fields, _ in parsed] == expected
 
 
-def test_parser_counts_physical_lines():
+def test_parser_counts_physical_lines() -> None:
     text = 'a,b\n\n"one\ntwo",x\r\n"say ""hi""",y\rlast,z'
     assert parse(text) == [
         (1, ["a", "b"], ""),
@@ -72,17 +74,17 @@ def test_parser_counts_physical_lines():
     ]
 
 
-def test_parser_marks_text_after_a_closing_quote():
+def test_parser_marks_text_after_a_closing_quote() -> None:
     assert parse('"a"b,c\nd,e\n') == [(1, ["a", "c"], "quoting"), (2, ["d", "e"], "")]
 
 
-def test_parser_names_the_line_of_an_unclosed_quote():
+def test_parser_names_the_line_of_an_unclosed_quote() -> None:
     with pytest.raises(UnclosedQuoteError) as caught:
         parse('a,b\n"c,d\ne,f\n')
     assert caught.value.line == 2
 
 
-def test_parser_drops_the_content_of_a_huge_field_and_goes_on(monkeypatch):
+def test_parser_drops_the_content_of_a_huge_field_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delimited, "MAX_FIELD_CHARACTERS", 100)
     huge = "\n".join(["x" * 60] * 50)
     parsed = parse(f'"{huge}",1\nshort,0\n{"y" * 101},1\n')
@@ -92,7 +94,7 @@ def test_parser_drops_the_content_of_a_huge_field_and_goes_on(monkeypatch):
 
 
 @given(st.lists(st.tuples(plain_text, st.integers(0, 1)), min_size=1, max_size=6), st.booleans())
-def test_csv_file_round_trip(tmp_path_factory, rows, packed):
+def test_csv_file_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: Any, packed: Any) -> None:
     folder = tmp_path_factory.mktemp("csv")
     path = write_csv(folder / "a.csv", rows)
     if packed:
@@ -104,7 +106,7 @@ def test_csv_file_round_trip(tmp_path_factory, rows, packed):
 
 
 @given(st.lists(plain_text, min_size=1, max_size=6), st.booleans())
-def test_jsonl_file_round_trip(tmp_path_factory, texts, ascii_only):
+def test_jsonl_file_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: Any, ascii_only: Any) -> None:
     path = tmp_path_factory.mktemp("jsonl") / "a.jsonl"
     lines = [json.dumps({"text": text, "label": 1}, ensure_ascii=ascii_only) for text in texts]
     path.write_text("\n".join(lines), encoding="utf-8", newline="")
@@ -114,7 +116,7 @@ def test_jsonl_file_round_trip(tmp_path_factory, texts, ascii_only):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
-def test_batches_do_not_change_rows(tmp_path, monkeypatch, size):
+def test_batches_do_not_change_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     rows = [(f"text {i}\nwith a line", i % 2) for i in range(10)]
     path = write_csv(tmp_path / "a.csv", rows)
     lines = write_jsonl(tmp_path / "a.jsonl", [{"text": text, "label": label} for text, label in rows])
@@ -126,7 +128,7 @@ def test_batches_do_not_change_rows(tmp_path, monkeypatch, size):
         assert max(map(len, batches)) <= size
 
 
-def test_bom_and_crlf_are_accepted(tmp_path):
+def test_bom_and_crlf_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xef\xbb\xbftext,label\r\nhello,1\r\n\r\nbye,0\r\n")
     reader = DelimitedReader(path, "a.csv", ".csv")
@@ -134,7 +136,7 @@ def test_bom_and_crlf_are_accepted(tmp_path):
     assert collect(reader, ["text", "label"])[0] == [("hello", "1"), ("bye", "0")]
 
 
-def test_other_separator_is_found_and_told(tmp_path):
+def test_other_separator_is_found_and_told(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text;label\nhello, you;1\n", encoding="utf-8")
     reader = DelimitedReader(path, "a.csv", ".csv")
@@ -143,13 +145,13 @@ def test_other_separator_is_found_and_told(tmp_path):
     assert "';'" in reader.notes[0]
 
 
-def test_tsv(tmp_path):
+def test_tsv(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.tsv", [("tab\tinside, and comma", 1)], delimiter="\t")
     reader = DelimitedReader(path, "a.tsv", ".tsv")
     assert collect(reader, ["text", "label"])[0] == [("tab\tinside, and comma", "1")]
 
 
-def test_ragged_row_is_named_and_the_rest_is_read(tmp_path):
+def test_ragged_row_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('text,label\n"two\nlines",1\na,b,c\nlast,0\n', encoding="utf-8")
     found, bad = collect(DelimitedReader(path, "a.csv", ".csv"), ["text"])
@@ -159,13 +161,13 @@ def test_ragged_row_is_named_and_the_rest_is_read(tmp_path):
     assert "3 fields, the header 2" in bad[2].error.what
 
 
-def test_duplicate_header_names_are_refused(tmp_path):
+def test_duplicate_header_names_are_refused(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [("a", "b", 1)], header=("text", "text", "label"))
     with pytest.raises(ColumnError, match="'text' more than once"):
         DelimitedReader(path, "a.csv", ".csv").columns()
 
 
-def test_unclosed_quote_is_refused(tmp_path):
+def test_unclosed_quote_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('text,label\nfine,1\n"open,0\nmore,1\n', encoding="utf-8")
     with pytest.raises(RowError) as caught:
@@ -175,7 +177,7 @@ def test_unclosed_quote_is_refused(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n\n  \n"])
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_empty_text_files(tmp_path, content, kind):
+def test_empty_text_files(tmp_path: Path, content: bytes, kind: str) -> None:
     path = tmp_path / f"a.{kind}"
     path.write_bytes(content)
     reader = DelimitedReader(path, "a", ".csv") if kind == "csv" else JsonLinesReader(path, "a")
@@ -184,7 +186,7 @@ def test_empty_text_files(tmp_path, content, kind):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_utf16_is_recognised(tmp_path, encoding):
+def test_utf16_is_recognised(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("text,label\nhello there,1\n".encode(encoding))
     with pytest.raises(EncodingError, match="UTF-16"):
@@ -200,14 +202,14 @@ def test_utf16_is_recognised(tmp_path, encoding):
     ],
     ids=["gzip", "Parquet", "zip"],
 )
-def test_other_kinds_of_file_are_recognised(tmp_path, content, kind):
+def test_other_kinds_of_file_are_recognised(tmp_path: Path, content: bytes, kind: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(FormatError, match=kind):
         DelimitedReader(path, "a.csv", ".csv").columns()
 
 
-def test_broken_gzip(tmp_path):
+def test_broken_gzip(tmp_path: Path) -> None:
     whole = gzip.compress(b"text,label\n" + b"".join(b"hello %d,1\n" % i for i in range(20000)))
     for name, content in {"cut": whole[: len(whole) // 2], "other": b"text,label\nhello,1\n"}.items():
         path = tmp_path / f"{name}.csv.gz"
@@ -228,7 +230,7 @@ def test_broken_gzip(tmp_path):
         ('{"text": ' + "9" * 5000 + "}", "not usable JSON"),
     ],
 )
-def test_bad_json_line_is_named(tmp_path, line, what):
+def test_bad_json_line_is_named(tmp_path: Path, line: str, what: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "fine", "label": 1}\n\n' + line + '\n{"text": "too", "label": 0}\n', encoding="utf-8")
     found, bad = collect(JsonLinesReader(path, "a.jsonl"), ["text"])
@@ -237,14 +239,14 @@ def test_bad_json_line_is_named(tmp_path, line, what):
     assert bad[2].error.where == "a.jsonl, row 2 (line 3)"
 
 
-def test_json_keys_that_come_late_are_found(tmp_path):
+def test_json_keys_that_come_late_are_found(tmp_path: Path) -> None:
     rows = [{"text": f"a {i}"} for i in range(1500)] + [{"text": "b", "label": 1}]
     reader = JsonLinesReader(write_jsonl(tmp_path / "a.jsonl", rows), "a")
     assert reader.columns() == ["text"]
     assert reader.all_columns() == ["text", "label"]
 
 
-def test_parquet_kinds_of_text(tmp_path):
+def test_parquet_kinds_of_text(tmp_path: Path) -> None:
     import pyarrow as pa
 
     values = ["one", "two", None, "one"]
@@ -261,14 +263,14 @@ def test_parquet_kinds_of_text(tmp_path):
     assert reader.total == 4
 
 
-def test_parquet_gz(tmp_path):
+def test_parquet_gz(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", text=["one", "two"])
     packed = tmp_path / "b.parquet.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
     assert collect(ParquetReader(packed, "b"), ["text"])[0] == [("one",), ("two",)]
 
 
-def test_broken_parquet(tmp_path):
+def test_broken_parquet(tmp_path: Path) -> None:
     whole = write_parquet(tmp_path / "a.parquet", text=[f"number {i} " * 20 for i in range(2000)]).read_bytes()
     damaged = bytearray(whole)
     damaged[100:400] = bytes(300)
@@ -279,7 +281,7 @@ def test_broken_parquet(tmp_path):
             collect(ParquetReader(path, name), ["text"])
 
 
-def test_parquet_without_rows(tmp_path):
+def test_parquet_without_rows(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", text=[])
     with pytest.raises(EmptyDataError):
         ParquetReader(path, "a").columns()

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def grammar() -> Grammar:
     return load_grammar()
 
 
-def test_size_and_lengths(rows):
+def test_size_and_lengths(rows: list[SampleRow]) -> None:
     assert len(rows) == sum(ROWS_PER_KIND.values()) >= 6000
     lengths = [len(row.text.split()) for row in rows]
     assert min(lengths) >= 3
@@ -70,18 +71,18 @@ def test_size_and_lengths(rows):
     assert np.quantile(lengths, 0.9) >= 22
 
 
-def test_ids_are_unique_and_texts_clean(rows):
+def test_ids_are_unique_and_texts_clean(rows: list[SampleRow]) -> None:
     assert len({row.id for row in rows}) == len(rows)
     for row in rows:
         assert row.text == row.text.strip()
         assert not re.search(r"[{}\[\]|\x00-\x1f]", row.text), row.text
 
 
-def test_no_duplicates_within_or_across_splits(rows):
+def test_no_duplicates_within_or_across_splits(rows: list[SampleRow]) -> None:
     assert len({fold(row.text) for row in rows}) == len(rows)
 
 
-def test_every_frame_is_in_one_split(rows):
+def test_every_frame_is_in_one_split(rows: list[SampleRow]) -> None:
     splits = defaultdict(set)
     for row in rows:
         for frame in row.frame.split("+"):
@@ -90,7 +91,7 @@ def test_every_frame_is_in_one_split(rows):
     assert len(splits) >= 600
 
 
-def test_every_situation_is_in_one_split(rows, grammar):
+def test_every_situation_is_in_one_split(rows: list[SampleRow], grammar: Any) -> None:
     """The fixed part of a situation never shows up in a second split."""
     splits = defaultdict(set)
     fixed = [item.text for item in grammar.situations if "{" not in item.text and len(item.text) > 18]
@@ -102,7 +103,7 @@ def test_every_situation_is_in_one_split(rows, grammar):
     assert all(len(found) == 1 for found in splits.values()), splits
 
 
-def test_shares_of_the_splits(rows):
+def test_shares_of_the_splits(rows: list[SampleRow]) -> None:
     counts = Counter(row.split for row in rows)
     assert set(counts) == set(SPLITS)
     assert 0.65 <= counts["train"] / len(rows) <= 0.8
@@ -110,24 +111,24 @@ def test_shares_of_the_splits(rows):
     assert 0.1 <= counts["test"] / len(rows) <= 0.2
 
 
-def test_toxicity_is_rare_everywhere(rows):
+def test_toxicity_is_rare_everywhere(rows: list[SampleRow]) -> None:
     for split in SPLITS:
         part = [row.labels["toxicity"] for row in rows if row.split == split]
         assert 0.06 <= np.mean(part) <= 0.10, split
 
 
-def test_each_label_is_positive_in_each_split(rows):
+def test_each_label_is_positive_in_each_split(rows: list[SampleRow]) -> None:
     for split in SPLITS:
         for label in SAMPLE_LABELS:
             assert sum(row.labels[label] for row in rows if row.split == split) >= 10, (split, label)
 
 
-def test_each_kind_is_in_each_split(rows):
+def test_each_kind_is_in_each_split(rows: list[SampleRow]) -> None:
     for split in SPLITS:
         assert {row.kind for row in rows if row.split == split} == set(ROWS_PER_KIND)
 
 
-def test_labels_cohere(rows):
+def test_labels_cohere(rows: list[SampleRow]) -> None:
     for row in rows:
         assert tuple(row.labels) == SAMPLE_LABELS
         assert set(row.labels.values()) <= {0, 1}
@@ -136,7 +137,7 @@ def test_labels_cohere(rows):
         assert row.labels["toxicity"] >= max(special), row
 
 
-def test_obscene_goes_with_words_not_with_toxicity(rows):
+def test_obscene_goes_with_words_not_with_toxicity(rows: list[SampleRow]) -> None:
     seen = {(row.labels["obscene"], row.labels["toxicity"]) for row in rows}
     assert seen == {(0, 0), (0, 1), (1, 0), (1, 1)}
     obscene = Counter(row.kind for row in rows if row.labels["obscene"])
@@ -155,11 +156,11 @@ def test_obscene_goes_with_words_not_with_toxicity(rows):
         ("The class assessed a cocktail in Scunthorpe", False),
     ],
 )
-def test_is_obscene(text, expected, grammar):
+def test_is_obscene(text: str, expected: bool, grammar: Any) -> None:
     assert is_obscene(text, grammar.obscene) is expected
 
 
-def test_harsh_words_are_shared_by_toxic_and_harmless(rows, grammar):
+def test_harsh_words_are_shared_by_toxic_and_harmless(rows: list[SampleRow], grammar: Any) -> None:
     harmless = " ".join(row.text.lower() for row in rows if not row.labels["toxicity"])
     toxic = " ".join(row.text.lower() for row in rows if row.labels["toxicity"])
     words = [*grammar.fillers["insult"], *grammar.fillers["nasty"], *grammar.fillers["dull"]]
@@ -167,22 +168,22 @@ def test_harsh_words_are_shared_by_toxic_and_harmless(rows, grammar):
     assert len(shared) >= 0.9 * len(words)
 
 
-def test_the_shipped_rows_are_what_the_frames_give_and_another_seed_gives_others(rows):
+def test_the_shipped_rows_are_what_the_frames_give_and_another_seed_gives_others(rows: list[SampleRow]) -> None:
     assert made() == rows
     assert sample_fingerprint(made(1)) != sample_fingerprint(rows)
 
 
-def test_the_shipped_file_is_what_the_tool_writes():
+def test_the_shipped_file_is_what_the_tool_writes() -> None:
     text = gzip.decompress(asset_path("sample.jsonl.gz").read_bytes())
     assert text == "".join(f"{row_text(row)}\n" for row in made()).encode()
 
 
-def test_fingerprint_is_pinned(rows):
+def test_fingerprint_is_pinned(rows: list[SampleRow]) -> None:
     assert sample_fingerprint(rows) == FINGERPRINT
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_other_seeds_keep_the_promises(seed):
+def test_other_seeds_keep_the_promises(seed: int) -> None:
     rows = made(seed)
     assert len(rows) == sum(ROWS_PER_KIND.values())
     assert len({fold(row.text) for row in rows}) == len(rows)
@@ -192,7 +193,7 @@ def test_other_seeds_keep_the_promises(seed):
         assert all(sum(row.labels[label] for row in part) >= 5 for label in SAMPLE_LABELS)
 
 
-def test_dataset(rows):
+def test_dataset(rows: list[SampleRow]) -> None:
     dataset = sample_dataset()
     assert dataset.labels == SAMPLE_LABELS
     assert set(dataset.splits) == set(SPLITS)
@@ -204,7 +205,7 @@ def test_dataset(rows):
         assert (split.weights == 1.0).all()
 
 
-def test_manifest_says_that_it_is_synthetic(rows):
+def test_manifest_says_that_it_is_synthetic(rows: list[SampleRow]) -> None:
     manifest = sample_manifest(rows)
     assert json.loads(json.dumps(manifest)) == manifest
     assert manifest["source"] == "sample"
@@ -217,7 +218,7 @@ def test_manifest_says_that_it_is_synthetic(rows):
     assert test["label_rates"]["toxicity"] == test["positives"]["toxicity"] / test["rows"]
 
 
-def test_hand_written_frames_are_distinct(grammar):
+def test_hand_written_frames_are_distinct(grammar: Any) -> None:
     bare = Counter(re.sub(r"\{[^}]*\}", "", frame.text).casefold() for frame in grammar.frames)
     words = [text for text, count in bare.items() if count > 1 and len(text.split()) > 4]
     assert not words
@@ -226,7 +227,7 @@ def test_hand_written_frames_are_distinct(grammar):
         assert [item.text for item in grammar.situations].count(text) == 1
 
 
-def test_frames_name_known_slots_kinds_and_settings(grammar):
+def test_frames_name_known_slots_kinds_and_settings(grammar: Any) -> None:
     templates = [frame.text for frame in grammar.frames] + [item.text for item in grammar.situations]
     forms = {"a", "s", "cap", "obf"}
     for text in templates:
@@ -241,19 +242,19 @@ def test_frames_name_known_slots_kinds_and_settings(grammar):
         assert ("toxicity" in frame.labels) is (frame.kind in TOXIC_KINDS)
 
 
-def test_every_place_has_a_situation_for_each_split(grammar):
+def test_every_place_has_a_situation_for_each_split(grammar: Any) -> None:
     sizes = Counter((item.place, item.setting) for item in grammar.situations)
     assert min(sizes.values()) >= 7
 
 
-def test_real_identities_are_never_attacked(grammar):
+def test_real_identities_are_never_attacked(grammar: Any) -> None:
     for frame in grammar.frames:
         if frame.kind in TOXIC_KINDS:
             assert "{identit" not in frame.text
             assert "{a:identity}" not in frame.text
 
 
-def test_expand_forms(grammar):
+def test_expand_forms(grammar: Any) -> None:
     small = Grammar((), (), {"thing": ("apple",), "folk": ("spy",), "irregular": ("halfwit/halves",)}, frozenset())
     rng = stable_random("forms")
     assert expand(["{a:thing} and {folk:s}"], small, rng) == "An apple and spies"
@@ -262,7 +263,7 @@ def test_expand_forms(grammar):
     assert expand(["[one|one] {thing}"], small, rng) == "One apple"
 
 
-def test_slots_differ_within_a_frame_and_agree_across_frames(grammar):
+def test_slots_differ_within_a_frame_and_agree_across_frames(grammar: Any) -> None:
     for attempt in range(30):
         rng = stable_random("slots", attempt)
         first, second = expand(["{town} or {town}"], grammar, rng).split(" or ")
@@ -273,7 +274,7 @@ def test_slots_differ_within_a_frame_and_agree_across_frames(grammar):
         assert found[1] == found[2]
 
 
-def test_disguise_leaves_the_rest_alone():
+def test_disguise_leaves_the_rest_alone() -> None:
     ways = {disguise("you \x01stupid\x02 thing", stable_random(n)) for n in range(60)}
     assert len(ways) >= 5
     for text in ways:
@@ -283,7 +284,7 @@ def test_disguise_leaves_the_rest_alone():
         assert "\x01" not in text
 
 
-def test_noise_depends_on_the_stream_alone():
+def test_noise_depends_on_the_stream_alone() -> None:
     text = "Could you please look at this before Monday?"
     made = [add_noise(text, stable_random(n)) for n in range(400)]
     assert made == [add_noise(text, stable_random(n)) for n in range(400)]
@@ -292,21 +293,21 @@ def test_noise_depends_on_the_stream_alone():
     assert text.upper() in made
 
 
-def test_noise_rates_do_not_depend_on_the_label(rows):
+def test_noise_rates_do_not_depend_on_the_label(rows: list[SampleRow]) -> None:
     """Casing and emoji are as common among toxic comments as among the others."""
     for sign in (str.islower, str.isupper, lambda text: bool(re.search("[\U0001f300-\U0001faff]", text))):
         rate = {flag: np.mean([sign(r.text) for r in rows if r.labels["toxicity"] == flag]) for flag in (0, 1)}
         assert abs(rate[0] - rate[1]) < 0.06
 
 
-def test_shuffled_is_a_permutation():
+def test_shuffled_is_a_permutation() -> None:
     items = list(range(50))
     order = shuffled(stable_random(3), items)
     assert sorted(order) == items
     assert order != items
 
 
-def test_linear_baseline_is_neither_trivial_nor_lost():
+def test_linear_baseline_is_neither_trivial_nor_lost() -> None:
     """Words 1-2 TF-IDF with a balanced logistic regression, threshold tuned on valid."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

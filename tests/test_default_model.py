@@ -4,7 +4,10 @@ import importlib.util
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,23 +21,23 @@ from gkiller.deployment.deploy import quantize
 from gkiller.deployment.parity import parity_rows
 from gkiller.errors import ModelError
 from gkiller.inference.loading import available_threads
-from gkiller.model.directory import add_files, load_model
+from gkiller.model.directory import LoadedModel, add_files, load_model
 from gkiller.model.layout import default_model, find_model, has_weights, is_default, settled
 from gkiller.scoring.models import load_any
 from gkiller.settings import DeploymentSettings, resolve
-from gkiller.training.train import train
+from gkiller.training.train import TrainResult, train
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOSE = DeploymentSettings(int8_flips=1, int8_ap_loss=1, int8_f1_loss=1, int8_score_difference=1)
 FILES = {"README.md", "config.json", "gkiller.json", "onnx/model.int8.onnx", "onnx/parity.json", "tokenizer.json"}
 
 
-def files_of(folder):
+def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
-def nothing_shipped(monkeypatch, tmp_path):
+def nothing_shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A build without a default model; returns where it would be."""
     place = tmp_path / "package" / "model"
     monkeypatch.setattr(assets, "default_model_path", lambda: place)
@@ -42,7 +45,7 @@ def nothing_shipped(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tool():
+def tool() -> ModuleType:
     spec = importlib.util.spec_from_file_location("ship_model", ROOT / "tools" / "ship_model.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -50,7 +53,7 @@ def tool():
 
 
 @pytest.fixture(scope="module")
-def trained(tiny, tmp_path_factory):
+def trained(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path | TrainResult:
     """A run of one label with an int8 graph."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
@@ -61,16 +64,18 @@ def trained(tiny, tmp_path_factory):
 
 
 @pytest.fixture
-def shipped(nothing_shipped, tool, trained):
+def shipped(nothing_shipped: Path, tool: ModuleType, trained: Path) -> Callable[..., Any] | Path:
     tool.ship(str(trained), ["toxicity"])
     return nothing_shipped
 
 
-def test_where_it_is():
+def test_where_it_is() -> None:
     assert assets.default_model_path() == Path(gkiller.__file__).parent / "assets" / "model"
 
 
-def test_shipping_takes_what_predicting_needs(nothing_shipped, tool, trained, capsys):
+def test_shipping_takes_what_predicting_needs(
+    nothing_shipped: Path, tool: ModuleType, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert tool.main([str(trained), "--labels", "toxicity"]) == 0
     assert files_of(nothing_shipped) == FILES
     out = capsys.readouterr().out
@@ -83,7 +88,9 @@ def test_shipping_takes_what_predicting_needs(nothing_shipped, tool, trained, ca
     assert card == (trained / "model" / "README.md").read_bytes()
 
 
-def test_sections_go_into_the_card_before_its_limits(nothing_shipped, tool, trained, tmp_path):
+def test_sections_go_into_the_card_before_its_limits(
+    nothing_shipped: Path, tool: ModuleType, trained: Path, tmp_path: Path
+) -> None:
     (tmp_path / "card.md").write_text("## Groups\n\nnone\n", "utf-8")
     assert tool.main([str(trained), "--labels", "toxicity", "--sections", str(tmp_path / "card.md")]) == 0
     own = (trained / "model" / "README.md").read_text("utf-8")
@@ -97,27 +104,34 @@ def test_sections_go_into_the_card_before_its_limits(nothing_shipped, tool, trai
     assert (nothing_shipped / "README.md").read_text("utf-8") == expected.replace("\nnone\n", "\nsome\n")
 
 
-def test_shipping_again_replaces_it(shipped, tool, trained):
+def test_shipping_again_replaces_it(shipped: Path, tool: ModuleType, trained: Path) -> None:
     (shipped / "stray.txt").write_text("left from before")
     assert tool.main([str(trained), "--labels", "toxicity"]) == 0
     assert files_of(shipped) == FILES
     assert [path.name for path in shipped.parent.iterdir()] == ["model"]
 
 
-def six(folder, **shape):
+def six(folder: Path, **shape: Any) -> LoadedModel:
     loaded = save(folder, network(SIX, **shape), SIX)
     quantize(loaded, parity_rows(loaded, labelled(SIX), 40), LOOSE)
     return load_model(folder)
 
 
-def test_six_labels_are_shipped_without_being_named(nothing_shipped, tool, tmp_path):
+def test_six_labels_are_shipped_without_being_named(nothing_shipped: Path, tool: ModuleType, tmp_path: Path) -> None:
     six(tmp_path / "six")
     assert tool.main([str(tmp_path / "six")]) == 0
     assert load().labels == SIX
 
 
-def test_what_may_not_be_shipped(nothing_shipped, tool, trained, tmp_path, capsys, monkeypatch):
-    def refused(path, *arguments):
+def test_what_may_not_be_shipped(
+    nothing_shipped: Path,
+    tool: ModuleType,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(path: Any, *arguments: Any) -> Any:
         code = tool.main([str(path), *arguments])
         assert not nothing_shipped.exists()
         return code, capsys.readouterr().err
@@ -143,7 +157,9 @@ def test_what_may_not_be_shipped(nothing_shipped, tool, trained, tmp_path, capsy
     assert tool.MOST_BYTES == 5_000_000
 
 
-def test_a_damaged_model_is_not_shipped(nothing_shipped, tool, tmp_path, capsys):
+def test_a_damaged_model_is_not_shipped(
+    nothing_shipped: Path, tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     six(tmp_path / "six")
     graph = tmp_path / "six" / "onnx" / "model.int8.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
@@ -152,14 +168,16 @@ def test_a_damaged_model_is_not_shipped(nothing_shipped, tool, tmp_path, capsys)
     assert "SHA-256" in capsys.readouterr().err
 
 
-def test_load_finds_it(shipped, monkeypatch, tmp_path):
+def test_load_finds_it(shipped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert load().path == load("default").path == find_model("default") == shipped
     assert load().threads == available_threads()
     assert load().predict("you are kind").scores == load(shipped).predict("you are kind").scores
 
 
-def test_what_the_user_calls_default_goes_first(shipped, trained, monkeypatch, tmp_path):
+def test_what_the_user_calls_default_goes_first(
+    shipped: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert is_default("default")
     shutil.copytree(trained / "model", "default")
@@ -169,7 +187,9 @@ def test_what_the_user_calls_default_goes_first(shipped, trained, monkeypatch, t
 
 
 @pytest.mark.parametrize("name", ["gkiller.json", "model/gkiller.json", "config.json", "settings.toml"])
-def test_a_directory_without_a_model_does_not_hide_it(shipped, monkeypatch, tmp_path, name):
+def test_a_directory_without_a_model_does_not_hide_it(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     mine = Path("default", name)
     mine.parent.mkdir(parents=True)
@@ -180,7 +200,7 @@ def test_a_directory_without_a_model_does_not_hide_it(shipped, monkeypatch, tmp_
     assert not is_default("default")
 
 
-def test_a_file_hides_it(monkeypatch, tmp_path):
+def test_a_file_hides_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("default").touch()
     assert not is_default("default")
@@ -201,7 +221,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_build_without_it_says_so(call, nothing_shipped, command):
+def test_a_build_without_it_says_so(call: Callable[..., Any], nothing_shipped: Path, command: Any) -> None:
     code, out, _ = call(*command, "--json")
     answer = json.loads(out)
     assert (code, answer["error"], answer["where"]) == (20, "ModelNotFoundError", str(nothing_shipped))
@@ -209,14 +229,14 @@ def test_a_build_without_it_says_so(call, nothing_shipped, command):
     assert "gkiller train" in answer["remedy"]
 
 
-def test_doctor_says_so(nothing_shipped):
+def test_doctor_says_so(nothing_shipped: Path) -> None:
     from gkiller.cli.doctor import check_model
 
     [found] = check_model("default")
     assert (found.status, "no default model" in found.detail) == ("failed", True)
 
 
-def test_predict_needs_no_model(call, shipped):
+def test_predict_needs_no_model(call: Callable[..., Any], shipped: Path) -> None:
     code, out, _ = call("predict", "you are kind", "you fool", "--json")
     answer = json.loads(out)
     assert (code, answer["model"], answer["precision"]) == (0, str(shipped), "int8")
@@ -224,7 +244,7 @@ def test_predict_needs_no_model(call, shipped):
     assert call("predict", "you are kind", "you fool", "--json", "-m", "default")[1] == out
 
 
-def test_evaluate_measures_its_graph(call, shipped, prepared, no_plots):
+def test_evaluate_measures_its_graph(call: Callable[..., Any], shipped: Path, prepared: Path, no_plots: None) -> None:
     code, out, err = call("evaluate", "default", "--data", prepared, "--set", "evaluation.resamples=10", "--json")
     answer = json.loads(out)
     assert (code, err.splitlines()) == (0, [f"warning: {line}" for line in answer["warnings"]])
@@ -236,14 +256,18 @@ def test_evaluate_measures_its_graph(call, shipped, prepared, no_plots):
     assert (code, json.loads(out)["remedy"]) == (2, "name them with --data")
 
 
-def test_compare_with_the_run_it_was_made_from(call, shipped, trained, prepared):
+def test_compare_with_the_run_it_was_made_from(
+    call: Callable[..., Any], shipped: Path, trained: Path, prepared: Path
+) -> None:
     code, out, _ = call("compare", "default", trained, "--data", prepared, "--set", "evaluation.resamples=10", "--json")
     assert code == 0
     answer = json.loads(out)
     assert [answer[side]["name"] for side in "ab"] == ["default", str(trained)]
 
 
-def test_suites_measure_its_graph_beside_the_run(call, shipped, trained, prepared):
+def test_suites_measure_its_graph_beside_the_run(
+    call: Callable[..., Any], shipped: Path, trained: Path, prepared: Path
+) -> None:
     flags = ("--data", prepared, "--resamples", 10, "--json")
     code, out, err = call("suite", "robustness", "default", trained, *flags)
     assert code == 0, err
@@ -257,7 +281,9 @@ def test_suites_measure_its_graph_beside_the_run(call, shipped, trained, prepare
     np.testing.assert_array_equal(own.score(texts, None), load().predict_proba(texts))
 
 
-def test_thresholds_are_tuned_on_a_copy(call, shipped, prepared, tmp_path):
+def test_thresholds_are_tuned_on_a_copy(
+    call: Callable[..., Any], shipped: Path, prepared: Path, tmp_path: Path
+) -> None:
     before = {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()}
     code, out, _ = call("threshold", "default", "--data", prepared, "--json")
     answer = json.loads(out)
@@ -281,7 +307,8 @@ def test_thresholds_are_tuned_on_a_copy(call, shipped, prepared, tmp_path):
     assert load_any(tmp_path / "mine").metadata["thresholds"]["toxicity"]["target"] == "max f1"
 
 
-def test_bench_times_its_graph(call, shipped, trained, prepared):
+@pytest.mark.slow
+def test_bench_times_its_graph(call: Callable[..., Any], shipped: Path, trained: Path, prepared: Path) -> None:
     code, out, _ = call(
         *("bench", "default", "--data", prepared, "--against", trained, "--speed-only", "--json"),
         *("--set", "bench.rounds=2", "--set", "bench.processes=1", "--set", "bench.rows=8"),
@@ -297,7 +324,7 @@ def test_bench_times_its_graph(call, shipped, trained, prepared):
     assert own["bytes"] < whole["bytes"]
 
 
-def test_doctor_scores_its_probes(shipped):
+def test_doctor_scores_its_probes(shipped: Path) -> None:
     from gkiller.cli.doctor import check_model
 
     found = check_model("default")
@@ -306,7 +333,7 @@ def test_doctor_scores_its_probes(shipped):
 
 
 @pytest.mark.parametrize("command", [("export", "default"), ("quantize", "default"), TAUGHT], ids=" ".join)
-def test_what_needs_weights_refuses_it(call, shipped, command):
+def test_what_needs_weights_refuses_it(call: Callable[..., Any], shipped: Path, command: tuple[Any, ...]) -> None:
     before = {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()}
     code, out, _ = call(*command, "--json")
     answer = json.loads(out)
@@ -316,7 +343,9 @@ def test_what_needs_weights_refuses_it(call, shipped, command):
     assert {path: path.read_bytes() for path in shipped.rglob("*") if path.is_file()} == before
 
 
-def test_training_starts_from_its_encoder(tiny, shipped, tmp_path, no_plots):
+def test_training_starts_from_its_encoder(
+    tiny: Callable[..., Any], shipped: Path, tmp_path: Path, no_plots: None
+) -> None:
     settings = tiny("dendrites.enabled=false", "model.encoder=default", "model.tokenizer=none", "train.lr=1e-9")
     result = train(settings, out=tmp_path / "runs")
     facts = result.manifest["network"]
@@ -331,7 +360,9 @@ def test_training_starts_from_its_encoder(tiny, shipped, tmp_path, no_plots):
         assert (parameter - start[name]).abs().max().item() < 1e-5, name
 
 
-def test_training_starts_from_the_graph_of_a_copy_of_it(tiny, shipped, tmp_path, no_plots):
+def test_training_starts_from_the_graph_of_a_copy_of_it(
+    tiny: Callable[..., Any], shipped: Path, tmp_path: Path, no_plots: None
+) -> None:
     """As from the shipped one, to the byte: what was shipped once can be gone on from."""
     copy = tmp_path / "copy"
     shutil.copytree(shipped, copy)
@@ -348,7 +379,9 @@ def test_training_starts_from_the_graph_of_a_copy_of_it(tiny, shipped, tmp_path,
         train(settings, out=tmp_path / "runs")
 
 
-def test_fresh_training_does_not_look_at_it(tiny, shipped, tmp_path, no_plots):
+def test_fresh_training_does_not_look_at_it(
+    tiny: Callable[..., Any], shipped: Path, tmp_path: Path, no_plots: None
+) -> None:
     result = train(tiny("dendrites.enabled=false"), out=tmp_path / "runs")
     assert "network" not in result.manifest
 
@@ -364,12 +397,14 @@ def test_fresh_training_does_not_look_at_it(tiny, shipped, tmp_path, no_plots):
         (("model.encoder=org/name",), "org/name"),
     ],
 )
-def test_auto_is_the_shipped_encoder_where_it_fits(shipped, asked, encoder):
+def test_auto_is_the_shipped_encoder_where_it_fits(shipped: Path, asked: tuple[Any, ...], encoder: str) -> None:
     settings = resolve(overrides=["model.max_length=16", *asked], environ={}).settings
     assert settled(settings.model).encoder == encoder
 
 
-def test_auto_is_fresh_where_nothing_is_shipped_or_the_name_is_taken(shipped, tmp_path, monkeypatch):
+def test_auto_is_fresh_where_nothing_is_shipped_or_the_name_is_taken(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = resolve(overrides=["model.max_length=16"], environ={}).settings.model
     monkeypatch.chdir(tmp_path)
     assert settled(model).encoder == "default"
@@ -385,7 +420,9 @@ def test_auto_is_fresh_where_nothing_is_shipped_or_the_name_is_taken(shipped, tm
     assert settled(model).encoder == "fresh"
 
 
-def test_a_run_of_auto_says_what_it_took(tiny, shipped, tmp_path, no_plots):
+def test_a_run_of_auto_says_what_it_took(
+    tiny: Callable[..., Any], shipped: Path, tmp_path: Path, no_plots: None
+) -> None:
     plain = ("dendrites.enabled=false", "model.tokenizer=none", "model.layers=2", "model.hidden=128")
     shape = (*plain, "model.heads=2", "model.ffn=512", "data.sample_size=48", "train.epochs=1")
     run = train(tiny(*shape), out=tmp_path / "runs").run
@@ -394,7 +431,7 @@ def test_a_run_of_auto_says_what_it_took(tiny, shipped, tmp_path, no_plots):
 
 
 @pytest.fixture
-def tree(tmp_path):
+def tree(tmp_path: Path) -> Path:
     """A source tree with a model in the default model's place, as hatch sees it."""
     for name in ("pyproject.toml", ".gitignore", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -409,12 +446,12 @@ def tree(tmp_path):
 
 
 @pytest.mark.parametrize("builder", [WheelBuilder, SdistBuilder])
-def test_it_is_packed(tree, builder):
+def test_it_is_packed(tree: Path, builder: type[Any]) -> None:
     packed = {file.distribution_path for file in builder(str(tree)).recurse_included_files()}
     assert {f"gkiller/assets/model/{name}" for name in FILES} <= {path.replace("\\", "/") for path in packed}
 
 
-def test_git_takes_it(tree):
+def test_git_takes_it(tree: Path) -> None:
     if shutil.which("git") is None:
         pytest.skip("git is not here")
     subprocess.run(["git", "init", "-q", str(tree)], check=True)

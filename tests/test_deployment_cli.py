@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from deployment_helpers import save
@@ -9,7 +12,7 @@ from deployment_helpers import save
 from gkiller.cli.doctor import check_model
 from gkiller.inference.ort import onnxruntime
 from gkiller.model.directory import add_files, load_model
-from gkiller.training.train import train
+from gkiller.training.train import TrainResult, train
 
 LOOSE = (
     "--set=deployment.int8_flips=1",
@@ -20,18 +23,18 @@ LOOSE = (
 
 
 @pytest.fixture(scope="module")
-def trained(tiny, tmp_path_factory):
+def trained(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path | TrainResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
         return train(tiny("dendrites.enabled=false"), out=tmp_path_factory.mktemp("runs")).run.path
 
 
 @pytest.fixture
-def run(trained, tmp_path):
-    return shutil.copytree(trained, tmp_path / "run")
+def run(trained: Path | TrainResult, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "run")  # type: ignore[arg-type]
 
 
-def test_export_adds_a_graph_and_says_what_was_compared(call, run):
+def test_export_adds_a_graph_and_says_what_was_compared(call: Callable[..., Any], run: Path) -> None:
     code, out, _ = call("export", run)
     assert code == 0
     assert "onnx/model.onnx" in out
@@ -39,7 +42,7 @@ def test_export_adds_a_graph_and_says_what_was_compared(call, run):
     assert "onnx/model.onnx" in load_model(run).metadata["exports"]
 
 
-def test_export_json_is_one_object(call, run, tmp_path):
+def test_export_json_is_one_object(call: Callable[..., Any], run: Path, tmp_path: Path) -> None:
     code, out, _ = call("export", run, "--out", tmp_path / "copy", "--json")
     assert code == 0
     found = json.loads(out)
@@ -48,8 +51,10 @@ def test_export_json_is_one_object(call, run, tmp_path):
     assert not (run / "model" / "onnx").exists()
 
 
-def test_a_refused_export_ends_with_60_and_its_figures(call, run, monkeypatch):
-    from test_deployment_gate import broken_weights
+def test_a_refused_export_ends_with_60_and_its_figures(
+    call: Callable[..., Any], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deployment_helpers import broken_weights
 
     broken_weights(monkeypatch)
     code, out, err = call("export", run, "--json")
@@ -64,7 +69,7 @@ def test_a_refused_export_ends_with_60_and_its_figures(call, run, monkeypatch):
     assert "Refused" in out
 
 
-def test_quantize_shows_every_way_and_keeps_one(call, run):
+def test_quantize_shows_every_way_and_keeps_one(call: Callable[..., Any], run: Path) -> None:
     code, out, _ = call("quantize", run, *LOOSE)
     assert code == 0
     assert "dynamic" in out
@@ -72,13 +77,13 @@ def test_quantize_shows_every_way_and_keeps_one(call, run):
     assert (run / "model/onnx/model.int8.onnx").is_file()
 
 
-def test_quantize_json_lists_the_candidates(call, run):
+def test_quantize_json_lists_the_candidates(call: Callable[..., Any], run: Path) -> None:
     code, out, _ = call("quantize", run, "--portable", "--json", *LOOSE)
     assert code == 0
     assert all("7-bit" in one["name"] for one in json.loads(out)["candidates"])
 
 
-def test_quantize_refuses_when_no_way_is_near_enough(call, run):
+def test_quantize_refuses_when_no_way_is_near_enough(call: Callable[..., Any], run: Path) -> None:
     code, out, _ = call("quantize", run, "--json", "--set=deployment.int8_score_difference=0")
     assert code == 60
     assert len(json.loads(out)["report"]["candidates"]) > 1
@@ -87,20 +92,22 @@ def test_quantize_refuses_when_no_way_is_near_enough(call, run):
     assert "dynamic" in out
 
 
-def test_float16_storage(call, run):
+def test_float16_storage(call: Callable[..., Any], run: Path) -> None:
     code, out, _ = call("quantize", run, "--storage", "fp16", "--json", *LOOSE)
     assert code == 0
     assert json.loads(out)["file"] == "onnx/model.fp16.onnx"
 
 
-def test_a_smaller_vocabulary_needs_a_place(call, run, tmp_path):
+def test_a_smaller_vocabulary_needs_a_place(call: Callable[..., Any], run: Path, tmp_path: Path) -> None:
     assert call("quantize", run, "--vocabulary", "90", *LOOSE)[0] == 2
     code, _, _ = call("quantize", run, "--vocabulary", "90", "--out", tmp_path / "small", *LOOSE)
     assert code == 0
     assert load_model(tmp_path / "small").tokenizer.get_vocab_size() < load_model(run).tokenizer.get_vocab_size()
 
 
-def test_a_model_outside_of_its_run_needs_data(call, run, tmp_path, prepared):
+def test_a_model_outside_of_its_run_needs_data(
+    call: Callable[..., Any], run: Path, tmp_path: Path, prepared: Path
+) -> None:
     moved = shutil.copytree(run / "model", tmp_path / "alone")
     code, _, err = call("export", moved)
     assert code == 2
@@ -108,7 +115,7 @@ def test_a_model_outside_of_its_run_needs_data(call, run, tmp_path, prepared):
     assert call("export", moved, "--data", prepared)[0] == 0
 
 
-def test_safetensors_needs_a_place(call, run, tmp_path):
+def test_safetensors_needs_a_place(call: Callable[..., Any], run: Path, tmp_path: Path) -> None:
     assert call("export", run, "--format", "safetensors")[0] == 2
     code, out, _ = call("export", run, "--format", "safetensors", "--out", tmp_path / "plain", "--json")
     assert code == 0
@@ -127,20 +134,22 @@ def test_safetensors_needs_a_place(call, run, tmp_path):
         (["quantize", "--storage", "fp16", "--vocabulary", "90", "--out", "small"], "--storage int8"),
     ],
 )
-def test_a_flag_that_would_be_ignored_is_refused(call, run, arguments, message):
+def test_a_flag_that_would_be_ignored_is_refused(
+    call: Callable[..., Any], run: Path, arguments: list[str], message: str
+) -> None:
     command, *flags = arguments
     code, _, err = call(command, run, *flags)
     assert code == 2
     assert message in err
 
 
-def test_a_wheel_needs_a_graph(call, run):
+def test_a_wheel_needs_a_graph(call: Callable[..., Any], run: Path) -> None:
     code, _, err = call("export", run, "--format", "wheel")
     assert code == 61
     assert "gkiller quantize" in err
 
 
-def test_doctor_rechecks_every_graph(call, run):
+def test_doctor_rechecks_every_graph(call: Callable[..., Any], run: Path) -> None:
     call("export", run)
     call("quantize", run, *LOOSE)
     found = {check.name: check for check in check_model(str(run))}
@@ -152,7 +161,7 @@ def test_doctor_rechecks_every_graph(call, run):
     assert "64 probes" in found["onnx/model.onnx"].detail
 
 
-def test_doctor_takes_a_copy_that_holds_what_scoring_needs(call, run):
+def test_doctor_takes_a_copy_that_holds_what_scoring_needs(call: Callable[..., Any], run: Path) -> None:
     call("export", run)
     call("quantize", run, *LOOSE)
     model = run / "model"
@@ -164,7 +173,7 @@ def test_doctor_takes_a_copy_that_holds_what_scoring_needs(call, run):
     assert [check.status for check in check_model(str(model))] == ["failed"]
 
 
-def test_doctor_tells_of_a_graph_that_does_not_run_here(call, run):
+def test_doctor_tells_of_a_graph_that_does_not_run_here(call: Callable[..., Any], run: Path) -> None:
     call("export", run)
     loaded = load_model(run)
     add_files(loaded.path, loaded, {"onnx/model.onnx": b"of a later onnxruntime"})
@@ -174,7 +183,7 @@ def test_doctor_tells_of_a_graph_that_does_not_run_here(call, run):
     assert f"exported with onnxruntime {onnxruntime.__version__}" in found[1].remedy
 
 
-def test_doctor_says_what_is_wrong_with_a_model(run, tmp_path):
+def test_doctor_says_what_is_wrong_with_a_model(run: Path, tmp_path: Path) -> None:
     assert [check.status for check in check_model(str(tmp_path / "none"))] == ["failed"]
     assert [check.status for check in check_model(str(run))] == ["ok", "skipped"]
     loaded = save(tmp_path / "model")
@@ -184,7 +193,7 @@ def test_doctor_says_what_is_wrong_with_a_model(run, tmp_path):
     assert "SHA-256" in found.detail
 
 
-def test_doctor_takes_a_model(call, run, monkeypatch):
+def test_doctor_takes_a_model(call: Callable[..., Any], run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gkiller.cli import doctor as checks
 
     names = [name for name in vars(checks) if name.startswith("check_") and name != "check_model"]

@@ -2,21 +2,20 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from deployment_helpers import LENGTH, ONE, SIX, labelled, network, save
+from deployment_helpers import LENGTH, ONE, SIX, broken_weights, labelled, network, save
 
-from gkiller.deployment import deploy
-from gkiller.deployment import quantize as quantizing
 from gkiller.deployment.deploy import copy_plain, export_onnx, quantize
-from gkiller.deployment.parity import Limits, compare, limits_of, parity_rows, require
+from gkiller.deployment.parity import Limits, ParityRows, compare, limits_of, parity_rows, require
 from gkiller.deployment.probes import LONG, new_probes, read_probes, recheck, score_probes
 from gkiller.deployment.quantize import CANDIDATES, Tried, choose
-from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError, ModelFormatError, OutputError, ParityError
 from gkiller.inference import load
-from gkiller.model.directory import add_files, load_model, rewrite_model
+from gkiller.model.directory import LoadedModel, add_files, load_model, rewrite_model
 from gkiller.model.layout import PROBES
 from gkiller.scoring.network import score_texts
 from gkiller.settings import DeploymentSettings
@@ -30,42 +29,29 @@ LOOSE = DeploymentSettings(
 
 
 @pytest.fixture
-def loaded(tmp_path):
+def loaded(tmp_path: Path) -> LoadedModel:
     return save(tmp_path / "model")
 
 
 @pytest.fixture
-def rows(loaded):
+def rows(loaded: LoadedModel) -> Any:
     return parity_rows(loaded, labelled(), 60)
 
 
-def contents(folder):
+def contents(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): sha256_file(p) for p in folder.rglob("*") if p.is_file()}
-
-
-def broken_weights(monkeypatch):
-    """Make the graph's builder see one wrong matrix."""
-
-    def damaged(model, max_length):
-        found = network_of(model, max_length)
-        first = found.layers[0]
-        wrong = replace(first, up=replace(first.up, weight=-first.up.weight))
-        return replace(found, layers=(wrong, *found.layers[1:]))
-
-    for room in (deploy, quantizing):
-        monkeypatch.setattr(room, "network_of", damaged)
 
 
 # -- figures ------------------------------------------------------------------------------------
 
 
-def test_the_same_scores_pass_the_strictest_limits(rows):
+def test_the_same_scores_pass_the_strictest_limits(rows: ParityRows) -> None:
     parity = compare(rows, rows.expected.copy(), Limits(0, 0, 0, 0))
     assert parity.passed
     assert (parity.flips, parity.max_difference, parity.f1_loss, parity.ap_loss) == (0, 0, 0, 0)
 
 
-def test_figures_are_those_of_the_definition(rows):
+def test_figures_are_those_of_the_definition(rows: ParityRows) -> None:
     found = rows.expected.copy()
     cut = rows.thresholds[0]
     found[3] = cut if found[3, 0] < cut else cut - 0.01  # one decision flips; at the threshold is positive
@@ -78,7 +64,7 @@ def test_figures_are_those_of_the_definition(rows):
     assert any("a score differs" in reason for reason in parity.failures)
 
 
-def test_a_loss_counts_and_a_gain_does_not(rows):
+def test_a_loss_counts_and_a_gain_does_not(rows: ParityRows) -> None:
     truth = rows.truth[:, :1]
     best = np.where(truth == 1, 0.9, 0.1)
     worst = 1 - best
@@ -89,7 +75,7 @@ def test_a_loss_counts_and_a_gain_does_not(rows):
     assert won.passed
 
 
-def test_the_losses_of_a_label_with_few_positive_comments_do_not_count(rows):
+def test_the_losses_of_a_label_with_few_positive_comments_do_not_count(rows: ParityRows) -> None:
     positives = int((rows.truth[:, 0] == 1).sum())
     worst = 1 - rows.expected
     for least, counts in ((positives, True), (positives + 1, False)):
@@ -99,13 +85,13 @@ def test_the_losses_of_a_label_with_few_positive_comments_do_not_count(rows):
         assert parity.passed is not counts
 
 
-def test_a_score_that_is_no_number_fails(rows):
+def test_a_score_that_is_no_number_fails(rows: ParityRows) -> None:
     found = rows.expected.copy()
     found[0] = np.nan
     assert compare(rows, found, STRICT).max_difference == 1.0
 
 
-def test_labels_that_the_data_lack_are_compared_by_score(tmp_path):
+def test_labels_that_the_data_lack_are_compared_by_score(tmp_path: Path) -> None:
     loaded = save(tmp_path / "six", network(SIX), SIX)
     rows = parity_rows(loaded, labelled(ONE), 30)
     assert np.isnan(rows.truth[:, 1:]).all()
@@ -114,14 +100,14 @@ def test_labels_that_the_data_lack_are_compared_by_score(tmp_path):
     assert parity.labels[1].ap_before is None
 
 
-def test_rows_are_drawn_with_a_fixed_seed_and_known_by_a_fingerprint(loaded):
+def test_rows_are_drawn_with_a_fixed_seed_and_known_by_a_fingerprint(loaded: LoadedModel) -> None:
     first, second = (parity_rows(loaded, labelled(), 20) for _ in range(2))
     assert first.fingerprint == second.fingerprint != parity_rows(loaded, labelled(), 21).fingerprint
     assert len(first.tokens) == len(first.expected) == 20
     np.testing.assert_array_equal(first.expected, second.expected)
 
 
-def test_a_refusal_names_limit_and_figure(rows):
+def test_a_refusal_names_limit_and_figure(rows: ParityRows) -> None:
     parity = compare(rows, 1 - rows.expected, STRICT)
     with pytest.raises(ParityError, match=r"a score differs by .* \(limit 0.0001\)") as caught:
         require(parity, "the graph", "here")
@@ -130,7 +116,7 @@ def test_a_refusal_names_limit_and_figure(rows):
     assert caught.value.as_dict()["report"]["flips"] == parity.flips
 
 
-def test_float16_has_the_limits_of_int8():
+def test_float16_has_the_limits_of_int8() -> None:
     settings = DeploymentSettings(int8_flips=0.25, fp32_flips=0.125)
     assert limits_of(settings, "fp16") == limits_of(settings, "int8")
     assert limits_of(settings, "fp32").flips == 0.125
@@ -140,9 +126,9 @@ def test_float16_has_the_limits_of_int8():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_an_export_joins_the_model(loaded, rows, precision):
+def test_an_export_joins_the_model(loaded: LoadedModel, rows: ParityRows, precision: str) -> None:
     before = contents(loaded.path)
-    exported = export_onnx(loaded, rows, LOOSE, precision=precision)
+    exported = export_onnx(loaded, rows, LOOSE, precision=precision)  # type: ignore[arg-type]
     again = load_model(loaded.path)  # which verifies every digest
     after = contents(loaded.path)
     assert {name: after[name] for name in before if name != "gkiller.json"} == {
@@ -158,7 +144,7 @@ def test_an_export_joins_the_model(loaded, rows, precision):
     assert again.thresholds == loaded.thresholds
 
 
-def test_a_copy_leaves_the_model_alone(loaded, rows, tmp_path):
+def test_a_copy_leaves_the_model_alone(loaded: LoadedModel, rows: ParityRows, tmp_path: Path) -> None:
     before = contents(loaded.path)
     export_onnx(loaded, rows, LOOSE, out=tmp_path / "copy")
     assert contents(loaded.path) == before
@@ -167,7 +153,7 @@ def test_a_copy_leaves_the_model_alone(loaded, rows, tmp_path):
     np.testing.assert_array_equal(score_texts(copy, texts), score_texts(loaded, texts))
 
 
-def test_exports_add_up_and_outlive_new_thresholds(loaded, rows):
+def test_exports_add_up_and_outlive_new_thresholds(loaded: LoadedModel, rows: ParityRows) -> None:
     export_onnx(loaded, rows, LOOSE)
     quantize(load_model(loaded.path), rows, LOOSE)
     both = load_model(loaded.path)
@@ -178,17 +164,19 @@ def test_exports_add_up_and_outlive_new_thresholds(loaded, rows):
 
 
 @pytest.mark.parametrize("action", ["export", "quantize"])
-def test_a_broken_export_is_refused_and_nothing_written(loaded, rows, monkeypatch, action):
+def test_a_broken_export_is_refused_and_nothing_written(
+    loaded: LoadedModel, rows: ParityRows, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
     broken_weights(monkeypatch)
     before = contents(loaded.path)
     act = {"export": export_onnx, "quantize": quantize}[action]
     with pytest.raises(ParityError) as caught:
-        act(loaded, rows, DeploymentSettings(calibration_rows=40))
+        act(loaded, rows, DeploymentSettings(calibration_rows=40))  # type: ignore[operator]
     assert caught.value.report
     assert contents(loaded.path) == before
 
 
-def test_a_folder_of_other_things_is_not_replaced(loaded, rows, tmp_path):
+def test_a_folder_of_other_things_is_not_replaced(loaded: LoadedModel, rows: ParityRows, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "letter.txt").write_text("dear all")
@@ -198,7 +186,7 @@ def test_a_folder_of_other_things_is_not_replaced(loaded, rows, tmp_path):
     assert (other / "letter.txt").read_text() == "dear all"
 
 
-def test_another_model_is_not_replaced(loaded, rows, tmp_path):
+def test_another_model_is_not_replaced(loaded: LoadedModel, rows: ParityRows, tmp_path: Path) -> None:
     add_files(loaded.path, loaded, {}, changes={"training": {"manifest_sha256": "1"}})
     add_files(tmp_path / "other", loaded, {}, changes={"training": {"manifest_sha256": "2"}})
     mine, before = load_model(loaded.path), contents(tmp_path / "other")
@@ -212,7 +200,7 @@ def test_another_model_is_not_replaced(loaded, rows, tmp_path):
         export_onnx(mine, rows, LOOSE, out=tmp_path / "copy")
 
 
-def test_a_plain_copy_does_not_take_the_model_s_own_place(loaded, rows):
+def test_a_plain_copy_does_not_take_the_model_s_own_place(loaded: LoadedModel, rows: ParityRows) -> None:
     export_onnx(loaded, rows, LOOSE)
     before = contents(loaded.path)
     with pytest.raises(OutputError, match="would replace the model"):
@@ -220,7 +208,7 @@ def test_a_plain_copy_does_not_take_the_model_s_own_place(loaded, rows):
     assert contents(loaded.path) == before
 
 
-def test_the_plain_copy_has_no_graphs(loaded, rows, tmp_path):
+def test_the_plain_copy_has_no_graphs(loaded: LoadedModel, rows: ParityRows, tmp_path: Path) -> None:
     export_onnx(loaded, rows, LOOSE)
     size = copy_plain(load_model(loaded.path), tmp_path / "plain")
     found = contents(tmp_path / "plain")
@@ -232,7 +220,7 @@ def test_the_plain_copy_has_no_graphs(loaded, rows, tmp_path):
 # -- int8 ---------------------------------------------------------------------------------------
 
 
-def test_every_candidate_is_measured_and_one_kept(loaded, rows):
+def test_every_candidate_is_measured_and_one_kept(loaded: LoadedModel, rows: ParityRows) -> None:
     exported, tried = quantize(loaded, rows, LOOSE)
     assert [one.candidate for one in tried] == list(CANDIDATES)
     assert exported.file == "onnx/model.int8.onnx"
@@ -240,13 +228,13 @@ def test_every_candidate_is_measured_and_one_kept(loaded, rows):
     assert all(one.rate > 0 for one in tried)
 
 
-def test_portable_weights_have_seven_bits(loaded, rows):
+def test_portable_weights_have_seven_bits(loaded: LoadedModel, rows: ParityRows) -> None:
     _, tried = quantize(loaded, rows, LOOSE, portable=True)
     assert tried
     assert {one.candidate.scheme.bits for one in tried} == {7}
 
 
-def test_the_choice_is_fast_then_faithful(rows):
+def test_the_choice_is_fast_then_faithful(rows: ParityRows) -> None:
     good = compare(rows, rows.expected, STRICT)
     near = replace(good, flips=1)
     bad = replace(good, failures=("no",))
@@ -263,7 +251,7 @@ def test_the_choice_is_fast_then_faithful(rows):
 # -- on the target machine ----------------------------------------------------------------------
 
 
-def test_probes_give_no_comment_away_and_come_back(loaded):
+def test_probes_give_no_comment_away_and_come_back(loaded: LoadedModel) -> None:
     probes = new_probes(loaded)
     text = probes.with_scores("a.onnx", probes.reference).text()
     again = read_probes(text.encode(), "there")
@@ -290,19 +278,19 @@ def test_probes_give_no_comment_away_and_come_back(loaded):
         '{"version":1,"ids":[[1]],"reference":[],"scores":{}}',
     ],
 )
-def test_unreadable_probes_are_refused(text):
+def test_unreadable_probes_are_refused(text: str) -> None:
     with pytest.raises(ModelFormatError):
         read_probes(text.encode(), "there")
 
 
-def test_older_probes_without_windows_are_read(loaded):
+def test_older_probes_without_windows_are_read(loaded: LoadedModel) -> None:
     probes = replace(new_probes(loaded), ids=((2, 9, 3), (2, 3)), window=None, reference=np.full((2, 1), 0.5))
     assert '"version":1,' in probes.text()
     again = read_probes(probes.text().encode(), "there")
     assert (again.ids, again.window, again.read.count.tolist()) == (probes.ids, None, [1, 1])
 
 
-def test_the_gate_compares_in_windows(loaded):
+def test_the_gate_compares_in_windows(loaded: LoadedModel) -> None:
     long = labelled()
     texts = [" ".join([text] * 6) for text in long.rows.texts]
     rows = parity_rows(loaded, replace(long, rows=replace(long.rows, texts=texts)), 30)
@@ -313,7 +301,7 @@ def test_the_gate_compares_in_windows(loaded):
     np.testing.assert_allclose(found, rows.expected, atol=exported.limits.score_difference)
 
 
-def test_recheck_passes_here_and_sees_a_machine_that_differs(loaded, rows):
+def test_recheck_passes_here_and_sees_a_machine_that_differs(loaded: LoadedModel, rows: ParityRows) -> None:
     export_onnx(loaded, rows, LOOSE)
     [found] = recheck(loaded.path)
     assert found.passed
@@ -330,6 +318,6 @@ def test_recheck_passes_here_and_sees_a_machine_that_differs(loaded, rows):
     assert differs.flips > 0
 
 
-def test_recheck_needs_a_graph(loaded):
+def test_recheck_needs_a_graph(loaded: LoadedModel) -> None:
     with pytest.raises(ExportError, match="no graph"):
         recheck(loaded.path)

@@ -1,6 +1,9 @@
 """Reading weights back out of lean graphs: the inverse of the writer, for every form of a graph."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +21,7 @@ from gkiller.deployment.quantize import find_ranges
 from gkiller.deployment.weights import (
     LINEARS,
     NORMS,
+    Network,
     deployed_encoder,
     encoder_state,
     network_of,
@@ -25,9 +29,9 @@ from gkiller.deployment.weights import (
     read_network,
 )
 from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
-from gkiller.model.directory import load_model
+from gkiller.model.directory import LoadedModel, load_model
 from gkiller.model.layout import CONFIG, GRAPHS, default_model
-from gkiller.model.network import read_description
+from gkiller.model.network import Description, read_description
 from gkiller.settings import DeploymentSettings
 from gkiller.storage.strict_json import parse_json
 from gkiller.tokens.batches import tokenize
@@ -44,34 +48,34 @@ SHAPES = {
 INT8 = [Scheme("int8", "int8"), Scheme("int8", "int8", bits=7), Scheme("int8", "int8", per_column=False)]
 
 
-@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
-def loaded(request, tmp_path):
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)  # type: ignore[call-overload, untyped-decorator]
+def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> LoadedModel:
     labels = request.param.get("labels", ("toxicity",))
     return save(tmp_path / "model", network(**request.param), labels)
 
 
-def description(loaded):
+def description(loaded: LoadedModel) -> Description:
     return read_description(parse_json((loaded.path / CONFIG).read_bytes()))
 
 
-def folded(loaded):
+def folded(loaded: LoadedModel) -> Network:
     """The network as a graph has it: the token type is part of the positions."""
     written = network_of(loaded.model, loaded.max_length)
     return replace(written, positions=written.positions + written.types, types=np.zeros_like(written.types))
 
 
-def matrices(network):
+def matrices(network: Network) -> dict[str, tuple[np.ndarray[Any, Any], bool]]:
     """Every array of a network by its place, with whether int8 graphs store it as bytes."""
     found = {"words": (network.words.T, True), "positions": (network.positions, False)}
 
-    def dense(place, part, whole=True):
+    def dense(place: Any, part: Any, whole: Any = True) -> None:
         found[place], found[f"{place}.bias"] = (part.weight, whole), (part.bias, False)
         for number, branch in enumerate(part.branches):
             found[f"{place}.{number}"] = (branch.weight, whole)
             for name in ("bias", "links", "top"):
                 found[f"{place}.{number}.{name}"] = (getattr(branch, name), False)
 
-    def norm(place, part):
+    def norm(place: Any, part: Any) -> None:
         found[f"{place}.gamma"], found[f"{place}.beta"] = (part.gamma, False), (part.beta, False)
 
     norm("norm", network.norm)
@@ -86,7 +90,7 @@ def matrices(network):
     return found
 
 
-def test_a_float32_graph_gives_back_every_number(loaded):
+def test_a_float32_graph_gives_back_every_number(loaded: LoadedModel) -> None:
     written = folded(loaded)
     graph = build(network_of(loaded.model, loaded.max_length)).SerializeToString()
     read = read_network(graph, description(loaded))
@@ -100,7 +104,7 @@ def test_a_float32_graph_gives_back_every_number(loaded):
 
 
 @pytest.mark.parametrize("scheme", INT8, ids=["8 bits", "7 bits", "one scale"])
-def test_an_int8_graph_gives_every_number_within_half_a_step(loaded, scheme):
+def test_an_int8_graph_gives_every_number_within_half_a_step(loaded: LoadedModel, scheme: Scheme) -> None:
     written = network_of(loaded.model, loaded.max_length)
     ranges = find_ranges(written, tokenize(loaded.tokenizer, labelled().rows.texts), 1.0)
     graph = build(written, scheme, ranges=ranges).SerializeToString()
@@ -120,7 +124,7 @@ def test_an_int8_graph_gives_every_number_within_half_a_step(loaded, scheme):
             assert not difference.any(), place
 
 
-def peak_of(network, place, array):
+def peak_of(network: Network, place: str, array: np.ndarray[Any, Any]) -> np.float32:
     """The largest weight of the matrix that a place was written into, with one scale for all of it."""
     number, _, part = place.partition(".")
     if part.split(".")[0] not in ("query", "key", "value"):
@@ -131,7 +135,7 @@ def peak_of(network, place, array):
     )
 
 
-def beside(network, number, part):
+def beside(network: Network, number: int, part: str) -> list[str]:
     name = part.split(".")[0]
     layer = network.layers[number]
     alone = network.pooling == "cls" and number == len(network.layers) - 1
@@ -140,7 +144,7 @@ def beside(network, number, part):
     return group if joined else [name]
 
 
-def test_a_float16_graph_gives_float16_numbers(loaded):
+def test_a_float16_graph_gives_float16_numbers(loaded: LoadedModel) -> None:
     written = network_of(loaded.model, loaded.max_length)
     read = matrices(read_network(build(written, Scheme("fp16", "fp16")).SerializeToString(), description(loaded)))
     for place, (array, whole) in matrices(folded(loaded)).items():
@@ -149,7 +153,7 @@ def test_a_float16_graph_gives_float16_numbers(loaded):
         np.testing.assert_array_equal(read[place][0], wanted, err_msg=place)
 
 
-def test_a_network_of_read_weights_computes_the_same(tmp_path):
+def test_a_network_of_read_weights_computes_the_same(tmp_path: Path) -> None:
     loaded = save(tmp_path / "model", network(dendrites=0))
     read = read_network(build(network_of(loaded.model, LENGTH)).SerializeToString(), description(loaded))
     ids, mask = tokens(8, LENGTH)
@@ -160,7 +164,7 @@ def test_a_network_of_read_weights_computes_the_same(tmp_path):
     np.testing.assert_allclose(torch_logits(loaded.model, ids, mask), before, atol=1e-5)
 
 
-def change(graph, old, new=None, array=None):
+def change(graph: bytes, old: str, new: str | None = None, array: np.ndarray[Any, Any] | None = None) -> bytes:
     """A graph with a constant renamed, replaced, or gone when neither is given."""
     model = onnx.load_from_string(graph)
     constants = model.graph.initializer
@@ -184,7 +188,7 @@ def change(graph, old, new=None, array=None):
     ],
     ids=["garbage", "missing", "left over", "not finite", "another type"],
 )
-def test_other_graphs_are_refused(tmp_path, damage, message):
+def test_other_graphs_are_refused(tmp_path: Path, damage: Callable[..., Any], message: str) -> None:
     loaded = save(tmp_path / "model", network(dendrites=0))
     graph = build(network_of(loaded.model, LENGTH)).SerializeToString()
     with pytest.raises(ValueError, match=message):
@@ -192,12 +196,12 @@ def test_other_graphs_are_refused(tmp_path, damage, message):
 
 
 @pytest.fixture
-def shipped(tmp_path, monkeypatch):
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any] | Path:
     """Ship a model of the toy vocabulary in a folder of the test's own; returns the trained one."""
     place = tmp_path / "assets" / "model"
     monkeypatch.setattr(assets, "default_model_path", lambda: place)
 
-    def ship(precision="int8", plain=False, **shape):
+    def ship(precision: Any = "int8", plain: Any = False, **shape: Any) -> Any:
         loaded = save(tmp_path / "run" / "model", network(**shape))
         rows = parity_rows(loaded, labelled(), 40)
         if precision == "int8":
@@ -210,7 +214,7 @@ def shipped(tmp_path, monkeypatch):
     return ship
 
 
-def test_the_shipped_encoder_is_the_trained_one(shipped, tmp_path):
+def test_the_shipped_encoder_is_the_trained_one(shipped: Callable[..., Any], tmp_path: Path) -> None:
     trained = shipped("fp32", dendrites=0).model.bert
     settings = tiny_settings("model.encoder=default", "model.dropout=0.3", "model.max_length=12").model
     encoder = deployed_encoder(default_model(), settings, 150)
@@ -222,7 +226,7 @@ def test_the_shipped_encoder_is_the_trained_one(shipped, tmp_path):
     torch.testing.assert_close(*pair, atol=1e-5, rtol=0)
 
 
-def test_the_int8_graph_is_what_is_read_and_dendrites_stay_behind(shipped):
+def test_the_int8_graph_is_what_is_read_and_dendrites_stay_behind(shipped: Callable[..., Any]) -> None:
     trained = shipped(dendrites=1)
     read, _ = read_deployed(assets.default_model_path())
     encoder = deployed_encoder(default_model(), tiny_settings("model.encoder=default").model, 100)
@@ -235,22 +239,22 @@ def test_the_int8_graph_is_what_is_read_and_dendrites_stay_behind(shipped):
     assert not [name for name, _ in encoder.named_parameters() if "dendrite" in name]
 
 
-def test_a_pooler_that_was_not_shipped_is_random_and_one_too_many_is_left(shipped):
+def test_a_pooler_that_was_not_shipped_is_random_and_one_too_many_is_left(shipped: Callable[..., Any]) -> None:
     shipped(dendrites=0)
     settings = tiny_settings("model.encoder=default", "model.pooling=cls").model
     torch.manual_seed(3)
-    first = deployed_encoder(default_model(), settings, 100).pooler.dense.weight
+    first = deployed_encoder(default_model(), settings, 100).pooler.dense.weight  # type: ignore[union-attr]
     torch.manual_seed(3)
-    assert torch.equal(first, deployed_encoder(default_model(), settings, 100).pooler.dense.weight)
+    assert torch.equal(first, deployed_encoder(default_model(), settings, 100).pooler.dense.weight)  # type: ignore[arg-type, union-attr]
     shipped(dendrites=0, pooling="cls")
-    trained = load_model(assets.default_model_path().parents[1] / "run").model.bert.pooler.dense
-    kept = deployed_encoder(default_model(), settings, 100).pooler.dense
-    torch.testing.assert_close(kept.bias, trained.bias, atol=0, rtol=0)
+    trained = load_model(assets.default_model_path().parents[1] / "run").model.bert.pooler.dense  # type: ignore[union-attr]
+    kept = deployed_encoder(default_model(), settings, 100).pooler.dense  # type: ignore[union-attr]
+    torch.testing.assert_close(kept.bias, trained.bias, atol=0, rtol=0)  # type: ignore[union-attr]
     plain = tiny_settings("model.encoder=default", "model.pooling=mean").model
     assert deployed_encoder(default_model(), plain, 100).pooler is None
 
 
-def test_what_does_not_fit_is_refused(shipped):
+def test_what_does_not_fit_is_refused(shipped: Callable[..., Any]) -> None:
     settings = tiny_settings("model.encoder=default").model
     with pytest.raises(ModelNotFoundError, match=r"this build has no default model .*gkiller train"):
         deployed_encoder(default_model(), settings, 100)

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ REFERENCE = ["thank you for the careful edit of this page", "you idiot"]
 
 
 @pytest.mark.parametrize("labels", [ONE, SIX])
-def test_comments_of_kept_pieces_score_as_before(tmp_path, labels):
+def test_comments_of_kept_pieces_score_as_before(tmp_path: Path, labels: tuple[Any, ...]) -> None:
     loaded = save(tmp_path / "model", network(labels, dendrites=2, pooling="cls"), labels)
     smaller = save_trimmed(loaded, REFERENCE, 10_000, tmp_path / "small")
     assert smaller.tokenizer.get_vocab_size() < loaded.tokenizer.get_vocab_size()
@@ -30,7 +32,7 @@ def test_comments_of_kept_pieces_score_as_before(tmp_path, labels):
     assert smaller.thresholds == loaded.thresholds
 
 
-def test_a_word_whose_piece_is_gone_is_spelt_out(tmp_path):
+def test_a_word_whose_piece_is_gone_is_spelt_out(tmp_path: Path) -> None:
     loaded = save(tmp_path / "model")
     smaller = save_trimmed(loaded, REFERENCE, 10_000, tmp_path / "small")
     assert loaded.tokenizer.encode("bridge").tokens == ["[CLS]", "bridge", "[SEP]"]
@@ -39,7 +41,7 @@ def test_a_word_whose_piece_is_gone_is_spelt_out(tmp_path):
         assert "[UNK]" not in smaller.tokenizer.encode(text).tokens
 
 
-def test_the_most_used_pieces_are_kept(tmp_path):
+def test_the_most_used_pieces_are_kept(tmp_path: Path) -> None:
     loaded = save(tmp_path / "model")
     least = save_trimmed(loaded, [], 1, tmp_path / "least").tokenizer.get_vocab_size()
     smaller = save_trimmed(loaded, ["idiot page", "idiot page", "idiot", "edit"], least + 2, tmp_path / "small")
@@ -49,7 +51,7 @@ def test_the_most_used_pieces_are_kept(tmp_path):
     assert "edit" not in found
 
 
-def test_nothing_to_trim_and_other_tokenizers_are_refused(tmp_path):
+def test_nothing_to_trim_and_other_tokenizers_are_refused(tmp_path: Path) -> None:
     loaded = save(tmp_path / "model")
     every = list(loaded.tokenizer.get_vocab())
     with pytest.raises(ExportError, match="nothing to trim"):
@@ -62,7 +64,7 @@ def test_nothing_to_trim_and_other_tokenizers_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [ONE, SIX])
-def test_new_pieces_are_read_as_those_they_are_like(tmp_path, labels):
+def test_new_pieces_are_read_as_those_they_are_like(tmp_path: Path, labels: tuple[Any, ...]) -> None:
     loaded = save(tmp_path / "model", network(labels, dendrites=2, pooling="cls"), labels)
     before = loaded.tokenizer.get_vocab_size()
     larger, text = with_pieces(loaded, {"idoit": "idiot", "briidge": "bridge"})
@@ -77,24 +79,24 @@ def test_new_pieces_are_read_as_those_they_are_like(tmp_path, labels):
     assert not np.array_equal(score_texts(loaded, misspelt), score_texts(loaded, texts))
 
 
-def test_new_pieces_must_be_new_and_like_one_that_is_known(tmp_path):
+def test_new_pieces_must_be_new_and_like_one_that_is_known(tmp_path: Path) -> None:
     loaded = save(tmp_path / "model")
     with pytest.raises(ValueError, match="'idiot' is in the vocabulary"):
         with_pieces(loaded, {"idiot": "bridge"})
     with pytest.raises(ValueError, match="'idoit' is not in the vocabulary"):
         with_pieces(loaded, {"idooit": "idoit"})
-    loaded.model.bert.config.model_type = "mpnet"
+    loaded.model.bert.config.model_type = "mpnet"  # type: ignore[misc]
     with pytest.raises(ExportError, match="a mpnet encoder cannot be enlarged"):
         with_pieces(loaded, {"idoit": "idiot"})
 
 
-def test_the_gate_compares_with_the_whole_vocabulary(tmp_path):
+def test_the_gate_compares_with_the_whole_vocabulary(tmp_path: Path) -> None:
     loaded = save(tmp_path / "model")
     rows = parity_rows(loaded, labelled(), 60)
     loose = DeploymentSettings(
         calibration_rows=40, int8_score_difference=1, int8_flips=1, int8_ap_loss=1, int8_f1_loss=1
     )
-    given = {"reference": list(rows.texts), "pieces": 10_000}
+    given: dict[str, Any] = {"reference": list(rows.texts), "pieces": 10_000}
     exported, _ = quantize_trimmed(loaded, rows, loose, tmp_path / "out", **given)
     assert exported.parity.max_difference < 0.2  # every piece of these comments is kept
     small = load_model(tmp_path / "out")

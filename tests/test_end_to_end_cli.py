@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import CANONICAL_SIX, SIX, TINY, write_six_label_csv
@@ -18,7 +21,7 @@ from gkiller.training.train import train
 SETTINGS = ("train.epochs=2", "dendrites.epochs=2", "dendrites.joint_epochs=1", "dendrites.count=1")
 
 
-def gkiller(folder, *arguments, expected=0):
+def gkiller(folder: Path, *arguments: Any, expected: Any = 0) -> tuple[str, str]:
     """Run the command line in a process of its own; returns what it printed on stdout and stderr."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GKILLER_")}
     if environment.pop("PYTHONDONTWRITEBYTECODE", ""):
@@ -38,13 +41,13 @@ def gkiller(folder, *arguments, expected=0):
 
 
 @pytest.fixture(scope="module")
-def flags(tokenizer_file):
+def flags(tokenizer_file: Path) -> Any:
     overrides = (*TINY, *SETTINGS, f"model.tokenizer={tokenizer_file}")
     return [part for override in overrides for part in ("--set", override)]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, flags):
+def place(tmp_path_factory: pytest.TempPathFactory, flags: Any) -> Path | str:
     """A folder where a CSV was prepared and a model trained, by two processes."""
     folder = tmp_path_factory.mktemp("place")
     write_six_label_csv(folder / "comments.csv")
@@ -56,11 +59,12 @@ def place(tmp_path_factory, flags):
     return folder
 
 
-def weights(run):
+def weights(run: Path) -> bytes:
     return (run / "model" / "model.safetensors").read_bytes()
 
 
-def test_what_was_printed(place):
+@pytest.mark.slow
+def test_what_was_printed(place: Path) -> None:
     out = (place / "printed.json").read_text()
     found = json.loads(out)
     assert out.count("\n") == 1
@@ -73,12 +77,12 @@ def test_what_was_printed(place):
     assert not any(word in said for word in ("perforated", "Warning", "PAI"))
 
 
-def test_nothing_else_was_written(place):
+def test_nothing_else_was_written(place: Path) -> None:
     names = {path.name for path in place.iterdir()}
     assert names == {"comments.csv", "prepared", "runs", "printed.json", "said.txt"}
 
 
-def test_the_run_directory(place):
+def test_the_run_directory(place: Path) -> None:
     run = place / "runs" / "first"
     names = {path.name for path in run.iterdir()}
     assert names >= {"settings.toml", "manifest.json", "metrics.jsonl", "checkpoints", "model", "plots", "README.md"}
@@ -96,18 +100,24 @@ def test_the_run_directory(place):
 
 
 @pytest.fixture
-def here(place, monkeypatch, capfd, no_plots, clean_environment):
+def here(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    no_plots: None,
+    clean_environment: None,
+) -> Callable[..., Any]:
     """Run the command line in this process, which is another one than the one that trained."""
     monkeypatch.chdir(place)
 
-    def run(*arguments):
+    def run(*arguments: Any) -> Any:
         assert main([*arguments, "--json"]) == 0
         return json.loads(capfd.readouterr().out)
 
     return run
 
 
-def test_its_settings_repeat_it_in_another_process(place, here):
+def test_its_settings_repeat_it_in_another_process(place: Path, here: Callable[..., Any]) -> None:
     found = here("train", "--config", "runs/first/settings.toml", "--name", "again")
     assert found["run"] == "runs/again"
     assert weights(place / "runs" / "again") == weights(place / "runs" / "first")
@@ -115,11 +125,14 @@ def test_its_settings_repeat_it_in_another_process(place, here):
     assert untimed(rows[0]) == untimed(rows[1])
 
 
-def test_a_run_stopped_here_goes_on_in_another_process(place, monkeypatch, no_plots):
+@pytest.mark.slow
+def test_a_run_stopped_here_goes_on_in_another_process(
+    place: Path, monkeypatch: pytest.MonkeyPatch, no_plots: None
+) -> None:
     monkeypatch.chdir(place)
     settings = resolve(config=place / "runs" / "first" / "settings.toml", environ={}).settings
 
-    def stop(event):
+    def stop(event: Any) -> None:
         if (event.kind, event.phase, event.epoch) == ("step", "dendrite", 2):
             raise KeyboardInterrupt
 
@@ -134,7 +147,8 @@ def test_a_run_stopped_here_goes_on_in_another_process(place, monkeypatch, no_pl
     assert untimed(rows[0]) == untimed(rows[1])
 
 
-def test_evaluate_threshold_evaluate(place, here):
+@pytest.mark.slow
+def test_evaluate_threshold_evaluate(place: Path, here: Callable[..., Any]) -> None:
     out, err = gkiller(place, "evaluate", "runs/first", "--json", "--resamples", "10")
     found = json.loads(out)
     assert (found["split"], out.count("\n")) == ("test", 1)

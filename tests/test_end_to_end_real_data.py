@@ -1,6 +1,7 @@
 """Real comments, where they are at hand: the Kaggle layout, embedded newlines and quotes, six labels."""
 
 import json
+from pathlib import Path
 
 import pytest
 from data_helpers import SHARED
@@ -16,7 +17,7 @@ pytestmark = [
 ]
 
 
-def test_prepare_and_train(tmp_path, monkeypatch, capfd):
+def test_prepare_and_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     columns = ("--text-column", "comment_text", "--label-columns", ",".join(SIX))
     assert main(["data", "prepare", str(HEAD), *columns, "--out", "prepared"]) == 0

@@ -7,7 +7,9 @@ import random
 import shutil
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,8 +34,9 @@ from gkiller.model.directory import load_model
 from gkiller.model.pretrained import loading
 from gkiller.scoring.network import score_texts
 from gkiller.settings import resolve
+from gkiller.settings.definition import DataSettings, Settings
 from gkiller.training.run import RunDirectory
-from gkiller.training.train import round_trip, train
+from gkiller.training.train import TrainResult, round_trip, train
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -41,17 +44,17 @@ SMALL = "data.sample_size=48"
 TEXTS = ["good work on the map", "you idiot", "", "thank you for the careful edit"]
 
 
-def weights(run):
+def weights(run: RunDirectory) -> bytes:
     return (run.path / "model" / "model.safetensors").read_bytes()
 
 
-def rigged(monkeypatch, count):
+def rigged(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Keep so many dendrites, whatever the scores say."""
     monkeypatch.setattr("gkiller.training.finish.kept_dendrites", lambda gains: count)
 
 
 @pytest.fixture(scope="module")
-def reference(tiny, tmp_path_factory):
+def reference(tiny: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> TrainResult | str:
     """A whole run that others must equal."""
     patch = pytest.MonkeyPatch()
     patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
@@ -66,7 +69,7 @@ def reference(tiny, tmp_path_factory):
 # -- what a run leaves --------------------------------------------------------------------------
 
 
-def test_the_files_of_a_run(reference):
+def test_the_files_of_a_run(reference: TrainResult) -> None:
     run = reference.run.path
     names = {path.name for path in run.iterdir()}
     assert names >= {
@@ -91,7 +94,7 @@ def test_the_files_of_a_run(reference):
     assert not list(run.rglob("*.old")) + list(run.rglob(".best*"))
 
 
-def test_the_manifest_tells_how_it_came_to_be(reference, prepared):
+def test_the_manifest_tells_how_it_came_to_be(reference: TrainResult, prepared: Path) -> None:
     manifest = json.loads((reference.run.path / "manifest.json").read_text())
     assert manifest == reference.manifest
     assert manifest["argv"] == ["gkiller", "train"]
@@ -109,7 +112,7 @@ def test_the_manifest_tells_how_it_came_to_be(reference, prepared):
     assert recorded == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_the_settings_repeat_the_run(reference, tmp_path, monkeypatch):
+def test_the_settings_repeat_the_run(reference: TrainResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rigged(monkeypatch, 1)
     settings = resolve(config=reference.run.path / "settings.toml", environ={}).settings
     again = train(settings, out=tmp_path)
@@ -120,7 +123,7 @@ def test_the_settings_repeat_the_run(reference, tmp_path, monkeypatch):
     )
 
 
-def test_the_model_is_plain_and_scores_as_the_run_says(reference, prepared):
+def test_the_model_is_plain_and_scores_as_the_run_says(reference: TrainResult, prepared: Path) -> None:
     loaded = load_model(reference.run.path)
     modules = dendritic_modules(loaded.model)
     assert len(modules) == 6  # one layer
@@ -136,18 +139,18 @@ def test_the_model_is_plain_and_scores_as_the_run_says(reference, prepared):
     assert loaded.metadata["training"]["synthetic"] is False
 
 
-def reference_settings(prepared):
+def reference_settings(prepared: Path) -> DataSettings:
     return resolve(overrides=[f"data.source={prepared}"], environ={}).settings.data
 
 
-def test_the_dendrites_are_reported(reference):
+def test_the_dendrites_are_reported(reference: TrainResult) -> None:
     report = reference.finished.dendrite_report
     assert report["top_weight_mean"] > 0
     assert set(report["ap"]) == set(report["f1"]) == {"whole", "zeroed", "mean"}
     assert report["ap"]["whole"] == pytest.approx(reference.progress.best[1], abs=1e-6)
 
 
-def test_dendrites_that_do_not_help_are_taken_off(tiny, tmp_path):
+def test_dendrites_that_do_not_help_are_taken_off(tiny: Callable[..., Any], tmp_path: Path) -> None:
     result = train(tiny(SMALL, "dendrites.min_gain=1"), out=tmp_path)
     assert result.finished.dendrites == 0
     assert result.finished.dendrite_report == {}
@@ -158,7 +161,7 @@ def test_dendrites_that_do_not_help_are_taken_off(tiny, tmp_path):
     assert weights(plain.run) == weights(result.run)  # the neurons' own phase is the same one
 
 
-def test_dendrites_that_help_stay(tiny, tmp_path):
+def test_dendrites_that_help_stay(tiny: Callable[..., Any], tmp_path: Path) -> None:
     """Neurons that hardly learn leave something for the dendrites to find."""
     overrides = ("train.lr=1e-7", "dendrites.lr=0.1", "dendrites.epochs=12", "dendrites.init_std=0.5")
     result = train(tiny(*overrides, "dendrites.min_gain=0"), out=tmp_path)
@@ -167,7 +170,7 @@ def test_dendrites_that_help_stay(tiny, tmp_path):
     assert len(dendritic_modules(load_model(result.run.path).model)) == 6
 
 
-def test_six_labels(tiny, tmp_path, prepared_six):
+def test_six_labels(tiny: Callable[..., Any], tmp_path: Path, prepared_six: Path) -> None:
     result = train(tiny(f"data.source={prepared_six}"), out=tmp_path)
     loaded = load_model(result.run.path)
     assert loaded.labels == CANONICAL_SIX
@@ -177,7 +180,9 @@ def test_six_labels(tiny, tmp_path, prepared_six):
 
 @pytest.mark.parametrize("objective", ["gradient", "correlation"])
 @pytest.mark.parametrize("switch", ["fixed", "history"])
-def test_every_way_through_the_phases_ends_well(tiny, tmp_path, objective, switch, monkeypatch):
+def test_every_way_through_the_phases_ends_well(
+    tiny: Callable[..., Any], tmp_path: Path, objective: str, switch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rigged(monkeypatch, 1)
     overrides = (f"dendrites.objective={objective}", f"dendrites.switch={switch}", "train.metric=f1")
     result = train(tiny(SMALL, *overrides, "dendrites.switch_patience=1"), out=tmp_path)
@@ -189,7 +194,9 @@ def test_every_way_through_the_phases_ends_well(tiny, tmp_path, objective, switc
 # -- determinism --------------------------------------------------------------------------------
 
 
-def test_trainings_in_one_process_do_not_disturb_each_other(tiny, tmp_path, monkeypatch, reference):
+def test_trainings_in_one_process_do_not_disturb_each_other(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: TrainResult
+) -> None:
     rigged(monkeypatch, 1)
     other = train(tiny(SMALL, "train.seed=1", "dendrites.objective=correlation"), out=tmp_path)
     torch.manual_seed(99)
@@ -201,15 +208,19 @@ def test_trainings_in_one_process_do_not_disturb_each_other(tiny, tmp_path, monk
     assert weights(other.run) != weights(reference.run)
 
 
-def test_another_seed_gives_other_bytes(tiny, tmp_path, reference, monkeypatch):
+def test_another_seed_gives_other_bytes(
+    tiny: Callable[..., Any], tmp_path: Path, reference: TrainResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rigged(monkeypatch, 1)
     assert weights(train(tiny(SMALL, "train.seed=1"), out=tmp_path).run) != weights(reference.run)
 
 
-def test_the_process_is_as_before(tiny, tmp_path, monkeypatch, capfd):
+def test_the_process_is_as_before(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def outside():
+    def outside() -> Any:
         return (
             Path.cwd(),
             sys.stdout,
@@ -231,8 +242,8 @@ def test_the_process_is_as_before(tiny, tmp_path, monkeypatch, capfd):
 # -- stopping and going on ----------------------------------------------------------------------
 
 
-def stop_at(phase, epoch):
-    def on_event(event):
+def stop_at(phase: str, epoch: int) -> Callable[..., Any]:
+    def on_event(event: Any) -> None:
         if (event.kind, event.phase, event.epoch) == ("step", phase, epoch):
             raise KeyboardInterrupt
 
@@ -240,7 +251,14 @@ def stop_at(phase, epoch):
 
 
 @pytest.mark.parametrize(("phase", "epoch"), [("neuron", 2), ("dendrite", 1), ("dendrite", 2), ("joint", 1)])
-def test_a_stopped_run_goes_on(tiny, tmp_path, monkeypatch, reference, phase, epoch):
+def test_a_stopped_run_goes_on(
+    tiny: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reference: TrainResult,
+    phase: str,
+    epoch: int,
+) -> None:
     rigged(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(SMALL), out=tmp_path, name="x", on_event=stop_at(phase, epoch))
@@ -251,7 +269,9 @@ def test_a_stopped_run_goes_on(tiny, tmp_path, monkeypatch, reference, phase, ep
     assert len(result.manifest["resumed"]) == 1
 
 
-def test_a_finished_run_can_be_finished_again(tiny, tmp_path, monkeypatch, reference):
+def test_a_finished_run_can_be_finished_again(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: TrainResult
+) -> None:
     rigged(monkeypatch, 1)
     shutil.copytree(reference.run.path, tmp_path / "x")
     shutil.rmtree(tmp_path / "x" / "model")
@@ -260,13 +280,13 @@ def test_a_finished_run_can_be_finished_again(tiny, tmp_path, monkeypatch, refer
     assert untimed(result.run.read_metrics()) == untimed(reference.run.read_metrics())
 
 
-def stopped(settings, out):
+def stopped(settings: Settings, out: Path) -> Path:
     with pytest.raises(KeyboardInterrupt):
         train(settings, out=out, name="x", on_event=stop_at("neuron", 2))
     return out / "x"
 
 
-def test_changed_data_are_refused(tiny, tmp_path):
+def test_changed_data_are_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
     source = write_toy_csv(tmp_path / "toy.csv", 100)
     settings = tiny(f"data.source={source}", "dendrites.enabled=false")
     run = stopped(settings, tmp_path / "runs")
@@ -277,7 +297,7 @@ def test_changed_data_are_refused(tiny, tmp_path):
     assert train(settings, out=tmp_path / "runs", resume=run).progress.finished
 
 
-def test_a_changed_tokenizer_is_refused(tiny, tmp_path):
+def test_a_changed_tokenizer_is_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
     own = toy_tokenizer()
     (tmp_path / "tokenizer.json").write_text(own.to_str())
     settings = tiny(SMALL, f"model.tokenizer={tmp_path / 'tokenizer.json'}", "dendrites.enabled=false")
@@ -288,7 +308,7 @@ def test_a_changed_tokenizer_is_refused(tiny, tmp_path):
         train(settings, out=tmp_path / "runs", resume=run)
 
 
-def test_changed_settings_are_refused(tiny, tmp_path):
+def test_changed_settings_are_refused(tiny: Callable[..., Any], tmp_path: Path) -> None:
     run = stopped(tiny(SMALL, "dendrites.enabled=false"), tmp_path)
     with pytest.raises(ResumeError) as caught:
         train(tiny(SMALL, "dendrites.enabled=false", "train.lr=0.5"), out=tmp_path, resume=run)
@@ -298,28 +318,32 @@ def test_changed_settings_are_refused(tiny, tmp_path):
     assert train(harmless, out=tmp_path, resume=run).progress.finished
 
 
-def test_nothing_to_resume(tiny, tmp_path):
+def test_nothing_to_resume(tiny: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match="not a run"):
         train(tiny(SMALL), out=tmp_path, resume=tmp_path)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(tiny, tmp_path, monkeypatch, reference):
+def test_a_run_stopped_before_its_first_checkpoint_starts_from_the_beginning(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: TrainResult
+) -> None:
     rigged(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(SMALL), out=tmp_path, name="x", on_event=stop_at("neuron", 1))
-    said = []
+    said: list[Any] = []
     result = train(tiny(SMALL), out=tmp_path, resume=tmp_path / "x", on_event=said.append)
     assert "from the beginning" in said[0].message
     assert weights(result.run) == weights(reference.run)
 
 
-def test_a_run_killed_before_it_wrote_anything_gives_its_name_back(tiny, tmp_path):
+def test_a_run_killed_before_it_wrote_anything_gives_its_name_back(tiny: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / ".lock").touch()
     assert train(tiny(SMALL, "dendrites.enabled=false"), out=tmp_path, name="x").progress.finished
 
 
-def test_without_any_whole_checkpoint_it_does_not_start_anew_in_silence(tiny, tmp_path):
+def test_without_any_whole_checkpoint_it_does_not_start_anew_in_silence(
+    tiny: Callable[..., Any], tmp_path: Path
+) -> None:
     run = stopped(tiny(SMALL), tmp_path)
     for path in (run / "checkpoints").rglob("state.json"):
         path.write_text("torn")
@@ -328,13 +352,15 @@ def test_without_any_whole_checkpoint_it_does_not_start_anew_in_silence(tiny, tm
     assert run.exists()
 
 
-def test_a_damaged_checkpoint_is_named_and_passed_over(tiny, tmp_path, monkeypatch, reference):
+def test_a_damaged_checkpoint_is_named_and_passed_over(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: TrainResult
+) -> None:
     rigged(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(SMALL), out=tmp_path, name="x", on_event=stop_at("dendrite", 2))
     newest = max((tmp_path / "x" / "checkpoints").glob("checkpoint-*"))
     (newest / "weights.safetensors").write_bytes(b"torn")
-    said = []
+    said: list[Any] = []
     result = train(tiny(SMALL), out=tmp_path, resume=tmp_path / "x", on_event=said.append)
     assert any(event.message.startswith(f"passed over: {newest}: weights.safetensors") for event in said)
     assert weights(result.run) == weights(reference.run)
@@ -344,7 +370,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tiny, tmp_path, monkeypat
 # -- a longer training --------------------------------------------------------------------------
 
 
-def test_more_epochs_lengthen_a_finished_run(tiny, tmp_path):
+def test_more_epochs_lengthen_a_finished_run(tiny: Callable[..., Any], tmp_path: Path) -> None:
     short = tiny(SMALL, "dendrites.enabled=false", "train.schedule=step")
     longer = tiny(SMALL, "dendrites.enabled=false", "train.schedule=step", "train.epochs=4")
     whole = train(longer, out=tmp_path, name="whole").run
@@ -357,7 +383,7 @@ def test_more_epochs_lengthen_a_finished_run(tiny, tmp_path):
     assert untimed(result.run.read_metrics()) == untimed(whole.read_metrics())
 
 
-def test_a_phase_that_is_over_does_not_get_longer(tiny, tmp_path):
+def test_a_phase_that_is_over_does_not_get_longer(tiny: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tiny(SMALL), out=tmp_path, name="x", on_event=stop_at("dendrite", 2))
     with pytest.raises(ResumeError, match=r"dendrite phase: train.epochs cannot change"):
@@ -368,12 +394,12 @@ def test_a_phase_that_is_over_does_not_get_longer(tiny, tmp_path):
     assert [row["phase"] for row in result.run.read_metrics()].count("joint") == 2
 
 
-def test_another_set_up_is_told(tiny, tmp_path):
+def test_another_set_up_is_told(tiny: Callable[..., Any], tmp_path: Path) -> None:
     run = stopped(tiny(SMALL, "dendrites.enabled=false"), tmp_path)
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["environment"]["packages"]["torch"] = "1.0"
     (run / "manifest.json").write_text(json.dumps(manifest))
-    said = []
+    said: list[Any] = []
     settings = tiny(SMALL, "dendrites.enabled=false", "train.threads=2")
     train(settings, out=tmp_path, resume=run, on_event=said.append)
     assert said[0].message.startswith("threads, packages differ from when the run began")
@@ -382,14 +408,14 @@ def test_another_set_up_is_told(tiny, tmp_path):
 # -- refusals -----------------------------------------------------------------------------------
 
 
-def test_a_taken_name(tiny, reference):
+def test_a_taken_name(tiny: Callable[..., Any], reference: TrainResult) -> None:
     before = weights(reference.run)
     with pytest.raises(RunExistsError):
         train(tiny(SMALL), out=reference.run.path.parent, name="reference")
     assert weights(reference.run) == before
 
 
-def test_a_run_in_use(tiny, reference):
+def test_a_run_in_use(tiny: Callable[..., Any], reference: TrainResult) -> None:
     with RunDirectory(reference.run.path).lock(), pytest.raises(RunLockedError):
         train(tiny(SMALL), out=reference.run.path.parent, resume=reference.run.path)
 
@@ -402,7 +428,9 @@ def test_a_run_in_use(tiny, reference):
         ("train.lr=1.0", DivergedError),
     ],
 )
-def test_a_refused_training_leaves_no_run_and_does_not_block_the_next(tiny, tmp_path, override, error, monkeypatch):
+def test_a_refused_training_leaves_no_run_and_does_not_block_the_next(
+    tiny: Callable[..., Any], tmp_path: Path, override: str, error: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if error is DivergedError:
         monkeypatch.setattr("gkiller.training.learner.task_loss", lambda logits, *_: logits.sum() * torch.inf)
     with pytest.raises(error):
@@ -414,7 +442,9 @@ def test_a_refused_training_leaves_no_run_and_does_not_block_the_next(tiny, tmp_
     assert train(tiny(SMALL), out=tmp_path, name="x").progress.finished
 
 
-def test_platforms_without_perforatedai(tiny, tmp_path, monkeypatch):
+def test_platforms_without_perforatedai(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(perforated.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DendritesUnavailableError) as caught:
         train(tiny(SMALL), out=tmp_path)
@@ -427,7 +457,7 @@ def test_platforms_without_perforatedai(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("pooling", ["mean_max", "cls"])
-def test_from_a_local_encoder(tiny, tmp_path, pooling):
+def test_from_a_local_encoder(tiny: Callable[..., Any], tmp_path: Path, pooling: str) -> None:
     torch.manual_seed(11)
     config = BertConfig(
         vocab_size=len(vocabulary()),
@@ -452,7 +482,7 @@ def test_from_a_local_encoder(tiny, tmp_path, pooling):
 
 
 @pytest.mark.parametrize("dendrites", [True, False])
-def test_round_trip(monkeypatch, dendrites, capfd):
+def test_round_trip(monkeypatch: pytest.MonkeyPatch, dendrites: bool, capfd: pytest.CaptureFixture[str]) -> None:
     if not dendrites:
         monkeypatch.setattr(perforated.importlib.util, "find_spec", lambda name: None)
     found = round_trip()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import toy_rows, write_six_label_csv, write_toy_csv
 
-from gkiller.data.load import load_labelled
+from gkiller.data.load import Labelled, load_labelled
 from gkiller.data.scorefiles import flag_threshold, is_score_file, join, read_column, read_scores
 from gkiller.errors import (
     ColumnError,
@@ -24,6 +26,8 @@ from gkiller.errors import (
 )
 from gkiller.evaluation.comparison import (
     GivenThresholds,
+    ScoredSide,
+    Slice,
     column_slices,
     compare,
     length_slices,
@@ -36,17 +40,19 @@ from gkiller.scoring.scorers import BY_FLAGS
 from gkiller.settings import DataSettings
 from gkiller.settings.definition import EvaluationSettings
 
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60)
 LABEL = ("toxicity",)
 NO_THRESHOLDS = GivenThresholds("--threshold-a")
 
 
-def jsonl(path, rows):
+def jsonl(path: Path, rows: list[Any]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
 
 
-def scored(count=40, *, ids=True, text=False, cut=0.5, noise=0.3, seed=0):
+def scored(
+    count: int = 40, *, ids: Any = True, text: Any = False, cut: Any = 0.5, noise: Any = 0.3, seed: Any = 0
+) -> list[dict[str, Any]]:
     """Rows as predict writes them for the toy corpus."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -59,14 +65,14 @@ def scored(count=40, *, ids=True, text=False, cut=0.5, noise=0.3, seed=0):
 
 
 @pytest.fixture
-def found(tmp_path):
+def found(tmp_path: Path) -> Labelled | tuple[float, float]:
     """Forty rows of the toy corpus, with ids."""
     path = write_toy_csv(tmp_path / "toy.csv", 40)
     return load_labelled(DataSettings(source=str(path)), None)
 
 
 @pytest.fixture
-def found_without_ids(tmp_path):
+def found_without_ids(tmp_path: Path) -> Labelled:
     path = tmp_path / "bare.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([("text", "toxicity"), *(row[1:] for row in toy_rows(40))])
@@ -76,7 +82,7 @@ def found_without_ids(tmp_path):
 # -- reading ------------------------------------------------------------------------------------
 
 
-def test_all_formats_read_alike(tmp_path):
+def test_all_formats_read_alike(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -98,7 +104,7 @@ def test_all_formats_read_alike(tmp_path):
         assert (other.records.ids, other.records.numbers) == (one.records.ids, one.records.numbers)
 
 
-def test_a_label_with_the_name_of_another_column_has_a_prefix(tmp_path):
+def test_a_label_with_the_name_of_another_column_has_a_prefix(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("row,text,score_text\n1,hello,0.25\n")
     file = read_scores(str(tmp_path / "s.csv"), ("text",))
     assert file.scores.tolist() == [[0.25]]
@@ -106,20 +112,20 @@ def test_a_label_with_the_name_of_another_column_has_a_prefix(tmp_path):
 
 
 @pytest.mark.parametrize("score", [None, "high", 1.5, -0.1, True, float("nan"), "1e999", "0_1", 10**400])
-def test_a_bad_score_is_named(tmp_path, score):
+def test_a_bad_score_is_named(tmp_path: Path, score: Any) -> None:
     rows = scored(5)
     rows[3]["scores"]["toxicity"] = score
     with pytest.raises(ScoreRangeError, match=r"s\.jsonl, row 4 \(line 4\), column 'toxicity'"):
         read_scores(jsonl(tmp_path / "s.jsonl", rows), LABEL)
 
 
-def test_a_score_with_a_decimal_comma_is_named_as_such(tmp_path):
+def test_a_score_with_a_decimal_comma_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "s.csv").write_text("id;toxicity\na;0,25\n")
     with pytest.raises(ScoreRangeError, match="decimal comma"):
         read_scores(str(tmp_path / "s.csv"), LABEL)
 
 
-def test_scores_of_objects_are_read_from_tables_too(tmp_path):
+def test_scores_of_objects_are_read_from_tables_too(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -130,7 +136,7 @@ def test_scores_of_objects_are_read_from_tables_too(tmp_path):
 
 
 @pytest.mark.parametrize(("key", "value"), [("scores", None), ("scores", [0.5]), ("flags", 3), ("flags", [1])])
-def test_a_broken_row_is_named(tmp_path, key, value):
+def test_a_broken_row_is_named(tmp_path: Path, key: str, value: Any) -> None:
     rows = scored(5)
     rows[2][key] = value
     with pytest.raises(RowError, match="row 3") as caught:
@@ -138,7 +144,7 @@ def test_a_broken_row_is_named(tmp_path, key, value):
     assert caught.value.remedy
 
 
-def test_a_torn_file_is_named_and_not_to_be_skipped(tmp_path):
+def test_a_torn_file_is_named_and_not_to_be_skipped(tmp_path: Path) -> None:
     path = tmp_path / "torn.jsonl"
     path.write_text(Path(jsonl(tmp_path / "s.jsonl", scored(3))).read_text()[:-20])
     with pytest.raises(RowError, match=r"torn\.jsonl, row 3") as caught:
@@ -146,7 +152,7 @@ def test_a_torn_file_is_named_and_not_to_be_skipped(tmp_path):
     assert "skip" not in caught.value.remedy
 
 
-def test_what_is_no_score_file_is_refused(tmp_path):
+def test_what_is_no_score_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="score file"):
         read_scores(str(tmp_path / "none.jsonl"), LABEL)
     with pytest.raises(LabelMismatchError, match="threat"):
@@ -156,7 +162,7 @@ def test_what_is_no_score_file_is_refused(tmp_path):
         read_scores(str(tmp_path / "s.csv"), LABEL)
 
 
-def test_files_are_told_from_models(tmp_path):
+def test_files_are_told_from_models(tmp_path: Path) -> None:
     jsonl(tmp_path / "s.jsonl", scored(5))
     assert is_score_file(str(tmp_path / "s.jsonl"))
     assert is_score_file("not-there.csv.gz")
@@ -167,12 +173,12 @@ def test_files_are_told_from_models(tmp_path):
 # -- joining ------------------------------------------------------------------------------------
 
 
-def joined(tmp_path, rows, found):
+def joined(tmp_path: Path, rows: list[dict[str, Any]], found: Labelled) -> tuple[np.ndarray[Any, Any], str]:
     return join(read_scores(jsonl(tmp_path / "s.jsonl", rows), LABEL).records, found.rows)
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_rows_in_another_order_are_joined_by_id(tmp_path, found, text):
+def test_rows_in_another_order_are_joined_by_id(tmp_path: Path, found: Labelled, text: bool) -> None:
     rows = scored(50, text=text)  # ten more than the data
     order = np.random.default_rng(1).permutation(50)
     places, how = joined(tmp_path, [rows[i] for i in order], found)
@@ -181,27 +187,27 @@ def test_rows_in_another_order_are_joined_by_id(tmp_path, found, text):
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_rows_without_ids_are_joined_by_order_and_it_is_said(tmp_path, found, text):
+def test_rows_without_ids_are_joined_by_order_and_it_is_said(tmp_path: Path, found: Labelled, text: bool) -> None:
     places, how = joined(tmp_path, scored(40, ids=False, text=text), found)
     assert places.tolist() == list(range(40))
     assert "joined by order" in how
     assert ("nothing but the number of rows" in how) is not text
 
 
-def test_a_file_in_which_an_id_is_missing_is_joined_by_order(tmp_path, found):
+def test_a_file_in_which_an_id_is_missing_is_joined_by_order(tmp_path: Path, found: Labelled) -> None:
     rows = scored(40)
     rows[7]["id"] = None
     assert "joined by order" in joined(tmp_path, rows, found)[1]
 
 
-def test_foreign_ids_need_the_texts_to_join_by_order(tmp_path, found):
+def test_foreign_ids_need_the_texts_to_join_by_order(tmp_path: Path, found: Labelled) -> None:
     rows = [{**row, "id": f"other{i}"} for i, row in enumerate(scored(40, text=True))]
     assert joined(tmp_path, rows, found)[1].endswith("joined by order")
     with pytest.raises(RowError, match="40 rows of 40 of the data are not in it"):
         joined(tmp_path, [{key: row[key] for key in row if key != "text"} for row in rows], found)
 
 
-def test_repeated_ids_in_the_order_of_the_data_are_clear(tmp_path, found):
+def test_repeated_ids_in_the_order_of_the_data_are_clear(tmp_path: Path, found: Labelled) -> None:
     found.rows.ids[3] = found.rows.ids[2]
     rows = scored(40)
     rows[3]["id"] = rows[2]["id"]
@@ -210,7 +216,7 @@ def test_repeated_ids_in_the_order_of_the_data_are_clear(tmp_path, found):
         joined(tmp_path, rows[::-1], found)
 
 
-def without(rows, number):
+def without(rows: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
     return [row for row in rows if row["row"] != number]
 
 
@@ -221,7 +227,9 @@ def without(rows, number):
         (lambda rows: [row for row in rows if row["flagged"]], "--only-flagged"),
     ],
 )
-def test_rows_that_are_not_there_are_named(tmp_path, found, change, said):
+def test_rows_that_are_not_there_are_named(
+    tmp_path: Path, found: Labelled, change: Callable[..., Any], said: str
+) -> None:
     with pytest.raises(RowError) as caught:
         joined(tmp_path, change(scored(40)), found)
     assert said in str(caught.value)
@@ -235,14 +243,16 @@ def test_rows_that_are_not_there_are_named(tmp_path, found, change, said):
         (lambda rows: rows[::-1], "row 1 says 40"),
     ],
 )
-def test_rows_that_are_not_in_order_are_refused(tmp_path, found, change, said):
+def test_rows_that_are_not_in_order_are_refused(
+    tmp_path: Path, found: Labelled, change: Callable[..., Any], said: str
+) -> None:
     with pytest.raises(RowError) as caught:
         joined(tmp_path, change(scored(40, ids=False)), found)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("ids", [False, True])
-def test_other_comments_are_refused(tmp_path, found, ids):
+def test_other_comments_are_refused(tmp_path: Path, found: Labelled, ids: bool) -> None:
     rows = scored(40, ids=ids, text=True)
     rows[5]["text"] = "something else"
     with pytest.raises(RowError, match="not that of row 6 of the data: 'something else'"):
@@ -254,7 +264,7 @@ def test_other_comments_are_refused(tmp_path, found, ids):
 
 @QUICK
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0.01, 0.99))
-def test_a_threshold_read_off_flags_decides_alike(values, cut):
+def test_a_threshold_read_off_flags_decides_alike(values: Any, cut: Any) -> None:
     scores = np.array(values)
     flags = scores >= cut
     if not flags.any() and scores.max() == 1.0:
@@ -264,7 +274,7 @@ def test_a_threshold_read_off_flags_decides_alike(values, cut):
     assert np.array_equal(scores >= found, flags)
 
 
-def test_flags_that_no_threshold_explains_are_refused():
+def test_flags_that_no_threshold_explains_are_refused() -> None:
     scores = np.array([0.2, 0.6, 0.8])
     with pytest.raises(ScoreRangeError, match=r"0\.8 is not flagged, 0\.2 would be"):
         flag_threshold(scores, np.array([True, False, False]), "s")
@@ -272,11 +282,11 @@ def test_flags_that_no_threshold_explains_are_refused():
         flag_threshold(np.array([1.0]), np.array([False]), "s")
 
 
-def test_rounding_may_blur_the_threshold_by_one_digit():
+def test_rounding_may_blur_the_threshold_by_one_digit() -> None:
     assert flag_threshold(np.array([0.5, 0.5, 0.9]), np.array([False, True, True]), "s") == 0.5
 
 
-def test_the_threshold_of_a_file(tmp_path, found):
+def test_the_threshold_of_a_file(tmp_path: Path, found: Labelled) -> None:
     name = jsonl(tmp_path / "s.jsonl", scored(40, cut=0.42))
     side = side_of_file(name, found, NO_THRESHOLDS)
     assert abs(side.thresholds["toxicity"] - 0.42) < 0.1
@@ -296,11 +306,11 @@ def test_the_threshold_of_a_file(tmp_path, found):
 # -- slices -------------------------------------------------------------------------------------
 
 
-def parts(slices):
+def parts(slices: list[Slice]) -> dict[tuple[str, str], list[int]]:
     return {(one.column, one.value): one.rows.tolist() for one in slices}
 
 
-def test_slices_by_length_are_quarters_and_hold_every_row_once():
+def test_slices_by_length_are_quarters_and_hold_every_row_once() -> None:
     texts = ["x" * (3 * i + 1) for i in range(40)]
     slices = length_slices(texts)
     assert [one.value for one in slices] == ["1 to 28", "31 to 58", "61 to 88", "91 to 118"]
@@ -308,12 +318,12 @@ def test_slices_by_length_are_quarters_and_hold_every_row_once():
     assert [one.value for one in length_slices(["abc"] * 5)] == ["3 to 3"]
 
 
-def test_slices_by_truth_leave_the_unknown_out():
+def test_slices_by_truth_leave_the_unknown_out() -> None:
     assert parts(truth_slices("threat", [1, 0, np.nan, 1])) == {("threat", "1"): [0, 3], ("threat", "0"): [1]}
     assert parts(truth_slices("threat", [0, 0])) == {("threat", "0"): [0, 1]}
 
 
-def test_slices_by_value():
+def test_slices_by_value() -> None:
     found = parts(column_slices("source", ["b", "a", None, "b", "", float("nan"), 3]))
     assert found == {
         ("source", "(missing)"): [2, 4, 5],
@@ -323,7 +333,7 @@ def test_slices_by_value():
     }
 
 
-def test_many_numbers_are_cut_at_quartiles_and_many_words_refused():
+def test_many_numbers_are_cut_at_quartiles_and_many_words_refused() -> None:
     values = [*(str(i / 10) for i in range(40)), ""]
     slices = column_slices("share", values)
     assert [len(one.rows) for one in slices] == [10, 10, 10, 10, 1]
@@ -333,7 +343,7 @@ def test_many_numbers_are_cut_at_quartiles_and_many_words_refused():
         column_slices("name", [f"name {i}" for i in range(40)])
 
 
-def test_a_column_of_the_data_s_own_file(tmp_path, found_without_ids):
+def test_a_column_of_the_data_s_own_file(tmp_path: Path, found_without_ids: Labelled) -> None:
     file = tmp_path / "more.csv"
     with file.open("w", encoding="utf-8", newline="") as stream:
         rows = [(text, "even" if i % 2 == 0 else "odd") for i, (_, text, _) in enumerate(toy_rows(40))]
@@ -348,7 +358,7 @@ def test_a_column_of_the_data_s_own_file(tmp_path, found_without_ids):
         named_slices(["kind"], found_without_ids, None)
 
 
-def test_rows_without_ids_are_found_by_the_ids_that_prepare_gives(tmp_path, found_without_ids):
+def test_rows_without_ids_are_found_by_the_ids_that_prepare_gives(tmp_path: Path, found_without_ids: Labelled) -> None:
     """Half of the rows, in another order, as a prepared split has them."""
     records, values = read_column(str(tmp_path / "bare.csv"), "toxicity")
     order = np.random.default_rng(0).permutation(40)[:20]
@@ -358,7 +368,7 @@ def test_rows_without_ids_are_found_by_the_ids_that_prepare_gives(tmp_path, foun
     assert [values[place] for place in places] == [str(int(i % 4 == 0)) for i in order]
 
 
-def test_a_file_of_other_comments_cannot_slice(tmp_path, found):
+def test_a_file_of_other_comments_cannot_slice(tmp_path: Path, found: Labelled) -> None:
     (tmp_path / "other.csv").write_text("id,text,kind\n" + "".join(f"row{i},other words,a\n" for i in range(40)))
     with pytest.raises(RowError, match="not that of row 1 of the data"):
         named_slices(["kind"], found, str(tmp_path / "other.csv"))
@@ -372,13 +382,13 @@ def test_a_file_of_other_comments_cannot_slice(tmp_path, found):
 FEW = EvaluationSettings(resamples=50)
 
 
-def sides(tmp_path, found, **changes):
+def sides(tmp_path: Path, found: Labelled, **changes: Any) -> tuple[ScoredSide, ScoredSide]:
     a = side_of_file(jsonl(tmp_path / "a.jsonl", scored(40)), found, NO_THRESHOLDS)
     b = side_of_file(jsonl(tmp_path / "b.jsonl", scored(40, seed=1, **changes)), found, NO_THRESHOLDS)
     return a, b
 
 
-def test_two_identical_score_files(tmp_path, found):
+def test_two_identical_score_files(tmp_path: Path, found: Labelled) -> None:
     """Nothing differs: every p is 1, every difference 0, every verdict within, and there is no example."""
     a, _ = sides(tmp_path, found)
     plain = compare(found, a, a, FEW).as_dict()
@@ -392,7 +402,7 @@ def test_two_identical_score_files(tmp_path, found):
     assert json.loads(json.dumps(plain, allow_nan=False, default=str))
 
 
-def test_slices_are_compared_on_their_rows_alone(tmp_path, found):
+def test_slices_are_compared_on_their_rows_alone(tmp_path: Path, found: Labelled) -> None:
     a, b = sides(tmp_path, found)
     odd = column_slices("kind", [("even", "odd")[i % 2] for i in range(40)])
     comparison = compare(found, a, b, FEW, slices=odd)
@@ -408,7 +418,7 @@ def test_slices_are_compared_on_their_rows_alone(tmp_path, found):
     assert comparison.slices[4].paired.n + comparison.slices[5].paired.n == 40
 
 
-def test_weights_reach_the_figures_and_zero_leaves_rows_out(tmp_path, found):
+def test_weights_reach_the_figures_and_zero_leaves_rows_out(tmp_path: Path, found: Labelled) -> None:
     a, b = sides(tmp_path, found)
     before = compare(found, a, b, FEW)
     found.rows.weights[:] = np.random.default_rng(0).uniform(0.1, 3, 40)
@@ -421,7 +431,7 @@ def test_weights_reach_the_figures_and_zero_leaves_rows_out(tmp_path, found):
     assert ("toxicity", "1") not in [(one.column, one.value) for one in after.slices]
 
 
-def test_few_positives_or_negatives_are_told(tmp_path):
+def test_few_positives_or_negatives_are_told(tmp_path: Path) -> None:
     found = load_labelled(DataSettings(source=str(write_toy_csv(tmp_path / "toy.csv", 400))), None)
     a = side_of_file(jsonl(tmp_path / "a.jsonl", scored(400)), found, NO_THRESHOLDS)
     assert compare(found, a, a, FEW).rough() == []
@@ -431,7 +441,7 @@ def test_few_positives_or_negatives_are_told(tmp_path):
     assert "fewer than 50 positives or negatives: toxicity (12 negatives)" in line
 
 
-def test_examples_are_those_decided_differently_first(tmp_path, found):
+def test_examples_are_those_decided_differently_first(tmp_path: Path, found: Labelled) -> None:
     a, b = sides(tmp_path, found)
     examples = compare(found, a, b, FEW, examples=40).examples
     other = [one.flag_a != one.flag_b for one in examples]
@@ -447,7 +457,7 @@ def test_examples_are_those_decided_differently_first(tmp_path, found):
     assert len(compare(found, a, b, FEW, examples=3).examples) == 3
 
 
-def test_several_labels_are_adjusted_for(tmp_path):
+def test_several_labels_are_adjusted_for(tmp_path: Path) -> None:
     path = write_six_label_csv(tmp_path / "six.csv", 80)
     columns = ("toxic", "threat", "insult")
     data = DataSettings(source=str(path), text_column="comment_text", label_columns=columns)
@@ -455,7 +465,7 @@ def test_several_labels_are_adjusted_for(tmp_path):
     labels = found.dataset.labels
     rng = np.random.default_rng(0)
 
-    def side(name, have):
+    def side(name: Any, have: Any) -> Any:
         rows = []
         for i in range(80):
             scores = {label: round(float(rng.random()), 6) for label in have}
@@ -474,11 +484,11 @@ def test_several_labels_are_adjusted_for(tmp_path):
     assert pairs == {("length", labels[0]), ("length", labels[1]), *((label, label) for label in labels[:2])}
     third = named_slices([labels[2], labels[0]], found, None)[0]
     more = compare(found, side("a.jsonl", labels), side("b.jsonl", labels[:2]), FEW, slices=third)
-    pairs = [(one.column, one.label) for one in more.slices[len(comparison.slices) :]]
+    pairs = [(one.column, one.label) for one in more.slices[len(comparison.slices) :]]  # type: ignore[assignment]
     assert set(pairs) == {(labels[2], labels[0]), (labels[2], labels[1]), (labels[0], labels[1])}
 
 
-def test_sides_without_a_common_label_are_refused(tmp_path):
+def test_sides_without_a_common_label_are_refused(tmp_path: Path) -> None:
     path = write_six_label_csv(tmp_path / "six.csv", 20)
     data = DataSettings(source=str(path), text_column="comment_text", label_columns=("toxic", "threat"))
     found = load_labelled(data, None)
@@ -489,4 +499,4 @@ def test_sides_without_a_common_label_are_refused(tmp_path):
         for label in found.dataset.labels
     ]
     with pytest.raises(LabelMismatchError, match="toxicity and threat"):
-        compare(found, *both, FEW)
+        compare(found, *both, FEW)  # type: ignore[arg-type, call-arg]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gkiller.errors import LabelMismatchError, ScoreRangeError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import label_figures
 from gkiller.evaluation.report import evaluation_text
+from gkiller.evaluation.results import Evaluation
 from gkiller.settings.definition import EvaluationSettings
 
 LABELS = ("toxicity", "threat", "insult")
@@ -21,7 +23,7 @@ SETTINGS = EvaluationSettings(resamples=120, bootstrap_seed=5, ece_bins=10)
 
 
 @pytest.fixture(scope="module")
-def data():
+def data() -> bytes | tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     rng = np.random.default_rng(1)
     truth = (rng.random((400, 3)) < [0.2, 0.0, 0.1]).astype(float)
     scores = 1 / (1 + np.exp(-(rng.normal(size=(400, 3)) + 2 * truth - 1.5)))
@@ -31,11 +33,13 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def evaluation(data):
+def evaluation(data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> Evaluation:
     return evaluate(LABELS, *data, THRESHOLDS, SETTINGS)
 
 
-def test_values_are_the_metrics(data, evaluation):
+def test_values_are_the_metrics(
+    data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]], evaluation: Evaluation
+) -> None:
     truth, scores, weights = data
     for i, result in enumerate(evaluation.labels):
         stored = label_figures(truth[:, i], scores[:, i], weights, threshold=THRESHOLDS[result.label], bins=10)
@@ -49,7 +53,9 @@ def test_values_are_the_metrics(data, evaluation):
                 assert (np.nan if value is None else value) == pytest.approx(expected[name], nan_ok=True)
 
 
-def test_counts_and_confusions(data, evaluation):
+def test_counts_and_confusions(
+    data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]], evaluation: Evaluation
+) -> None:
     truth, scores, weights = data
     insult = evaluation.label("insult")
     assert (insult.n, insult.unknown) == (350, 50)
@@ -70,7 +76,7 @@ def test_counts_and_confusions(data, evaluation):
             assert point.accuracy.value == pytest.approx((confusion.tp + confusion.tn) / total)
 
 
-def test_undefined_figures_say_why(evaluation):
+def test_undefined_figures_say_why(evaluation: Evaluation) -> None:
     threat, insult = evaluation.label("threat"), evaluation.label("insult")
     for figure in (threat.roc_auc, threat.ap, threat.stored.f1, threat.stored.precision, threat.stored.mcc):
         assert (figure.value, figure.low, figure.high) == (None, None, None)
@@ -79,7 +85,7 @@ def test_undefined_figures_say_why(evaluation):
     assert (insult.stored.f1.value, insult.stored.mcc.value) == (0.0, 0.0)
 
 
-def test_macro_is_the_mean_of_the_defined(evaluation):
+def test_macro_is_the_mean_of_the_defined(evaluation: Evaluation) -> None:
     macro = evaluation.macro
     pair = [evaluation.label(name).roc_auc.value for name in ("toxicity", "insult")]
     assert macro.roc_auc.value == pytest.approx(np.mean(pair))
@@ -90,7 +96,9 @@ def test_macro_is_the_mean_of_the_defined(evaluation):
     assert macro.stored.threshold is None
 
 
-def test_macro_shares_the_resamples_of_the_labels(data):
+def test_macro_shares_the_resamples_of_the_labels(
+    data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]],
+) -> None:
     truth, scores, weights = data
     twice = evaluate(("a", "b"), truth[:, [0, 0]], scores[:, [0, 0]], weights, {"a": 0.4, "b": 0.4}, SETTINGS)
     for name in ("roc_auc", "ap", "brier"):
@@ -98,7 +106,9 @@ def test_macro_shares_the_resamples_of_the_labels(data):
         assert (mean.low, mean.high) == pytest.approx((one.low, one.high))
 
 
-def test_the_seed_decides(data, evaluation):
+def test_the_seed_decides(
+    data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]], evaluation: Evaluation
+) -> None:
     again = evaluate(LABELS, *data, THRESHOLDS, SETTINGS)
     assert again == evaluation
     other = evaluate(LABELS, *data, THRESHOLDS, SETTINGS.model_copy(update={"bootstrap_seed": 6}))
@@ -106,13 +116,15 @@ def test_the_seed_decides(data, evaluation):
     assert other.label("toxicity").ap.low != evaluation.label("toxicity").ap.low
 
 
-def test_more_confidence_is_wider(data, evaluation):
+def test_more_confidence_is_wider(
+    data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]], evaluation: Evaluation
+) -> None:
     narrow = evaluate(LABELS, *data, THRESHOLDS, SETTINGS.model_copy(update={"confidence": 0.5}))
     wide, tight = evaluation.label("toxicity").ap, narrow.label("toxicity").ap
     assert wide.low < tight.low < tight.high < wide.high
 
 
-def test_a_rare_label_loses_its_interval_not_its_value():
+def test_a_rare_label_loses_its_interval_not_its_value() -> None:
     truth = np.zeros((30, 1))
     truth[0] = 1
     settings = EvaluationSettings(resamples=400)
@@ -126,7 +138,7 @@ def test_a_rare_label_loses_its_interval_not_its_value():
     assert first.stored.recall.value == 1.0
 
 
-def test_json_is_strict_and_complete(evaluation):
+def test_json_is_strict_and_complete(evaluation: Evaluation) -> None:
     plain = json.loads(json.dumps(evaluation.as_dict(), allow_nan=False))
     assert list(plain["labels"]) == list(LABELS)
     assert plain["labels"]["threat"]["roc_auc"]["value"] is None
@@ -135,7 +147,7 @@ def test_json_is_strict_and_complete(evaluation):
     assert (plain["rows"], plain["resamples"], plain["weighted"]) == (400, 120, True)
 
 
-def test_text_is_aligned_and_names_everything(evaluation):
+def test_text_is_aligned_and_names_everything(evaluation: Evaluation) -> None:
     text = evaluation_text(evaluation, heading="tiny on test")
     lines = text.splitlines()
     assert lines[0] == "tiny on test"
@@ -151,7 +163,9 @@ def test_text_is_aligned_and_names_everything(evaluation):
     assert text.count("resampling adds noise") == 1
 
 
-def test_text_of_one_unweighted_label_has_no_macro(data):
+def test_text_of_one_unweighted_label_has_no_macro(
+    data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]],
+) -> None:
     truth, scores, _ = data
     one = evaluate(LABELS[:1], truth[:, :1], scores[:, :1], None, THRESHOLDS, SETTINGS)
     text = evaluation_text(one)
@@ -160,20 +174,22 @@ def test_text_of_one_unweighted_label_has_no_macro(data):
     assert "all rows weigh the same" in text
 
 
-def test_progress_is_called(data):
+def test_progress_is_called(data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> None:
     seen = []
-    evaluate(LABELS, *data, THRESHOLDS, SETTINGS, progress=lambda done, total: seen.append((done, total)))
+    evaluate(LABELS, *data, THRESHOLDS, SETTINGS, progress=lambda done, total: seen.append((done, total)))  # type: ignore[arg-type]
     assert seen[-1] == (120, 120)
 
 
-def test_missing_and_impossible_thresholds(data):
+def test_missing_and_impossible_thresholds(
+    data: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]],
+) -> None:
     with pytest.raises(LabelMismatchError, match="'insult'"):
         evaluate(LABELS, *data, {"toxicity": 0.5, "threat": 0.5}, SETTINGS)
     with pytest.raises(ScoreRangeError):
         evaluate(LABELS, *data, {**THRESHOLDS, "threat": float("nan")}, SETTINGS)
 
 
-def test_the_room_never_imports_torch():
+def test_the_room_never_imports_torch() -> None:
     code = """
 import sys
 import gkiller.evaluation.evaluate, gkiller.evaluation.thresholds, gkiller.evaluation.plots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,26 +14,32 @@ from sklearn import metrics as reference
 from gkiller.errors import EmptyDataError, LabelMismatchError, LabelValueError, ScoreRangeError, SingleClassError
 from gkiller.evaluation.metrics import label_figures, macro_score, rank, reliability_of
 
-QUICK = settings(max_examples=40, deadline=None)
+QUICK = settings(max_examples=40)
 TIED = st.integers(0, 6).map(lambda k: k / 6)
 SCORES = st.one_of(TIED, st.floats(0, 1, allow_subnormal=False))
 WEIGHTS = st.floats(0.01, 100)
 
 
-def roc_auc(truth, scores, weights=None):
+def roc_auc(truth: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], weights: np.ndarray[Any, Any] = None) -> float:
     return label_figures(truth, scores, weights)["roc_auc"]
 
 
-def average_precision(truth, scores, weights=None):
+def average_precision(
+    truth: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], weights: np.ndarray[Any, Any] = None
+) -> float:
     return label_figures(truth, scores, weights)["ap"]
 
 
-def f1_score(truth, scores, weights=None):
+def f1_score(
+    truth: list[int] | np.ndarray[Any, Any],
+    scores: list[float | np.float64] | np.ndarray[Any, Any],
+    weights: np.ndarray[Any, Any] | None = None,
+) -> float:
     return label_figures(truth, scores, weights)["f1"]
 
 
 @st.composite
-def tables(draw, weights=WEIGHTS):
+def tables(draw: Any, weights: Any = WEIGHTS) -> Any:
     """Truth with both classes, scores with ties, and weights."""
     n = draw(st.integers(2, 40))
     truth = np.array(draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)), dtype=float)
@@ -45,7 +52,7 @@ def tables(draw, weights=WEIGHTS):
 
 @QUICK
 @given(tables())
-def test_ranking_figures_match_scikit_learn(table):
+def test_ranking_figures_match_scikit_learn(table: Any) -> None:
     truth, scores, mass = table
     assert roc_auc(truth, scores, mass) == pytest.approx(
         reference.roc_auc_score(truth, scores, sample_weight=mass), abs=1e-9
@@ -57,7 +64,7 @@ def test_ranking_figures_match_scikit_learn(table):
 
 @QUICK
 @given(tables(), TIED)
-def test_threshold_figures_match_scikit_learn(table, cut):
+def test_threshold_figures_match_scikit_learn(table: Any, cut: Any) -> None:
     truth, scores, mass = table
     called = (scores >= cut).astype(float)
     figures = label_figures(truth, scores, mass, threshold=cut)
@@ -79,7 +86,7 @@ def test_threshold_figures_match_scikit_learn(table, cut):
 
 @QUICK
 @given(tables(), st.integers(2, 20))
-def test_calibration_error_is_the_sum_over_bins(table, bins):
+def test_calibration_error_is_the_sum_over_bins(table: Any, bins: Any) -> None:
     truth, scores, mass = table
     total = 0.0
     for b in range(bins):
@@ -96,7 +103,7 @@ def test_calibration_error_is_the_sum_over_bins(table, bins):
 
 @QUICK
 @given(tables())
-def test_order_alone_decides_ranking_figures(table):
+def test_order_alone_decides_ranking_figures(table: Any) -> None:
     truth, scores, mass = table
     squeezed = np.unique(scores, return_inverse=True)[1] / 100  # same order, same ties
     assert roc_auc(truth, squeezed, mass) == pytest.approx(roc_auc(truth, scores, mass), abs=1e-12)
@@ -105,7 +112,7 @@ def test_order_alone_decides_ranking_figures(table):
 
 @QUICK
 @given(tables(weights=st.integers(0, 3)))
-def test_a_weight_is_a_repetition(table):
+def test_a_weight_is_a_repetition(table: Any) -> None:
     truth, scores, mass = table
     times = mass.astype(int)
     assume(times.any())
@@ -116,7 +123,7 @@ def test_a_weight_is_a_repetition(table):
 
 @QUICK
 @given(tables(), st.floats(1e-3, 1e3))
-def test_the_scale_of_weights_does_not_matter(table, factor):
+def test_the_scale_of_weights_does_not_matter(table: Any, factor: Any) -> None:
     truth, scores, mass = table
     assert label_figures(truth, scores, mass * factor) == pytest.approx(
         label_figures(truth, scores, mass), abs=1e-9, nan_ok=True
@@ -125,14 +132,14 @@ def test_the_scale_of_weights_does_not_matter(table, factor):
 
 @QUICK
 @given(tables())
-def test_swapping_the_classes_mirrors_the_auc(table):
+def test_swapping_the_classes_mirrors_the_auc(table: Any) -> None:
     truth, scores, mass = table
     assert roc_auc(1 - truth, scores, mass) == pytest.approx(1 - roc_auc(truth, scores, mass), abs=1e-9)
 
 
 @QUICK
 @given(tables(), st.data())
-def test_unknown_rows_are_as_good_as_absent(table, data):
+def test_unknown_rows_are_as_good_as_absent(table: Any, data: Any) -> None:
     truth, scores, mass = table
     hidden = np.array(data.draw(st.lists(st.booleans(), min_size=len(truth), max_size=len(truth))))
     assume(not hidden.all())
@@ -142,7 +149,7 @@ def test_unknown_rows_are_as_good_as_absent(table, data):
     )
 
 
-def test_known_values():
+def test_known_values() -> None:
     truth, scores = [1, 0, 1, 0], [0.9, 0.8, 0.7, 0.1]
     figures = label_figures(truth, scores, threshold=0.75)
     assert figures["roc_auc"] == 0.75
@@ -152,17 +159,17 @@ def test_known_values():
     assert figures["brier"] == pytest.approx((0.01 + 0.64 + 0.09 + 0.01) / 4)
 
 
-def test_a_score_at_the_threshold_is_positive():
+def test_a_score_at_the_threshold_is_positive() -> None:
     assert f1_score([1, 0], [0.5, np.nextafter(0.5, 0)]) == 1.0
 
 
 @pytest.mark.parametrize(("truth", "defined"), [([0, 0], {"brier", "ece", "accuracy"})])
-def test_without_positives_nothing_is_said_about_them(truth, defined):
+def test_without_positives_nothing_is_said_about_them(truth: list[int], defined: set[str]) -> None:
     figures = label_figures(truth, [0.2, 0.9])
     assert {name for name, value in figures.items() if not math.isnan(value)} == defined
 
 
-def test_without_negatives_ranking_is_undefined():
+def test_without_negatives_ranking_is_undefined() -> None:
     figures = label_figures([1, 1], [0.2, 0.9])
     assert math.isnan(figures["roc_auc"])
     assert math.isnan(figures["ap"])
@@ -170,7 +177,7 @@ def test_without_negatives_ranking_is_undefined():
     assert figures["recall"] == 0.5
 
 
-def test_macro_score_averages_labels_with_both_classes():
+def test_macro_score_averages_labels_with_both_classes() -> None:
     truth = np.array([[1, 0, np.nan], [0, 0, 1], [1, 0, 0], [0, 0, 1]])
     scores = np.array([[0.6, 0.1, 0.9], [0.7, 0.2, 0.8], [0.9, 0.9, 0.85], [0.1, 0.1, 0.2]])
     weights = np.array([1.0, 2.0, 1.0, 1.0])
@@ -181,7 +188,7 @@ def test_macro_score_averages_labels_with_both_classes():
     assert macro_score("ap", truth, scores) != pytest.approx(np.mean(ap))
 
 
-def test_macro_score_refuses_one_class():
+def test_macro_score_refuses_one_class() -> None:
     with pytest.raises(SingleClassError):
         macro_score("ap", np.zeros((3, 1)), np.full((3, 1), 0.5))
 
@@ -200,7 +207,13 @@ def test_macro_score_refuses_one_class():
         (np.zeros((0, 1)), np.zeros((0, 1)), None, EmptyDataError, ""),
     ],
 )
-def test_bad_input_names_its_place(truth, scores, weights, error, place):
+def test_bad_input_names_its_place(
+    truth: list[Any] | np.ndarray[Any, Any],
+    scores: list[list[float]] | np.ndarray[Any, Any],
+    weights: list[Any] | None,
+    error: Any,
+    place: str,
+) -> None:
     with pytest.raises(error) as caught:
         macro_score("ap", np.array(truth), np.array(scores), weights)
     assert place in caught.value.where

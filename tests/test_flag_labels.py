@@ -4,6 +4,9 @@ import csv
 import gzip
 import json
 import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +20,7 @@ from gkiller.data.scorefiles import read_scores
 from gkiller.errors import LabelMismatchError, ModelFormatError, SettingsError
 from gkiller.evaluation.comparison import GivenThresholds, side_of_file
 from gkiller.evaluation.models import Measured, flagged_figures
+from gkiller.inference.classifier import Classifier
 from gkiller.model.directory import add_files, load_model, rewrite_model
 from gkiller.scoring.scorers import scorer_of_file
 from gkiller.settings.definition import DataSettings
@@ -26,11 +30,11 @@ GIVEN = GivenThresholds("--threshold-a")
 
 
 @pytest.fixture
-def clf(onnx_model):
+def clf(onnx_model: Path) -> Classifier:
     return load(onnx_model, threads=1)
 
 
-def insult_alone(folder):
+def insult_alone(folder: Path) -> Classifier:
     """A toy model of which insult alone decides."""
     return load(write_model(folder, flag_labels=["insult"]), threads=1)
 
@@ -38,7 +42,7 @@ def insult_alone(folder):
 # -- Python -------------------------------------------------------------------------------------
 
 
-def test_named_labels_alone_decide(clf):
+def test_named_labels_alone_decide(clf: Classifier) -> None:
     low = {"toxicity": 0.0, "insult": 1.0}
     every = clf.predict(TEXTS, thresholds=low)
     assert all(one.flagged and one.flags == {"toxicity": True, "insult": False} for one in every)
@@ -51,13 +55,13 @@ def test_named_labels_alone_decide(clf):
 
 
 @pytest.mark.parametrize(("labels", "said"), [(["insullt"], "insullt"), ([], "no label is named"), ([3], "3")])
-def test_labels_that_are_none_are_refused(clf, labels, said):
+def test_labels_that_are_none_are_refused(clf: Classifier, labels: list[Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
         clf.predict("a", labels=labels)
     assert "insult" in caught.value.remedy
 
 
-def test_a_model_says_which_labels_decide(tmp_path, clf):
+def test_a_model_says_which_labels_decide(tmp_path: Path, clf: Classifier) -> None:
     assert clf.flag_labels == LABELS
     own = insult_alone(tmp_path / "model")
     assert own.flag_labels == ("insult",)
@@ -68,7 +72,7 @@ def test_a_model_says_which_labels_decide(tmp_path, clf):
 @pytest.mark.parametrize(
     "value", [None, [], "insult", {"insult": 1}, ["insult", "insult"], ["threat"], [["insult"]], [1], ["insult"] * 9]
 )
-def test_hostile_flag_labels_are_refused(tmp_path, value):
+def test_hostile_flag_labels_are_refused(tmp_path: Path, value: Any) -> None:
     with pytest.raises(ModelFormatError, match="flag_labels"):
         load(write_model(tmp_path / "graph", flag_labels=value))
 
@@ -76,7 +80,7 @@ def test_hostile_flag_labels_are_refused(tmp_path, value):
 # -- model directories --------------------------------------------------------------------------
 
 
-def test_copies_of_a_model_keep_them(tmp_path):
+def test_copies_of_a_model_keep_them(tmp_path: Path) -> None:
     loaded = load_model(save(tmp_path / "one"))
     thresholds = loaded.metadata["thresholds"]
     rewrite_model(tmp_path / "two", loaded, thresholds=thresholds, card="", flag_labels=["threat"])
@@ -93,7 +97,7 @@ def test_copies_of_a_model_keep_them(tmp_path):
 # -- what predict writes, and reading it again --------------------------------------------------
 
 
-def comments_csv(path, rows=60):
+def comments_csv(path: Path, rows: int = 60) -> Path:
     """Comments with two labels: rude words, and, apart from them, every third row."""
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
@@ -104,7 +108,9 @@ def comments_csv(path, rows=60):
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet", "csv.gz"])
-def test_the_output_says_which_labels_decide(call, onnx_model, tmp_path, form):
+def test_the_output_says_which_labels_decide(
+    call: Callable[..., Any], onnx_model: Path, tmp_path: Path, form: str
+) -> None:
     path = comments_csv(tmp_path / "in.csv")
     out = tmp_path / f"out.{form}"
     flags = ("--model", onnx_model, "--input", path, "-t", "insult=0", "--labels", "toxicity")
@@ -129,7 +135,9 @@ def test_the_output_says_which_labels_decide(call, onnx_model, tmp_path, form):
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
-def test_a_threshold_is_read_off_the_flags_of_deciding_labels_alone(call, onnx_model, tmp_path, form):
+def test_a_threshold_is_read_off_the_flags_of_deciding_labels_alone(
+    call: Callable[..., Any], onnx_model: Path, tmp_path: Path, form: str
+) -> None:
     """Otherwise a label that never decided would look as if nothing had reached its threshold."""
     path, out = comments_csv(tmp_path / "in.csv"), str(tmp_path / f"out.{form}")
     flags = ("--model", onnx_model, "--input", path, "--labels", "toxicity", "--output", out)
@@ -146,7 +154,7 @@ def test_a_threshold_is_read_off_the_flags_of_deciding_labels_alone(call, onnx_m
     assert list(scorer_of_file(out, found).thresholds) == ["toxicity"]
 
 
-def test_a_few_comments(call, onnx_model):
+def test_a_few_comments(call: Callable[..., Any], onnx_model: Path) -> None:
     flags = ("--model", onnx_model, "-t", "0", "--json")
     code, out, _ = call("predict", "you idiot", *flags, "--labels", "insult")
     answer = json.loads(out)
@@ -161,12 +169,12 @@ def test_a_few_comments(call, onnx_model):
     assert "did you mean 'insult'?" in err
 
 
-def test_a_resumed_job_keeps_its_labels(call, onnx_model, tmp_path):
+def test_a_resumed_job_keeps_its_labels(call: Callable[..., Any], onnx_model: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("you idiot\nthank you\n")
     flags = ("--model", onnx_model, "--input", "in.txt", "--output", "out.jsonl")
     broken = ("--labels", "insult", "--batch-size", "1")
     (tmp_path / "in.jsonl").write_text('{"text": "you idiot"}\n{"text": 3}\n')
-    flags = ("--model", onnx_model, "--input", "in.jsonl", "--output", "out.jsonl", *broken[2:])
+    flags = ("--model", onnx_model, "--input", "in.jsonl", "--output", "out.jsonl", *broken[2:])  # type: ignore[assignment]
     assert call("predict", *flags, *broken[:2])[0] == 14
     code, _, err = call("predict", *flags, "--resume", "--on-error", "skip")
     assert code == 41
@@ -177,13 +185,13 @@ def test_a_resumed_job_keeps_its_labels(call, onnx_model, tmp_path):
 # -- what the decision reaches ------------------------------------------------------------------
 
 
-def measured(truth, scores, weights=None):
+def measured(truth: Any, scores: list[list[float]], weights: list[int] | None = None) -> Measured:
     truth = np.array(truth, np.float32)
     mass = np.ones(len(truth)) if weights is None else np.array(weights)
     return Measured(LABELS, (), truth, np.array(scores), mass, dict.fromkeys(LABELS, 0.5))
 
 
-def test_the_decision_of_several_labels_is_measured_against_any_of_them():
+def test_the_decision_of_several_labels_is_measured_against_any_of_them() -> None:
     truth = [[1, 0], [0, 0], [0, 1], [np.nan, 1], [np.nan, 0]]
     scores = [[0.9, 0.0], [0.0, 0.9], [0.0, 0.0], [0.9, 0.9], [0.9, 0.9]]
     found = flagged_figures(measured(truth, scores), dict.fromkeys(LABELS, 0.5), LABELS)
@@ -202,7 +210,7 @@ RUDE = ("idiot", "fool", "moron", "loser", "clown")
 CALM = ("thank you for the edit", "nice photo of the bridge", "what a damn good map", "this is silly", "see you")
 
 
-def noisy_csv(path, rows=240):
+def noisy_csv(path: Path, rows: int = 240) -> Path:
     """Short comments: toxicity mostly where a rude word is, threat nowhere near what a model says."""
     draw = random.Random(0)
     with path.open("w", newline="") as stream:
@@ -215,7 +223,7 @@ def noisy_csv(path, rows=240):
     return path
 
 
-def flagged_of(call, model, data):
+def flagged_of(call: Callable[..., Any], model: str, data: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Which rows predict flags, and which are toxic."""
     code, out, err = call("predict", "--model", model, "--input", data)
     assert code == 0, err
@@ -224,7 +232,7 @@ def flagged_of(call, model, data):
     return np.array([json.loads(line)["flagged"] for line in out.splitlines()]), toxic
 
 
-def test_flagged_holds_the_precision_asked_for_of_the_label_asked_for(call, tmp_path):
+def test_flagged_holds_the_precision_asked_for_of_the_label_asked_for(call: Callable[..., Any], tmp_path: Path) -> None:
     data = noisy_csv(tmp_path / "valid.csv")
     columns = ("--data", data, "--label-columns", "toxicity,obscene,threat")
     asked = (*columns, "--labels", "toxicity", "--min-precision", "0.9", "--json")
@@ -249,7 +257,7 @@ def test_flagged_holds_the_precision_asked_for_of_the_label_asked_for(call, tmp_
     assert load("mine").flag_labels == ("toxicity", "threat")
 
 
-def test_a_target_that_flagged_misses_is_warned_of(call, tmp_path):
+def test_a_target_that_flagged_misses_is_warned_of(call: Callable[..., Any], tmp_path: Path) -> None:
     data = noisy_csv(tmp_path / "valid.csv")
     columns = ("--data", data, "--label-columns", "toxicity,obscene,threat")
     code, out, err = call("threshold", "default", *columns, "--min-recall", "1", "--json", "--out", "mine")
@@ -265,7 +273,7 @@ def test_a_target_that_flagged_misses_is_warned_of(call, tmp_path):
     assert bool(told) == (answer["flagged"]["precision"] < 0.2)
 
 
-def test_a_label_that_the_data_lack_cannot_be_tuned(call, tmp_path):
+def test_a_label_that_the_data_lack_cannot_be_tuned(call: Callable[..., Any], tmp_path: Path) -> None:
     data = noisy_csv(tmp_path / "valid.csv")
     columns = ("--data", data, "--label-columns", "toxicity,obscene,threat")
     code, out, _ = call("threshold", "default", *columns, "--labels", "insult", "--json", "--out", "mine")

@@ -1,5 +1,7 @@
 """Token ids, windows and batches."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from giants import roberta_tokenizer
@@ -16,7 +18,7 @@ from gkiller.tokens.encoding import Encoder
 from gkiller.tokens.visible import READINGS, visible
 
 
-def folding():
+def folding() -> Any:
     """Return a tokenizer that changes characters before BERT's normaliser."""
     tokenizer = toy_tokenizer()
     first = [normalizers.NFKC(), normalizers.Replace("а", "a"), normalizers.Replace("é", "!")]
@@ -24,7 +26,7 @@ def folding():
     return tokenizer
 
 
-def reading():
+def reading() -> Any:
     """Return a tokenizer that reads disguised words, among what it changes before BERT's normaliser."""
     tokenizer = toy_tokenizer()
     alike = [normalizers.Replace("а", "a"), normalizers.Replace("ø", "o")]
@@ -52,14 +54,14 @@ SENTENCES = st.lists(st.sampled_from([*RUDE, "[MASK]", "don't", "##s", "Ｆull",
 
 
 @given(st.sampled_from(sorted(ENCODERS)), st.one_of(ANY, TRICKY, DISGUISED, SENTENCES.map(" ".join)))
-def test_ids_are_the_tokenizer_s(name, text):
+def test_ids_are_the_tokenizer_s(name: Any, text: Any) -> None:
     expected = REFERENCE[name].encode(encoding.clean(visible(text)), add_special_tokens=False).ids
     assert ENCODERS[name].ids(text) == expected
     assert ENCODERS[name].ids(text) == expected  # from what it has kept, now
 
 
 @given(st.one_of(ANY, TRICKY))
-def test_words_hold_all_ids_and_know_their_place(text):
+def test_words_hold_all_ids_and_know_their_place(text: Any) -> None:
     words = ENCODERS["shipped"].words(text)
     assert [token for word in words for token in word.ids] == ENCODERS["shipped"].ids(text)
     places = [place for word in words for place in (word.start, word.end)]
@@ -68,7 +70,7 @@ def test_words_hold_all_ids_and_know_their_place(text):
         assert [word.start for word in words] == sorted(word.start for word in words)
 
 
-def test_what_is_kept_by_the_word():
+def test_what_is_kept_by_the_word() -> None:
     assert all(encoder.by_word for encoder in ENCODERS.values())
     for part in (normalizers.Replace("b", "a"), normalizers.Strip(), normalizers.NFKD()):
         tokenizer = toy_tokenizer()
@@ -76,29 +78,29 @@ def test_what_is_kept_by_the_word():
         assert not Encoder(tokenizer.to_str(), "other", 16).by_word
 
 
-def test_words_of_a_sentence():
+def test_words_of_a_sentence() -> None:
     text = "You idiot, go"
     assert [text[w.start : w.end] for w in ENCODERS["shipped"].words(text)] == ["You", "idiot", ",", "go"]
 
 
-def test_words_that_are_disguised_keep_their_places():
+def test_words_that_are_disguised_keep_their_places() -> None:
     text = "You 1d1ot, i.d.i.o.t or i d i o t"
     words = ENCODERS["reading"].words(text)
     assert [text[w.start : w.end] for w in words] == ["You", "1d1ot", ",", "i.d.i.o.t", "or", "i d i o t"]
     assert words[1].ids == words[3].ids == words[5].ids == ENCODERS["toy"].ids("idiot")
 
 
-def test_a_long_word_takes_time_that_grows_with_its_length_alone():
+def test_a_long_word_takes_time_that_grows_with_its_length_alone() -> None:
     """Copying its pieces for each new one would take an hour."""
     [word] = Encoder(roberta_tokenizer().to_str(), "roberta", 16).words("q" * 1_000_000)
     assert (word.start, word.end, len(word.ids)) == (0, 1_000_000, 1_000_000)
 
 
-def test_clean_keeps_the_length():
+def test_clean_keeps_the_length() -> None:
     assert encoding.clean("a\ud800b\udfff") == "a\ufffdb\ufffd"
 
 
-def test_kept_words_are_bounded(monkeypatch):
+def test_kept_words_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_KEPT_WORDS", 10)
     encoder = Encoder(toy_tokenizer().to_str(), "toy", 16)
     for number in range(100):
@@ -113,7 +115,7 @@ def test_kept_words_are_bounded(monkeypatch):
 
 @given(ANY)
 @example("[CLS]")
-def test_another_kind_of_tokenizer_is_asked_for_the_whole(text):
+def test_another_kind_of_tokenizer_is_asked_for_the_whole(text: Any) -> None:
     tokenizer = toy_tokenizer()
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -122,7 +124,7 @@ def test_another_kind_of_tokenizer_is_asked_for_the_whole(text):
     assert encoder.ids(text) == tokenizer.encode(encoding.clean(visible(text)), add_special_tokens=False).ids
 
 
-def test_broken_tokenizers_are_refused():
+def test_broken_tokenizers_are_refused() -> None:
     bare = toy_tokenizer()
     bare.post_processor = None
     small = '{"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "a"}}'
@@ -132,7 +134,7 @@ def test_broken_tokenizers_are_refused():
 
 
 @given(st.integers(0, 5000), st.integers(1, 200))
-def test_windows_cover_every_token(tokens, size):
+def test_windows_cover_every_token(tokens: Any, size: Any) -> None:
     starts = window_starts(tokens, size)
     covered = {t for start in starts for t in range(start, min(start + size, tokens))}
     assert covered == set(range(tokens))
@@ -147,14 +149,14 @@ ids_lists = st.lists(st.lists(st.integers(5, 60), max_size=70), max_size=40)
 
 
 @given(ids_lists, st.integers(1, 20), st.sampled_from(["window", "truncate"]))
-def test_batches_hold_every_window_once_padded_on_the_right(ids, size, long_text):
+def test_batches_hold_every_window_once_padded_on_the_right(ids: Any, size: Any, long_text: Any) -> None:
     encoder = ENCODERS["toy"]
     read = windowed(ids, size + 2, [encoder.cls], [encoder.sep], encoder.pad, long_text)
     owner = np.repeat(np.arange(len(ids)), read.count)
     firsts = [window_starts(len(own), size) if long_text == "window" else [0] for own in ids]
     first = [int(start) for starts in firsts for start in starts]
     seen = []
-    pieces = [[] for _ in ids]
+    pieces: Any = [[] for _ in ids]
     for rows in call_batches(read.tokens.lengths):
         tokens, mask = read.tokens.pad_batch(rows)
         assert len(rows) <= BATCH_ROWS
@@ -169,7 +171,7 @@ def test_batches_hold_every_window_once_padded_on_the_right(ids, size, long_text
     assert sorted(seen) == list(range(len(owner)))
     for position, (tokens, found) in enumerate(zip(ids, pieces, strict=True)):
         assert len(found) == read.count[position]
-        covered = {}
+        covered: dict[Any, Any] = {}
         for start, piece in found:
             covered |= {start + k: token for k, token in enumerate(piece)}
         kept = tokens if long_text == "window" else tokens[:size]

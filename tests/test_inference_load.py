@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from inference_helpers import LABELS, graph, seal, write_model
@@ -16,11 +18,11 @@ from gkiller.inference import load, loading
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path: Path) -> Path:
     return write_model(tmp_path / "model")
 
 
-def test_a_model_directory_and_a_run(model, tmp_path):
+def test_a_model_directory_and_a_run(model: Path, tmp_path: Path) -> None:
     found = load(model)
     assert (found.labels, found.thresholds) == (LABELS, dict.fromkeys(LABELS, 0.5))
     assert (found.max_length, found.precision, found.path) == (16, "int8", model)
@@ -30,30 +32,30 @@ def test_a_model_directory_and_a_run(model, tmp_path):
     assert gkiller.load is load
 
 
-def test_precision_is_a_choice(model):
+def test_precision_is_a_choice(model: Path) -> None:
     assert load(model, precision="fp32").precision == "fp32"
     scores = [load(model, precision=name).predict("a").scores for name in ("auto", "int8", "fp32")]
     assert scores[0] == scores[1] != scores[2]
     with pytest.raises(ModelNotFoundError, match="no fp16 graph; there is: int8, fp32"):
         load(model, precision="fp16")
     with pytest.raises(SettingsError, match="'fp32'"):
-        load(model, precision="fp23")
+        load(model, precision="fp23")  # type: ignore[arg-type]
 
 
-def test_without_int8_fp32_is_taken(tmp_path):
+def test_without_int8_fp32_is_taken(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", int8=False)
     assert load(model).precision == "fp32"
     with pytest.raises(ModelNotFoundError, match="gkiller quantize"):
         load(model, precision="int8")
 
 
-def test_a_model_that_was_not_exported(tmp_path):
+def test_a_model_that_was_not_exported(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", int8=False, fp32=False)
     with pytest.raises(ModelNotFoundError, match=f"no ONNX graph.*gkiller export {model}"):
         load(model)
 
 
-def test_no_model_there(tmp_path, monkeypatch):
+def test_no_model_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelNotFoundError, match="gkiller train"):
         load(tmp_path / "nothing")
     monkeypatch.setattr(assets, "default_model_path", lambda: tmp_path / "assets/model")
@@ -62,7 +64,7 @@ def test_no_model_there(tmp_path, monkeypatch):
             load(name)
 
 
-def test_bundled_and_named_models(tmp_path, monkeypatch):
+def test_bundled_and_named_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(assets, "asset_path", lambda *names: tmp_path.joinpath("assets", *names))
     monkeypatch.setattr(assets, "default_model_path", lambda: tmp_path / "assets/model")
@@ -79,14 +81,14 @@ def test_bundled_and_named_models(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "onnx/model.int8.onnx"])
-def test_a_changed_file_is_refused(model, name):
+def test_a_changed_file_is_refused(model: Path, name: str) -> None:
     path = model / name
     path.write_bytes(path.read_bytes().replace(b"a", b"e", 1))
     with pytest.raises(ModelTamperedError, match="SHA-256"):
         load(model)
 
 
-def test_changed_metadata_is_refused_unless_not_verified(model):
+def test_changed_metadata_is_refused_unless_not_verified(model: Path) -> None:
     path = model / "gkiller.json"
     path.write_text(path.read_text().replace("0.5", "0.4"))
     with pytest.raises(ModelTamperedError, match="was changed"):
@@ -94,7 +96,7 @@ def test_changed_metadata_is_refused_unless_not_verified(model):
     assert load(model, verify=False).thresholds == dict.fromkeys(LABELS, 0.4)
 
 
-def test_only_what_is_used_is_read(model):
+def test_only_what_is_used_is_read(model: Path) -> None:
     (model / "model.safetensors").write_bytes(b"weights that scoring does not need")
     seal(model)
     (model / "onnx/model.onnx").write_bytes(b"damaged")
@@ -124,19 +126,19 @@ def test_only_what_is_used_is_read(model):
         ({"files": {}}, "lacks config.json"),
     ],
 )
-def test_inconsistent_metadata_is_refused(tmp_path, changes, message):
+def test_inconsistent_metadata_is_refused(tmp_path: Path, changes: Any, message: str) -> None:
     with pytest.raises(ModelFormatError, match=message):
         load(write_model(tmp_path / "model", **changes))
 
 
-def test_broken_metadata_is_refused(model):
+def test_broken_metadata_is_refused(model: Path) -> None:
     for content in (b"{", b"[]", b"\xff", b"[" * 100_000):
         (model / "gkiller.json").write_bytes(content)
         with pytest.raises(ModelFormatError):
             load(model)
 
 
-def test_files_of_another_kind_are_refused(model, monkeypatch):
+def test_files_of_another_kind_are_refused(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = {
         b"no graph": "no ONNX file|not a graph",
         graph(toy_tokenizer().get_vocab(), labels=3): "of shape",
@@ -156,7 +158,7 @@ def test_files_of_another_kind_are_refused(model, monkeypatch):
         load(model)
 
 
-def test_a_tokenizer_with_more_pieces_than_the_network(model):
+def test_a_tokenizer_with_more_pieces_than_the_network(model: Path) -> None:
     (model / "config.json").write_text(json.dumps({"max_position_embeddings": 16, "vocab_size": 7}))
     seal(model)
     with pytest.raises(ModelFormatError, match="the network knows 7"):
@@ -164,7 +166,7 @@ def test_a_tokenizer_with_more_pieces_than_the_network(model):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
-def test_a_link_out_of_the_directory_is_refused(model, tmp_path):
+def test_a_link_out_of_the_directory_is_refused(model: Path, tmp_path: Path) -> None:
     target = tmp_path / "elsewhere.json"
     (model / "tokenizer.json").rename(target)
     (model / "tokenizer.json").symlink_to(target)
@@ -173,20 +175,20 @@ def test_a_link_out_of_the_directory_is_refused(model, tmp_path):
 
 
 @pytest.mark.parametrize("threads", [0, -1, 2000, 1.5, True, "2"])
-def test_threads_out_of_range(model, threads):
+def test_threads_out_of_range(model: Path, threads: bool | float | str) -> None:
     with pytest.raises(SettingsError, match="threads must be"):
-        load(model, threads=threads)
+        load(model, threads=threads)  # type: ignore[arg-type]
 
 
 HEAVY = ("torch", "transformers", "pydantic", "pyarrow", "sklearn", "onnx", "typer", "rich", "safetensors")
 
 
-def run(code, *arguments):
+def run(code: str, *arguments: Any) -> Any:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_nothing_heavy_is_imported(model):
+def test_nothing_heavy_is_imported(model: Path) -> None:
     done = run(
         "import sys; from gkiller import load; clf = load(sys.argv[1])\n"
         "clf.predict(['you fool', 'h\\u00e9'] * 300); clf.explain('you fool')\n"
@@ -198,7 +200,7 @@ def test_nothing_heavy_is_imported(model):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork there")
-def test_a_fork_scores_alike_and_warns_of_nothing(model):
+def test_a_fork_scores_alike_and_warns_of_nothing(model: Path) -> None:
     done = run(
         "import os, sys, warnings; from gkiller import load; warnings.simplefilter('ignore')\n"
         "clf = load(sys.argv[1], threads=2); texts = [f'text {i} fool' * (i % 9) for i in range(300)]\n"

@@ -7,7 +7,10 @@ import pdb
 import random
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,27 +23,27 @@ from gkiller.model.dendrites import perforated
 from gkiller.model.dendrites.containment import contained
 from gkiller.model.dendrites.growth import check_fold, chosen_linears, folded
 from gkiller.model.dendrites.perforated import PerforatedGrowth, require_available, unavailable_reason
-from gkiller.model.network import build_classifier
+from gkiller.model.network import ToxicityClassifier, build_classifier
 
 
-def network():
+def network() -> ToxicityClassifier:
     torch.manual_seed(0)
     return build_classifier(tiny_settings().model, ("toxicity",), len(vocabulary()))
 
 
-def wrap(model=None, **changes):
+def wrap(model: ToxicityClassifier | None = None, **changes: Any) -> PerforatedGrowth:
     model = model or network()
-    options = {"activation": "sigmoid", "patience": 2, "most": 2, "seed": 0} | changes
+    options: dict[str, Any] = {"activation": "sigmoid", "patience": 2, "most": 2, "seed": 0} | changes
     return PerforatedGrowth(model, chosen_linears(model, ("*",)), **options)
 
 
-def library(name):
+def library(name: str) -> ModuleType:
     """A module of perforatedai, imported as gkiller does: in its cell."""
     wrap().close()
     return importlib.import_module(f"perforatedai.{name}")
 
 
-def outside():
+def outside() -> dict[str, Any]:
     """What belongs to the whole process and must be as before."""
     return {
         "directory": Path.cwd(),
@@ -60,11 +63,13 @@ def outside():
     }
 
 
-def differences(before, after):
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[Any]:
     return [key for key in before if before[key] != after[key]]
 
 
-def test_a_whole_life_leaves_no_trace(tmp_path, monkeypatch, capfd):
+def test_a_whole_life_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     matplotlib.use("svg")
     model, before = network(), outside()
@@ -79,7 +84,7 @@ def test_a_whole_life_leaves_no_trace(tmp_path, monkeypatch, capfd):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_close_gives_the_globals_back_and_removes_the_files():
+def test_close_gives_the_globals_back_and_removes_the_files() -> None:
     shared = library("globals_perforatedai")
     fresh = {key: value for key, value in vars(shared.pc).items() if not callable(value)}
     growth = wrap()
@@ -94,7 +99,7 @@ def test_close_gives_the_globals_back_and_removes_the_files():
     assert str(left) == str(fresh)
 
 
-def test_the_network_works_after_close():
+def test_the_network_works_after_close() -> None:
     growth = wrap()
     growth.grow(0.5)
     growth.close()
@@ -111,10 +116,12 @@ def test_the_network_works_after_close():
     ],
     ids=["set_trace", "breakpoint", "exit", "input"],
 )
-def test_a_stop_inside_the_library_is_an_error(monkeypatch, stop, said):
+def test_a_stop_inside_the_library_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, stop: Callable[..., Any], said: str
+) -> None:
     utils = library("utils_perforatedai")
 
-    def stopping(*_, **__):
+    def stopping(*_: Any, **__: Any) -> None:
         print("dimension 3 is odd")  # noqa: T201
         stop()
 
@@ -132,7 +139,7 @@ def test_a_stop_inside_the_library_is_an_error(monkeypatch, stop, said):
     wrap().close()  # the failed one is not in the way
 
 
-def test_a_stop_while_growing_is_an_error(monkeypatch):
+def test_a_stop_while_growing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = library("globals_perforatedai")
     with wrap() as growth:
         monkeypatch.setattr(shared.pai_tracker, "add_validation_score", lambda *_: sys.exit(1))
@@ -143,7 +150,7 @@ def test_a_stop_while_growing_is_an_error(monkeypatch):
     wrap().close()
 
 
-def test_a_growth_that_does_not_happen_is_an_error(monkeypatch):
+def test_a_growth_that_does_not_happen_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = library("globals_perforatedai")
     with wrap() as growth:
         monkeypatch.setattr(shared.pai_tracker, "add_validation_score", lambda score, model: (model, False, False))
@@ -151,14 +158,14 @@ def test_a_growth_that_does_not_happen_is_an_error(monkeypatch):
             growth.grow(0.5)
 
 
-def misbehave():
+def misbehave() -> None:
     print("hidden")  # noqa: T201
     torch.rand(1), np.random.rand(), random.random()
     warnings.simplefilter("always")
     raise ZeroDivisionError
 
 
-def test_other_exceptions_put_everything_back(tmp_path, capfd):
+def test_other_exceptions_put_everything_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = outside()
     with pytest.raises(ZeroDivisionError), contained(tmp_path, 3):
         misbehave()
@@ -166,15 +173,15 @@ def test_other_exceptions_put_everything_back(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_termination_is_no_fault_of_the_library(tmp_path):
+def test_a_termination_is_no_fault_of_the_library(tmp_path: Path) -> None:
     before = outside()
     with pytest.raises(SystemExit) as caught, contained(tmp_path, 3):
         sys.exit(143)
-    assert caught.value.code == 143
+    assert caught.value.code == 143  # type: ignore[unreachable]
     assert differences(before, outside()) == []
 
 
-def test_the_cell_is_seeded(tmp_path):
+def test_the_cell_is_seeded(tmp_path: Path) -> None:
     draws = []
     for seed in (4, 4, 5):
         with contained(tmp_path, seed):
@@ -182,7 +189,7 @@ def test_the_cell_is_seeded(tmp_path):
     assert draws[0] == draws[1] != draws[2]
 
 
-def test_only_one_at_a_time():
+def test_only_one_at_a_time() -> None:
     with wrap() as growth:
         with pytest.raises(DendriteError, match="another training"):
             wrap()
@@ -193,13 +200,13 @@ def test_only_one_at_a_time():
         assert growth.count == 1
 
 
-def test_it_is_closed_when_the_block_raises():
+def test_it_is_closed_when_the_block_raises() -> None:
     with pytest.raises(ZeroDivisionError), wrap():
         raise ZeroDivisionError
-    wrap().close()
+    wrap().close()  # type: ignore[unreachable]
 
 
-def test_it_is_free_again_when_closing_fails(monkeypatch):
+def test_it_is_free_again_when_closing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = library("globals_perforatedai")
     growth = wrap()
     with monkeypatch.context() as patched:
@@ -209,13 +216,13 @@ def test_it_is_free_again_when_closing_fails(monkeypatch):
     wrap().close()
 
 
-def test_refused_networks_do_not_block_the_next():
+def test_refused_networks_do_not_block_the_next() -> None:
     with pytest.raises(DendriteError, match="wrapped"):  # it silently wraps what it finds
         PerforatedGrowth(network(), ["nobody"], activation="sigmoid", patience=1, most=1, seed=0)
     wrap().close()
 
 
-def test_platforms_without_perforatedai(monkeypatch):
+def test_platforms_without_perforatedai(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perforated.importlib.util, "find_spec", lambda name: None)
     assert "not installed" in unavailable_reason()
     with pytest.raises(DendritesUnavailableError) as caught:
@@ -226,6 +233,6 @@ def test_platforms_without_perforatedai(monkeypatch):
         wrap()
 
 
-def test_here_it_is_available():
+def test_here_it_is_available() -> None:
     assert unavailable_reason() == ""
     require_available()

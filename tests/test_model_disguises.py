@@ -1,5 +1,7 @@
 """Disguised writing that a tokenizer undoes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -16,7 +18,7 @@ NORMALIZER = normalizers.Sequence(
 SIGNS = st.text(st.sampled_from("aBs @$!01345679.-*_,'\n~"), max_size=16)
 
 
-def read(text):
+def read(text: str) -> str:
     return NORMALIZER.normalize_str(text)
 
 
@@ -34,7 +36,7 @@ def read(text):
         ("u.s.a. mp3", "usa. mpe"),
     ],
 )
-def test_what_is_undone(written, meant):
+def test_what_is_undone(written: str, meant: str) -> None:
     assert may_be_disguised(written)
     assert read(written) == meant
 
@@ -51,7 +53,7 @@ def test_what_is_undone(written, meant):
         "It's a b c's",
     ],
 )
-def test_what_is_left_alone(text):
+def test_what_is_left_alone(text: str) -> None:
     assert read(text) == text
 
 
@@ -59,7 +61,7 @@ def test_what_is_left_alone(text):
 @example("b!1")
 @example("@$$")
 @example("a b c d")
-def test_what_is_called_plain_is_left_alone_in_every_part(text):
+def test_what_is_called_plain_is_left_alone_in_every_part(text: Any) -> None:
     if may_be_disguised(text):
         return
     for start in range(len(text)):
@@ -68,7 +70,7 @@ def test_what_is_called_plain_is_left_alone_in_every_part(text):
 
 
 @given(st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyz BIT'.,"), max_size=40))
-def test_ordinary_words_are_left_alone(text):
+def test_ordinary_words_are_left_alone(text: Any) -> None:
     spaced = disguises.READINGS[-1]
     signs = normalizers.Sequence(
         [normalizers.Replace(Regex(pattern), to) for pattern, to in READINGS if (pattern, to) != spaced]
@@ -76,7 +78,7 @@ def test_ordinary_words_are_left_alone(text):
     assert signs.normalize_str(text) == text
 
 
-def test_most_of_what_the_augmentation_hides_is_found():
+def test_most_of_what_the_augmentation_hides_is_found() -> None:
     text = "they called somebody there most ridiculous clown, nothing besides"
     found = words = 0
     for seed in range(100):
@@ -92,12 +94,12 @@ def test_most_of_what_the_augmentation_hides_is_found():
     assert found / words > 0.9
 
 
-def test_the_signs_of_the_augmentation_are_read():
+def test_the_signs_of_the_augmentation_are_read() -> None:
     assert disguises.LEET == letters.LEET
     assert set(letters.SEPARATORS) == {" ", *disguises.MARKS}
 
 
-def test_time_grows_with_the_length_alone():
+def test_time_grows_with_the_length_alone() -> None:
     """Each pattern matches within a few characters: no repetition without a bound is in any."""
     for pattern, _ in READINGS:
         assert "+" not in pattern

@@ -2,12 +2,15 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fuzzing import contents, mutations, reseal, restore
+from fuzzing import Mutation, contents, mutations, reseal, restore
 from giants import KINDS
 from saved_models import save, save_giant
 
@@ -21,26 +24,26 @@ GIANT_EACH = 300
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
+def original(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a model directory."""
     return contents(save(tmp_path_factory.mktemp("saved") / "model"))
 
 
 @pytest.fixture(scope="module", params=[kind for kind in KINDS if kind != "bert"])
-def giant(request, tmp_path_factory):
+def giant(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a giant's model directory."""
     folder = tmp_path_factory.mktemp(request.param)
     return contents(save_giant(folder / "model", request.param, folder / "encoder"))
 
 
-def mutated(files, folder, mutation):
+def mutated(files: dict[str, bytes], folder: Path, mutation: Mutation) -> Path:
     restore(folder, files)
     mutation.apply(folder)
     return folder
 
 
 @contextmanager
-def reported(seed, mutation):
+def reported(seed: int, mutation: Mutation) -> Iterator[None]:
     """Say which mutation it was, and let none take half a gigabyte."""
     try:
         with little_memory():
@@ -51,7 +54,7 @@ def reported(seed, mutation):
 
 
 @contextmanager
-def little_memory():
+def little_memory() -> Iterator[None]:
     """Fail when the process has needed half a gigabyte more than ever before; where that is told."""
     try:
         from resource import RUSAGE_SELF, getrusage
@@ -64,7 +67,7 @@ def little_memory():
     assert (getrusage(RUSAGE_SELF).ru_maxrss - before) * unit < 2**29
 
 
-def same(folder, before):
+def same(folder: Path, before: Any) -> bool:
     """Whether no file has changed, but for the spelling of gkiller.json: its digest is of its content."""
     try:
         after = contents(folder)
@@ -74,7 +77,7 @@ def same(folder, before):
     return kept and after == {k: v for k, v in before.items() if k != "gkiller.json"}
 
 
-def attempt(call, *arguments):
+def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a call returns, and the error that it raises when that is one of ours."""
     try:
         return call(*arguments), None
@@ -82,7 +85,7 @@ def attempt(call, *arguments):
         return None, error
 
 
-def check_damaged(folder, before):
+def check_damaged(folder: Path, before: dict[str, bytes]) -> bool:
     """Without new digests: refused, or not damaged at all. Returns whether it was refused."""
     _, error = attempt(load_model, folder)
     if error is None:
@@ -93,7 +96,7 @@ def check_damaged(folder, before):
     return True
 
 
-def check_forged(folder):
+def check_forged(folder: Path) -> bool:
     """With right digests: refused, or a model that holds together. Returns whether it was refused."""
     loaded, error = attempt(load_model, folder)
     if loaded is None:
@@ -112,7 +115,7 @@ def check_forged(folder):
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_damage_is_noticed(original, tmp_path, chunk):
+def test_damage_is_noticed(original: dict[str, bytes], tmp_path: Path, chunk: int) -> None:
     refused = 0
     for mutation in mutations(original, chunk, EACH):
         folder = mutated(original, tmp_path / "model", mutation)
@@ -122,7 +125,7 @@ def test_damage_is_noticed(original, tmp_path, chunk):
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_a_forger_makes_no_wreck(original, tmp_path, chunk):
+def test_a_forger_makes_no_wreck(original: dict[str, bytes], tmp_path: Path, chunk: int) -> None:
     refused = 0
     for mutation in mutations(original, 1000 + chunk, EACH):
         folder = mutated(original, tmp_path / "model", mutation)
@@ -132,7 +135,7 @@ def test_a_forger_makes_no_wreck(original, tmp_path, chunk):
     assert 0.2 * EACH < refused < EACH  # otherwise the digests alone were tested, or nothing was
 
 
-def test_damage_of_a_giant_is_noticed(giant, tmp_path):
+def test_damage_of_a_giant_is_noticed(giant: dict[str, bytes], tmp_path: Path) -> None:
     refused = 0
     for mutation in mutations(giant, 2000, EACH):
         folder = mutated(giant, tmp_path / "model", mutation)
@@ -141,7 +144,7 @@ def test_damage_of_a_giant_is_noticed(giant, tmp_path):
     assert refused > EACH * 0.9
 
 
-def test_a_forger_makes_no_wreck_of_a_giant(giant, tmp_path):
+def test_a_forger_makes_no_wreck_of_a_giant(giant: dict[str, bytes], tmp_path: Path) -> None:
     refused = 0
     for mutation in mutations(giant, 3000, GIANT_EACH):
         folder = mutated(giant, tmp_path / "model", mutation)
@@ -151,14 +154,14 @@ def test_a_forger_makes_no_wreck_of_a_giant(giant, tmp_path):
     assert 0.2 * GIANT_EACH < refused < GIANT_EACH
 
 
-def test_the_same_seed_gives_the_same_mutations(original, tmp_path):
+def test_the_same_seed_gives_the_same_mutations(original: dict[str, bytes], tmp_path: Path) -> None:
     for one, other in zip(mutations(original, 3, 40), mutations(original, 3, 40), strict=True):
         first = contents(mutated(original, tmp_path / "a" / "model", one))
         second = contents(mutated(original, tmp_path / "b" / "model", other))
         assert (one.description, first) == (other.description, second)
 
 
-def test_an_untouched_model_is_accepted(original, tmp_path):
+def test_an_untouched_model_is_accepted(original: dict[str, bytes], tmp_path: Path) -> None:
     folder = tmp_path / "model"
     restore(folder, original)
     scores = score_texts(load_model(folder), TEXTS)
@@ -168,7 +171,7 @@ def test_an_untouched_model_is_accepted(original, tmp_path):
     np.testing.assert_array_equal(score_texts(load_model(folder), TEXTS), scores)
 
 
-def test_the_check_of_a_forgery_can_fail(original, tmp_path):
+def test_the_check_of_a_forgery_can_fail(original: dict[str, bytes], tmp_path: Path) -> None:
     folder = tmp_path / "model"
     restore(folder, original)
     content = json.loads((folder / "gkiller.json").read_text())

@@ -4,14 +4,17 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from forging import forge, refused, replace
-from giants import KINDS, mpnet_tokenizer, roberta_tokenizer, write_encoder
+from giants import KINDS, TEXTS, giant_settings, mpnet_tokenizer, roberta_tokenizer, write_encoder
 from safetensors.torch import load_file, save_file
-from toy import comment, tiny_settings
+from toy import tiny_settings
 
 import gkiller
 from gkiller.errors import ExportError, ModelFormatError, ModelNotFoundError, SettingsError
@@ -20,37 +23,23 @@ from gkiller.model.network import build_classifier
 from gkiller.model.pretrained import load_tokenizer
 from gkiller.scoring.network import score_texts
 from gkiller.tokens.batches import tokenize
-from gkiller.training.train import train
+from gkiller.training.train import TrainResult, train
 
-TEXTS = [
-    *(comment(number, number % 2 == 0) for number in range(12)),
-    "",
-    "you fool",
-    "idiot clown",
-    "[SEP] <pad> Ünïcode \u4f60\u597d",
-    "s " * 60,
-]
 COUNTED = ("mpnet", "roberta")
 
 
-def giant_settings(encoder, *overrides):
-    changes = ("train.epochs=1", "train.lr=0.01", "dendrites.enabled=false", "model.arch=giant")
-    own = ("model.pooling=mean", f"model.encoder={encoder}", "train.token_dropout=0", *overrides)
-    return tiny_settings(*changes, *own)
-
-
 @pytest.fixture(scope="module", params=KINDS)
-def kind(request):
+def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def encoder(kind, tmp_path_factory):
+def encoder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path | str:
     return write_encoder(tmp_path_factory.mktemp(kind) / "encoder", kind)
 
 
 @pytest.fixture(scope="module")
-def trained(encoder, prepared, tmp_path_factory):
+def trained(encoder: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path | TrainResult:
     """A trained giant of each architecture; nobody may change it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
@@ -60,14 +49,14 @@ def trained(encoder, prepared, tmp_path_factory):
 
 
 @pytest.fixture
-def copied(trained, tmp_path):
+def copied(trained: TrainResult, tmp_path: Path) -> Path:
     return shutil.copytree(trained.run.model, tmp_path / "model")
 
 
 # -- the network ------------------------------------------------------------------------------------
 
 
-def test_it_computes_what_transformers_computes(kind, encoder):
+def test_it_computes_what_transformers_computes(kind: str, encoder: Path) -> None:
     """Padding, positions and pooling: against transformers' own model on each comment alone."""
     from transformers import AutoModel
 
@@ -87,7 +76,7 @@ def test_it_computes_what_transformers_computes(kind, encoder):
     assert float(found.std(0).min()) > 1e-3
 
 
-def test_what_is_loaded_in_a_new_process_is_what_was_trained(trained):
+def test_what_is_loaded_in_a_new_process_is_what_was_trained(trained: TrainResult) -> None:
     code = (
         "import sys, numpy as np; from gkiller.model.directory import load_model\n"
         "from gkiller.scoring.network import score_texts\n"
@@ -104,20 +93,23 @@ def test_what_is_loaded_in_a_new_process_is_what_was_trained(trained):
     assert scores.std() > 1e-3
 
 
-def test_the_manifest_and_the_card_say_what_it_is(kind, trained):
+def test_the_manifest_and_the_card_say_what_it_is(kind: str, trained: TrainResult) -> None:
     assert trained.manifest["network"]["arch"] == "giant"
     assert trained.manifest["network"]["model_type"] == kind
     assert f"{kind}, 3 layers, hidden size 16" in (trained.run.model / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["fp32", "int8"])
-def test_its_graph_scores_as_it_does_without_torch(kind, copied, prepared, form, call):
+def test_its_graph_scores_as_it_does_without_torch(
+    kind: str, copied: Path, prepared: Path, form: str, call: Callable[..., Any]
+) -> None:
     command = ("export", copied) if form == "fp32" else ("quantize", copied)
     limits = () if form == "fp32" else ("--set", "deployment.int8_flips=0.2")
     code, _, err = call(*command, "--data", prepared, *limits)
     assert code == 0, err
     loaded = load_model(copied)
-    classifier = gkiller.load(copied, precision=form)
+    classifier = gkiller.load(copied, precision=form)  # type: ignore[arg-type]
     lengths = tokenize(loaded.tokenizer, TEXTS).lengths
     whole = [text for text, length in zip(TEXTS, lengths, strict=True) if length < 16]
     assert len(whole) > 5
@@ -133,7 +125,7 @@ def test_its_graph_scores_as_it_does_without_torch(kind, copied, prepared, form,
         assert sizes[0] < sizes[1]
 
 
-def test_the_other_commands_take_it(copied, prepared, call):
+def test_the_other_commands_take_it(copied: Path, prepared: Path, call: Callable[..., Any]) -> None:
     for command in (("evaluate", "--resamples", 10), ("threshold",)):
         code, out, err = call(command[0], copied, "--data", prepared, *command[1:], "--json")
         assert code == 0, err
@@ -142,7 +134,7 @@ def test_the_other_commands_take_it(copied, prepared, call):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bert"], indirect=True)
-def test_what_only_bert_has_is_refused(trained, tmp_path):
+def test_what_only_bert_has_is_refused(trained: TrainResult, tmp_path: Path) -> None:
     from gkiller.deployment.deploy import export_onnx, save_trimmed
     from gkiller.settings import DeploymentSettings
 
@@ -156,12 +148,12 @@ def test_what_only_bert_has_is_refused(trained, tmp_path):
 # -- hostile directories ------------------------------------------------------------------------------
 
 
-def configure(folder, **changes):
+def configure(folder: Path, **changes: Any) -> None:
     content = json.loads((folder / "config.json").read_text())
     replace(folder, "config.json", {k: v for k, v in (content | changes).items() if v is not ...})
 
 
-def test_sizes_that_lie_allocate_nothing(kind, copied, monkeypatch):
+def test_sizes_that_lie_allocate_nothing(kind: str, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gkiller.model.network.new_classifier", lambda *_: pytest.fail("it was built"))
     hidden, layers = ("dim", "n_layers") if kind == "distilbert" else ("hidden_size", "num_hidden_layers")
     configure(copied, vocab_size=2_000_000, **{hidden: 16_384})
@@ -172,7 +164,7 @@ def test_sizes_that_lie_allocate_nothing(kind, copied, monkeypatch):
     refused(copied, layers)
 
 
-def test_positions_that_are_not_there(kind, copied):
+def test_positions_that_are_not_there(kind: str, copied: Path) -> None:
     content = json.loads((copied / "gkiller.json").read_text())
     assert content["max_length"] == 16
     forge(copied, max_length=17)
@@ -181,7 +173,7 @@ def test_positions_that_are_not_there(kind, copied):
         gkiller_load_without_graph(copied)
 
 
-def gkiller_load_without_graph(folder):
+def gkiller_load_without_graph(folder: Path) -> None:
     (folder / "onnx").mkdir(exist_ok=True)
     (folder / "onnx" / "model.onnx").write_bytes(b"none")
     forge(folder)
@@ -213,12 +205,12 @@ LIES = (
     [(kind, changes, said) for kinds, changes, said in LIES for kind in kinds],
     indirect=["kind"],
 )
-def test_a_configuration_that_lies(kind, copied, changes, said):
+def test_a_configuration_that_lies(kind: str, copied: Path, changes: Any, said: str) -> None:
     configure(copied, **changes)
     refused(copied, said)
 
 
-def test_a_tensor_too_many_or_too_few(copied):
+def test_a_tensor_too_many_or_too_few(copied: Path) -> None:
     weights = load_file(copied / "model.safetensors")
     name = next(iter(weights))
     save_file({**weights, "extra": torch.zeros(1)}, copied / "model.safetensors")
@@ -229,7 +221,7 @@ def test_a_tensor_too_many_or_too_few(copied):
     refused(copied, f"first {name}")
 
 
-def changed(tokenizer, change):
+def changed(tokenizer: Any, change: Callable[..., Any]) -> dict[str, Any]:
     content = json.loads(tokenizer.to_str())
     change(content)
     return content
@@ -269,7 +261,9 @@ def changed(tokenizer, change):
     ],
     ids=range(18),
 )
-def test_a_tokenizer_that_is_hostile(made, change, said, tmp_path):
+def test_a_tokenizer_that_is_hostile(
+    made: Callable[..., Any], change: Callable[..., Any], said: str, tmp_path: Path
+) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(changed(made(), change)))
     with pytest.raises(ModelFormatError) as caught:
@@ -280,7 +274,7 @@ def test_a_tokenizer_that_is_hostile(made, change, said, tmp_path):
 # -- settings and encoders ------------------------------------------------------------------------
 
 
-def test_a_giant_brings_its_own_defaults_below_everything_else():
+def test_a_giant_brings_its_own_defaults_below_everything_else() -> None:
     from gkiller.settings import resolve
 
     asked = {"model.arch": "giant", "model.encoder": "some/encoder"}
@@ -300,14 +294,14 @@ def test_a_giant_brings_its_own_defaults_below_everything_else():
         ({"model.encoder": "a/b", "dendrites.enabled": True}, "dendrites.enabled must be false"),
     ],
 )
-def test_what_a_giant_cannot_be(flags, said):
+def test_what_a_giant_cannot_be(flags: dict[str, Any], said: str) -> None:
     from gkiller.settings import resolve
 
     with pytest.raises(SettingsError, match=said):
         resolve(flags={"model.arch": "giant", **flags}, environ={})
 
 
-def test_a_tiny_model_is_bert(kind, encoder):
+def test_a_tiny_model_is_bert(kind: str, encoder: Path) -> None:
     settings = tiny_settings(f"model.encoder={encoder}").model
     if kind == "bert":
         assert build_classifier(settings, ("toxicity",), 156).bert.config.model_type == "bert"
@@ -318,13 +312,13 @@ def test_a_tiny_model_is_bert(kind, encoder):
 
 
 @pytest.mark.parametrize("kind_of_file", ["xlnet", None, {"a": 1}])
-def test_an_encoder_that_is_no_giant(kind_of_file, tmp_path):
+def test_an_encoder_that_is_no_giant(kind_of_file: dict[str, int] | str | None, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind_of_file}))
     with pytest.raises(ModelFormatError, match="gkiller trains giants of bert, distilbert, mpnet, roberta"):
         build_classifier(giant_settings(tmp_path).model, ("toxicity",), 10)
 
 
-def test_code_that_an_encoder_brings_is_not_run(kind, encoder, tmp_path):
+def test_code_that_an_encoder_brings_is_not_run(kind: str, encoder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(encoder, tmp_path / "encoder")
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     content = json.loads((folder / "config.json").read_text())
@@ -338,7 +332,7 @@ def test_code_that_an_encoder_brings_is_not_run(kind, encoder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_encoder_whose_weights_are_others(kind, encoder, tmp_path):
+def test_an_encoder_whose_weights_are_others(kind: str, encoder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(encoder, tmp_path / "encoder")
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in sorted(weights) if "word_embeddings" in name)
@@ -351,18 +345,18 @@ def test_an_encoder_whose_weights_are_others(kind, encoder, tmp_path):
         build_classifier(giant_settings(folder).model, ("toxicity",), 10)
 
 
-def test_an_encoder_that_is_not_there(tmp_path):
+def test_an_encoder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError):
         build_classifier(giant_settings(tmp_path / "absent").model, ("toxicity",), 10)
 
 
-def test_more_tokens_than_positions(kind, encoder):
+def test_more_tokens_than_positions(kind: str, encoder: Path) -> None:
     settings = giant_settings(encoder, "model.max_length=17").model
     with pytest.raises(ModelFormatError, match="17 is more than the encoder's 16 positions"):
         build_classifier(settings, ("toxicity",), 10)
 
 
-def test_the_pooler_is_asked_of_those_that_have_one(kind, encoder):
+def test_the_pooler_is_asked_of_those_that_have_one(kind: str, encoder: Path) -> None:
     settings = giant_settings(encoder, "model.pooling=cls").model
     if kind == "distilbert":
         with pytest.raises(ModelFormatError, match="has no pooler"):
@@ -371,7 +365,9 @@ def test_the_pooler_is_asked_of_those_that_have_one(kind, encoder):
         assert build_classifier(settings, ("toxicity",), 10).bert.pooler is not None
 
 
-def test_base_model_is_another_name_of_encoder(call, encoder, prepared, no_plots):
+def test_base_model_is_another_name_of_encoder(
+    call: Callable[..., Any], encoder: Path, prepared: Path, no_plots: None
+) -> None:
     code, out, err = call(
         *("train", "--data", prepared, "--arch", "giant", "--base-model", encoder, "--epochs", 1),
         *("--max-length", 16, "--threads", 1, "--device", "cpu", "--resamples", 10, "--json"),

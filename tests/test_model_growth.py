@@ -1,5 +1,7 @@
 """Growing with perforatedai, and folding what it grew into plain modules."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from gkiller.model.dendrites.growth import (
 )
 from gkiller.model.dendrites.perforated import PerforatedGrowth
 from gkiller.model.dendritic import ACTIVATIONS, DendriticLinear
-from gkiller.model.network import build_classifier
+from gkiller.model.network import ToxicityClassifier, build_classifier
 
 PER_LAYER = (
     "attention.self.query",
@@ -29,18 +31,26 @@ PER_LAYER = (
 )
 
 
-def network(*overrides, labels=("toxicity",)):
+def network(*overrides: Any, labels: Any = ("toxicity",)) -> ToxicityClassifier:
     torch.manual_seed(0)
     settings = tiny_settings("model.layers=2", *overrides)
     return build_classifier(settings.model, labels, len(vocabulary()))
 
 
-def grow(model, *, patterns=("*",), activation="sigmoid", most=3, seed=0, patience=2):
+def grow(
+    model: ToxicityClassifier,
+    *,
+    patterns: Any = ("*",),
+    activation: Any = "sigmoid",
+    most: Any = 3,
+    seed: Any = 0,
+    patience: Any = 2,
+) -> PerforatedGrowth:
     names = chosen_linears(model, patterns)
     return PerforatedGrowth(model, names, activation=activation, patience=patience, most=most, seed=seed)
 
 
-def fill(growth, seed=5):
+def fill(growth: PerforatedGrowth, seed: int = 5) -> None:
     """Give every dendrite weights that matter."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -48,14 +58,14 @@ def fill(growth, seed=5):
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
 
 
-def tokens():
+def tokens() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(0, len(vocabulary()), (4, 9), generator=generator)
     mask = (torch.arange(9) < torch.tensor([[9], [4], [1], [7]])).long()
     return ids, mask
 
 
-def logits(model):
+def logits(model: ToxicityClassifier) -> torch.Tensor:
     model.eval()
     with torch.inference_mode():
         return model(*tokens())
@@ -64,7 +74,7 @@ def logits(model):
 # -- which Linears ------------------------------------------------------------------------------
 
 
-def test_all_twelve_linears_of_bert_tiny_by_default():
+def test_all_twelve_linears_of_bert_tiny_by_default() -> None:
     expected = [f"bert.encoder.layer.{layer}.{name}" for layer in (0, 1) for name in PER_LAYER]
     assert chosen_linears(network(), ("*",)) == expected
 
@@ -80,16 +90,16 @@ def test_all_twelve_linears_of_bert_tiny_by_default():
         (("encoder.layer.0.intermediate.dense",), 1),
     ],
 )
-def test_patterns_choose_fewer(patterns, count):
+def test_patterns_choose_fewer(patterns: tuple[Any, ...], count: int) -> None:
     chosen = chosen_linears(network(), patterns)
     assert len(chosen) == len(set(chosen)) == count
 
 
-def test_pooler_and_head_are_never_chosen():
+def test_pooler_and_head_are_never_chosen() -> None:
     assert len(chosen_linears(network("model.pooling=cls"), ("*",))) == 12
 
 
-def test_a_pattern_without_a_match_names_the_nearest():
+def test_a_pattern_without_a_match_names_the_nearest() -> None:
     with pytest.raises(DendritePatternError) as caught:
         chosen_linears(network(), ("*.query", "encoder.layer.1.attention.self.qeury"))
     assert "encoder.layer.1.attention.self.query" in caught.value.remedy
@@ -99,7 +109,7 @@ def test_a_pattern_without_a_match_names_the_nearest():
 # -- wrapping and growing -----------------------------------------------------------------------
 
 
-def test_wrapping_changes_neither_function_nor_names():
+def test_wrapping_changes_neither_function_nor_names() -> None:
     model = network()
     before, names = logits(model), [name for name, _ in model.named_parameters()]
     with grow(model) as growth:
@@ -110,9 +120,9 @@ def test_wrapping_changes_neither_function_nor_names():
         assert sorted(growth.state()) == sorted(names)
 
 
-def test_layer_norm_and_embeddings_are_tracked_not_wrapped():
+def test_layer_norm_and_embeddings_are_tracked_not_wrapped() -> None:
     with grow(network()) as growth:
-        kinds = {}
+        kinds: dict[Any, Any] = {}
         for name, module in growth.model.named_modules():
             kinds.setdefault(type(module).__name__, []).append(name)
         assert sorted(kinds["PAINeuronModule"]) == sorted(growth.grown())
@@ -121,14 +131,14 @@ def test_layer_norm_and_embeddings_are_tracked_not_wrapped():
         assert all("embeddings" in n or "LayerNorm" in n for n in kinds["TrackedNeuronModule"])
 
 
-def test_a_pattern_wraps_only_what_it_names():
+def test_a_pattern_wraps_only_what_it_names() -> None:
     with grow(network(), patterns=("*.query",)) as growth:
         growth.grow(0.5)
         assert sorted(growth.grown()) == [f"bert.encoder.layer.{i}.attention.self.query" for i in (0, 1)]
         assert dendrite_counts(growth.state()) == dict.fromkeys(growth.grown(), 1)
 
 
-def test_new_dendrites_leave_the_function_as_it_was():
+def test_new_dendrites_leave_the_function_as_it_was() -> None:
     model = network()
     before = logits(model)
     with grow(model) as growth:
@@ -138,7 +148,7 @@ def test_new_dendrites_leave_the_function_as_it_was():
             assert all(not tensor.any() for name, tensor in growth.state().items() if name.endswith("_tops"))
 
 
-def test_new_dendrites_have_the_asked_spread_and_depend_on_the_seed():
+def test_new_dendrites_have_the_asked_spread_and_depend_on_the_seed() -> None:
     found = []
     for seed in (0, 0, 1):
         with PerforatedGrowth(
@@ -157,7 +167,7 @@ def test_new_dendrites_have_the_asked_spread_and_depend_on_the_seed():
     assert found[0].std().item() == pytest.approx(0.2, rel=0.05)
 
 
-def test_growing_keeps_the_neurons_and_the_older_dendrites():
+def test_growing_keeps_the_neurons_and_the_older_dendrites() -> None:
     with grow(network()) as growth:
         growth.grow(0.5)
         fill(growth)
@@ -169,7 +179,7 @@ def test_growing_keeps_the_neurons_and_the_older_dendrites():
             assert torch.equal(kept, tensor), name
 
 
-def test_newest_dendrites_are_what_the_next_phase_trains():
+def test_newest_dendrites_are_what_the_next_phase_trains() -> None:
     with grow(network(), patterns=("*.query",)) as growth:
         for _ in range(3):
             growth.grow(0.5)
@@ -183,7 +193,7 @@ def test_newest_dendrites_are_what_the_next_phase_trains():
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
-def test_fold_computes_what_perforatedai_computes(activation):
+def test_fold_computes_what_perforatedai_computes(activation: str) -> None:
     with grow(network(), activation=activation) as growth:
         for count in (1, 2, 3):
             growth.grow(0.5)
@@ -197,7 +207,7 @@ def test_fold_computes_what_perforatedai_computes(activation):
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
-def test_one_wrapped_linear_equals_dendritic_linear(activation):
+def test_one_wrapped_linear_equals_dendritic_linear(activation: str) -> None:
     with grow(network(), activation=activation, patterns=("encoder.layer.0.intermediate.dense",)) as growth:
         for _ in range(3):
             growth.grow(0.5)
@@ -212,7 +222,7 @@ def test_one_wrapped_linear_equals_dendritic_linear(activation):
             np.testing.assert_allclose(wrapped(x).numpy(), plain(x).numpy(), atol=1e-6)
 
 
-def test_fold_without_dendrites():
+def test_fold_without_dendrites() -> None:
     growth = PlainGrowth(network(labels=("a", "b")))
     plain = folded(growth.model, growth.state(), "sigmoid")
     assert check_fold(growth, plain) == 0.0
@@ -220,7 +230,7 @@ def test_fold_without_dendrites():
 
 
 @pytest.mark.parametrize("kind", ["dendrites.0.weight", "dendrite_tops", "attention.self.value.weight"])
-def test_a_wrong_fold_is_refused(kind):
+def test_a_wrong_fold_is_refused(kind: str) -> None:
     with grow(network()) as growth:
         growth.grow(0.5)
         fill(growth)
@@ -232,7 +242,7 @@ def test_a_wrong_fold_is_refused(kind):
             check_fold(growth, folded(growth.model, state, "sigmoid"))
 
 
-def test_the_wrong_activation_is_refused():
+def test_the_wrong_activation_is_refused() -> None:
     with grow(network(), activation="tanh") as growth:
         growth.grow(0.5)
         fill(growth)
@@ -240,7 +250,7 @@ def test_the_wrong_activation_is_refused():
             check_fold(growth, folded(growth.model, growth.state(), "relu"))
 
 
-def test_nan_logits_are_no_match():
+def test_nan_logits_are_no_match() -> None:
     growth = PlainGrowth(network())
     plain = folded(growth.model, growth.state(), "sigmoid")
     with torch.no_grad():
@@ -249,14 +259,14 @@ def test_nan_logits_are_no_match():
         check_fold(growth, plain)
 
 
-def test_check_fold_leaves_the_training_mode():
+def test_check_fold_leaves_the_training_mode() -> None:
     growth = PlainGrowth(network())
     growth.model.train()
     check_fold(growth, folded(growth.model, growth.state(), "sigmoid"))
     assert growth.model.training
 
 
-def test_folding_draws_nothing_from_the_generator():
+def test_folding_draws_nothing_from_the_generator() -> None:
     growth = PlainGrowth(network())
     before = torch.get_rng_state()
     folded(growth.model, growth.state(), "sigmoid")
@@ -266,7 +276,7 @@ def test_folding_draws_nothing_from_the_generator():
 # -- states -------------------------------------------------------------------------------------
 
 
-def test_state_is_a_copy():
+def test_state_is_a_copy() -> None:
     growth = PlainGrowth(network())
     state = growth.state()
     with torch.no_grad():
@@ -274,7 +284,7 @@ def test_state_is_a_copy():
     assert not state["classifier.bias"].any()
 
 
-def test_load_brings_a_state_back():
+def test_load_brings_a_state_back() -> None:
     with grow(network()) as growth:
         growth.grow(0.5)
         fill(growth, 1)
@@ -285,7 +295,7 @@ def test_load_brings_a_state_back():
         assert torch.equal(logits(growth.model), shown)
 
 
-def test_load_of_fewer_dendrites_silences_the_others():
+def test_load_of_fewer_dendrites_silences_the_others() -> None:
     with grow(network()) as growth:
         base, without = growth.state(), logits(growth.model)
         growth.grow(0.5)
@@ -299,7 +309,7 @@ def test_load_of_fewer_dendrites_silences_the_others():
         assert torch.equal(logits(growth.model), without)
 
 
-def test_load_is_strict_about_names():
+def test_load_is_strict_about_names() -> None:
     with grow(network()) as growth:
         state = growth.state()
         with pytest.raises(KeyError, match="nobody"):
@@ -312,20 +322,20 @@ def test_load_is_strict_about_names():
         plain.load({})
 
 
-def test_a_plain_network_does_not_grow():
+def test_a_plain_network_does_not_grow() -> None:
     growth = PlainGrowth(network())
     assert growth.observe(0.5) is False
     assert growth.grown() == growth.dendrite_parameters() == growth.all_dendrites() == {}
     with pytest.raises(RuntimeError):
         growth.grow(0.5)
-    assert isinstance(growth.model.bert.encoder.layer[0].intermediate.dense, nn.Linear)
+    assert isinstance(growth.model.bert.encoder.layer[0].intermediate.dense, nn.Linear)  # type: ignore[index, union-attr]
 
 
 # -- the history rule ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_history_switches_after_patience_epochs_without_gain(patience):
+def test_history_switches_after_patience_epochs_without_gain(patience: int) -> None:
     scores = [0.5, 0.6, 0.7, *[0.65] * 10]
     with grow(network(), patience=patience) as growth:
         switched = next(i for i, score in enumerate(scores) if growth.observe(score))
@@ -333,13 +343,13 @@ def test_history_switches_after_patience_epochs_without_gain(patience):
     assert switched == 2 + patience
 
 
-def test_history_does_not_switch_while_scores_rise():
+def test_history_does_not_switch_while_scores_rise() -> None:
     with grow(network(), patience=2) as growth:
         assert not any(growth.observe(0.3 + 0.05 * i) for i in range(10))
         assert growth.count == 0
 
 
-def test_observing_changes_no_weight():
+def test_observing_changes_no_weight() -> None:
     with grow(network(), patience=1) as growth:
         before = growth.state()
         while not growth.observe(0.5):

@@ -2,6 +2,8 @@
 
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from forging import FILES, describe, forge, refused, replace
@@ -37,26 +39,26 @@ from gkiller.storage import sealed
         ("gkiller.json", "the list itself"),
     ],
 )
-def test_a_listed_name_that_is_none(saved, name, said):
+def test_a_listed_name_that_is_none(saved: Path, name: str, said: str) -> None:
     (saved.parent / "secret").write_text("s")
     describe(saved, lambda content: content["files"].update({name: "0" * 64}))
     refused(saved, said)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_a_link_out(saved, tmp_path, name):
+def test_a_file_that_is_a_link_out(saved: Path, tmp_path: Path, name: str) -> None:
     (saved / name).rename(tmp_path / "elsewhere")
     (saved / name).symlink_to(tmp_path / "elsewhere")
     refused(saved, "a link, and it leads out of the directory")
 
 
-def test_a_link_inside_the_directory(saved):
+def test_a_link_inside_the_directory(saved: Path) -> None:
     (saved / "config.json").rename(saved / "other.json")
     (saved / "config.json").symlink_to("other.json")
     refused(saved, "a link")
 
 
-def test_a_folder_that_is_a_link_out(saved, tmp_path):
+def test_a_folder_that_is_a_link_out(saved: Path, tmp_path: Path) -> None:
     (saved / "onnx").mkdir()
     (saved / "onnx" / "model.onnx").write_bytes(b"graph")
     forge(saved)
@@ -66,40 +68,44 @@ def test_a_folder_that_is_a_link_out(saved, tmp_path):
     refused(saved, "a link, and it leads out of the directory")
 
 
-def test_a_description_that_is_a_link(saved, tmp_path):
+def test_a_description_that_is_a_link(saved: Path, tmp_path: Path) -> None:
     (saved / "gkiller.json").rename(tmp_path / "elsewhere")
     (saved / "gkiller.json").symlink_to(tmp_path / "elsewhere")
     refused(saved, "a link")
 
 
-def test_a_link_to_itself(saved):
+def test_a_link_to_itself(saved: Path) -> None:
     (saved / "config.json").unlink()
     (saved / "config.json").symlink_to("config.json")
     refused(saved, "a link")
 
 
-def test_a_model_behind_a_link_is_read(saved, tmp_path):
+def test_a_model_behind_a_link_is_read(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to(saved)
     assert load_model(tmp_path / "latest").labels == LABELS
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 @pytest.mark.parametrize("name", FILES)
-def test_a_pipe_is_not_waited_for(saved, name):
+def test_a_pipe_is_not_waited_for(saved: Path, name: str) -> None:
     (saved / name).unlink()
     os.mkfifo(saved / name)
     refused(saved, "not a regular file")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_a_pipe_that_was_put_there_after_the_check_is_not_waited_for(saved, monkeypatch):
+def test_a_pipe_that_was_put_there_after_the_check_is_not_waited_for(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sealed, "_check_way", lambda *_: None)
     (saved / "config.json").unlink()
     os.mkfifo(saved / "config.json")
     refused(saved, "not a regular file")
 
 
-def test_a_link_that_was_put_there_after_the_check_is_not_followed(saved, tmp_path, monkeypatch):
+def test_a_link_that_was_put_there_after_the_check_is_not_followed(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not hasattr(os, "O_NOFOLLOW"):
         pytest.skip("the system cannot tell")
     monkeypatch.setattr(sealed, "_check_way", lambda *_: None)
@@ -109,26 +115,26 @@ def test_a_link_that_was_put_there_after_the_check_is_not_followed(saved, tmp_pa
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_folder_in_place_of_a_file(saved, name):
+def test_a_folder_in_place_of_a_file(saved: Path, name: str) -> None:
     (saved / name).unlink()
     (saved / name).mkdir()
     refused(saved, "not a regular file")
 
 
 @pytest.mark.parametrize("path", ["a\0b", "~nobody-of-this-name/model", "x" * 5000])
-def test_a_path_that_is_none(path):
+def test_a_path_that_is_none(path: str) -> None:
     with pytest.raises(ModelNotFoundError):
         load_model(path)
 
 
-def test_files_that_are_not_listed_are_not_read(saved):
+def test_files_that_are_not_listed_are_not_read(saved: Path) -> None:
     (saved / "modeling_evil.py").write_text("raise SystemExit\n")
     (saved / "pytorch_model.bin").write_bytes(b"no pickle")
     (saved / "adapter_config.json").write_text("{")
     load_model(saved)
 
 
-def test_a_file_that_changes_between_two_readings(saved, monkeypatch):
+def test_a_file_that_changes_between_two_readings(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_model(saved)
     (saved / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelTamperedError, match="SHA-256"):
@@ -140,21 +146,21 @@ def test_a_file_that_changes_between_two_readings(saved, monkeypatch):
 
 
 @pytest.mark.parametrize("version", [0, 2, -1, 1.0, True, "1", [1], None, 10**250], ids=lambda v: str(v)[:9])
-def test_an_unknown_version(saved, version):
+def test_an_unknown_version(saved: Path, version: Any) -> None:
     describe(saved, lambda content: content.update(format_version=version))
     refused(saved, "is unknown")
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("digest", ["0" * 64, "", "x" * 64, "A" * 64, None, 5, ["0" * 64]])
-def test_a_wrong_digest_of_each_file(saved, name, digest):
+def test_a_wrong_digest_of_each_file(saved: Path, name: str, digest: Any) -> None:
     describe(saved, lambda content: content["files"].update({name: digest}))
     tampered = digest == "0" * 64
     refused(saved, "SHA-256", ModelTamperedError if tampered else ModelFormatError)
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "", None, 5, []])
-def test_a_wrong_digest_of_the_description(saved, digest):
+def test_a_wrong_digest_of_the_description(saved: Path, digest: Any) -> None:
     content = json.loads((saved / "gkiller.json").read_text())
     (saved / "gkiller.json").write_text(json.dumps(content | {"digest": digest}))
     refused(saved, "changed after it was written", ModelTamperedError)
@@ -183,7 +189,7 @@ def test_a_wrong_digest_of_the_description(saved, digest):
     ],
     ids=lambda value: repr(value)[:24],
 )
-def test_json_that_is_hostile(saved, name, data, said):
+def test_json_that_is_hostile(saved: Path, name: str, data: bytes, said: str) -> None:
     (saved / name).write_bytes(data)
     if name != "gkiller.json":
         forge(saved)
@@ -200,19 +206,19 @@ def test_json_that_is_hostile(saved, name, data, said):
         ("model.safetensors", 4 * 2**30),
     ],
 )
-def test_an_oversized_file_is_not_read(saved, name, size):
+def test_an_oversized_file_is_not_read(saved: Path, name: str, size: int) -> None:
     with (saved / name).open("r+b") as stream:
         stream.truncate(size + 1)  # a hole: nothing is written
     refused(saved, f"{size:,} bytes that are allowed")
 
 
-def test_too_many_files(saved):
+def test_too_many_files(saved: Path) -> None:
     describe(saved, lambda content: content["files"].update({f"f{i}": "0" * 64 for i in range(1000)}))
     refused(saved, "1004 files")
 
 
 @pytest.mark.parametrize("listed", [None, [], "README.md", 4])
-def test_a_list_of_files_that_is_none(saved, listed):
+def test_a_list_of_files_that_is_none(saved: Path, listed: Any) -> None:
     describe(saved, lambda content: content.update(files=listed))
     refused(saved, "no list of files")
 
@@ -244,7 +250,7 @@ def test_a_list_of_files_that_is_none(saved, listed):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_metadata_of_the_wrong_kind(saved, changes, said):
+def test_metadata_of_the_wrong_kind(saved: Path, changes: Any, said: str) -> None:
     forge(saved, **changes)
     refused(saved, said)
 
@@ -252,7 +258,7 @@ def test_metadata_of_the_wrong_kind(saved, changes, said):
 @pytest.mark.parametrize(
     "changes", [{"source": "a\nb"}, {"split": 1}, {"rows": True}, {"fingerprints": [1]}, {"fingerprints": "x"}], ids=str
 )
-def test_what_a_threshold_was_tuned_on_is_plain(saved, changes):
+def test_what_a_threshold_was_tuned_on_is_plain(saved: Path, changes: Any) -> None:
     record = {"source": "x.csv", "split": "all", "rows": 8, "fingerprints": ["0" * 64]}
     entry = {"value": 0.5, "tuned_on": record}
     forge(saved, thresholds={"toxicity": entry, "threat": {"value": 0.5}})
@@ -264,12 +270,12 @@ def test_what_a_threshold_was_tuned_on_is_plain(saved, changes):
 
 
 @pytest.mark.parametrize("value", [True, "0.5", None, [0.5], {}, -0.1, 1.1, 10**250, -1e300], ids=lambda v: str(v)[:9])
-def test_a_threshold_that_is_none(saved, value):
+def test_a_threshold_that_is_none(saved: Path, value: Any) -> None:
     forge(saved, thresholds={"toxicity": {"value": 0.5}, "threat": {"value": value}})
     refused(saved, "the threshold")
 
 
-def test_what_a_terminal_could_take_for_a_command_is_not_repeated(saved):
+def test_what_a_terminal_could_take_for_a_command_is_not_repeated(saved: Path) -> None:
     content = json.loads((saved / "config.json").read_text())
     content["gkiller"]["dendrites"] = {"\x1b]0;evil\x07": "\x1b[2J"}
     replace(saved, "config.json", content)
@@ -279,6 +285,6 @@ def test_what_a_terminal_could_take_for_a_command_is_not_repeated(saved):
     assert "evil" in caught.value.what
 
 
-def test_a_card_that_is_no_text(saved):
+def test_a_card_that_is_no_text(saved: Path) -> None:
     replace(saved, "README.md", b"# \xff")
     refused(saved, "can't decode")

@@ -5,10 +5,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference_helpers import LABELS, graph, seal, write_model
@@ -19,6 +23,7 @@ from gkiller import load
 from gkiller.cli.main import main
 from gkiller.errors import ModelFormatError
 from gkiller.inference.graph import check_graph
+from gkiller.inference.ort import onnxruntime
 from gkiller.inference.session import Session
 
 VOCABULARY = toy_tokenizer().get_vocab()
@@ -26,51 +31,51 @@ GOOD = graph(VOCABULARY)
 GRAPH = "onnx/model.int8.onnx"
 
 
-def changed(change):
+def changed(change: Callable[..., Any]) -> bytes:
     """A good graph, and a change of it."""
     model = onnx.load_from_string(GOOD)
     change(model)
     return model.SerializeToString()
 
 
-def node(*given, **named):
+def node(*given: Any, **named: Any) -> Callable[..., Any]:
     return lambda model: model.graph.node.append(helper.make_node(*given, **named))
 
 
-def constant(model, name, value):
+def constant(model: Any, name: str, value: np.float32 | np.ndarray[Any, Any]) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
 
 
-def forged(folder, data):
+def forged(folder: Path, data: bytes) -> Path:
     model = write_model(folder / "model", fp32=False)
     (model / GRAPH).write_bytes(data)
     seal(model)
     return model
 
 
-def body():
+def body() -> Any:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [])
     return helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "body", [value], [])
 
 
-def function(model):
+def function(model: Any) -> None:
     one = helper.make_node("Identity", ["x"], ["y"])
     opset = [helper.make_opsetid("", 18)]
     model.functions.append(helper.make_function("", "Relu", ["x"], ["y"], [one], opset))
 
 
-def outside(model):
+def outside(model: Any) -> None:
     [table] = [one for one in model.graph.initializer if one.name == "table"]
     table.ClearField("raw_data")
     table.external_data.add(key="location", value="/etc/passwd")
     table.data_location = TensorProto.EXTERNAL
 
 
-def sparse(model):
+def sparse(model: Any) -> None:
     model.graph.sparse_initializer.add()
 
 
-def inside_a_lawful_operator(model):
+def inside_a_lawful_operator(model: Any) -> None:
     model.graph.node[0].attribute.append(helper.make_attribute("body", body()))
 
 
@@ -93,17 +98,17 @@ def inside_a_lawful_operator(model):
         (lambda model: model.training_info.add(), "a training of its own"),
     ],
 )
-def test_what_gkiller_does_not_export(tmp_path, change, said):
+def test_what_gkiller_does_not_export(tmp_path: Path, change: Callable[..., Any], said: str) -> None:
     with pytest.raises(ModelFormatError, match=said):
         load(forged(tmp_path, changed(change)))
 
 
-def expand(model):
+def expand(model: Any) -> None:
     constant(model, "shape", np.array([2**15, 2**16]))
     node("Expand", ["bias", "shape"], ["y"])(model)
 
 
-def expand_by_a_shape(model):
+def expand_by_a_shape(model: Any) -> None:
     """The shape of what is reshaped to a constant is one."""
     constant(model, "to", np.array([2**15, 2**16]))
     node("Reshape", ["logits", "to"], ["fixed"])(model)
@@ -111,33 +116,33 @@ def expand_by_a_shape(model):
     node("Expand", ["bias", "shape"], ["y"])(model)
 
 
-def products(model):
+def products(model: Any) -> None:
     constant(model, "column", np.ones((2**14, 1), np.float32))
     constant(model, "row", np.ones((1, 2**14), np.float32))
     node("MatMul", ["column", "row"], ["y"])(model)
 
 
-def repeated(model):
+def repeated(model: Any) -> None:
     constant(model, "column", np.ones((2**14, 1), np.float32))
     constant(model, "row", np.ones((1, 2**14), np.float32))
     node("Add", ["column", "row"], ["y"])(model)
 
 
-def doubled(model):
+def doubled(model: Any) -> None:
     constant(model, "part0", np.ones(2**10, np.float32))
     for step in range(30):
         node("Concat", [f"part{step}"] * 2, [f"part{step + 1}"], axis=0)(model)
 
 
-def of_fixed_size(model):
+def of_fixed_size(model: Any) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2**40
 
 
-def lies(model):
+def lies(model: Any) -> None:
     model.graph.initializer[0].dims[0] = 2**40
 
 
-def lies_in_numbers(model):
+def lies_in_numbers(model: Any) -> None:
     model.graph.initializer.append(TensorProto(name="many", data_type=1, dims=[2**40], float_data=[1.0]))
 
 
@@ -156,13 +161,15 @@ def lies_in_numbers(model):
         (node("Relu", ["logits"], ["bias"]), "there already"),
     ],
 )
-def test_sizes_before_a_session_is_made(tmp_path, monkeypatch, change, said):
+def test_sizes_before_a_session_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any], said: str
+) -> None:
     monkeypatch.setattr("onnxruntime.InferenceSession", lambda *a, **b: pytest.fail("a session was made"))
     with pytest.raises(ModelFormatError, match=said):
         load(forged(tmp_path, changed(change)))
 
 
-def grown(model):
+def grown(model: Any) -> None:
     """Numbers that depend on the comment: 2^34 of them."""
     constant(model, "side", np.array(2**16))
     constant(model, "zero", np.array([0]))
@@ -177,23 +184,23 @@ def grown(model):
     node("Add", ["plain", "most"], ["logits"])(model)
 
 
-def test_sizes_while_scoring_are_bounded(tmp_path):
+def test_sizes_while_scoring_are_bounded(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match=r"the graph fails.*Expand"):
         load(forged(tmp_path, changed(grown)))
 
 
-def one_for_all(model):
+def one_for_all(model: Any) -> None:
     model.graph.node[7].output[0] = "plain"
     constant(model, "zero", np.array([0]))
     node("ReduceMax", ["plain", "zero"], ["logits"], keepdims=1)(model)
 
 
-def test_one_answer_for_all_comments(tmp_path):
+def test_one_answer_for_all_comments(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match=r"\(1, 2\) to 2 comments"):
         load(forged(tmp_path, changed(one_for_all)))
 
 
-def test_the_shape_is_checked_on_every_run():
+def test_the_shape_is_checked_on_every_run() -> None:
     two = np.full((1, 2), 2), np.ones((1, 2), np.int64)
     session = Session(changed(one_for_all), "here", len(LABELS), [two])
     assert session.run(*two).shape == (1, 2)
@@ -202,12 +209,12 @@ def test_the_shape_is_checked_on_every_run():
             session.run(np.full((3, tokens), 2), np.ones((3, tokens), np.int64))
 
 
-def small_table(model):
+def small_table(model: Any) -> None:
     [table] = [one for one in model.graph.initializer if one.name == "table"]
     table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[:-1], "table"))
 
 
-def test_a_table_smaller_than_the_vocabulary(tmp_path, capsys):
+def test_a_table_smaller_than_the_vocabulary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = forged(tmp_path, changed(small_table))
     assert main(["predict", "hello", "--model", str(model)]) == 22
     assert "the graph fails" in capsys.readouterr().err
@@ -220,7 +227,7 @@ def test_a_table_smaller_than_the_vocabulary(tmp_path, capsys):
 # -- the bytes ------------------------------------------------------------------------------------
 
 
-def test_a_second_graph_would_be_merged():
+def test_a_second_graph_would_be_merged() -> None:
     second = onnx.ModelProto()
     second.graph.node.append(helper.make_node("Loop", ["n"], ["y"]))
     with pytest.raises(ValueError, match="there twice"):
@@ -228,14 +235,14 @@ def test_a_second_graph_would_be_merged():
 
 
 @pytest.mark.parametrize("tag", [b"\xba\x80\x00", b"\xba\x80\x80\x80\x10"], ids=["padded", "above 32 bits"])
-def test_a_field_number_that_readers_take_differently(tag):
+def test_a_field_number_that_readers_take_differently(tag: bytes) -> None:
     with pytest.raises(ValueError, match=r"no ONNX file|unknown field"):
         check_graph(GOOD + tag + b"\x00")
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
-def test_any_bytes_are_read_or_refused(data):
+@settings(max_examples=300)
+def test_any_bytes_are_read_or_refused(data: Any) -> None:
     content = bytearray(GOOD[: data.draw(st.integers(0, len(GOOD)))])
     for _ in range(data.draw(st.integers(0, 4))):
         if content:
@@ -244,10 +251,14 @@ def test_any_bytes_are_read_or_refused(data):
         check_graph(bytes(content))
     except ValueError:
         return
-    onnx.ModelProto().ParseFromString(bytes(content))
+    try:
+        onnx.ModelProto().ParseFromString(bytes(content))
+    except DecodeError:  # in a part that is not looked into, such as the operator sets
+        with pytest.raises(Exception, match="INVALID_PROTOBUF"):
+            onnxruntime.InferenceSession(bytes(content))
 
 
-def test_as_many_entries_as_are_allowed(monkeypatch):
+def test_as_many_entries_as_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gkiller.inference.graph.MAX_FIELDS", 50)
     with pytest.raises(ValueError, match="more than 50 entries"):
         check_graph(GOOD)
@@ -256,10 +267,10 @@ def test_as_many_entries_as_are_allowed(monkeypatch):
 # -- signals --------------------------------------------------------------------------------------
 
 
-def slow(nodes, width, operator="MatMul", value=None):
+def slow(nodes: int, width: int, operator: str = "MatMul", value: float | None = None) -> bytes:
     """A lawful graph of one operator after the other, each with the same constant."""
 
-    def change(model):
+    def change(model: Any) -> None:
         constant(model, "again", np.eye(width, dtype=np.float32) if value is None else np.float32(value))
         constant(model, "widen", np.zeros((4, width), np.float32))
         node("MatMul", ["embedded", "widen"], ["step0"])(model)
@@ -272,7 +283,7 @@ def slow(nodes, width, operator="MatMul", value=None):
     return changed(change)
 
 
-def test_weights_are_packed_anew_for_each_use(tmp_path):
+def test_weights_are_packed_anew_for_each_use(tmp_path: Path) -> None:
     """Opening this graph of 4 MB took two minutes."""
     check_graph(slow(24, 256))
     with pytest.raises(ModelFormatError, match="the same weights too often"):
@@ -288,7 +299,7 @@ graph._USES = 1 << 40
 before = Session.{method}
 def announced(self, first, *rest):
     if {when}:
-        print("ready\\n", end="", flush=True)  # in one piece, as several threads say so
+        sys.stdout.write("ready\\n"); sys.stdout.flush()
     return before(self, first, *rest)
 Session.{method} = announced
 sys.exit(main({arguments!r}))
@@ -300,7 +311,7 @@ _STAGES = {
 }
 
 
-def stopped(program, number):
+def stopped(program: str, number: Any) -> int:
     """Start a program, send it a signal once it is ready, and return its exit code."""
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     try:
@@ -317,7 +328,7 @@ def stopped(program, number):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("stage", _STAGES)
-def test_a_signal_stops(tmp_path, number, code, stage):
+def test_a_signal_stops(tmp_path: Path, number: Any, code: int, stage: str) -> None:
     method, when, threads, made = _STAGES[stage]
     model = forged(tmp_path, made())
     texts = [f"{comment(i, rude=False)} {comment(j, rude=True)}" for i in range(40) for j in range(50)]
@@ -328,15 +339,17 @@ def test_a_signal_stops(tmp_path, number, code, stage):
     assert stopped(program, number) == code
 
 
-def test_no_call_goes_on_after_a_signal_while_its_thread_starts(onnx_model, monkeypatch):
+def test_no_call_goes_on_after_a_signal_while_its_thread_starts(
+    onnx_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session, ended = load(onnx_model)._session, threading.Event()
 
-    def answer(ids, mask, stop):
+    def answer(ids: Any, mask: Any, stop: Any) -> None:
         while not stop.terminate:
             time.sleep(0.01)
         ended.set()
 
-    def start(thread, begin=threading.Thread.start):
+    def start(thread: Any, begin: Callable[..., Any] = threading.Thread.start) -> None:
         begin(thread)
         raise KeyboardInterrupt
 

@@ -6,6 +6,9 @@ import pickle
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +27,7 @@ QUERY = "bert.encoder.layer.0.attention.self.query"
 # -- the configuration ----------------------------------------------------------------------------
 
 
-def configure(folder, **changes):
+def configure(folder: Path, **changes: Any) -> None:
     content = json.loads((folder / "config.json").read_text())
     own = changes.pop("gkiller", {})
     content["gkiller"] |= own
@@ -39,7 +42,7 @@ SIZES = (
 
 @pytest.mark.parametrize("key", SIZES)
 @pytest.mark.parametrize("value", [0, -1, 2**31, 10**9, 10**30, 16.0, "16", True, None, [16]])
-def test_a_size_that_is_none(saved, key, value):
+def test_a_size_that_is_none(saved: Path, key: str, value: Any) -> None:
     configure(saved, **{key: value})
     refused(saved, "max_length" if key == "max_position_embeddings" and value in (0, -1) else "")
 
@@ -80,7 +83,7 @@ def test_a_size_that_is_none(saved, key, value):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_configuration_that_lies(saved, changes, said):
+def test_a_configuration_that_lies(saved: Path, changes: Any, said: str) -> None:
     configure(saved, **changes)
     refused(saved, said)
 
@@ -101,14 +104,14 @@ def test_a_configuration_that_lies(saved, changes, said):
         ("pruned_heads", {"0": [0]}),
     ],
 )
-def test_a_key_that_brings_code_or_another_network(saved, key, value):
+def test_a_key_that_brings_code_or_another_network(saved: Path, key: str, value: Any) -> None:
     (saved / "modeling_evil.py").write_text(f"open({str(saved / 'ran')!r}, 'w')\n")
     configure(saved, **{key: value})
     refused(saved, key)
     assert not (saved / "ran").exists()
 
 
-def test_no_other_key_reaches_transformers(saved):
+def test_no_other_key_reaches_transformers(saved: Path) -> None:
     configure(saved, evil="x", id2label={"0": "x"}, torch_dtype="float16", output_attentions=True)
     config = load_model(saved).model.bert.config
     assert not hasattr(config, "evil")
@@ -119,13 +122,13 @@ def test_no_other_key_reaches_transformers(saved):
 # -- the weights ----------------------------------------------------------------------------------
 
 
-def raw(entries, size, notes=None):
+def raw(entries: Any, size: Any, notes: Any = None) -> Any:
     """A safetensors file of a header and so many zeros."""
     header = json.dumps(entries | ({"__metadata__": notes} if notes is not None else {})).encode()
     return struct.pack("<Q", len(header)) + header + bytes(size)
 
 
-def entry(shape, start, end, dtype="F32"):
+def entry(shape: Any, start: Any, end: Any, dtype: Any = "F32") -> Any:
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
 
 
@@ -175,12 +178,12 @@ GOOD = entry([2], 0, 8)
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_a_header_that_lies(saved, data, said):
+def test_a_header_that_lies(saved: Path, data: bytes, said: str) -> None:
     replace(saved, "model.safetensors", data)
     refused(saved, said)
 
 
-def weights(folder, change):
+def weights(folder: Path, change: Callable[..., Any]) -> None:
     found = load_file(folder / "model.safetensors")
     change(found)
     save_file(found, folder / "model.safetensors")
@@ -208,18 +211,18 @@ def weights(folder, change):
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_weights_that_do_not_fit(saved, change, said):
+def test_weights_that_do_not_fit(saved: Path, change: Callable[..., Any], said: str) -> None:
     weights(saved, change)
     refused(saved, said)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_read_as_float32(saved, dtype):
+def test_half_precision_is_read_as_float32(saved: Path, dtype: Any) -> None:
     weights(saved, lambda w: w.update({name: tensor.to(dtype) for name, tensor in w.items()}))
     assert {p.dtype for p in load_model(saved).model.parameters()} == {torch.float32}
 
 
-def test_weights_that_overflow_on_some_comments_alone(saved):
+def test_weights_that_overflow_on_some_comments_alone(saved: Path) -> None:
     word = toy_tokenizer().token_to_id("idiot")
     weights(saved, lambda w: w["bert.embeddings.word_embeddings.weight"][word].fill_(3e38))
     loaded = load_model(saved)
@@ -229,7 +232,7 @@ def test_weights_that_overflow_on_some_comments_alone(saved):
     assert str(saved) in caught.value.where
 
 
-def test_nothing_is_allocated_for_shapes_that_lie(saved, monkeypatch):
+def test_nothing_is_allocated_for_shapes_that_lie(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gkiller.model.network.new_classifier", lambda *_: pytest.fail("it was built"))
     configure(saved, vocab_size=2_000_000, hidden_size=16_384)
     refused(saved, "has the shape")
@@ -241,21 +244,21 @@ def test_nothing_is_allocated_for_shapes_that_lie(saved, monkeypatch):
 class Bomb:
     """Writes a file when it is unpickled."""
 
-    def __init__(self, mark):
+    def __init__(self, mark: Path) -> None:
         self.mark = mark
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
         return open, (str(self.mark), "w")
 
 
-def zip_bomb():
+def zip_bomb() -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.safetensors", bytes(20_000_000))
     return made.getvalue()
 
 
-def torch_file(mark):
+def torch_file(mark: Path) -> bytes:
     made = io.BytesIO()
     torch.save({"classifier.bias": Bomb(mark)}, made)
     return made.getvalue()
@@ -263,7 +266,7 @@ def torch_file(mark):
 
 @pytest.mark.parametrize("name", ["gkiller.json", "config.json", "model.safetensors", "tokenizer.json"])
 @pytest.mark.parametrize("kind", ["zip", "gzip", "torch", "pickle 0", "pickle 2", "pickle 5", "lfs", "html"])
-def test_another_format_is_never_opened(saved, name, kind):
+def test_another_format_is_never_opened(saved: Path, name: str, kind: str) -> None:
     mark = saved.parent / "ran"
     data = {
         "zip": zip_bomb,
@@ -283,7 +286,7 @@ def test_another_format_is_never_opened(saved, name, kind):
     assert not mark.exists()
 
 
-def test_the_formats_are_named():
+def test_the_formats_are_named() -> None:
     said = {
         "zip archive": zip_bomb(),
         "a pickle": pickle.dumps(1),

@@ -1,6 +1,9 @@
 """Model directories that somebody made to do harm: the tokenizer."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from forging import refused, replace
@@ -10,13 +13,18 @@ from gkiller.model.directory import load_model
 from gkiller.tokens.visible import READINGS
 
 
-def tokenizer(change):
+def tokenizer(change: Callable[..., Any]) -> dict[str, Any]:
     content = json.loads(toy_tokenizer().to_str())
     change(content)
     return content
 
 
-def template(content, single=("[CLS]", None, "[SEP]"), ids=None, defined=("[CLS]", "[SEP]")):
+def template(
+    content: dict[str, Any],
+    single: Any = ("[CLS]", None, "[SEP]"),
+    ids: dict[str, list[int]] | None = None,
+    defined: tuple[Any, ...] = ("[CLS]", "[SEP]"),
+) -> None:
     pieces = [
         {"SpecialToken": {"id": name, "type_id": 0}} if name else {"Sequence": {"id": "A", "type_id": 0}}
         for name in single
@@ -35,7 +43,7 @@ CHARSMAP = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
 CUT = {"direction": "Left", "max_length": 1, "strategy": "OnlyFirst", "stride": 9}
 
 
-def replaces(pattern="а", content="a", times=1):
+def replaces(pattern: int | str = "а", content: int | str = "a", times: int = 1) -> dict[str, Any]:
     one = {"type": "Replace", "pattern": {"String": pattern}, "content": content}
     return {"type": "Sequence", "normalizers": [one] * times}
 
@@ -98,16 +106,16 @@ ANYTHING = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
     ],
     ids=range(46),
 )
-def test_a_tokenizer_that_is_hostile(saved, change, said):
+def test_a_tokenizer_that_is_hostile(saved: Path, change: Callable[..., Any], said: str) -> None:
     replace(saved, "tokenizer.json", tokenizer(change))
     refused(saved, said)
 
 
-def added(number=1, **changes):
+def added(number: Any = 1, **changes: Any) -> Any:
     """Change a tokenizer: more tokens that are looked for in a comment."""
     one = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
 
-    def change(content):
+    def change(content: Any) -> None:
         vocabulary = content["model"]["vocab"]
         for name in list(vocabulary)[:number] * (number // len(vocabulary) + 1):
             content["added_tokens"].append(one | {"id": vocabulary[name], "content": name} | changes)
@@ -115,13 +123,13 @@ def added(number=1, **changes):
     return change
 
 
-def unknown(content):
+def unknown(content: dict[str, Any]) -> None:
     """Each unknown word gives a megabyte."""
     content["model"]["vocab"]["u" * 10**6] = content["model"]["vocab"].pop("[UNK]")
     content["model"]["unk_token"] = "u" * 10**6
 
 
-def expanded(content):
+def expanded(content: dict[str, Any]) -> None:
     """Each step makes three spaces of one."""
     steps = [{"type": "NFKD"}, {"type": "Replace", "pattern": {"String": " "}, "content": "\ufdfa"}]
     content["normalizer"] = {"type": "Sequence", "normalizers": steps * 8}
@@ -151,7 +159,7 @@ def expanded(content):
         (added(lstrip=True), "takes the spaces before it"),
     ],
 )
-def test_a_tokenizer_whose_time_or_memory_grows(saved, change, said):
+def test_a_tokenizer_whose_time_or_memory_grows(saved: Path, change: Callable[..., Any], said: str) -> None:
     replace(saved, "tokenizer.json", tokenizer(change))
     refused(saved, said)
 
@@ -166,21 +174,23 @@ def test_a_tokenizer_whose_time_or_memory_grows(saved, change, said):
         lambda t: t.update(normalizer=replaces()),
     ],
 )
-def test_tokenizers_that_are_not_hostile(saved, change):
+def test_tokenizers_that_are_not_hostile(saved: Path, change: Callable[..., Any]) -> None:
     replace(saved, "tokenizer.json", tokenizer(change))
     loaded = load_model(saved)
     assert loaded.tokenizer.encode("good work").tokens == ["[CLS]", "good", "work", "[SEP]"]
 
 
-def test_a_panic_of_the_library_is_an_error_of_the_file(saved, monkeypatch, capfd):
+def test_a_panic_of_the_library_is_an_error_of_the_file(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("gkiller.tokens.wordpiece._check_parts", lambda content: None)
     replace(saved, "tokenizer.json", tokenizer(lambda t: t.update(normalizer=CHARSMAP)))
     refused(saved, "not a tokenizer: Precompiled")
     assert "panicked" in capfd.readouterr().err  # the library's own words; they cannot be held back
 
 
-def test_an_interrupt_is_not_taken_for_a_panic(saved, monkeypatch):
-    def interrupt(content):
+def test_an_interrupt_is_not_taken_for_a_panic(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(content: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("gkiller.tokens.wordpiece._check_parts", interrupt)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from giants import write_encoder
@@ -16,11 +19,11 @@ TEXTS = ["you are kind", "thank you for the help with this", "you fool", "good"]
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any] | Path:
     return write_seq2seq(tmp_path_factory.mktemp("seq2seq") / "model")
 
 
-def test_answers_come_in_the_order_of_the_texts(saved):
+def test_answers_come_in_the_order_of_the_texts(saved: Path) -> None:
     model = load_seq2seq(str(saved))
     alone = [model.generate([text], 1)[0] for text in TEXTS]
     assert len(set(alone)) > 1
@@ -32,14 +35,14 @@ def test_answers_come_in_the_order_of_the_texts(saved):
     assert not any("[" in answer for answer in alone if answer)
 
 
-def test_texts_that_do_not_fit_and_answers_that_do_not_end_are_none(saved, tmp_path):
+def test_texts_that_do_not_fit_and_answers_that_do_not_end_are_none(saved: Path, tmp_path: Path) -> None:
     model = load_seq2seq(str(saved))
     assert model.generate(["good " * (LONGEST + 1)], 4) == [None]
     endless = load_seq2seq(str(write_seq2seq(tmp_path / "endless", ends=False)))
     assert endless.generate(TEXTS, 4) == [None] * len(TEXTS)
 
 
-def test_a_chain_sends_answers_on_with_the_prefix(saved):
+def test_a_chain_sends_answers_on_with_the_prefix(saved: Path) -> None:
     chain = Paraphraser(AugmentSettings(seq2seq=(str(saved), str(saved)), seq2seq_prefix="thank you "))
     model = load_seq2seq(str(saved))
     first = model.generate([f"thank you {text}" for text in TEXTS], 16)
@@ -54,7 +57,7 @@ def test_a_chain_sends_answers_on_with_the_prefix(saved):
     assert chain.digests == [model.digest] * 2
 
 
-def damage(folder, what):
+def damage(folder: Path, what: str) -> str:
     """Break a saved model; return what the error says."""
     config = json.loads((folder / "config.json").read_text())
     if what == "no weights":
@@ -84,7 +87,7 @@ def damage(folder, what):
 @pytest.mark.parametrize(
     "what", ["no weights", "broken weights", "other weights", "no tokenizer", "small vocabulary", "own code"]
 )
-def test_what_is_broken_is_named(tmp_path, what):
+def test_what_is_broken_is_named(tmp_path: Path, what: str) -> None:
     folder = write_seq2seq(tmp_path / "model")
     said = damage(folder, what)
     with pytest.raises(ModelFormatError) as caught:
@@ -93,7 +96,7 @@ def test_what_is_broken_is_named(tmp_path, what):
     assert caught.value.where == str(folder)
 
 
-def test_encoders_and_places_without_a_model_are_refused(tmp_path):
+def test_encoders_and_places_without_a_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFormatError, match="cannot be used"):
         load_seq2seq(str(write_encoder(tmp_path / "bert", "bert")))
     with pytest.raises(ModelNotFoundError, match="no such directory"):

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -34,7 +35,7 @@ WORDS = st.sampled_from(["idiot", "you idiot", "1d10t", "y0u are $tupid", "i.d.i
 
 @given(WORDS, st.lists(st.tuples(st.integers(0, 20), st.lists(unseen, min_size=1, max_size=3)), max_size=8))
 @example("idiot", [(2, ["\u3164"])])
-def test_invisible_characters_are_read_as_if_absent(text, inserted):
+def test_invisible_characters_are_read_as_if_absent(text: Any, inserted: Any) -> None:
     made = text
     for place, characters in inserted:
         made = made[:place] + "".join(characters) + made[place:]
@@ -43,12 +44,12 @@ def test_invisible_characters_are_read_as_if_absent(text, inserted):
 
 
 @pytest.mark.parametrize("character", ["\u3164", "\u115f", "\u1160", "\uffa0", "\u2800", "\u0488", "\u20dd", "\0"])
-def test_an_invisible_character_at_every_place_of_a_word(character):
+def test_an_invisible_character_at_every_place_of_a_word(character: str) -> None:
     for place in range(6):
         assert ENCODER.ids("you " + "idiot"[:place] + character + "idiot"[place:]) == ENCODER.ids("you idiot")
 
 
-def test_all_of_unicode_s_default_ignorable_code_points_are_left_out():
+def test_all_of_unicode_s_default_ignorable_code_points_are_left_out() -> None:
     unassigned_too = [c for c in UNSEEN if unicodedata.category(c) in ("Cf", "Cn")]
     assert len(unassigned_too) > 3000
     assert visible("a" + "".join(UNSEEN) + "b") == "ab"
@@ -64,11 +65,11 @@ def test_all_of_unicode_s_default_ignorable_code_points_are_left_out():
         "x ≠ y, x \u003d\u0338 y",
     ],
 )
-def test_what_is_seen_stays(text):
+def test_what_is_seen_stays(text: str) -> None:
     assert visible(text) == text
 
 
-def test_of_a_stack_of_marks_two_are_left():
+def test_of_a_stack_of_marks_two_are_left() -> None:
     assert visible("a\u0301\u0302\u0303\u0304\u0336b") == "a\u0301\u0302b"
 
 
@@ -87,12 +88,12 @@ def test_of_a_stack_of_marks_two_are_left():
         ("\u202c\u2069a\u202c", "a"),
     ],
 )
-def test_reversed_runs_are_undone(written, seen):
+def test_reversed_runs_are_undone(written: str, seen: str) -> None:
     assert visible(written) == seen
 
 
 @given(ANY)
-def test_places_are_those_of_the_characters(text):
+def test_places_are_those_of_the_characters(text: Any) -> None:
     seen, places = visible_places(text)
     assert seen == visible(text)
     assert seen == "".join(text[place] for place in places)
@@ -102,13 +103,13 @@ def test_places_are_those_of_the_characters(text):
 
 @given(st.one_of(ANY, WORDS))
 @example("you id\u3164iot")
-def test_networks_are_trained_and_measured_on_what_users_get(text):
+def test_networks_are_trained_and_measured_on_what_users_get(text: Any) -> None:
     text = re.sub("[\ud800-\udfff]", "", text)
     [row] = [tokenize(SAME, [text]).ids.tolist()]
     assert row[1:-1] == ENCODER.ids(text)[: len(row) - 2]
 
 
-def test_words_know_their_place_in_the_comment():
+def test_words_know_their_place_in_the_comment() -> None:
     text = "You i\u3164di\u20ddot, \u202etoidi\u202c"
     words = Encoder(toy_tokenizer().to_str(), "toy", 16).words(text)
     assert [text[word.start : word.end] for word in words] == ["You", "i\u3164di\u20ddot", ",", "toidi"]
@@ -116,6 +117,6 @@ def test_words_know_their_place_in_the_comment():
 
 
 @pytest.mark.parametrize("mark", ["\u202e", "\u2067", "\u2069", "\u202c", "\u202ea", "\u2067\u202e\u2069", "\u0301"])
-def test_time_grows_with_the_length_alone(mark):
+def test_time_grows_with_the_length_alone(mark: str) -> None:
     """A square of this length would take hours."""
     assert len(visible(mark * 300_000)) <= 300_000

@@ -3,7 +3,10 @@
 import importlib.util
 import json
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +26,14 @@ SCRIPT = Path(__file__).parents[1] / "experiments" / "user_figures.py"
 
 
 @pytest.fixture(scope="module")
-def script():
+def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("user_figures", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def long_rows(count, words, rude=RUDE, seed=0):
+def long_rows(count: int, words: int, rude: Any = RUDE, seed: int = 0) -> Iterator[tuple[str, int]]:
     """Comments of two and more windows, every third toxic at its end alone; every fifth is short."""
     draw = random.Random(seed)
     for number in range(count):
@@ -39,7 +42,7 @@ def long_rows(count, words, rude=RUDE, seed=0):
         yield f"{text} {number} {draw.choice(rude)}" if toxic else f"{text} {number}", int(toxic)
 
 
-def write(path, rows):
+def write(path: Path, rows: list[tuple[str, int]]) -> Path:
     texts, labels = zip(*rows, strict=True)
     weights = [0.5 if number % 4 else 3.0 for number in range(len(texts))]
     pq.write_table(pa.table({"text": texts, "label": labels, "weight": weights}), path)
@@ -47,7 +50,7 @@ def write(path, rows):
 
 
 @pytest.fixture
-def default_rows(tmp_path):
+def default_rows(tmp_path: Path) -> Path:
     if default_model() is None:
         pytest.skip("this build has no default model")
     mild = ("you are a stupid idiot. shut up, you fool. " * 3, "what a stupid, worthless liar, you moron! " * 3)
@@ -57,27 +60,35 @@ def default_rows(tmp_path):
 # -- the figures that a user gets ---------------------------------------------------------------
 
 
-def test_evaluate_prints_the_default_models_figures_as_predict_and_scikit_learn_give_them(script, default_rows):
+@pytest.mark.slow
+def test_evaluate_prints_the_default_models_figures_as_predict_and_scikit_learn_give_them(
+    script: ModuleType, default_rows: Path
+) -> None:
     ways = script.evaluated("default", default_rows), script.predicted("default", default_rows)
     assert script.same(*ways), ways
     assert ways[0]["recall"] > 0.5  # though what is toxic stands at the end, beyond the first window
 
 
-def test_evaluate_prints_a_trained_models_figures_as_predict_and_scikit_learn_give_them(script, place, call):
+@pytest.mark.slow
+def test_evaluate_prints_a_trained_models_figures_as_predict_and_scikit_learn_give_them(
+    script: ModuleType, place: Path, call: Callable[..., Any]
+) -> None:
     path = write(place / "long.parquet", list(long_rows(60, 6)))
     assert call("export", "runs/d1")[0] == 0
     ways = script.evaluated("runs/d1", path), script.predicted("runs/d1", path)
     assert script.same(*ways), ways
 
 
-def test_the_script_tells_a_difference(script):
+def test_the_script_tells_a_difference(script: ModuleType) -> None:
     one = {"n": 10, **dict.fromkeys(script.FIGURES, 0.5)}
     assert script.same(one, {**one, "f1": 0.50004})
     assert not script.same(one, {**one, "f1": 0.5001})
     assert not script.same(one, {**one, "n": 9})
 
 
-def test_a_tuned_threshold_flags_what_it_was_tuned_to_flag(call, default_rows, tmp_path):
+def test_a_tuned_threshold_flags_what_it_was_tuned_to_flag(
+    call: Callable[..., Any], default_rows: Path, tmp_path: Path
+) -> None:
     columns = ("--label-columns", "label")
     code, out, err = call("threshold", "default", "--data", default_rows, *columns, "--out", "mine", "--json")
     assert code == 0, err
@@ -93,7 +104,9 @@ def test_a_tuned_threshold_flags_what_it_was_tuned_to_flag(call, default_rows, t
 
 
 @pytest.mark.parametrize("how", ["window", "truncate"])
-def test_the_reading_is_chosen_and_recorded_with_every_figure(place, call, how, no_plots):
+def test_the_reading_is_chosen_and_recorded_with_every_figure(
+    place: Path, call: Callable[..., Any], how: str, no_plots: None
+) -> None:
     path = write(place / "long.parquet", list(long_rows(60, 6)))
     assert call("export", "runs/d1")[0] == 0
     rest = ("--data", path, "--label-columns", "label", "--long-text", how, "--json")
@@ -105,7 +118,7 @@ def test_the_reading_is_chosen_and_recorded_with_every_figure(place, call, how, 
     assert json.loads(Path("report/evaluation-all.json").read_text())["long_text"] == how
     told = {"window": "read in windows of", "truncate": "read up to"}[how]
     assert told in Path("report/evaluation-all.txt").read_text()
-    scores = load("runs/d1").predict_proba(pq.read_table(path)["text"].to_pylist(), long_text=how)
+    scores = load("runs/d1").predict_proba(pq.read_table(path)["text"].to_pylist(), long_text=how)  # type: ignore[arg-type]
     truth = np.array(pq.read_table(path)["label"])
     flags = scores[:, 0] >= load_model("runs/d1").thresholds["toxicity"]
     f1 = found["labels"]["toxicity"]["stored"]["f1"]["value"]
@@ -124,7 +137,9 @@ def test_the_reading_is_chosen_and_recorded_with_every_figure(place, call, how, 
 @pytest.mark.parametrize(
     ("stated", "warned"), [("truncate", True), ("window", False), (None, False), ("sideways", False)]
 )
-def test_scores_of_another_reading_are_not_mixed_without_a_word(place, call, stated, warned):
+def test_scores_of_another_reading_are_not_mixed_without_a_word(
+    place: Path, call: Callable[..., Any], stated: str | None, warned: bool
+) -> None:
     path = write(place / "long.parquet", list(long_rows(60, 6)))
     draw = random.Random(1)
     kept = {"toxicity": [draw.random() for _ in range(60)]}
@@ -138,13 +153,13 @@ def test_scores_of_another_reading_are_not_mixed_without_a_word(place, call, sta
     assert json.loads(out)["b"]["long_text"] == (stated if stated != "sideways" else None)
 
 
-def test_kept_scores_of_the_giant_say_that_they_are_of_truncated_comments():
+def test_kept_scores_of_the_giant_say_that_they_are_of_truncated_comments() -> None:
     files = sorted((SCRIPT.parent / "scores" / "mpnet").glob("*.parquet"))
     assert len(files) == 7
     assert {value for file in files for value in pq.read_table(file)["long_text"].unique().to_pylist()} == {"truncate"}
 
 
-def test_a_training_tunes_its_thresholds_and_figures_in_windows(place):
+def test_a_training_tunes_its_thresholds_and_figures_in_windows(place: Path) -> None:
     for run in ("d1", "file"):
         model = load_model(f"runs/{run}")
         entry = model.metadata["thresholds"]["toxicity"]["tuned_on"]
@@ -153,7 +168,7 @@ def test_a_training_tunes_its_thresholds_and_figures_in_windows(place):
         assert (report["long_text"], report["max_length"]) == ("window", model.max_length)
 
 
-def test_a_model_without_a_recorded_reading_is_still_read(saved):
+def test_a_model_without_a_recorded_reading_is_still_read(saved: Path) -> None:
     loaded = load_model(saved)
     record = {"source": "x.csv", "split": "valid", "rows": 3, "fingerprints": []}
     entries = {label: {"value": 0.5, "target": "max f1", "tuned_on": record} for label in loaded.labels}
@@ -164,7 +179,7 @@ def test_a_model_without_a_recorded_reading_is_still_read(saved):
 # -- one implementation of windows --------------------------------------------------------------
 
 
-def test_torch_reads_what_load_reads(place, call):
+def test_torch_reads_what_load_reads(place: Path, call: Callable[..., Any]) -> None:
     assert call("export", "runs/d1")[0] == 0
     texts = [text for text, _ in long_rows(40, 9)] + ["", "a " * 3000, "\udcff x"]
     loaded, clf = load_model("runs/d1"), load("runs/d1", precision="fp32")
@@ -176,7 +191,7 @@ def test_torch_reads_what_load_reads(place, call):
 @pytest.mark.parametrize(
     ("before", "after"), [(["[CLS]"], ["[SEP]"]), ([], ["[SEP]"]), ([], []), (["[CLS]", "[MASK]"], [])]
 )
-def test_windows_have_the_special_tokens_of_any_tokenizer(before, after):
+def test_windows_have_the_special_tokens_of_any_tokenizer(before: list[Any], after: list[Any]) -> None:
     tokenizer = toy_tokenizer()
     ids = tokenizer.get_vocab()
     template = " ".join([*before, "$A", *after])
@@ -198,14 +213,14 @@ def test_windows_have_the_special_tokens_of_any_tokenizer(before, after):
     assert Tokenizer.from_str(tokenizer.to_str()).truncation is None
 
 
-def test_progress_counts_comments_whatever_their_windows():
+def test_progress_counts_comments_whatever_their_windows() -> None:
     told = []
     reader = Reader(toy_tokenizer(), 8)
     texts = ["a " * 50, "thank you", "b " * 20]
 
-    def network(ids, mask):
+    def network(ids: Any, mask: Any) -> Any:
         return mask.sum(1, keepdims=True).astype(float)
 
-    reader.scores(texts, network, 1, 2, lambda done, total: told.append((done, total)))
+    reader.scores(texts, network, 1, 2, lambda done, total: told.append((done, total)))  # type: ignore[arg-type]
     assert told[-1] == (3, 3)
     assert told == sorted(told)

@@ -8,6 +8,9 @@ import decimal
 import gzip
 import io
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,25 +28,25 @@ RECORDS = [["you idiot", "1", ' a,b\n"c" ', "0.5", "x"], ["thank you", "2", "", 
 
 
 @pytest.fixture
-def predict(call, onnx_model, monkeypatch):
-    def run(*arguments, stdin=b""):
+def predict(call: Callable[..., Any], onnx_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    def run(*arguments: Any, stdin: Any = b"") -> Any:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         return call("predict", "--model", onnx_model, "--threads", 1, *arguments)
 
     return run
 
 
-def delimited(separator=","):
+def delimited(separator: str = ",") -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=separator).writerows([HEADER, *RECORDS])
     return text.getvalue().encode()
 
 
-def json_lines():
+def json_lines() -> bytes:
     return "".join(json.dumps(dict(zip(HEADER, record, strict=True))) + "\n" for record in RECORDS).encode()
 
 
-def read(path):
+def read(path: Path) -> list[Any]:
     """Return an output as dictionaries."""
     if ".parquet" in path.name:
         return pq.read_table(path).to_pylist()
@@ -56,7 +59,9 @@ def read(path):
 
 @pytest.mark.parametrize("target", ["o.jsonl", "o.csv", "o.parquet", "o.jsonl.gz", "o.csv.gz"])
 @pytest.mark.parametrize("source", ["i.csv", "i.tsv", "i.jsonl", "i.parquet", "i.csv.gz", "stdin"])
-def test_columns_are_kept_in_every_format(predict, tmp_path, source, target):
+def test_columns_are_kept_in_every_format(
+    predict: Callable[..., Any], tmp_path: Path, source: str, target: str
+) -> None:
     data = {"i.csv": delimited(), "i.tsv": delimited("\t"), "i.jsonl": json_lines(), "stdin": json_lines()}
     path = tmp_path / source
     if source == "i.parquet":
@@ -75,7 +80,7 @@ def test_columns_are_kept_in_every_format(predict, tmp_path, source, target):
     assert [int(row["row"]) for row in found] == [1, 2]
 
 
-def test_named_columns_are_kept_in_their_order(predict, tmp_path):
+def test_named_columns_are_kept_in_their_order(predict: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "i.csv"
     path.write_bytes(delimited())
     code, out, _ = predict("-i", path, "--keep", "row,note", "--keep", "toxicity")
@@ -83,7 +88,7 @@ def test_named_columns_are_kept_in_their_order(predict, tmp_path):
     assert list(json.loads(out.splitlines()[0]))[-3:] == ["input_row", "note", "input_toxicity"]
 
 
-def test_json_values_stay_what_they_are(predict, tmp_path):
+def test_json_values_stay_what_they_are(predict: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "i.jsonl"
     rows = [
         {"text": "a", "n": 1, "f": 1.5, "t": True, "z": None, "l": [1, {"k": "é"}], "big": 2**70, "s": "\ud800"},
@@ -94,7 +99,7 @@ def test_json_values_stay_what_they_are(predict, tmp_path):
     assert code == 0, err
     found = [json.loads(line) for line in out.splitlines()]
     for row, answer in zip(rows, found, strict=True):
-        assert {key: answer[key] for key in row if key != "text"} == {k: row[k] for k in row if k != "text"}
+        assert {key: answer[key] for key in row if key != "text"} == {k: row[k] for k in row if k != "text"}  # type: ignore[attr-defined, index]
     assert "z" not in found[1]
     for target in ("o.csv", "o.parquet"):
         assert predict("-i", path, "--keep-columns", "-o", tmp_path / target)[0] == 0
@@ -120,7 +125,7 @@ TABLE = {
 }
 
 
-def test_parquet_types_stay_what_they_are(predict, tmp_path):
+def test_parquet_types_stay_what_they_are(predict: Callable[..., Any], tmp_path: Path) -> None:
     words = pa.array(["u", "v"]).dictionary_encode()
     table = pa.table({"text": ["a", "b"], **TABLE, "words": words})
     pq.write_table(table, tmp_path / "i.parquet")
@@ -133,7 +138,7 @@ def test_parquet_types_stay_what_they_are(predict, tmp_path):
     assert found.column("words").to_pylist() == ["u", "v"]
 
 
-def test_parquet_values_are_written_as_json(predict, tmp_path):
+def test_parquet_values_are_written_as_json(predict: Callable[..., Any], tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a", "b"], **TABLE}), tmp_path / "i.parquet")
     code, out, err = predict("-i", tmp_path / "i.parquet", "--keep-columns")
     assert code == 0, err
@@ -168,13 +173,15 @@ def test_parquet_values_are_written_as_json(predict, tmp_path):
         (("--csv-safe", "hello"), b"", "--format csv"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(predict, arguments, stdin, message):
+def test_what_cannot_be_kept_is_refused(
+    predict: Callable[..., Any], arguments: tuple[Any, ...], stdin: bytes, message: str
+) -> None:
     code, out, err = predict(*arguments, stdin=stdin)
     assert (bool(code), out) == (True, "")
     assert message in err
 
 
-def test_a_key_that_appears_late_does_not_vanish(predict):
+def test_a_key_that_appears_late_does_not_vanish(predict: Callable[..., Any]) -> None:
     lines = [json.dumps({"text": "a"})] * 1000 + [json.dumps({"text": "a", "late": 1})]
     code, _, err = predict("--keep-columns", stdin="\n".join(lines).encode())
     assert code == 12
@@ -182,14 +189,14 @@ def test_a_key_that_appears_late_does_not_vanish(predict):
     assert "'late'" in err
 
 
-def test_damaged_text_in_a_kept_column_is_named(predict):
+def test_damaged_text_in_a_kept_column_is_named(predict: Callable[..., Any]) -> None:
     code, _, err = predict("--input-format", "csv", "--keep", "n", stdin=b"text,n\na,\xff\n")
     assert code == 13
     assert "column 'n'" in err
 
 
 @pytest.mark.parametrize("target", ["o.jsonl", "o.csv", "o.parquet", "o.csv.gz"])
-def test_a_resumed_job_keeps_the_same_columns(predict, tmp_path, target):
+def test_a_resumed_job_keeps_the_same_columns(predict: Callable[..., Any], tmp_path: Path, target: str) -> None:
     rows = [{"text": comment(i, i % 3 == 0), "n": i, "l": [i]} for i in range(30)]
     good = "".join(json.dumps(row) + "\n" for row in rows)
     torn = good.replace('"n": 25', '"n": broken')
@@ -207,13 +214,13 @@ def test_a_resumed_job_keeps_the_same_columns(predict, tmp_path, target):
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_long_kept_values_make_short_chunks(monkeypatch):
+def test_long_kept_values_make_short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gkiller.inference.bulk.formats.CHUNK_CHARACTERS", 100)
     rows = (Row(number, "a", None, None, ("x" * 40, [1, 2])) for number in range(1, 11))
     assert max(len(chunk.rows) for chunk in chunked(rows, 1000, "fail")) < 4
 
 
-def test_names_of_columns_are_never_twice():
+def test_names_of_columns_are_never_twice() -> None:
     kept = ("row", "input_row", "toxicity", "score_id", "flags", "scores", "input_flags")
     names = column_names(Shape(("toxicity", "id"), {}, ids=True, text=True, kept=kept))
     assert len(set(names)) == len(names)
@@ -231,7 +238,7 @@ def test_names_of_columns_are_never_twice():
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "＋1", "－1", "＠1"]
 
 
-def test_csv_safe_writes_no_formula(predict, tmp_path):
+def test_csv_safe_writes_no_formula(predict: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "i.jsonl"
     rows = [{"text": one, "id": one, "=note": one, "n": -5} for one in [*FORMULAS, "a=1"]]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -248,7 +255,7 @@ def test_csv_safe_writes_no_formula(predict, tmp_path):
 
 
 @given(st.text())
-def test_a_safe_cell_begins_with_no_sign_of_a_formula(text):
+def test_a_safe_cell_begins_with_no_sign_of_a_formula(text: Any) -> None:
     assert safe_cell(text)[:1] not in {one[0] for one in FORMULAS}
 
 
@@ -259,7 +266,7 @@ def test_a_safe_cell_begins_with_no_sign_of_a_formula(text):
         min_size=1,
     )
 )
-def test_kept_text_is_read_as_it_stands(tmp_path, records):
+def test_kept_text_is_read_as_it_stands(tmp_path: Path, records: Any) -> None:
     path = tmp_path / "i.csv"
     with path.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([["text", "a", "b"], *(["x", *r] for r in records)])

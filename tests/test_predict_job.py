@@ -5,62 +5,36 @@ import gzip
 import io
 import json
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from full_disk import FileLimit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import comment
+from inference_helpers import TEXTS, KilledError, breaking, job, to_file
 
 from gkiller.errors import OutputError, ResumeError, RowError, RunLockedError, SettingsError
 from gkiller.inference import load
 from gkiller.inference.bulk import sinks
 from gkiller.inference.bulk.columns import Row
 from gkiller.inference.bulk.formats import Shape
-from gkiller.inference.bulk.job import Job, make_writer, run
+from gkiller.inference.bulk.job import Outcome, make_writer, run
 from gkiller.inference.bulk.reading import Source, from_texts
-from gkiller.inference.bulk.sinks import FileSink, StreamSink, whole_lines_backwards
+from gkiller.inference.bulk.sinks import StreamSink, whole_lines_backwards
+from gkiller.inference.classifier import Classifier
 
-TEXTS = [comment(i, i % 4 == 0) for i in range(23)]
 FORMATS = ["jsonl", "csv", "parquet", "jsonl.gz", "csv.gz"]
 
 
 @pytest.fixture(scope="module")
-def clf(onnx_model):
+def clf(onnx_model: Path) -> Classifier:
     return load(onnx_model, threads=1)
 
 
-class KilledError(Exception):
-    pass
-
-
-def breaking(texts, row, ids=False):
-    """A source that breaks when ``row`` is asked for."""
-
-    def rows():
-        for number, text in enumerate(texts, start=1):
-            if number == row:
-                raise KilledError
-            yield Row(number, text, f"id{number}" if ids else None)
-
-    return Source("test", ids, rows)
-
-
-def job(clf, **changes):
-    named = {key: changes.pop(key) for key in ("ids", "text", "only_flagged") if key in changes}
-    return Job(clf, Shape(clf.labels, clf.limits(), **named), **{"chunk_rows": 4, **changes})
-
-
-def to_file(clf, path, source, *, resume=False, force=False, **changes):
-    work = job(clf, ids=source.has_ids, **changes)
-    form, _, packed = path.name.partition(".")[2].partition(".")
-    writer = make_writer(form, work.shape, packed=bool(packed), explain=work.explain)
-    sink = FileSink(path, writer, work.settings(form, packed=bool(packed)), resume, force)
-    return run(work, source, sink, writer)
-
-
-def lines_of(clf, texts, **changes):
+def lines_of(clf: Classifier, texts: list[str], **changes: Any) -> tuple[list[dict[str, Any]], Outcome]:
     work = job(clf, **changes)
     writer = make_writer("jsonl", work.shape, explain=work.explain)
     out = io.BytesIO()
@@ -68,7 +42,7 @@ def lines_of(clf, texts, **changes):
     return [json.loads(line) for line in out.getvalue().splitlines()], outcome
 
 
-def test_json_lines_say_what_predict_says(clf):
+def test_json_lines_say_what_predict_says(clf: Classifier) -> None:
     found, outcome = lines_of(clf, TEXTS, text=True, chunk_rows=2048)
     for row, (line, text, expected) in enumerate(zip(found, TEXTS, clf.predict(TEXTS), strict=True), start=1):
         assert list(line) == ["row", "text", "flagged", "flags", "scores"]
@@ -82,7 +56,7 @@ def test_json_lines_say_what_predict_says(clf):
     assert 6 <= mark.flagged < 23
 
 
-def test_long_texts_odd_texts_and_explanations_in_json(clf):
+def test_long_texts_odd_texts_and_explanations_in_json(clf: Classifier) -> None:
     found, outcome = lines_of(clf, ["page " * 40, "a\0\ud800\u2028"], text=True, explain=True)
     assert found[0]["windows"] > 1
     assert "truncated" not in found[0]
@@ -95,14 +69,14 @@ def test_long_texts_odd_texts_and_explanations_in_json(clf):
     assert outcome.mark.truncated == 1
 
 
-def test_only_flagged(clf):
+def test_only_flagged(clf: Classifier) -> None:
     every, _ = lines_of(clf, TEXTS)
     flagged, outcome = lines_of(clf, TEXTS, only_flagged=True)
     assert flagged == [line for line in every if line["flagged"]]
     assert outcome.mark.scored == 23
 
 
-def test_every_format_says_the_same(clf, tmp_path):
+def test_every_format_says_the_same(clf: Classifier, tmp_path: Path) -> None:
     source = breaking(TEXTS, 0, ids=True)
     for form in FORMATS:
         to_file(clf, tmp_path / f"out.{form}", source, text=True)
@@ -126,13 +100,13 @@ def test_every_format_says_the_same(clf, tmp_path):
         assert record["flagged"] == str(line["flagged"]).lower()
 
 
-def test_labels_named_like_columns_get_a_prefix(clf):
+def test_labels_named_like_columns_get_a_prefix(clf: Classifier) -> None:
     shape = Shape(("text", "row", "100%"), {})
     assert make_writer("csv", shape).header().decode().endswith("truncated,score_text,score_row,100%\n")
     make_writer("jsonl", shape)
 
 
-def test_what_formats_cannot_hold(clf):
+def test_what_formats_cannot_hold(clf: Classifier) -> None:
     shape = Shape(clf.labels, clf.limits())
     with pytest.raises(SettingsError, match="cannot hold explanations"):
         make_writer("csv", shape, explain=True)
@@ -142,7 +116,9 @@ def test_what_formats_cannot_hold(clf):
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("row", [1, 2, 4, 5, 9, 20, 23])
-def test_a_stopped_job_ends_with_the_bytes_of_an_unbroken_one(clf, tmp_path, form, row):
+def test_a_stopped_job_ends_with_the_bytes_of_an_unbroken_one(
+    clf: Classifier, tmp_path: Path, form: str, row: int
+) -> None:
     whole, stopped = tmp_path / f"whole.{form}", tmp_path / f"stopped.{form}"
     to_file(clf, whole, breaking(TEXTS, 0, ids=True))
     with pytest.raises(KilledError):
@@ -158,13 +134,15 @@ def test_a_stopped_job_ends_with_the_bytes_of_an_unbroken_one(clf, tmp_path, for
 
 
 @given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 9), st.booleans(), st.integers(0, 400))
-@settings(deadline=None, max_examples=40)
-def test_a_stream_goes_on_wherever_it_was_torn(onnx_model, tmp_path_factory, first, second, chunk, only, torn):
+@settings(max_examples=40)
+def test_a_stream_goes_on_wherever_it_was_torn(
+    onnx_model: Any, tmp_path_factory: pytest.TempPathFactory, first: Any, second: Any, chunk: Any, only: Any, torn: Any
+) -> None:
     clf = loaded(onnx_model)
     folder = tmp_path_factory.mktemp("torn")
     changes = {"chunk_rows": chunk, "only_flagged": only}
 
-    def append(path, source, resume=True):
+    def append(path: Any, source: Any, resume: Any = True) -> None:
         work = job(clf, **changes)
         writer = make_writer("jsonl", work.shape)
         with path.open("ab") as stream:
@@ -184,15 +162,15 @@ def test_a_stream_goes_on_wherever_it_was_torn(onnx_model, tmp_path_factory, fir
     assert (folder / "torn").read_bytes() == whole
 
 
-LOADED = {}
+LOADED: dict[Any, Any] = {}
 
 
-def loaded(path):
+def loaded(path: Path) -> Classifier:
     return LOADED.setdefault(path, load(path, threads=1))
 
 
 @given(st.lists(st.binary(max_size=9).map(lambda b: b.replace(b"\n", b"")), max_size=9), st.integers(1, 12))
-def test_lines_backwards(lines, block):
+def test_lines_backwards(lines: Any, block: Any) -> None:
     data = b"\n".join(lines)
     expected, start = [], 0
     for line in lines[:-1]:
@@ -203,7 +181,7 @@ def test_lines_backwards(lines, block):
         assert list(whole_lines_backwards(io.BytesIO(data))) == expected[::-1]
 
 
-def test_resume_refuses_another_input_model_or_flag(clf, tmp_path):
+def test_resume_refuses_another_input_model_or_flag(clf: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with pytest.raises(KilledError):
         to_file(clf, path, breaking(TEXTS, 10))
@@ -219,8 +197,8 @@ def test_resume_refuses_another_input_model_or_flag(clf, tmp_path):
     assert path.read_bytes().count(b"\n") == 23
 
 
-def test_a_job_that_a_bad_row_ended_goes_on_without_it(clf, tmp_path):
-    def rows():
+def test_a_job_that_a_bad_row_ended_goes_on_without_it(clf: Classifier, tmp_path: Path) -> None:
+    def rows() -> Iterator[Any]:
         for number, text in enumerate(TEXTS, start=1):
             yield Row(number, text, None, RowError("broken") if number == 10 else None)
 
@@ -235,7 +213,7 @@ def test_a_job_that_a_bad_row_ended_goes_on_without_it(clf, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_job_that_a_full_disk_ended_goes_on(clf, tmp_path, form):
+def test_a_job_that_a_full_disk_ended_goes_on(clf: Classifier, tmp_path: Path, form: str) -> None:
     texts, whole, stopped = TEXTS * 40, tmp_path / f"whole.{form}", tmp_path / f"stopped.{form}"
     to_file(clf, whole, breaking(texts, 0))
     # Other chunks were written since the journal was, and the one that fails is torn.
@@ -248,7 +226,7 @@ def test_a_job_that_a_full_disk_ended_goes_on(clf, tmp_path, form):
     assert sorted(path.name for path in tmp_path.iterdir()) == [stopped.name, whole.name]
 
 
-def test_a_broken_journal_or_a_short_file(clf, tmp_path):
+def test_a_broken_journal_or_a_short_file(clf: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with pytest.raises(KilledError):
         to_file(clf, path, breaking(TEXTS, 10))
@@ -268,7 +246,7 @@ def test_a_broken_journal_or_a_short_file(clf, tmp_path):
     assert path.read_bytes().count(b"\n") == 23
 
 
-def test_a_file_that_is_there_stays(clf, tmp_path):
+def test_a_file_that_is_there_stays(clf: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("mine")
     for resume in (False, True):
@@ -282,7 +260,7 @@ def test_a_file_that_is_there_stays(clf, tmp_path):
     assert path.read_bytes().count(b"\n") == 23
 
 
-def test_a_kill_between_the_last_steps(clf, tmp_path):
+def test_a_kill_between_the_last_steps(clf: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with pytest.raises(KilledError):
         to_file(clf, path, breaking(TEXTS, 23))
@@ -292,7 +270,7 @@ def test_a_kill_between_the_last_steps(clf, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-def test_two_processes_at_one_file(clf, tmp_path):
+def test_two_processes_at_one_file(clf: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with (tmp_path / "out.jsonl.partial").open("ab") as stream:
         sinks._lock(stream, tmp_path / "out.jsonl.partial")
@@ -300,7 +278,7 @@ def test_two_processes_at_one_file(clf, tmp_path):
             to_file(clf, path, breaking(TEXTS, 0))
 
 
-def test_places_that_cannot_be_written(clf, tmp_path):
+def test_places_that_cannot_be_written(clf: Classifier, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         to_file(clf, tmp_path / "file" / "out.jsonl", breaking(TEXTS, 0))
@@ -313,14 +291,14 @@ def test_places_that_cannot_be_written(clf, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no named pipes there")
-def test_what_is_no_file_is_not_replaced(clf, tmp_path):
+def test_what_is_no_file_is_not_replaced(clf: Classifier, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     with pytest.raises(OutputError, match="not a file"):
         to_file(clf, tmp_path / "pipe.jsonl", breaking(TEXTS, 0), force=True)
     assert (tmp_path / "pipe.jsonl").is_fifo()
 
 
-def test_resume_refuses_what_is_no_output_of_ours(clf, tmp_path):
+def test_resume_refuses_what_is_no_output_of_ours(clf: Classifier, tmp_path: Path) -> None:
     work = job(clf)
     writer = make_writer("jsonl", work.shape)
     for content in (b"hello\n", b'{"row": 3}\n', b'{"row": 3, "scores": {"other": 1}}\n', b"[]\n"):
@@ -334,8 +312,8 @@ def test_resume_refuses_what_is_no_output_of_ours(clf, tmp_path):
         run(work, breaking(TEXTS, 0), StreamSink(stream, writer, clf.labels, True), writer)
 
 
-def test_bad_rows_are_skipped_and_counted_or_end_the_job(clf, tmp_path):
-    def rows():
+def test_bad_rows_are_skipped_and_counted_or_end_the_job(clf: Classifier, tmp_path: Path) -> None:
+    def rows() -> Iterator[Any]:
         for number, text in enumerate(TEXTS, start=1):
             bad = number in (3, 4, 9)
             yield Row(number, text, None, RowError("broken", where=f"row {number}") if bad else None)
@@ -351,16 +329,18 @@ def test_bad_rows_are_skipped_and_counted_or_end_the_job(clf, tmp_path):
     assert not (tmp_path / "b.jsonl").exists()
 
 
-def test_progress_is_told_after_every_chunk(clf):
+def test_progress_is_told_after_every_chunk(clf: Classifier) -> None:
     work = job(clf)
     writer = make_writer("jsonl", work.shape)
     seen = []
     sink = StreamSink(io.BytesIO(), writer, clf.labels)
-    run(work, from_texts(TEXTS), sink, writer, lambda done, total: seen.append((done, total)))
+    run(work, from_texts(TEXTS), sink, writer, lambda done, total: seen.append((done, total)))  # type: ignore[arg-type]
     assert seen == [(n, 23) for n in (4, 8, 12, 16, 20, 23)]
 
 
-def test_parquet_has_large_row_groups_whatever_the_chunks(clf, tmp_path, monkeypatch):
+def test_parquet_has_large_row_groups_whatever_the_chunks(
+    clf: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gkiller.inference.bulk.parquet.Parquet._GROUP", 10)
     to_file(clf, tmp_path / "a.parquet", breaking(TEXTS, 0))
     file = pq.ParquetFile(tmp_path / "a.parquet")

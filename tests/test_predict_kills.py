@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from killing import LONGEST, count_operations, server
@@ -31,7 +32,7 @@ class Scorings:
         self.input.write_text("".join(f"{comment(i, i % 4 == 0)}\n" for i in range(40)))
         self.arguments = ["--model", str(model), "--input", str(self.input), "--batch-size", "8"]
 
-    def run(self, out: Path, last: int = 0) -> int:
+    def run(self, out: Any, last: int = 0) -> int:
         """Go on with a job, or begin it; return the exit code."""
         arguments = [*self.arguments, "--threads", "1", "--output", str(out), "--resume"]
         given = (arguments, out.parent, last, self.counts)
@@ -41,8 +42,11 @@ class Scorings:
         return process.exitcode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.jsonl"])
-def test_killed_before_any_file_operation_it_ends_in_the_same_bytes(name, onnx_model, tmp_path):
+def test_killed_before_any_file_operation_it_ends_in_the_same_bytes(
+    name: str, onnx_model: Path, tmp_path: Path
+) -> None:
     jobs = Scorings(onnx_model, tmp_path)
     (tmp_path / "whole").mkdir()
     whole = tmp_path / "whole" / name

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from full_disk import FileLimit
-from test_predict_job import TEXTS, KilledError, breaking, job, to_file
+from inference_helpers import TEXTS, KilledError, breaking, job, to_file
 from toy import write_toy_csv
 
 from gkiller.data.prepare import prepare
@@ -17,6 +20,7 @@ from gkiller.inference.bulk import sinks
 from gkiller.inference.bulk.job import make_writer, run
 from gkiller.inference.bulk.reading import Source
 from gkiller.inference.bulk.sinks import StreamSink
+from gkiller.inference.classifier import Classifier
 from gkiller.settings import DataSettings
 from gkiller.storage.files import write_text
 
@@ -25,15 +29,15 @@ LINE = b'{"row": %d, "flagged": false, "flags": [], "scores": {"toxicity": 0.1, 
 
 
 @pytest.fixture(scope="module")
-def clf(onnx_model):
+def clf(onnx_model: Path) -> Classifier:
     return load(onnx_model, threads=1)
 
 
 @pytest.fixture
-def shell(onnx_model, tmp_path):
+def shell(onnx_model: Path, tmp_path: Path) -> Callable[..., Any]:
     """Run a shell command in an empty folder; PREDICT stands for the command with a tiny model."""
 
-    def run_it(line):
+    def run_it(line: Any) -> Any:
         program = f"'{sys.executable}' -m gkiller"
         predict = f"{program} predict --model '{onnx_model}' --threads 1"
         return subprocess.run(
@@ -69,7 +73,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("content", FOREIGN, ids=range(len(FOREIGN)))
-def test_appending_never_cuts_off_what_is_not_ours(clf, tmp_path, content):
+def test_appending_never_cuts_off_what_is_not_ours(clf: Classifier, tmp_path: Path, content: bytes) -> None:
     work, path = job(clf), tmp_path / "out"
     writer = make_writer("jsonl", work.shape)
     path.write_bytes(content)
@@ -79,11 +83,11 @@ def test_appending_never_cuts_off_what_is_not_ours(clf, tmp_path, content):
 
 
 @pytest.mark.parametrize("text", [False, True])
-def test_appending_goes_on_after_a_line_torn_anywhere(clf, tmp_path, text):
+def test_appending_goes_on_after_a_line_torn_anywhere(clf: Classifier, tmp_path: Path, text: bool) -> None:
     work, path = job(clf, text=text, chunk_rows=12), tmp_path / "out"
     writer = make_writer("jsonl", work.shape)
 
-    def append(resume):
+    def append(resume: Any) -> None:
         with path.open("ab") as stream:
             run(work, breaking(TEXTS, 0), StreamSink(stream, writer, clf.labels, resume), writer)
 
@@ -97,7 +101,7 @@ def test_appending_goes_on_after_a_line_torn_anywhere(clf, tmp_path, text):
 
 
 @pytest.mark.parametrize("name", ["x.csv", "hard.csv", "soft.csv"])
-def test_an_output_never_replaces_the_input(shell, tmp_path, name):
+def test_an_output_never_replaces_the_input(shell: Callable[..., Any], tmp_path: Path, name: str) -> None:
     (tmp_path / "x.csv").write_text("text,label\nhello,1\n")
     (tmp_path / "hard.csv").hardlink_to(tmp_path / "x.csv")
     (tmp_path / "soft.csv").symlink_to("x.csv")
@@ -114,7 +118,9 @@ def test_an_output_never_replaces_the_input(shell, tmp_path, name):
     assert (tmp_path / "soft.csv").is_symlink()
 
 
-def test_neither_the_names_while_it_runs_nor_appending_nor_the_model(shell, tmp_path, onnx_model):
+def test_neither_the_names_while_it_runs_nor_appending_nor_the_model(
+    shell: Callable[..., Any], tmp_path: Path, onnx_model: Path
+) -> None:
     for name in ("y.csv.partial", "y.csv.progress.json", "x.jsonl"):
         (tmp_path / name).write_text('{"text": "hello"}\n')
     graph = onnx_model / "onnx" / "model.int8.onnx"
@@ -131,7 +137,7 @@ def test_neither_the_names_while_it_runs_nor_appending_nor_the_model(shell, tmp_
     assert graph.read_bytes() == before
 
 
-def test_a_link_as_output_stays(clf, tmp_path):
+def test_a_link_as_output_stays(clf: Classifier, tmp_path: Path) -> None:
     (tmp_path / "there.jsonl").write_text("mine")
     for name, target in (("a.jsonl", "there.jsonl"), ("b.jsonl", "nothing.jsonl")):
         (tmp_path / name).symlink_to(target)
@@ -151,7 +157,7 @@ def test_a_link_as_output_stays(clf, tmp_path):
 
 @pytest.mark.parametrize("name", ["out.jsonl.partial", "out.jsonl.progress.json", ".out.jsonl.new"])
 @pytest.mark.parametrize("content", ["mine", "{}", '{"bytes": 1, "mark": {}}'])
-def test_a_file_with_the_name_of_ours_stays(clf, tmp_path, name, content):
+def test_a_file_with_the_name_of_ours_stays(clf: Classifier, tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     for flags in ({}, {"resume": True}, {"force": True}):
         with pytest.raises(OutputError, match="did not write") as caught:
@@ -160,7 +166,7 @@ def test_a_file_with_the_name_of_ours_stays(clf, tmp_path, name, content):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, content)]
 
 
-def test_a_link_with_the_name_of_ours_is_not_followed(clf, tmp_path):
+def test_a_link_with_the_name_of_ours_is_not_followed(clf: Classifier, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     (tmp_path / "out.jsonl.partial").symlink_to("mine")
     with pytest.raises(OutputError, match="did not write"):
@@ -168,12 +174,12 @@ def test_a_link_with_the_name_of_ours_is_not_followed(clf, tmp_path):
     assert (tmp_path / "mine").read_text() == ""
 
 
-def edited(path, **changes):
+def edited(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet", "csv.gz"])
-def test_a_changed_journal_or_partial_file_is_found(clf, tmp_path, form):
+def test_a_changed_journal_or_partial_file_is_found(clf: Classifier, tmp_path: Path, form: str) -> None:
     path = tmp_path / f"out.{form}"
     journal, partial = tmp_path / f"out.{form}.progress.json", tmp_path / f"out.{form}.partial"
     with pytest.raises(KilledError):
@@ -202,13 +208,15 @@ def test_a_changed_journal_or_partial_file_is_found(clf, tmp_path, form):
     assert path.read_bytes() == (tmp_path / f"whole.{form}").read_bytes()
 
 
-def test_what_a_full_disk_leaves_is_what_is_said(clf, tmp_path, monkeypatch):
+def test_what_a_full_disk_leaves_is_what_is_said(
+    clf: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sinks, "_JOURNAL_SECONDS", float("inf"))
     work, path = job(clf), tmp_path / "out.jsonl"
     writer = make_writer("jsonl", work.shape)
     sink = sinks.FileSink(path, writer, work.settings("jsonl", packed=False))
 
-    def full(place, text):
+    def full(place: Any, text: Any) -> None:
         raise OutputError("full", where=str(place))
 
     mark = sink.begin()
@@ -221,7 +229,7 @@ def test_what_a_full_disk_leaves_is_what_is_said(clf, tmp_path, monkeypatch):
     assert outcome.resumed_at == sink.rows_kept == 0
 
 
-def test_prepared_data_never_replace_their_source(tmp_path):
+def test_prepared_data_never_replace_their_source(tmp_path: Path) -> None:
     settings, out = DataSettings(), tmp_path / "prepared"
     csv = write_toy_csv(tmp_path / "toy.csv")
     prepare(settings, out, sources=[str(csv)])
@@ -235,7 +243,7 @@ def test_prepared_data_never_replace_their_source(tmp_path):
     assert sorted(p.name for p in out.iterdir()) == before
 
 
-def test_a_dash_is_standard_output_or_refused(shell, tmp_path):
+def test_a_dash_is_standard_output_or_refused(shell: Callable[..., Any], tmp_path: Path) -> None:
     plain = shell("PREDICT hello there")
     assert plain.returncode == 0
     assert shell("PREDICT hello there --output -").stdout == plain.stdout
@@ -250,14 +258,14 @@ def test_a_dash_is_standard_output_or_refused(shell, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", ["predict hello", "", "data prepare --help", "config keys --json"])
-def test_a_closed_standard_output_is_quiet(shell, arguments):
+def test_a_closed_standard_output_is_quiet(shell: Callable[..., Any], arguments: str) -> None:
     left = f"(sleep 0.2; GKILLER {arguments}) | exec true; exit ${{PIPESTATUS[0]}}"  # nobody reads any more
     for line in (f"GKILLER {arguments} >&-", left):
         done = shell(line)
         assert (done.returncode, done.stdout, done.stderr) == (141, "", ""), line
 
 
-def test_an_error_that_nobody_reads_and_other_closed_streams(shell, tmp_path):
+def test_an_error_that_nobody_reads_and_other_closed_streams(shell: Callable[..., Any], tmp_path: Path) -> None:
     done = shell("PREDICT --nope 2>&1 | exec true; exit ${PIPESTATUS[0]}")
     assert (done.returncode, done.stderr) == (141, "")
     done = shell("PREDICT <&-")
@@ -269,7 +277,7 @@ def test_an_error_that_nobody_reads_and_other_closed_streams(shell, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
-def test_a_file_that_has_come_to_the_name_meanwhile_stays(clf, tmp_path, form):
+def test_a_file_that_has_come_to_the_name_meanwhile_stays(clf: Classifier, tmp_path: Path, form: str) -> None:
     path = tmp_path / f"out.{form}"
     with pytest.raises(KilledError):
         to_file(clf, path, breaking(TEXTS, 10))
@@ -279,7 +287,7 @@ def test_a_file_that_has_come_to_the_name_meanwhile_stays(clf, tmp_path, form):
     assert path.read_text() == "mine"
     path.unlink()
 
-    def rows():
+    def rows() -> Iterator[Any]:
         yield from breaking(TEXTS, 0).rows()
         path.write_text("mine")
 

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data_helpers import plain_text, write_csv, write_jsonl, write_parquet
@@ -20,13 +22,13 @@ from gkiller.data.readers import text as textfile
 from gkiller.data.readers.text import Replayable
 from gkiller.inference.bulk.columns import Row
 from gkiller.inference.bulk.formats import chunked
-from gkiller.inference.bulk.reading import from_file, from_stream
+from gkiller.inference.bulk.reading import Source, from_file, from_stream
 
 FORMATS = ("txt", "csv", "tsv", "jsonl", "json", "pretty", "parquet")
 rows_of = st.lists(plain_text.filter(lambda text: "\n" not in text and "\r" not in text), min_size=1, max_size=30)
 
 
-def write(folder, form, texts):
+def write(folder: Path, form: str, texts: list[str]) -> Path:
     path = folder / f"a.{ {'json': 'json', 'pretty': 'json'}.get(form, form) }"
     if form == "txt":
         path.write_text("".join(text + "\n" for text in texts), encoding="utf-8", newline="")
@@ -36,24 +38,24 @@ def write(folder, form, texts):
     elif form == "parquet":
         write_parquet(path, id=list(range(len(texts))), text=texts)
     else:
-        rows = [{"id": i, "text": text} for i, text in enumerate(texts)]
+        rows = [{"id": i, "text": text} for i, text in enumerate(texts)]  # type: ignore[misc]
         if form == "jsonl":
             return write_jsonl(path, rows)
         path.write_text(json.dumps(rows, indent=1 if form == "pretty" else None), encoding="utf-8")
     return path
 
 
-def feed(handle, content, size):
-    with open(handle, "wb", buffering=0) as stream:  # noqa: PTH123  # a descriptor, too
+def feed(handle: int, content: bytes, size: int) -> None:
+    with open(handle, "wb", buffering=0) as stream:  # a descriptor, too
         for start in range(0, len(content), size):
             stream.write(content[start : start + size])
 
 
-def found(source):
+def found(source: Source) -> list[Any]:
     return [(row.number, row.text, row.id) for row in source.rows() if row is not None]
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     texts=rows_of,
     form=st.sampled_from(FORMATS),
@@ -61,7 +63,9 @@ def found(source):
     packed=st.booleans(),
     size=st.integers(1, 300),
 )
-def test_rows_are_the_same_whatever_way_they_come_in(tmp_path_factory, texts, form, way, packed, size):
+def test_rows_are_the_same_whatever_way_they_come_in(
+    tmp_path_factory: pytest.TempPathFactory, texts: Any, form: Any, way: Any, packed: Any, size: Any
+) -> None:
     folder = tmp_path_factory.mktemp("ways")
     path = write(folder, form, texts)
     expected = found(from_file(path, "a"))
@@ -73,7 +77,7 @@ def test_rows_are_the_same_whatever_way_they_come_in(tmp_path_factory, texts, fo
         os.mkfifo(fifo)
         target = fifo
     else:
-        reading, target = os.pipe()
+        reading, target = os.pipe()  # type: ignore[assignment]
     writer = threading.Thread(target=feed, args=(target, content, size), daemon=True)
     writer.start()
     if way == "fifo":
@@ -114,13 +118,13 @@ def test_rows_are_the_same_whatever_way_they_come_in(tmp_path_factory, texts, fo
         (b"", "txt"),
     ],
 )
-def test_the_first_line_tells_the_format(content, form):
-    assert sniff.sniff(Replayable(io.BytesIO(content)), "stdin") == form
-    assert sniff.sniff(Replayable(io.BytesIO(gzip.compress(content))), "stdin") == form
+def test_the_first_line_tells_the_format(content: bytes, form: str) -> None:
+    assert sniff.sniff(Replayable(io.BytesIO(content)), "stdin") == form  # type: ignore[arg-type]
+    assert sniff.sniff(Replayable(io.BytesIO(gzip.compress(content))), "stdin") == form  # type: ignore[arg-type]
 
 
 @given(text=st.text(st.sampled_from('a"\r\n,é\x85\ufeff'), max_size=40), piece=st.integers(1, 9))
-def test_lines_end_where_python_ends_them(tmp_path_factory, text, piece):
+def test_lines_end_where_python_ends_them(tmp_path_factory: pytest.TempPathFactory, text: Any, piece: Any) -> None:
     path = tmp_path_factory.mktemp("lines") / "a.txt"
     path.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
@@ -130,7 +134,7 @@ def test_lines_end_where_python_ends_them(tmp_path_factory, text, piece):
             assert list(textfile.text_lines(path, "a", newline)) == expected
 
 
-def test_chunks_end_early_only_for_live_rows():
+def test_chunks_end_early_only_for_live_rows() -> None:
     rows = [Row(1, "a", None), None, Row(2, "b", None), Row(3, "c", None), None, None]
     live = [(chunk.rows, chunk.due) for chunk in chunked(iter(rows), 2, "fail", live=True)]
     assert live == [([1], True), ([2, 3], False), ([], True), ([], True)]
@@ -149,7 +153,9 @@ HEADS = {
 
 @pytest.mark.parametrize("form", HEADS)
 @pytest.mark.parametrize("extra", [(), ("--batch-size", "1"), ("--input", "-", "--threads", "2")])
-def test_each_row_of_a_stream_is_answered_before_the_next_comes(onnx_model, form, extra):
+def test_each_row_of_a_stream_is_answered_before_the_next_comes(
+    onnx_model: Path, form: str, extra: tuple[Any, ...]
+) -> None:
     command = [sys.executable, "-m", "gkiller", "predict", "--model", str(onnx_model), *extra]
     head, line = HEADS[form]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as job:
@@ -167,7 +173,7 @@ def test_each_row_of_a_stream_is_answered_before_the_next_comes(onnx_model, form
         job.communicate()
 
 
-def test_a_stream_without_a_descriptor_never_waits(monkeypatch):
+def test_a_stream_without_a_descriptor_never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Replayable(io.BytesIO(b"a")).blocked()
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as target:
@@ -179,12 +185,14 @@ def test_a_stream_without_a_descriptor_never_waits(monkeypatch):
         assert not Replayable(stream).blocked()
 
 
-def refuse(*_):
+def refuse(*_: Any) -> None:
     raise OSError("only sockets can be asked")
 
 
 @pytest.mark.parametrize("insist", [("--text",), ("--",)])
-def test_the_name_of_a_file_is_no_comment_unless_insisted_on(call, onnx_model, tmp_path, insist):
+def test_the_name_of_a_file_is_no_comment_unless_insisted_on(
+    call: Callable[..., Any], onnx_model: Path, tmp_path: Path, insist: tuple[str]
+) -> None:
     path = write_csv(tmp_path / "my comments.csv", [("a", 1)])
     code, out, err = call("predict", "--model", onnx_model, "thank you", path)
     assert (code, out) == (2, "")
@@ -197,7 +205,7 @@ def test_the_name_of_a_file_is_no_comment_unless_insisted_on(call, onnx_model, t
 
 @pytest.mark.parametrize("keep", [None, ["late"], ["a,late"]])
 @pytest.mark.parametrize("layout", ["lines", "array"])
-def test_a_pipe_keeps_the_columns_that_a_file_keeps(tmp_path, keep, layout):
+def test_a_pipe_keeps_the_columns_that_a_file_keeps(tmp_path: Path, keep: list[str] | None, layout: str) -> None:
     rows = [{"text": "x", "a": 1}, {"text": "y", "late": 2}]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     if layout == "array":
@@ -211,7 +219,7 @@ def test_a_pipe_keeps_the_columns_that_a_file_keeps(tmp_path, keep, layout):
     assert [row.kept for row in of_pipe.rows() if row is not None] == expected
 
 
-def test_kept_columns_do_not_make_a_row_wait_for_the_next():
+def test_kept_columns_do_not_make_a_row_wait_for_the_next() -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "wb", buffering=0) as target:
         target.write(b'{"text": "x", "a": 1}\n')

@@ -5,6 +5,8 @@ import io
 import json
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import pytest
 from data_helpers import write_csv, write_jsonl, write_parquet
@@ -16,30 +18,30 @@ from gkiller.data.readers.text import Replayable
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, FormatError, RowError
 from gkiller.inference.bulk.columns import Row
 from gkiller.inference.bulk.formats import chunked
-from gkiller.inference.bulk.reading import from_file, from_stream, from_texts
+from gkiller.inference.bulk.reading import Source, from_file, from_stream, from_texts
 
 
-def raw(path, content):
+def raw(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
 
 
-def good(source):
+def good(source: Source) -> Any:
     rows = list(source.rows())
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
     assert all(row.fault is None for row in rows)
     return [(row.id, row.text) for row in rows]
 
 
-def stream(data, form="auto", **columns):
-    return from_stream(io.BytesIO(data), form, **columns)
+def stream(data: bytes, form: str = "auto", **columns: Any) -> Source:
+    return from_stream(io.BytesIO(data), form, **columns)  # type: ignore[arg-type]
 
 
-def fault(source, number):
+def fault(source: Source, number: int) -> Any:
     return list(source.rows())[number - 1].fault
 
 
-def test_a_text_file_has_a_comment_a_line(tmp_path):
+def test_a_text_file_has_a_comment_a_line(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbfone\r\n\n  two\xc2\x85 \ntorn"
     expected = [(None, "one"), (None, ""), (None, "  two\x85 "), (None, "torn")]
     assert good(from_file(raw(tmp_path / "a.txt", content), "a.txt")) == expected
@@ -50,7 +52,7 @@ def test_a_text_file_has_a_comment_a_line(tmp_path):
     assert good(stream(b"")) == []
 
 
-def test_columns_are_guessed_and_told(tmp_path):
+def test_columns_are_guessed_and_told(tmp_path: Path) -> None:
     rows = [("1", "a,b", "x"), ("2", 'say "hi"\nthere', "y")]
     path = write_csv(tmp_path / "a.csv", rows, header=("ID", "Comment_Text", "other"))
     source = from_file(path, "a.csv")
@@ -62,7 +64,7 @@ def test_columns_are_guessed_and_told(tmp_path):
     assert good(stream(b"remark\nfine\n", "tsv")) == [(None, "fine")]  # the only column
 
 
-def test_json_lines(tmp_path):
+def test_json_lines(tmp_path: Path) -> None:
     objects = [
         {"id": 7, "text": "a"},
         {"text": "b\u0000\ud800", "id": None},
@@ -79,7 +81,7 @@ def test_json_lines(tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"{not json}", b"[1]", b'"text"', b"{}x", b"{" * 5000])
-def test_text_that_only_looks_like_json_is_text(line):
+def test_text_that_only_looks_like_json_is_text(line: bytes) -> None:
     assert good(stream(line + b"\n")) == [(None, line.decode())]
 
 
@@ -91,7 +93,7 @@ def test_text_that_only_looks_like_json_is_text(line):
         (b"PAR1\x15\x04\x15", "Parquet"),
     ],
 )
-def test_what_is_plainly_no_text_is_said_to_be_so(tmp_path, content, message):
+def test_what_is_plainly_no_text_is_said_to_be_so(tmp_path: Path, content: bytes, message: str) -> None:
     for form in ("auto", "txt"):
         with pytest.raises((FormatError, EncodingError), match=message):
             stream(content, form)
@@ -100,7 +102,7 @@ def test_what_is_plainly_no_text_is_said_to_be_so(tmp_path, content, message):
     assert good(stream(b"PAR1 of the plan\n")) == [(None, "PAR1 of the plan")]
 
 
-def test_parquet(tmp_path):
+def test_parquet(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", text=["a", "b\0"], comment_id=[3, 4])
     assert from_file(path, "a").total == 2
     rows = list(from_file(path, "a").rows())
@@ -114,7 +116,7 @@ def test_parquet(tmp_path):
         assert good(from_file(path, "b")) == [(expected, "a")]
 
 
-def test_missing_and_unknown(tmp_path):
+def test_missing_and_unknown(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [("a", "b")], header=("x", "y"))
     with pytest.raises(ColumnError, match="there are: x, y"):
         from_file(path, "a.csv")
@@ -130,7 +132,7 @@ def test_missing_and_unknown(tmp_path):
         stream(b"", "csv")
 
 
-def test_bad_rows_name_their_place(tmp_path):
+def test_bad_rows_name_their_place(tmp_path: Path) -> None:
     text = stream(b"fine\ncaf\xe9\na\0b\nfine\n")
     faults = [row.fault for row in text.rows()]
     assert [type(f) for f in faults] == [type(None), EncodingError, EncodingError, type(None)]
@@ -155,7 +157,7 @@ def test_bad_rows_name_their_place(tmp_path):
         ('{"text": "a", "text": "b"}', "stands twice"),
     ],
 )
-def test_bad_json_rows(tmp_path, line, message):
+def test_bad_json_rows(tmp_path: Path, line: str, message: str) -> None:
     path = raw(tmp_path / "a.jsonl", f'{{"id": 1, "text": "a"}}\n{line}\n'.encode())
     found = fault(from_file(path, "a.jsonl"), 2)
     assert message in found.what
@@ -163,13 +165,13 @@ def test_bad_json_rows(tmp_path, line, message):
     assert "--on-error skip" in found.remedy
 
 
-def test_a_missing_text_in_parquet(tmp_path):
+def test_a_missing_text_in_parquet(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", text=["a", None])
     assert fault(from_file(path, "a"), 2).where == "a, row 2, column 'text'"
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 50), max_size=4))
-def test_a_stream_can_be_opened_until_it_is_released(data, peeks):
+def test_a_stream_can_be_opened_until_it_is_released(data: Any, peeks: Any) -> None:
     source = Replayable(io.BufferedReader(io.BytesIO(data)))
     for size in peeks:
         assert source.open().read(size) == data[:size]
@@ -181,7 +183,7 @@ def test_a_stream_can_be_opened_until_it_is_released(data, peeks):
         source.open()
 
 
-def test_a_released_stream_keeps_nothing():
+def test_a_released_stream_keeps_nothing() -> None:
     source = Replayable(io.BufferedReader(io.BytesIO(b"line\n" * 100_000)))
     with source.open() as reader:
         reader.readline()
@@ -194,7 +196,7 @@ rows_of_any_size = st.lists(st.tuples(st.text(max_size=5), st.booleans()), max_s
 
 
 @given(rows_of_any_size, st.integers(1, 9))
-def test_chunks_hold_every_row_once(drawn, size):
+def test_chunks_hold_every_row_once(drawn: Any, size: Any) -> None:
     rows = [Row(i, t, None, RowError("bad", where=str(i)) if b else None) for i, (t, b) in enumerate(drawn, 1)]
     chunks = list(chunked(iter(rows), size, "skip"))
     assert [r for c in chunks for r in c.rows] == [r.number for r in rows if r.fault is None]
@@ -205,20 +207,20 @@ def test_chunks_hold_every_row_once(drawn, size):
     assert not chunks or chunks[-1].last == len(rows)
 
 
-def test_long_comments_make_short_chunks(monkeypatch):
+def test_long_comments_make_short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gkiller.inference.bulk.formats.CHUNK_CHARACTERS", 10)
     chunks = list(chunked(from_texts(["a" * 11, "b", "c" * 9, "d"]).rows(), 100, "fail"))
     assert [c.rows for c in chunks] == [[1], [2, 3], [4]]
 
 
-def test_a_bad_row_ends_the_chunks():
+def test_a_bad_row_ends_the_chunks() -> None:
     rows = [Row(1, "a", None), Row(2, "", None, RowError("bad"))]
     with pytest.raises(RowError):
         list(chunked(iter(rows), 1, "fail"))
 
 
-def test_a_chunk_s_digest_is_of_all_rows_so_far():
-    def digest(texts, ids=None):
+def test_a_chunk_s_digest_is_of_all_rows_so_far() -> None:
+    def digest(texts: Any, ids: Any = None) -> Any:
         rows = [Row(i, t, ids) for i, t in enumerate(texts, 1)]
         return [c.digest for c in chunked(iter(rows), 2, "fail")]
 

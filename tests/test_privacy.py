@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -62,12 +64,12 @@ gkiller("doctor")
 """
 
 
-def _fails(*command):
+def _fails(*command: Any) -> Any:
     return subprocess.run(command, capture_output=True, check=False).returncode != 0
 
 
 @pytest.fixture(scope="module")
-def watch():
+def watch() -> Any:
     """How to run a command in a network of its own, with every call that could leave a trace written down."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
@@ -81,10 +83,10 @@ def watch():
 
 
 @pytest.fixture(scope="module")
-def traces(watch, tmp_path_factory):
+def traces(watch: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Run a program with a fresh home; return what it asked of a network, and what it made elsewhere."""
 
-    def run(folder, code, *arguments, packages=ROOT):
+    def run(folder: Any, code: Any, *arguments: Any, packages: Any = ROOT) -> Any:
         home, scratch = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("scratch")
         log = scratch / "calls"
         environment = {
@@ -111,7 +113,7 @@ def traces(watch, tmp_path_factory):
     return run
 
 
-def _remote(calls):
+def _remote(calls: list[str]) -> list[Any]:
     """Return the calls that reach beyond this machine: other addresses, and sockets that have no address."""
     found = [call for call in calls if ADDRESS.search(call)]
     for number, call in enumerate(calls):
@@ -123,27 +125,30 @@ def _remote(calls):
     return found
 
 
-def _within(call, folder, allowed):
+def _within(call: str, folder: Path, allowed: tuple[str, str, str, str]) -> bool:
     """Return whether every path of a call lies where gkiller may write."""
     paths = [str(Path(folder, path)) for path in re.findall(r'"((?:[^"\\]|\\.)*)"', call)]
     return all(path.startswith(allowed) for path in paths)
 
 
-NOTHING = {"network": [], "made": [], "home": []}
+NOTHING: Any = {"network": [], "made": [], "home": []}
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path: Path) -> Path | str:
     write_toy_csv(tmp_path / "toy.csv")
     return tmp_path
 
 
 @pytest.mark.parametrize("code", [PREDICT, LIBRARY], ids=["command", "library"])
-def test_scoring_asks_no_network_and_leaves_nothing_at_home(traces, place, code):
+def test_scoring_asks_no_network_and_leaves_nothing_at_home(traces: Callable[..., Any], place: Path, code: str) -> None:
     assert traces(place, code) == NOTHING
 
 
-def test_no_command_asks_a_network_or_leaves_anything_at_home(traces, place, tokenizer_file):
+@pytest.mark.slow
+def test_no_command_asks_a_network_or_leaves_anything_at_home(
+    traces: Callable[..., Any], place: Path, tokenizer_file: Path
+) -> None:
     settings = (*TINY, *LOOSE, f"model.tokenizer={tokenizer_file}")
     assert traces(place, COMMANDS, *settings) == NOTHING
     [wheel] = (place / "dist").glob("*.whl")
@@ -154,7 +159,7 @@ def test_no_command_asks_a_network_or_leaves_anything_at_home(traces, place, tok
     assert traces(place, code, packages=site) == NOTHING
 
 
-def test_a_look_up_and_a_file_at_home_would_be_found(traces, place):
+def test_a_look_up_and_a_file_at_home_would_be_found(traces: Callable[..., Any], place: Path) -> None:
     code = """
 import pathlib, socket
 try:
@@ -171,7 +176,9 @@ pathlib.Path.home().joinpath("trace").touch()
 
 
 @pytest.mark.parametrize("ask", [pretrained.resolve_commit, hub.resolve_commit], ids=["model", "data"])
-def test_the_hub_is_told_nothing_but_what_is_asked_for(monkeypatch, ask):
+def test_the_hub_is_told_nothing_but_what_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[..., Any]
+) -> None:
     for name in HUB:
         monkeypatch.setenv(name, "0")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
@@ -182,7 +189,7 @@ def test_the_hub_is_told_nothing_but_what_is_asked_for(monkeypatch, ask):
 
 
 @pytest.mark.parametrize("folder", ["gkiller", "tests", "tools", "experiments", "recipes"])
-def test_onnxruntime_is_imported_in_one_place(folder):
+def test_onnxruntime_is_imported_in_one_place(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         if path == Path(gkiller.__file__).parent / "inference" / "ort.py":
             continue

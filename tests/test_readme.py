@@ -3,7 +3,9 @@
 import importlib.util
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +19,11 @@ PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.M | re.S)
 OPERATORS = {"&&", "||", "|", ";", ">", "<"}
 
 
-def fenced(*kinds):
+def fenced(*kinds: Any) -> list[str]:
     return [text for kind, text in re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.M | re.S) if kind in kinds]
 
 
-def split_commands(line):
+def split_commands(line: str) -> Iterator[list[str]]:
     """Yield the single commands of a shell line, as words."""
     words = shlex.split(line, comments=True)
     start = 0
@@ -31,7 +33,7 @@ def split_commands(line):
             start = end + 1
 
 
-def mentioned_commands():
+def mentioned_commands() -> list[list[str]]:
     """Return the arguments of each gkiller command in the README: shell blocks and inline code."""
     lines = []
     for block in fenced("bash", "sh"):
@@ -43,11 +45,11 @@ def mentioned_commands():
     return [words[1:] for words in commands if words and words[0].split("/")[-1] == "gkiller"]
 
 
-def options_of(command):
+def options_of(command: Any) -> set[Any]:
     return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
-def unknown_parts(arguments):
+def unknown_parts(arguments: list[str]) -> list[Any]:
     """Return what the command line does not know of these arguments."""
     top = {"--debug", "--version", "--help", "-h"}
     arguments = [a for a in arguments if a not in top and a != "..."]
@@ -66,7 +68,7 @@ def unknown_parts(arguments):
     return [word for word in rest if word.startswith("-") and word.split("=")[0] not in known]
 
 
-def test_the_reader_of_commands_finds_faults():
+def test_the_reader_of_commands_finds_faults() -> None:
     assert unknown_parts(["train", "--epochs", "3"]) == []
     assert unknown_parts(["train", "--epocs", "3"]) == ["--epocs"]
     assert unknown_parts(["data", "prepair"]) == ["data prepair"]
@@ -74,7 +76,7 @@ def test_the_reader_of_commands_finds_faults():
     assert list(split_commands("a -b && c 'd e' | f")) == [["a", "-b"], ["c", "d e"], ["f"]]
 
 
-def test_commands_and_flags_exist():
+def test_commands_and_flags_exist() -> None:
     found = mentioned_commands()
     assert {words[0] for words in found if words} >= set(COMMANDS)
     wrong = [(" ".join(words), unknown_parts(words)) for words in found if unknown_parts(words)]
@@ -82,7 +84,7 @@ def test_commands_and_flags_exist():
     assert wrong == [("train --epocs 3", ["--epocs"])]
 
 
-def test_flags_in_prose_exist():
+def test_flags_in_prose_exist() -> None:
     known = {"--debug", "--version", "--help", "--index-url"}
     for name in COMMANDS:
         command = load_command(name)
@@ -93,7 +95,7 @@ def test_flags_in_prose_exist():
     assert mentioned - known == set()
 
 
-def test_settings_and_variables_exist():
+def test_settings_and_variables_exist() -> None:
     sections = "|".join({entry.section for entry in settings_by_key().values()})
     mentioned = set(re.findall(rf"(?:`|--set )((?:{sections})\.[a-z_]+)(?==|`)", TEXT))
     files = {"evaluation.json", "train.parquet", "model.safetensors"}  # their names look the same
@@ -105,8 +107,8 @@ def test_settings_and_variables_exist():
         assert name in preset_names()
 
 
-def test_exit_codes_exist():
-    def codes(error):
+def test_exit_codes_exist() -> None:
+    def codes(error: Any) -> Any:
         return {error.exit_code}.union(*(codes(child) for child in error.__subclasses__()))
 
     mentioned = {int(code) for code in re.findall(r"exit code (\d+)", TEXT)}
@@ -114,13 +116,13 @@ def test_exit_codes_exist():
     assert mentioned <= codes(errors.GkillerError)
 
 
-def anchors(path):
+def anchors(path: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "docs/dendrites.md", "docs/privacy.md"])
-def test_links_lead_somewhere(name):
+def test_links_lead_somewhere(name: str) -> None:
     source = ROOT / name
     for target in re.findall(r"\]\(([^)\s]+)\)", source.read_text(encoding="utf-8")):
         if "://" in target:
@@ -131,7 +133,7 @@ def test_links_lead_somewhere(name):
         assert not anchor or anchor in anchors(path), f"{name}: {target}"
 
 
-def test_marked_commands_are_one_line_each():
+def test_marked_commands_are_one_line_each() -> None:
     path = ROOT / "tools" / "readme_command.py"
     spec = importlib.util.spec_from_file_location("readme_command", path)
     module = importlib.util.module_from_spec(spec)
@@ -147,7 +149,7 @@ def test_marked_commands_are_one_line_each():
         module.commands("<!-- command: x -->\n```bash\na\n```\n" * 2)
 
 
-def test_the_version_is_the_changelogs():
+def test_the_version_is_the_changelogs() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     version = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)
     assert f"## [{version[1]}]" in text

@@ -3,7 +3,10 @@
 import importlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +25,7 @@ SCRIPT = Path(__file__).parents[1] / "recipes" / "pretrain.py"
 
 
 @pytest.fixture(scope="module")
-def pretrain():
+def pretrain() -> Iterator[ModuleType]:
     """The script as a module."""
     sys.path.insert(0, str(SCRIPT.parent))
     yield importlib.import_module("pretrain")
@@ -31,7 +34,7 @@ def pretrain():
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "comments.parquet"
     texts = [comment(number, rude=number % 3 == 0) for number in range(60)]
     pq.write_table(pa.table({"text": [*texts, texts[0], "", None]}), path)
@@ -39,7 +42,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small pretrained encoder whose vocabulary is another one."""
     folder = tmp_path_factory.mktemp("teacher")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh", *(f"##{c}" for c in "abcdefgh"), "the", "you"]
@@ -61,7 +64,7 @@ def teacher(tmp_path_factory):
     return folder
 
 
-def run(module, monkeypatch, *arguments):
+def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["pretrain.py", *map(str, arguments)])
     deterministic = torch.are_deterministic_algorithms_enabled()
     threads = torch.get_num_threads()
@@ -72,8 +75,11 @@ def run(module, monkeypatch, *arguments):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["masked", "contextual"])
-def test_a_killed_pretraining_goes_on_to_the_same_bytes(pretrain, corpus, teacher, tmp_path, monkeypatch, kind):
+def test_a_killed_pretraining_goes_on_to_the_same_bytes(
+    pretrain: ModuleType, corpus: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     epochs = {
         "masked": ("--epochs", 2),
         "contextual": ("--epochs", 0, "--contextual-epochs", 2, "--teacher", teacher, "--precision", "bf16"),
@@ -82,7 +88,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_bytes(pretrain, corpus, teache
     run(pretrain, monkeypatch, *common, "--out", tmp_path / "whole")
     epoch = pretrain.Pretraining._epoch
 
-    def killed(self, optimizer, number):
+    def killed(self: Any, optimizer: Any, number: Any) -> Any:
         if number == 1:
             raise KeyboardInterrupt
         return epoch(self, optimizer, number)
@@ -100,7 +106,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_bytes(pretrain, corpus, teache
     assert (tmp_path / "none" / "model.safetensors").read_bytes() != whole.read_bytes()
 
 
-def test_word_vectors_are_the_teachers_turned_and_scaled(pretrain, teacher):
+def test_word_vectors_are_the_teachers_turned_and_scaled(pretrain: ModuleType, teacher: Path) -> None:
     tokenizer = Tokenizer.from_file(str(tokenizer_path()))
     vectors = pretrain.word_vectors(tokenizer, teacher, 16)
     assert vectors.shape == (tokenizer.get_vocab_size(), 16)
@@ -108,7 +114,7 @@ def test_word_vectors_are_the_teachers_turned_and_scaled(pretrain, teacher):
     ours, theirs = tokenizer.get_vocab(), Tokenizer.from_file(str(teacher / "tokenizer.json"))
     model = BertModel.from_pretrained(teacher).eval()
 
-    def read(word):
+    def read(word: Any) -> Any:
         """The word alone, one at a time: its last layer's mean, of unit length."""
         with torch.inference_mode():
             mean = model(torch.tensor([theirs.encode(word).ids]))[0][0].mean(0).numpy()
@@ -123,7 +129,15 @@ def test_word_vectors_are_the_teachers_turned_and_scaled(pretrain, teacher):
     assert np.array(apart) / apart[0] == pytest.approx(np.array(truth) / truth[0], rel=1e-3)
 
 
-def test_a_training_starts_from_it(pretrain, teacher, corpus, tiny, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_training_starts_from_it(
+    pretrain: ModuleType,
+    teacher: Path,
+    corpus: Path,
+    tiny: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from gkiller.model.network import build_classifier
     from gkiller.model.pretrained import load_tokenizer
     from gkiller.settings import resolve
@@ -133,13 +147,15 @@ def test_a_training_starts_from_it(pretrain, teacher, corpus, tiny, tmp_path, mo
     tokenizer = load_tokenizer(settings)
     model = build_classifier(settings, ("toxicity",), tokenizer.get_vocab_size())
     expected = pretrain.word_vectors(tokenizer, teacher, settings.hidden)
-    found = model.bert.get_input_embeddings().weight.detach().numpy()
+    found = model.bert.get_input_embeddings().weight.detach().numpy()  # type: ignore[operator]
     assert np.array_equal(found[1:], expected[1:])
     assert tokenizer.get_vocab() == Tokenizer.from_file(str(tokenizer_path())).get_vocab()
     assert tokenizer.encode("аn іdіоt").tokens == tokenizer.encode("an idiot").tokens
 
 
-def test_the_vocabulary_may_be_another(pretrain, teacher, corpus, tmp_path, monkeypatch):
+def test_the_vocabulary_may_be_another(
+    pretrain: ModuleType, teacher: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = json.loads(Path(tokenizer_path()).read_text("utf-8"))
     fewer = {token: place for token, place in content["model"]["vocab"].items() if place < 3000}
     content["model"]["vocab"] = fewer
@@ -153,7 +169,7 @@ def test_the_vocabulary_may_be_another(pretrain, teacher, corpus, tmp_path, monk
 
 @settings(max_examples=50)
 @given(st.text(alphabet="abz \n\u00a0é!#'", max_size=60))
-def test_two_vocabularies_agree_on_words(pretrain, teacher, text):
+def test_two_vocabularies_agree_on_words(pretrain: Any, teacher: Any, text: Any) -> None:
     from contextual import NO_WORD, in_words, word_numbers
 
     ours, theirs = Tokenizer.from_file(str(tokenizer_path())), pretrain.pretrained(teacher)[0]
@@ -168,7 +184,7 @@ def test_two_vocabularies_agree_on_words(pretrain, teacher, text):
         assert set(places[0].tolist()) == {NO_WORD, *words}
 
 
-def test_a_words_vector_is_the_mean_of_its_tokens(pretrain):
+def test_a_words_vector_is_the_mean_of_its_tokens(pretrain: ModuleType) -> None:
     from contextual import NO_WORD, word_means
 
     states = torch.arange(24.0).reshape(2, 4, 3)
@@ -179,7 +195,8 @@ def test_a_words_vector_is_the_mean_of_its_tokens(pretrain):
     assert torch.allclose(found[there], expected)
 
 
-def test_words_in_context_are_learnt_from_the_teacher(pretrain, teacher, corpus):
+@pytest.mark.slow
+def test_words_in_context_are_learnt_from_the_teacher(pretrain: ModuleType, teacher: Path, corpus: Path) -> None:
     from contextual import Contextual, in_words
 
     from gkiller.settings import ModelSettings
@@ -207,7 +224,15 @@ def test_words_in_context_are_learnt_from_the_teacher(pretrain, teacher, corpus)
     assert all(torch.equal(*pair) for pair in zip(before, large.parameters(), strict=True))
 
 
-def test_its_shape_may_be_another(pretrain, teacher, corpus, tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_its_shape_may_be_another(
+    pretrain: ModuleType,
+    teacher: Path,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     how = ("--teacher", teacher, "--epochs", 0, "--contextual-epochs", 1, "--layers", 1)
     run(pretrain, monkeypatch, corpus, *how, "--hidden", 64, "--out", tmp_path / "encoder")
     config = BertModel.from_pretrained(tmp_path / "encoder").config
@@ -218,7 +243,13 @@ def test_its_shape_may_be_another(pretrain, teacher, corpus, tmp_path, monkeypat
     assert "--hidden must be a multiple of 64" in capsys.readouterr().err
 
 
-def test_words_in_context_need_a_teacher(pretrain, corpus, tmp_path, monkeypatch, capsys):
+def test_words_in_context_need_a_teacher(
+    pretrain: ModuleType,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit):
         run(pretrain, monkeypatch, corpus, "--contextual-epochs", 1, "--out", tmp_path / "encoder")
     assert "--contextual-epochs needs a --teacher" in capsys.readouterr().err

@@ -8,7 +8,10 @@ import re
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +33,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @pytest.fixture
-def recipe(monkeypatch):
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Import a module of the recipes."""
     monkeypatch.syspath_prepend(str(RECIPES))
     yield importlib.import_module
@@ -39,14 +42,16 @@ def recipe(monkeypatch):
 
 
 @pytest.fixture
-def corpora(tmp_path):
+def corpora(tmp_path: Path) -> Path:
     """Public corpora, in little."""
     sizes = {"train/jigsaw": 40, "train/civil": 30, "valid/jigsaw": 20, "test/jigsaw": 20, "train/tweets": 10}
     return write_corpora(tmp_path / "data", sizes, unknown=True)
 
 
 @pytest.mark.parametrize("with_own", [False, True])
-def test_corpora_become_six_labels_with_unknown_ones(recipe, corpora, tmp_path, monkeypatch, with_own):
+def test_corpora_become_six_labels_with_unknown_ones(
+    recipe: Callable[..., Any], corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_own: bool
+) -> None:
     module, out = recipe("corpora"), tmp_path / "work" / "prepared"
     flags = ["--with-own"] if with_own else []
     monkeypatch.setattr(sys, "argv", ["corpora.py", "--data", str(corpora), "--out", str(out), *flags])
@@ -64,7 +69,9 @@ def test_corpora_become_six_labels_with_unknown_ones(recipe, corpora, tmp_path, 
     assert set(weights) == {0.5, 1.5}
 
 
-def test_more_own_comments_are_prepared_beside_the_others(recipe, corpora, tmp_path, monkeypatch):
+def test_more_own_comments_are_prepared_beside_the_others(
+    recipe: Callable[..., Any], corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, work = recipe("corpora"), tmp_path / "work"
     rows = {}
     for name, flags in {"prepared": [], "prepared-more": ["--with-more"]}.items():
@@ -80,7 +87,7 @@ def test_more_own_comments_are_prepared_beside_the_others(recipe, corpora, tmp_p
         module.main()
 
 
-def test_comments_about_groups_name_each_alike(recipe):
+def test_comments_about_groups_name_each_alike(recipe: Callable[..., Any]) -> None:
     module = recipe("identity")
     labels = ("toxicity", "insult", "identity_attack", "threat")
     table = module.identity_comments(labels)
@@ -101,7 +108,9 @@ def test_comments_about_groups_name_each_alike(recipe):
     assert toxic[attack].all()
 
 
-def test_comments_to_measure_with_are_not_like_those_to_train_on(recipe, tmp_path, monkeypatch):
+def test_comments_to_measure_with_are_not_like_those_to_train_on(
+    recipe: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = recipe("identity")
     monkeypatch.setattr(sys, "argv", ["identity.py", "--out", str(tmp_path / "groups.parquet")])
     module.main()
@@ -120,7 +129,7 @@ def test_comments_to_measure_with_are_not_like_those_to_train_on(recipe, tmp_pat
         assert not re.search(rf"\b{words}\b", said), words
 
 
-def test_mixtures_are_pieces_of_comments_and_none_of_them(recipe):
+def test_mixtures_are_pieces_of_comments_and_none_of_them(recipe: Callable[..., Any]) -> None:
     module = recipe("mixtures")
     texts = ["One two. Three four five! Six?", "seven eight nine ten", "  ", "ELEVEN\ntwelve"]
     found = module.mixtures(texts, 60)
@@ -137,7 +146,7 @@ def test_mixtures_are_pieces_of_comments_and_none_of_them(recipe):
 
 
 @given(texts=st.lists(st.text(max_size=40), max_size=6))
-def test_mixtures_of_any_comments_are_not_blank(texts):
+def test_mixtures_of_any_comments_are_not_blank(texts: Any) -> None:
     sys.path.insert(0, str(RECIPES))
     try:
         found = importlib.import_module("mixtures").mixtures(texts, 10)
@@ -147,7 +156,7 @@ def test_mixtures_of_any_comments_are_not_blank(texts):
     assert not {one.casefold() for one in found} & {text.casefold() for text in texts}
 
 
-def test_lookalikes_are_single_letters_that_nothing_else_changes(recipe):
+def test_lookalikes_are_single_letters_that_nothing_else_changes(recipe: Callable[..., Any]) -> None:
     known = recipe("disguises").LOOKALIKES
     assert known.keys() >= set(HOMOGLYPHS.values())
     for alike, latin in known.items():
@@ -158,7 +167,7 @@ def test_lookalikes_are_single_letters_that_nothing_else_changes(recipe):
         assert len(latin) == 1
 
 
-def test_a_tokenizer_that_reads_disguises_reads_what_was_meant(recipe):
+def test_a_tokenizer_that_reads_disguises_reads_what_was_meant(recipe: Callable[..., Any]) -> None:
     plain = Tokenizer.from_file(str(tokenizer_path()))
     before = plain.to_str()
     made = recipe("disguises").reading_disguises(plain)
@@ -174,7 +183,9 @@ def test_a_tokenizer_that_reads_disguises_reads_what_was_meant(recipe):
     assert Encoder(made.to_str(), "made", 128).by_word
 
 
-def test_a_copy_of_a_model_reads_disguises(recipe, saved_once, tmp_path, monkeypatch):
+def test_a_copy_of_a_model_reads_disguises(
+    recipe: Callable[..., Any], saved_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, out = recipe("disguises"), tmp_path / "reading"
     monkeypatch.setattr(sys, "argv", ["disguises.py", str(saved_once), "--out", str(out)])
     module.main()
@@ -191,7 +202,7 @@ def test_a_copy_of_a_model_reads_disguises(recipe, saved_once, tmp_path, monkeyp
     assert module.with_row("a card of somebody's own") == "a card of somebody's own"
 
 
-def test_misspellings_can_only_be_misspellings(recipe):
+def test_misspellings_can_only_be_misspellings(recipe: Callable[..., Any]) -> None:
     meanings = recipe("misspellings").meanings
     known = ["stupid", "liar", "form", "from", "trail", "trial", "bird", "##stupid", "st\u00fcpid", "art"]
     counts = {"stupid": 30, "stpuid": 1, "sutpid": 2, "lira": 9}
@@ -206,7 +217,9 @@ def test_misspellings_can_only_be_misspellings(recipe):
     assert meanings(either, {"abdce": 10, "acbde": 1})["abcde"] == "abdce"
 
 
-def test_misspellings_of_toxic_words_come_first_and_change_no_other_word(recipe, saved_once):
+def test_misspellings_of_toxic_words_come_first_and_change_no_other_word(
+    recipe: Callable[..., Any], saved_once: Path
+) -> None:
     module = recipe("misspellings")
     loaded = load_model(saved_once)
     comments = ["an idiot and a clown", "you idoit", "cwolns", "the idiot and the clown"] * 30
@@ -223,7 +236,9 @@ def test_misspellings_of_toxic_words_come_first_and_change_no_other_word(recipe,
     assert module.misspellings(loaded, [], 0) == {}
 
 
-def test_the_mean_of_scores_is_that_of_logits(recipe, tmp_path, monkeypatch):
+def test_the_mean_of_scores_is_that_of_logits(
+    recipe: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two, other = (tmp_path / f"{name}.parquet" for name in ("one", "two", "other"))
     pq.write_table(pa.table({"id": ["a", "b"], "flagged": [True, False], "toxicity": [0.9, 0.0]}), one)
     pq.write_table(pa.table({"id": ["b", "a"], "toxicity": [0.0, 0.5]}), two)
@@ -240,13 +255,15 @@ def test_the_mean_of_scores_is_that_of_logits(recipe, tmp_path, monkeypatch):
         module.mean_scores([one, other], ["toxicity", "insult"])
 
 
-def test_transfer_comments_are_those_of_the_other_corpora(recipe, corpora, tmp_path):
+def test_transfer_comments_are_those_of_the_other_corpora(
+    recipe: Callable[..., Any], corpora: Path, tmp_path: Path
+) -> None:
     target = recipe("default").transfer(corpora, tmp_path)
     tweets = pq.read_table(corpora / "train" / "tweets.parquet")["text"].to_pylist()
     assert pq.read_table(target)["text"].to_pylist() == tweets
 
 
-def test_mixtures_follow_the_transfer_comments(recipe, corpora, tmp_path):
+def test_mixtures_follow_the_transfer_comments(recipe: Callable[..., Any], corpora: Path, tmp_path: Path) -> None:
     target = recipe("default").transfer(corpora, tmp_path, mixed=25)
     texts = pq.read_table(target)["text"].to_pylist()
     assert target.name == "transfer-25.parquet"
@@ -255,11 +272,11 @@ def test_mixtures_follow_the_transfer_comments(recipe, corpora, tmp_path):
     assert texts[10:] == own
 
 
-def recorded(module, monkeypatch):
+def recorded(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     """Let a recipe train nothing; return the flags of its trainings by name, as they come."""
     trained: dict[str, list[str]] = {}
 
-    def train(folder, name, *flags):
+    def train(folder: Any, name: Any, *flags: Any) -> Any:
         trained[name] = [str(flag) for flag in flags]
         return folder / name
 
@@ -268,7 +285,9 @@ def recorded(module, monkeypatch):
     return trained
 
 
-def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path, monkeypatch):
+def test_teachers_may_learn_from_public_comments_alone(
+    recipe: Callable[..., Any], corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, runs = recipe("default"), tmp_path / "runs"
     trained = recorded(module, monkeypatch)
     where = ["--data", str(corpora), "--work", str(tmp_path), "--without", "transfer", "--no-graphs"]
@@ -288,7 +307,13 @@ def test_teachers_may_learn_from_public_comments_alone(recipe, corpora, tmp_path
     assert after(last, "--set")[-len(module.AFTERWARDS) :] == list(module.AFTERWARDS)
 
 
-def test_a_finished_run_is_a_teacher_as_it_is(recipe, corpora, tmp_path, monkeypatch, capsys):
+def test_a_finished_run_is_a_teacher_as_it_is(
+    recipe: Callable[..., Any],
+    corpora: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     module, run = recipe("default"), tmp_path / "giant"
     trained = recorded(module, monkeypatch)
     run.mkdir()
@@ -305,10 +330,12 @@ def test_a_finished_run_is_a_teacher_as_it_is(recipe, corpora, tmp_path, monkeyp
     assert "name a pretrained encoder" in capsys.readouterr().err
 
 
-def test_word_vectors_may_come_from_an_encoder_that_does_not_teach(recipe, corpora, tmp_path, monkeypatch):
+def test_word_vectors_may_come_from_an_encoder_that_does_not_teach(
+    recipe: Callable[..., Any], corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, scores, made = recipe("default"), tmp_path / "giant.parquet", []
     trained = recorded(module, monkeypatch)
-    monkeypatch.setattr(module, "pretrain", lambda arguments, encoder: made.append(encoder) or "start")
+    monkeypatch.setattr(module, "pretrain", lambda arguments, encoder: made.append(encoder) or "start")  # type: ignore[func-returns-value]
     scores.touch()
     where = ["--data", str(corpora), "--work", str(tmp_path), "--without", "transfer", "--no-graphs"]
     how = ["--teacher", f"b={scores}", "--vectors", "A"]
@@ -319,7 +346,9 @@ def test_word_vectors_may_come_from_an_encoder_that_does_not_teach(recipe, corpo
     assert after(trained["default"], "--teacher") == [str(scores)]
 
 
-def test_one_training_may_learn_more_own_comments_and_their_labels(recipe, corpora, tmp_path, monkeypatch):
+def test_one_training_may_learn_more_own_comments_and_their_labels(
+    recipe: Callable[..., Any], corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, scores, written = recipe("default"), tmp_path / "giant.parquet", []
     trained = recorded(module, monkeypatch)
     monkeypatch.setattr(module, "write_labels", lambda *where: written.append(where))
@@ -339,10 +368,12 @@ def test_one_training_may_learn_more_own_comments_and_their_labels(recipe, corpo
     assert after(trained["default"], "--data") == [str(tmp_path / "prepared-public")]
 
 
-def test_a_vocabulary_of_its_own_is_trained_once_and_pretrained(recipe, tmp_path, monkeypatch):
+def test_a_vocabulary_of_its_own_is_trained_once_and_pretrained(
+    recipe: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, lines = recipe("default"), []
 
-    def ran(script, *words):
+    def ran(script: Any, *words: Any) -> None:
         lines.append([Path(script).name, *map(str, words)])
         if lines[-1][0] == "train_tokenizer.py":
             Path(after(lines[-1], "--out")[0]).touch()
@@ -364,7 +395,9 @@ def test_a_vocabulary_of_its_own_is_trained_once_and_pretrained(recipe, tmp_path
 
 
 @pytest.mark.parametrize(("asked", "given"), [("auto", "fp32"), ("bf16", "bf16")])
-def test_an_encoder_that_learns_words_in_context_is_another(recipe, tmp_path, monkeypatch, asked, given):
+def test_an_encoder_that_learns_words_in_context_is_another(
+    recipe: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, given: str
+) -> None:
     module, lines = recipe("default"), []
     monkeypatch.setattr(module, "command", lambda *words: lines.append([str(word) for word in words]))
     where = {"data": tmp_path / "data", "work": tmp_path / "work", "base_seed": 3, "threads": 1}
@@ -384,7 +417,9 @@ def test_an_encoder_that_learns_words_in_context_is_another(recipe, tmp_path, mo
     assert after(lines[2], "--hidden") == ["192"]
 
 
-def test_transfer_comments_are_found_by_the_ids_of_scores(recipe, tmp_path, monkeypatch):
+def test_transfer_comments_are_found_by_the_ids_of_scores(
+    recipe: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, (transfer, scores, out) = recipe("transfer_comments"), (tmp_path / name for name in "tso")
     pq.write_table(pa.table({"text": [f"comment {row}" for row in range(1, 6)]}), transfer)
     pq.write_table(pa.table({"id": ["jigsaw:1", "transfer-5", "transfer-2"], "toxicity": [0.1] * 3}), scores)
@@ -400,7 +435,7 @@ def test_transfer_comments_are_found_by_the_ids_of_scores(recipe, tmp_path, monk
         module.main()
 
 
-def test_an_arm_that_is_left_out_leaves_its_step_out_of_the_others(recipe):
+def test_an_arm_that_is_left_out_leaves_its_step_out_of_the_others(recipe: Callable[..., Any]) -> None:
     module = recipe("ablation")
     arms = {arm.name: arm.than for arm in module.chosen(["labels", "taught", "augmented", "dendrites"])}
     assert arms == {"labels": "", "taught": "labels", "augmented": "taught", "dendrites": "augmented"}
@@ -408,12 +443,14 @@ def test_an_arm_that_is_left_out_leaves_its_step_out_of_the_others(recipe):
     assert not module.unchosen([arm.name for arm in module.ARMS])
 
 
-def after(words, flag):
+def after(words: list[str], flag: str) -> list[Any]:
     """Return the word after each place where a flag stands."""
     return [words[place + 1] for place, word in enumerate(words) if word == flag]
 
 
-def test_a_training_is_begun_gone_on_with_or_left(recipe, tmp_path, monkeypatch):
+def test_a_training_is_begun_gone_on_with_or_left(
+    recipe: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, ran = recipe("commands"), []
     monkeypatch.setattr(module, "gkiller", lambda *words, **named: ran.append((words[0], "--resume" in words)))
     run = tmp_path / "x"
@@ -432,7 +469,7 @@ def test_a_training_is_begun_gone_on_with_or_left(recipe, tmp_path, monkeypatch)
     assert ran[2:] == [("export", False), ("quantize", False), ("quantize", False)]
 
 
-def test_a_command_that_fails_ends_the_recipe(recipe, capfd):
+def test_a_command_that_fails_ends_the_recipe(recipe: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
     module = recipe("commands")
     with pytest.raises(SystemExit) as caught:
         module.gkiller("predict", "--model", "/nowhere", "x")
@@ -442,7 +479,7 @@ def test_a_command_that_fails_ends_the_recipe(recipe, capfd):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that can be caught")
-def test_a_recipe_that_is_ended_ends_its_command_first(tmp_path):
+def test_a_recipe_that_is_ended_ends_its_command_first(tmp_path: Path) -> None:
     """What the command does on SIGTERM, such as keeping a checkpoint, is waited for."""
     child = tmp_path / "child.py"
     child.write_text(
@@ -466,7 +503,7 @@ def test_a_recipe_that_is_ended_ends_its_command_first(tmp_path):
     assert (tmp_path / "kept").is_file()
 
 
-def test_settings_of_one_of_several(recipe):
+def test_settings_of_one_of_several(recipe: Callable[..., Any]) -> None:
     module = recipe("commands")
     pairs = ["a:train.lr=1e-4", "b:train.lr=2e-4", "a:model.encoder=c:d"]
     assert module.settings_of("a", pairs) == ["--set", "train.lr=1e-4", "--set", "model.encoder=c:d"]

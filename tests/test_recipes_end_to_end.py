@@ -5,7 +5,9 @@ import importlib
 import io
 import runpy
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +37,7 @@ QUICK = {
 
 
 @pytest.fixture
-def corpora(tmp_path):
+def corpora(tmp_path: Path) -> Path:
     """Every public corpus that the recipes read, of toy comments."""
     sizes = {
         "train/jigsaw": 160,
@@ -51,7 +53,7 @@ def corpora(tmp_path):
 
 
 @pytest.fixture
-def recipe(monkeypatch):
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Import a module of the recipes; the commands that it runs are run in this process."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     path, before = list(sys.path), set(sys.modules)
@@ -66,7 +68,7 @@ def recipe(monkeypatch):
     torch.use_deterministic_algorithms(deterministic)
 
 
-def ended_here(line, stdout=None):
+def ended_here(line: list[str], stdout: int | None = None) -> tuple[int, bytes]:
     """Run a program of Python in this process; return its status and what it prints."""
     first, *words = line
     printed = io.StringIO()
@@ -75,7 +77,7 @@ def ended_here(line, stdout=None):
     return status, printed.getvalue().encode()
 
 
-def run_script(path, words):
+def run_script(path: str, words: list[str]) -> int:
     given, sys.argv = sys.argv, [path, *words]
     try:
         runpy.run_path(path, run_name="__main__")
@@ -85,14 +87,21 @@ def run_script(path, words):
 
 
 @pytest.fixture
-def quick(no_plots, clean_environment, monkeypatch):
+def quick(no_plots: None, clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of small networks for every command."""
     for name, value in QUICK.items():
         monkeypatch.setenv(f"GKILLER_{name}", value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monkeypatch, capsys):
+def test_models_are_made_compared_and_described(
+    recipe: Callable[..., Any],
+    corpora: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     encoder = write_encoder(tmp_path / "minilm", "bert", hidden_size=128)
     work, report, card = tmp_path / "work", tmp_path / "ablation.md", tmp_path / "card.md"
     ablation = recipe("ablation")
@@ -136,8 +145,11 @@ def test_models_are_made_compared_and_described(recipe, corpora, tmp_path, monke
     assert all(f"\n| {group} | " in text for group in GROUPS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, monkeypatch):
+def test_a_model_is_refined_by_the_mean_of_trainings(
+    recipe: Callable[..., Any], corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work, teacher = tmp_path / "work", tmp_path / "giant.parquet"
     refine, default = recipe("refine"), recipe("default")
     data = default.prepare(corpora, work, own=False)
@@ -187,7 +199,7 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
     assert f"| parameters | {after.parameters:,} |" in (spelt / "model" / "README.md").read_text("utf-8")
     assert load_any(spelt).metadata["exports"]["onnx/model.int8.onnx"]
 
-    def reached(folder, name, *flags):
+    def reached(folder: Any, name: Any, *flags: Any) -> None:
         raise InterruptedError(" ".join(map(str, (name, *flags))))
 
     monkeypatch.setattr(refine, "train", reached)
@@ -211,7 +223,13 @@ def test_a_model_is_refined_by_the_mean_of_trainings(recipe, corpora, tmp_path, 
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_labels_of_other_corpora_are_compared(recipe, corpora, tmp_path, monkeypatch, capsys):
+def test_the_labels_of_other_corpora_are_compared(
+    recipe: Callable[..., Any],
+    corpora: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     where = ("--data", str(corpora), "--work", str(tmp_path / "work"), "--seeds", "0", "--threads", "1")
     monkeypatch.setattr(sys, "argv", ["sources.py", *where])
     recipe("sources").main()

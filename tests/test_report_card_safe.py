@@ -10,7 +10,7 @@ from gkiller.training.report import CardFacts, model_card, threshold_list
 NAME = "a`b<script>|x\x1b[2J\u202e"
 
 
-def test_a_card_holds_no_control_character_and_no_html():
+def test_a_card_holds_no_control_character_and_no_html() -> None:
     manifest = {"data": {"rows": {"train": 1}, "synthetic": False, "source": NAME}, "seed": 0}
     manifest["distill"] = {"teachers": [{"name": NAME}]}
     thresholds = {NAME: {"value": 0.5, "target": NAME}}
@@ -25,9 +25,9 @@ def test_a_card_holds_no_control_character_and_no_html():
 
 
 @pytest.mark.parametrize("label", ["severe_toxicity", "a b"])
-def test_a_plain_label_is_code_as_before(label):
+def test_a_plain_label_is_code_as_before(label: str) -> None:
     assert threshold_list({label: {"value": 0.5}}).startswith(f"- `{label}`: 0.5000")
 
 
-def test_a_plot_draws_names_as_they_are():
+def test_a_plot_draws_names_as_they_are() -> None:
     assert _shown("$x$\n\x1b") == r"\$x\$\n\x1b"

@@ -1,6 +1,7 @@
 """From text to values, and from settings to TOML and back."""
 
 import tomllib
+from typing import Any
 
 import pytest
 from hypothesis import given, reject
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 from gkiller.errors import SettingsError
 from gkiller.settings import Settings, nearest_keys, resolve, settings_by_key, settings_reference, settings_toml
 from gkiller.settings.layers import parse
+from gkiller.settings.reference import Reference
 
 # TOML files are UTF-8: no lone surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-def override(key, text):
+def override(key: str, text: str) -> Any:
     section, _, name = key.partition(".")
     settings = resolve(environ={}, overrides=[f"{key}={text}"]).settings
     return getattr(getattr(settings, section), name)
@@ -46,13 +48,13 @@ def override(key, text):
         ("data.source", '"x"\nb = "y"', '"x"\nb = "y"'),
     ],
 )
-def test_override_text_becomes_the_setting_s_type(key, text, value):
+def test_override_text_becomes_the_setting_s_type(key: str, text: str, value: Any) -> None:
     found = override(key, text)
     assert found == value
     assert type(found) is type(value)
 
 
-def test_variables_and_flags_read_lists_and_none():
+def test_variables_and_flags_read_lists_and_none() -> None:
     by_variable = resolve(environ={"GKILLER_DATA__LABEL_COLUMNS": "a,b", "GKILLER_DATA__SAMPLE_SIZE": "none"})
     assert by_variable.settings.data.label_columns == ("a", "b")
     assert by_variable.origins["data.sample_size"] == "GKILLER_DATA__SAMPLE_SIZE"
@@ -63,22 +65,22 @@ def test_variables_and_flags_read_lists_and_none():
 
 
 @given(st.floats(min_value=1e-300, max_value=1.0))
-def test_any_learning_rate_survives_as_text(value):
+def test_any_learning_rate_survives_as_text(value: Any) -> None:
     assert override("train.lr", repr(value)) == value
 
 
 @given(st.integers(min_value=1, max_value=10**12))
-def test_any_count_survives_as_text(value):
+def test_any_count_survives_as_text(value: Any) -> None:
     assert override("train.epochs", str(value)) == value
 
 
 @given(texts.filter(lambda text: text.strip() and not text.strip().startswith(("'", '"'))))
-def test_text_is_taken_as_it_is(text):
+def test_text_is_taken_as_it_is(text: Any) -> None:
     assert override("data.source", text) == text
 
 
 @st.composite
-def settings_overrides(draw):
+def settings_overrides(draw: Any) -> Any:
     """Draw a valid value for some of the settings, as flags would give it from Python."""
     flags = {}
     ruled = ("model.hidden", "model.heads", "evaluation.min_recall", "distill.transfer")
@@ -101,7 +103,7 @@ def settings_overrides(draw):
     return flags
 
 
-def numbers(entry):
+def numbers(entry: Reference) -> Any:
     low, low_in = entry.lower or (0, True)
     high, high_in = entry.upper or (10**6, True)
     if entry.kind == "int":
@@ -110,8 +112,8 @@ def numbers(entry):
 
 
 @given(settings_overrides())
-@hypothesis_settings(deadline=None, max_examples=40)
-def test_settings_written_as_toml_load_back_equal(tmp_path_factory, flags):
+@hypothesis_settings(max_examples=40)
+def test_settings_written_as_toml_load_back_equal(tmp_path_factory: pytest.TempPathFactory, flags: Any) -> None:
     try:
         settings = resolve(environ={}, flags=flags).settings
     except SettingsError as error:
@@ -125,7 +127,7 @@ def test_settings_written_as_toml_load_back_equal(tmp_path_factory, flags):
     assert resolve(environ={}, config=path).settings == settings
 
 
-def test_toml_is_complete_and_explained():
+def test_toml_is_complete_and_explained() -> None:
     text = settings_toml(Settings.model_construct(**{n: f.default for n, f in Settings.model_fields.items()}))
     document = tomllib.loads(text)
     for entry in settings_reference():
@@ -135,14 +137,14 @@ def test_toml_is_complete_and_explained():
     assert "[tokens; int; >= 8, <= 512]" in text
 
 
-def test_toml_of_one_section():
+def test_toml_of_one_section() -> None:
     settings = resolve(environ={}).settings
     assert set(tomllib.loads(settings_toml(settings, section="train"))) == {"train"}
     assert tomllib.loads(settings_toml(settings, section="train.lr")) == {"train": {"lr": settings.train.lr}}
 
 
 @given(st.dictionaries(st.text(max_size=8), st.one_of(st.integers(), st.text(max_size=5)), max_size=4))
-def test_no_file_content_escapes_the_error_tree(entries):
+def test_no_file_content_escapes_the_error_tree(entries: Any) -> None:
     import tomlkit
 
     layer = parse(tomlkit.dumps({"train": entries}), "file")
@@ -166,14 +168,14 @@ def test_no_file_content_escapes_the_error_tree(entries):
         ("zzz.zzz", []),
     ],
 )
-def test_section_and_name_of_a_key_are_compared_apart(key, nearest):
+def test_section_and_name_of_a_key_are_compared_apart(key: str, nearest: list[Any]) -> None:
     assert nearest_keys(key) == nearest
 
 
 @pytest.mark.parametrize(
     ("value", "line"), [("9" * 5000, 3), ("0x" + "f" * 5000, 3), ("[" * 5000, None), ("-" + "1_" * 5000 + "1", 3)]
 )
-def test_numbers_and_lists_beyond_measure_are_refused(value, line):
+def test_numbers_and_lists_beyond_measure_are_refused(value: str, line: int) -> None:
     with pytest.raises(SettingsError) as caught:
         parse(f"[train]\nlr = 0.1\nepochs = {value}\n", "file")
     assert line is None or caught.value.where == f"file, line {line}"
@@ -181,8 +183,8 @@ def test_numbers_and_lists_beyond_measure_are_refused(value, line):
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "0x" + "f" * 5000, "[" + "9" * 5000 + "]", "[" * 5000])
-def test_such_values_are_refused_as_text_too(value):
+def test_such_values_are_refused_as_text_too(value: str) -> None:
     for source in ({"overrides": [f"train.epochs={value}"]}, {"environ": {"GKILLER_TRAIN__EPOCHS": value}}):
         with pytest.raises(SettingsError) as caught:
-            resolve(**{"environ": {}, **source})
+            resolve(**{"environ": {}, **source})  # type: ignore[arg-type]
         assert len(caught.value.what) < 300

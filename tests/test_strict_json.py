@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(), VALUES, max_size=5), st.booleans())
-def test_what_is_written_is_what_is_read(value, escaped):
+def test_what_is_written_is_what_is_read(value: Any, escaped: Any) -> None:
     try:
         data = json.dumps(value, ensure_ascii=escaped).encode("utf-8")
     except UnicodeEncodeError:
@@ -26,7 +27,7 @@ def test_what_is_written_is_what_is_read(value, escaped):
 
 
 @given(st.binary(max_size=60))
-def test_bytes_give_an_object_or_a_value_error(data):
+def test_bytes_give_an_object_or_a_value_error(data: Any) -> None:
     try:
         assert isinstance(parse_json(data), dict)
     except ValueError:
@@ -34,7 +35,7 @@ def test_bytes_give_an_object_or_a_value_error(data):
 
 
 @given(st.text(alphabet='{}[]":,\\u0dDeE+-.19 aNIfnty', max_size=40))
-def test_what_looks_like_json_gives_an_object_or_a_value_error(text):
+def test_what_looks_like_json_gives_an_object_or_a_value_error(text: Any) -> None:
     try:
         found = parse_json(text.encode())
     except ValueError:
@@ -45,7 +46,7 @@ def test_what_looks_like_json_gives_an_object_or_a_value_error(text):
 
 @pytest.mark.parametrize(("depth", "read"), [(MAX_DEPTH, True), (MAX_DEPTH + 1, False), (100_000, False)])
 @pytest.mark.parametrize("opening", [b'{"a":', b'{"a":['])
-def test_depth(depth, read, opening):
+def test_depth(depth: int, read: bool, opening: bytes) -> None:
     brackets = len(opening) - 4
     data = opening * (depth // brackets) + b'{"a":' * (depth % brackets) + b"1"
     data += b"}" * (depth % brackets) + {1: b"}", 2: b"]}"}[brackets] * (depth // brackets)
@@ -57,12 +58,12 @@ def test_depth(depth, read, opening):
 
 
 @pytest.mark.parametrize("data", [b'{"a": 1, "a": 1}', b'{"b": [{"a": 1, "\\u0061": 2}]}'])
-def test_a_key_that_is_there_twice(data):
+def test_a_key_that_is_there_twice(data: bytes) -> None:
     with pytest.raises(ValueError, match="'a' is there twice"):
         parse_json(data)
 
 
-def test_a_million_keys_take_time_in_proportion():
+def test_a_million_keys_take_time_in_proportion() -> None:
     """A search for each key among all would take hours."""
     program = (
         "from gkiller.storage.strict_json import parse_json\n"
@@ -75,6 +76,6 @@ def test_a_million_keys_take_time_in_proportion():
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "-" + "9" * 5000, "9" * 400, "1e999"])
-def test_a_number_of_thousands_of_digits(number):
+def test_a_number_of_thousands_of_digits(number: str) -> None:
     with pytest.raises(ValueError, match=r"digits|too large"):
         parse_json(f'{{"a": [{number}]}}'.encode())

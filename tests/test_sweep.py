@@ -6,8 +6,10 @@ import math
 import signal
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -26,14 +28,14 @@ from gkiller.errors import (
 )
 from gkiller.settings import resolve
 from gkiller.sweep.study import LEAST_FOR_IMPORTANCE
-from gkiller.sweep.sweep import find_sweep, resumed_settings, sweep
+from gkiller.sweep.sweep import SweepResult, find_sweep, resumed_settings, sweep
 from gkiller.training.phases import TrainingEvent
 from gkiller.training.run import RunDirectory
 
 SPACE = ("train.lr=log:1e-4..1e-1", "model.dropout=0..0.4", "model.pooling=mean,cls")
 
 
-def quality(settings):
+def quality(settings: dict[str, Any]) -> float:
     """A score whose best is at lr 1e-2, with little dropout."""
     return 0.9 - 0.2 * abs(math.log10(settings["train.lr"]) + 2) - 0.1 * settings["model.dropout"]
 
@@ -41,13 +43,13 @@ def quality(settings):
 class FakeWorker:
     """Answers at once; ``plan`` gives the scores of a trial's epochs, an error, or None for a death."""
 
-    def __init__(self, plan, inbox):
+    def __init__(self, plan: Callable[..., Any], inbox: Any) -> None:
         self.plan, self.inbox, self.closed = plan, inbox, False
 
-    def tell(self, **message):
+    def tell(self, **message: Any) -> None:
         self.inbox.put((self, json.loads(json.dumps(message))))
 
-    def send(self, message):
+    def send(self, message: dict[str, Any]) -> None:
         message = json.loads(json.dumps(message))
         if message["do"] == "train":
             self.begin(message)
@@ -56,7 +58,7 @@ class FakeWorker:
         else:
             self.end({"prune": "pruned", "stop": "stopped"}[message["do"]])
 
-    def begin(self, message):
+    def begin(self, message: dict[str, Any]) -> None:
         run = RunDirectory.create(Path(message["out"]), message["name"])
         for folder in (run.model, run.checkpoints):
             folder.mkdir()
@@ -64,12 +66,12 @@ class FakeWorker:
         if planned is None:
             self.inbox.put((self, None))
         elif isinstance(planned, Exception):
-            self.end("failed", error=planned.as_dict())
+            self.end("failed", error=planned.as_dict())  # type: ignore[attr-defined]
         else:
             self.scores, self.epoch = planned, 0
             self.go_on()
 
-    def go_on(self):
+    def go_on(self) -> None:
         if self.epoch == len(self.scores):
             self.end("complete", score=max(self.scores), facts={"epochs": self.epoch})
             return
@@ -78,21 +80,27 @@ class FakeWorker:
         event = TrainingEvent("epoch", "neuron", epoch=self.epoch, epochs=len(self.scores), score=score, metric="ap")
         self.tell(tell="epoch", event=asdict(event), epoch=self.epoch, score=score)
 
-    def end(self, state, score=None, facts=None, error=None):
+    def end(
+        self,
+        state: str,
+        score: float | None = None,
+        facts: dict[str, int] | None = None,
+        error: dict[str, int | str] | None = None,
+    ) -> None:
         self.tell(tell="end", state=state, score=score, facts=facts or {}, error=error)
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
 
-    def complaint(self):
+    def complaint(self) -> str:
         return "its process ended with status -9"
 
 
 @pytest.fixture
-def searched(prepared, tmp_path):
+def searched(prepared: Path, tmp_path: Path) -> Callable[..., Any]:
     """Run a sweep; returns its result. ``plan`` is a worker's."""
 
-    def run(*overrides, plan=None, space=SPACE, **given):
+    def run(*overrides: Any, plan: Any = None, space: Any = SPACE, **given: Any) -> Any:
         texts = [f"data.source={prepared}", "sweep.trials=8", "sweep.startup_trials=4", *overrides]
         settings = resolve(
             overrides=texts, flags={"sweep.space": tuple(space)}, environ={}, directory=tmp_path
@@ -104,12 +112,12 @@ def searched(prepared, tmp_path):
     return run
 
 
-def proposals(result):
+def proposals(result: SweepResult) -> list[tuple[dict[str, float | str], float, str]]:
     """What was tried, without what was lost."""
-    return [(trial.params, trial.score, trial.state) for trial in result.trials if trial.state != "lost"]
+    return [(trial.params, trial.score, trial.state) for trial in result.trials if trial.state != "lost"]  # type: ignore[misc]
 
 
-def test_the_same_command_proposes_the_same_trials(searched):
+def test_the_same_command_proposes_the_same_trials(searched: Callable[..., Any]) -> None:
     first = searched()
     assert proposals(searched()) == proposals(first)
     assert proposals(searched("sweep.seed=1")) != proposals(first)
@@ -118,7 +126,7 @@ def test_the_same_command_proposes_the_same_trials(searched):
     assert first.path.name == "sweep-1"
 
 
-def test_the_best_is_found_and_written(searched, tmp_path):
+def test_the_best_is_found_and_written(searched: Callable[..., Any], tmp_path: Path) -> None:
     result = searched("sweep.trials=30", "sweep.prune=false")
     best = max(result.trials, key=lambda trial: trial.score)
     assert result.best == best
@@ -140,14 +148,14 @@ def test_the_best_is_found_and_written(searched, tmp_path):
     assert record["importance"] == result.importance
 
 
-def test_importance_needs_trials(searched):
+def test_importance_needs_trials(searched: Callable[..., Any]) -> None:
     few = searched(f"sweep.trials={LEAST_FOR_IMPORTANCE - 1}", "sweep.prune=false")
     assert few.importance == {}
     assert searched("sweep.trials=12", "sweep.prune=false", plan=lambda number, values: [0.5]).importance == {}
 
 
-def test_a_poor_trial_is_ended_early(searched):
-    def plan(number, values):
+def test_a_poor_trial_is_ended_early(searched: Callable[..., Any]) -> None:
+    def plan(number: Any, values: Any) -> Any:
         return [0.5 + 0.01 * epoch - 0.05 * number for epoch in range(6)]
 
     overrides = ("sweep.prune_trials=3", "sweep.prune_epochs=2", "sweep.trials=6")
@@ -159,8 +167,8 @@ def test_a_poor_trial_is_ended_early(searched):
     assert {trial.state for trial in unpruned.trials} == {"complete"}
 
 
-def test_failures_are_recorded_and_the_sweep_goes_on(searched):
-    def plan(number, values):
+def test_failures_are_recorded_and_the_sweep_goes_on(searched: Callable[..., Any]) -> None:
+    def plan(number: Any, values: Any) -> Any:
         planned = {1: DivergedError("the loss is nan", where="epoch 1"), 2: SettingsError("bad"), 3: None}
         return planned.get(number, [0.5])
 
@@ -170,7 +178,7 @@ def test_failures_are_recorded_and_the_sweep_goes_on(searched):
     assert "status -9" in result.trials[3].error
 
 
-def test_a_sweep_without_any_result_gives_up(searched, tmp_path):
+def test_a_sweep_without_any_result_gives_up(searched: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(SweepFailedError) as caught:
         searched("sweep.trials=50", plan=lambda number, values: DivergedError("the loss is nan"))
     assert "5 trials failed" in str(caught.value)
@@ -184,10 +192,12 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("moment", ["begin", "training", "end"])
-def test_a_killed_sweep_goes_on_as_if_it_had_not_been(searched, tmp_path, moment):
+def test_a_killed_sweep_goes_on_as_if_it_had_not_been(
+    searched: Callable[..., Any], tmp_path: Path, moment: str
+) -> None:
     whole = searched("sweep.trials=10", name="whole")
 
-    def kill(event):
+    def kill(event: Any) -> None:
         if event.kind == moment and event.trial == 5:
             raise Killed
 
@@ -214,10 +224,12 @@ def test_a_killed_sweep_goes_on_as_if_it_had_not_been(searched, tmp_path, moment
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGINT, InterruptedRunError), (signal.SIGTERM, TerminatedRunError)]
 )
-def test_a_signal_stops_the_running_trial_and_the_sweep_goes_on(searched, tmp_path, number, error):
+def test_a_signal_stops_the_running_trial_and_the_sweep_goes_on(
+    searched: Callable[..., Any], tmp_path: Path, number: Any, error: type[Any]
+) -> None:
     whole = searched("sweep.trials=6", name="whole")
 
-    def ask(event):
+    def ask(event: Any) -> None:
         if event.kind == "training" and event.trial == 3 and event.training.epoch == 1:
             signal.raise_signal(number)
 
@@ -232,7 +244,9 @@ def test_a_signal_stops_the_running_trial_and_the_sweep_goes_on(searched, tmp_pa
     assert proposals(searched("sweep.trials=6", resume=path)) == proposals(whole)
 
 
-def test_a_finished_sweep_goes_on_with_more_trials_and_no_other_change(searched, tmp_path):
+def test_a_finished_sweep_goes_on_with_more_trials_and_no_other_change(
+    searched: Callable[..., Any], tmp_path: Path
+) -> None:
     whole = searched("sweep.trials=9", name="whole")
     first = searched("sweep.trials=6", name="x")
     again = searched("sweep.trials=6", resume=first.path)
@@ -248,8 +262,8 @@ def test_a_finished_sweep_goes_on_with_more_trials_and_no_other_change(searched,
     assert (kept.sweep.jobs, kept.sweep.trials, kept.train.lr) == (2, 9, 1e-3)
 
 
-def test_a_full_disk_stops_the_sweep_and_its_trial_is_tried_again(searched, tmp_path):
-    def plan(number, values):
+def test_a_full_disk_stops_the_sweep_and_its_trial_is_tried_again(searched: Callable[..., Any], tmp_path: Path) -> None:
+    def plan(number: Any, values: Any) -> Any:
         return OutputError("cannot write there: full", where="x") if number == 2 else [0.5]
 
     with pytest.raises(OutputError, match="full"):
@@ -258,8 +272,8 @@ def test_a_full_disk_stops_the_sweep_and_its_trial_is_tried_again(searched, tmp_
     assert [trial.state for trial in result.trials] == ["complete", "complete", "lost", "complete", "complete"]
 
 
-def test_no_trial_begins_after_the_time(searched):
-    def plan(number, values):
+def test_no_trial_begins_after_the_time(searched: Callable[..., Any]) -> None:
+    def plan(number: Any, values: Any) -> Any:
         time.sleep(0.05)
         return [0.5]
 
@@ -270,17 +284,17 @@ def test_no_trial_begins_after_the_time(searched):
     assert not whole.out_of_time
 
 
-def test_jobs_train_at_a_time(searched, tmp_path):
+def test_jobs_train_at_a_time(searched: Callable[..., Any], tmp_path: Path) -> None:
     running, most, workers = set(), [], []
 
-    def watch(event):
+    def watch(event: Any) -> None:
         if event.kind == "begin":
             running.add(event.trial)
         if event.kind == "end":
             running.discard(event.trial)
         most.append(len(running))
 
-    def start(jobs, inbox):
+    def start(jobs: Any, inbox: Any) -> Any:
         assert jobs == 3
         workers.append(FakeWorker(lambda number, values: [quality(values)], inbox))
         return workers[-1]
@@ -295,7 +309,7 @@ def test_jobs_train_at_a_time(searched, tmp_path):
 
 
 @pytest.mark.parametrize("keep", ["best", "all"])
-def test_models_are_kept(searched, keep):
+def test_models_are_kept(searched: Callable[..., Any], keep: str) -> None:
     result = searched(f"sweep.keep_models={keep}")
     models = {path.parent.name for path in (result.path / "runs").glob("*/model")}
     assert models == {path.parent.name for path in (result.path / "runs").glob("*/checkpoints")}
@@ -303,7 +317,7 @@ def test_models_are_kept(searched, keep):
     assert models == (every if keep == "all" else {result.best.run})
 
 
-def test_refusals_leave_nothing_behind(searched, tmp_path):
+def test_refusals_leave_nothing_behind(searched: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError):
         searched("data.source=nowhere.csv")
     assert not list((tmp_path / "sweeps").iterdir())
@@ -326,7 +340,7 @@ def test_refusals_leave_nothing_behind(searched, tmp_path):
         ("sweep.json", b'{"format_version": 99, "settings": {}, "fingerprints": {}}'),
     ],
 )
-def test_damaged_files_are_refused(searched, file, content):
+def test_damaged_files_are_refused(searched: Callable[..., Any], file: str, content: bytes) -> None:
     path = searched("sweep.trials=1").path
     (path / file).write_bytes(content)
     with pytest.raises(ResumeError) as caught:
@@ -334,7 +348,7 @@ def test_damaged_files_are_refused(searched, file, content):
     assert file in caught.value.where
 
 
-def test_changed_data_are_refused(searched):
+def test_changed_data_are_refused(searched: Callable[..., Any]) -> None:
     path = searched("sweep.trials=1").path
     manifest = json.loads((path / "sweep.json").read_text())
     manifest["fingerprints"]["valid"] = "0"
@@ -343,7 +357,9 @@ def test_changed_data_are_refused(searched):
         searched("sweep.trials=1", resume=path)
 
 
-def test_the_database_holds_no_binary_values_and_optuna_stays_as_it_was(searched, capfd):
+def test_the_database_holds_no_binary_values_and_optuna_stays_as_it_was(
+    searched: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     before = optuna.logging.get_verbosity()
     path = searched("sweep.trials=3").path
     assert optuna.logging.get_verbosity() == before

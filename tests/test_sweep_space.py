@@ -1,5 +1,8 @@
 """The space of a sweep: what may be searched, how it is written, and what is wrong with it."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from gkiller.errors import SettingsError
@@ -8,7 +11,7 @@ from gkiller.settings.layers import parse
 from gkiller.sweep.study import Dimension, parse_space, range_text, shortest_names
 
 
-def one(text):
+def one(text: str) -> Dimension:
     (dimension,) = parse_space([text], "--space").values()
     return dimension
 
@@ -29,7 +32,7 @@ def one(text):
         ("model.encoder=../a,../b", Dimension(choices=("../a", "../b"))),
     ],
 )
-def test_a_range_is_read(text, dimension):
+def test_a_range_is_read(text: str, dimension: Dimension) -> None:
     assert one(text) == dimension
     key = text.partition("=")[0].strip()
     assert one(f"{key}={range_text(dimension)}") == dimension
@@ -60,14 +63,14 @@ def test_a_range_is_read(text, dimension):
         ("train.lr", "is not KEY=RANGE"),
     ],
 )
-def test_a_bad_range_is_refused(text, said):
+def test_a_bad_range_is_refused(text: str, said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_space([text], "--space")
     assert said in str(caught.value)
     assert caught.value.where.startswith("--space")
 
 
-def test_all_that_is_wrong_is_named_at_once():
+def test_all_that_is_wrong_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         parse_space(["train.lr=1,2", "train.lrr=1,2", "model.dropout=0..0.1", "model.dropout=0..0.2"], "x.toml")
     for part in ("train.lr must be", "'train.lrr'", "model.dropout is there twice"):
@@ -87,7 +90,7 @@ model.pooling = ["mean", "cls"]
 ENTRIES = ("train.lr=log:1e-5..1e-3", "train.batch_size=16,32", "model.pooling=mean,cls")
 
 
-def test_a_file_writes_it_as_a_table_and_reads_it_back(tmp_path):
+def test_a_file_writes_it_as_a_table_and_reads_it_back(tmp_path: Path) -> None:
     layer = parse(TABLE, "x.toml")
     assert layer.problems == []
     assert layer.given["sweep.space"].value == ENTRIES
@@ -99,14 +102,14 @@ def test_a_file_writes_it_as_a_table_and_reads_it_back(tmp_path):
     assert resolve(config=tmp_path / "y.toml", environ={}).settings == settings
 
 
-def test_a_variable_may_hold_choices(tmp_path):
+def test_a_variable_may_hold_choices(tmp_path: Path) -> None:
     environ = {"GKILLER_SWEEP__SPACE": ",".join(ENTRIES)}
     found = resolve(environ=environ, directory=tmp_path).settings.sweep.space
     assert found == ENTRIES
 
 
 @pytest.mark.parametrize("arch", [(), ("model.arch=giant", "model.encoder=x")])
-def test_the_space_without_any_is_sound(tmp_path, arch):
+def test_the_space_without_any_is_sound(tmp_path: Path, arch: tuple[Any, ...]) -> None:
     settings = resolve(overrides=arch, environ={}, directory=tmp_path).settings
     space = parse_space(settings.sweep.space, "default")
     assert {"train.lr", "train.epochs", "model.dropout", "model.pooling"} <= set(space)
@@ -114,7 +117,7 @@ def test_the_space_without_any_is_sound(tmp_path, arch):
     assert low < settings.train.lr < high
 
 
-def test_settings_as_plain_values_and_back(tmp_path):
+def test_settings_as_plain_values_and_back(tmp_path: Path) -> None:
     settings = resolve(
         overrides=["train.lr=0.5", "train.checkpoint_seconds=none", "data.label_columns=a,b"],
         environ={},
@@ -129,6 +132,6 @@ def test_settings_as_plain_values_and_back(tmp_path):
         settings_of({"train.x": 1}, "x")
 
 
-def test_names_are_short_where_they_can_be():
+def test_names_are_short_where_they_can_be() -> None:
     assert shortest_names(["train.lr", "model.dropout"]) == {"train.lr": "lr", "model.dropout": "dropout"}
     assert shortest_names(["train.lr", "dendrites.lr"]) == {"train.lr": "train.lr", "dendrites.lr": "dendrites.lr"}

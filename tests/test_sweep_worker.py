@@ -2,7 +2,10 @@
 
 import io
 import json
+from collections.abc import Callable
+from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from training_helpers import untimed
@@ -17,27 +20,27 @@ pytestmark = pytest.mark.usefixtures("no_plots")
 class FakeDesk:
     """Records what is told; answers epochs from ``answers``, then with "go"."""
 
-    def __init__(self, *answers, stop_at=None):
+    def __init__(self, *answers: Any, stop_at: Any = None) -> None:
         self.answers, self.stop_at = list(answers), stop_at
-        self.told, self.stopped = [], Event()
+        self.told, self.stopped = [], Event()  # type: ignore[var-annotated]
 
-    def next(self):
+    def next(self) -> dict[str, str]:
         return {"do": self.answers.pop(0) if self.answers else "go"}
 
-    def tell(self, kind, **values):
+    def tell(self, kind: str, **values: Any) -> None:
         self.told.append(json.loads(json.dumps({"tell": kind, **values})))
         if self.stop_at is not None and len(self.told) == self.stop_at:
             self.stopped.set()
 
     @property
-    def end(self):
+    def end(self) -> dict[str, Any]:
         assert [message["tell"] == "end" for message in self.told].index(True) == len(self.told) - 1
         return self.told[-1]
 
 
 @pytest.fixture
-def trial(tiny, tmp_path):
-    def run(desk, *overrides, name="trial-0", **changes):
+def trial(tiny: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    def run(desk: Any, *overrides: Any, name: Any = "trial-0", **changes: Any) -> Any:
         values = {**settings_values(tiny("data.sample_size=48", *overrides)), **changes}
         message = {"number": 0, "settings": values, "out": str(tmp_path), "name": name, "argv": []}
         run_trial(json.loads(json.dumps(message)), desk)
@@ -46,7 +49,7 @@ def trial(tiny, tmp_path):
     return run
 
 
-def test_a_trial_to_its_end(trial):
+def test_a_trial_to_its_end(trial: Callable[..., Any]) -> None:
     desk = FakeDesk()
     run = trial(desk, "dendrites.min_gain=-1")
     epochs = [message for message in desk.told if message["tell"] == "epoch"]
@@ -60,7 +63,7 @@ def test_a_trial_to_its_end(trial):
 
 
 @pytest.mark.parametrize("answers", [("prune",), ("go", "go", "prune")])
-def test_an_answer_ends_it_early(trial, answers):
+def test_an_answer_ends_it_early(trial: Callable[..., Any], answers: tuple[Any, ...]) -> None:
     desk = FakeDesk(*answers)
     run = trial(desk)
     assert desk.end["state"] == "pruned"
@@ -70,14 +73,14 @@ def test_an_answer_ends_it_early(trial, answers):
         pass
 
 
-def test_the_next_trial_of_a_worker_is_as_if_it_were_the_first(trial):
+def test_the_next_trial_of_a_worker_is_as_if_it_were_the_first(trial: Callable[..., Any]) -> None:
     first = trial(FakeDesk(), name="first")
     trial(FakeDesk("go", "go", "prune"), name="pruned")  # in the dendrite phase
     after = trial(FakeDesk(), name="after")
     assert untimed(after.read_metrics()) == untimed(first.read_metrics())
 
 
-def test_a_stop_ends_it_after_a_step(trial, monkeypatch):
+def test_a_stop_ends_it_after_a_step(trial: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gkiller.sweep.worker._STEP_SECONDS", 0)  # else few steps are told
     desk = FakeDesk(stop_at=2)
     run = trial(desk)
@@ -96,15 +99,17 @@ def test_a_stop_ends_it_after_a_step(trial, monkeypatch):
         ({"model.encoder": "/nowhere/encoder"}, "ModelNotFoundError"),
     ],
 )
-def test_what_is_wrong_with_its_settings_is_told(trial, changes, error):
+def test_what_is_wrong_with_its_settings_is_told(
+    trial: Callable[..., Any], changes: dict[str, Any], error: str
+) -> None:
     desk = FakeDesk()
     trial(desk, **changes)
     assert desk.end["state"] == "failed"
     assert desk.end["error"]["error"] == error
 
 
-def test_a_desk_reads_and_stops(monkeypatch):
-    ended = []
+def test_a_desk_reads_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[Any] = []
     monkeypatch.setattr("gkiller.sweep.worker.os._exit", ended.append)
     sink = io.StringIO()
     desk = Desk(io.StringIO('{"do": "go"}\n{"do": "stop"}\n'), sink)

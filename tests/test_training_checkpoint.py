@@ -4,11 +4,14 @@ import json
 import random
 import shutil
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from fuzzing import reseal
+from training_helpers import CPU, checkpoint, same
 
 from gkiller.errors import OutputError, ResumeError
 from gkiller.training.checkpoint import (
@@ -19,40 +22,11 @@ from gkiller.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from gkiller.training.phases import Phase, Position
+from gkiller.training.phases import Phase
 from gkiller.training.runtime import restore_rng, rng_state, seed_everything
 
-CPU = torch.device("cpu")
 
-
-def checkpoint(epoch=3, value=1.0):
-    progress = Position(
-        Phase("dendrite", "tops", 1, 4, 0.01),
-        phase_number=2,
-        phase_epoch=1,
-        epoch=epoch,
-        stale=1,
-        phase_best=0.25,
-        best={0: 0.5, 1: 0.625},
-        best_epoch={0: 1, 1: 1},
-        tracked=[0.1, 0.2],
-        metrics=[{"epoch": 1, "valid_ap": 0.5}],
-        step=3,
-        epoch_loss=0.1,
-        epoch_rows=24,
-        stopped_early=["neuron phase ended by patience after epoch 2"],
-        seconds=1.5,
-    )
-    weights = {"classifier.bias": torch.full((2,), value)}
-    optimizer = {"classifier.bias/step": torch.tensor(7.0), "classifier.bias/exp_avg": torch.ones(2)}
-    return Checkpoint(progress, weights, optimizer, [rng_state(CPU)])
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_there_and_back(tmp_path):
+def test_there_and_back(tmp_path: Path) -> None:
     before = checkpoint()
     save_checkpoint(tmp_path / "c", before)
     after = load_checkpoint(tmp_path / "c")
@@ -63,18 +37,18 @@ def test_there_and_back(tmp_path):
     assert sorted(path.suffix for path in (tmp_path / "c").iterdir()) == [".json", ".safetensors", ".safetensors"]
 
 
-def test_a_phase_starts_anew():
+def test_a_phase_starts_anew() -> None:
     progress = checkpoint().progress
     progress.start(Phase("joint", "everything", 1, 2, 0.1))
     assert (progress.phase.name, progress.phase_number, progress.phase_epoch) == ("joint", 3, 0)
     assert (progress.stale, progress.phase_best, progress.epoch) == (0, None, 3)
 
 
-def test_an_optimizer_goes_on_as_if_nothing_had_been(tmp_path):
-    def parameter():
+def test_an_optimizer_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    def parameter() -> Any:
         return {"w": torch.nn.Parameter(torch.ones(3)), "b": torch.nn.Parameter(torch.zeros(2))}
 
-    def step(optimizer, names, factor):
+    def step(optimizer: Any, names: Any, factor: Any) -> None:
         for own in names.values():
             own.grad = torch.full_like(own, factor)
         optimizer.step()
@@ -97,14 +71,14 @@ def test_an_optimizer_goes_on_as_if_nothing_had_been(tmp_path):
     assert same(dict(names), dict(others))
 
 
-def damage(path):
+def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors"])
-def test_a_damaged_file_is_named(tmp_path, name):
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     save_checkpoint(tmp_path / "c", checkpoint())
     damage(tmp_path / "c" / name)
     with pytest.raises(ResumeError, match=f"{name}: the file is not the one that was saved"):
@@ -112,7 +86,7 @@ def test_a_damaged_file_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["state.json", "weights.safetensors", "optimizer.safetensors"])
-def test_a_missing_file(tmp_path, name):
+def test_a_missing_file(tmp_path: Path, name: str) -> None:
     save_checkpoint(tmp_path / "c", checkpoint())
     (tmp_path / "c" / name).unlink()
     with pytest.raises(ResumeError) as caught:
@@ -121,7 +95,7 @@ def test_a_missing_file(tmp_path, name):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"format_version": 9}', '{"format_version": 1}'])
-def test_a_broken_state(tmp_path, text):
+def test_a_broken_state(tmp_path: Path, text: str) -> None:
     save_checkpoint(tmp_path / "c", checkpoint())
     (tmp_path / "c" / "state.json").write_text(text)
     with pytest.raises(ResumeError) as caught:
@@ -129,7 +103,7 @@ def test_a_broken_state(tmp_path, text):
     assert caught.value.remedy
 
 
-def forge_progress(folder, **changes):
+def forge_progress(folder: Path, **changes: Any) -> None:
     """Write a checkpoint, then change its progress and make all digests right again."""
     save_checkpoint(folder, checkpoint())
     path = folder / "state.json"
@@ -139,13 +113,13 @@ def forge_progress(folder, **changes):
     reseal(folder, "state.json")
 
 
-def test_an_unknown_progress(tmp_path):
+def test_an_unknown_progress(tmp_path: Path) -> None:
     forge_progress(tmp_path / "c", surprise=1)
     with pytest.raises(ResumeError, match="surprise"):
         load_checkpoint(tmp_path / "c")
 
 
-def phase(*values):
+def phase(*values: Any) -> Any:
     return {"phase": asdict(Phase(*values))}
 
 
@@ -180,14 +154,14 @@ def phase(*values):
         ),
     ],
 )
-def test_a_place_that_no_training_comes_to(tmp_path, change, said):
+def test_a_place_that_no_training_comes_to(tmp_path: Path, change: Any, said: str) -> None:
     forge_progress(tmp_path / "c", **change)
     with pytest.raises(ResumeError, match=said) as caught:
         load_checkpoint(tmp_path / "c")
     assert caught.value.where == str(tmp_path / "c")
 
 
-def filled(tmp_path, keep, *epochs):
+def filled(tmp_path: Path, keep: int, *epochs: Any) -> CheckpointStore:
     """A store with a checkpoint per epoch, and the best weights that they refer to."""
     store = CheckpointStore(tmp_path, keep)
     for epoch in epochs:
@@ -198,17 +172,17 @@ def filled(tmp_path, keep, *epochs):
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_the_newest_few_are_kept(tmp_path, keep):
+def test_the_newest_few_are_kept(tmp_path: Path, keep: int) -> None:
     store = filled(tmp_path, keep, 8, 9, 10, 11)
     names = [f"checkpoint-{number:08d}" for number in (4, 3, 2)]
     assert [path.name for path in store.checkpoints()] == names[:keep]
     assert store.newest().progress.epoch == 11
 
 
-def test_a_damaged_newest_is_named_and_gives_way_to_the_one_before(tmp_path):
+def test_a_damaged_newest_is_named_and_gives_way_to_the_one_before(tmp_path: Path) -> None:
     store = filled(tmp_path, 3, 1, 2, 3)
     damage(tmp_path / "checkpoint-00000003" / "weights.safetensors")
-    passed = []
+    passed: list[Any] = []
     assert store.newest(passed.append).progress.epoch == 2
     assert [error.where for error in passed] == [str(tmp_path / "checkpoint-00000003")]
     damage(tmp_path / "checkpoint-00000002" / "optimizer.safetensors")
@@ -218,7 +192,7 @@ def test_a_damaged_newest_is_named_and_gives_way_to_the_one_before(tmp_path):
         store.newest()
 
 
-def test_a_checkpoint_whose_best_weights_are_damaged_is_passed_over(tmp_path):
+def test_a_checkpoint_whose_best_weights_are_damaged_is_passed_over(tmp_path: Path) -> None:
     store = filled(tmp_path, 3, 1)
     later = checkpoint(2)
     later.progress.best_epoch[1] = 2
@@ -226,16 +200,16 @@ def test_a_checkpoint_whose_best_weights_are_damaged_is_passed_over(tmp_path):
     store.save(later)
     assert store.newest().progress.epoch == 2
     damage(tmp_path / "best-1-epoch-00002" / "weights.safetensors")
-    passed = []
+    passed: list[Any] = []
     assert store.newest(passed.append).progress.epoch == 1
     assert [error.where for error in passed] == [str(tmp_path / "best-1-epoch-00002")]
 
 
-def test_where_nothing_was_written_there_is_none(tmp_path):
+def test_where_nothing_was_written_there_is_none(tmp_path: Path) -> None:
     assert CheckpointStore(tmp_path / "none", 2).newest() is None
 
 
-def test_a_damaged_checkpoint_takes_no_whole_one_s_place(tmp_path):
+def test_a_damaged_checkpoint_takes_no_whole_one_s_place(tmp_path: Path) -> None:
     store = filled(tmp_path, 2, 1, 2)
     damage(tmp_path / "checkpoint-00000002" / "weights.safetensors")
     assert store.newest().progress.epoch == 1
@@ -245,7 +219,7 @@ def test_a_damaged_checkpoint_takes_no_whole_one_s_place(tmp_path):
     assert store.newest().progress.epoch == 1
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path):
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     store = filled(tmp_path, 2, 1)
     (tmp_path / ".checkpoint-00000002.abc").mkdir()
     (tmp_path / ".checkpoint-00000002.abc" / "weights.safetensors").write_bytes(b"half")
@@ -255,7 +229,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
+def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = filled(tmp_path, 2, 1)
     before = sorted(tmp_path.rglob("*"))
     usage = type("Usage", (), {"free": 1_000_000})
@@ -267,10 +241,10 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path, monkeypatch):
     assert store.newest().progress.epoch == 1
 
 
-def test_an_old_checkpoint_that_cannot_be_removed(tmp_path, monkeypatch):
+def test_an_old_checkpoint_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, real = filled(tmp_path, 1, 1), shutil.rmtree
 
-    def refuse(path, *given, **named):
+    def refuse(path: Any, *given: Any, **named: Any) -> None:
         if path == tmp_path / "checkpoint-00000001":
             raise PermissionError(13, "Permission denied", str(path))
         real(path, *given, **named)
@@ -281,7 +255,7 @@ def test_an_old_checkpoint_that_cannot_be_removed(tmp_path, monkeypatch):
     assert store.newest().progress.epoch == 2
 
 
-def test_best_weights(tmp_path):
+def test_best_weights(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, 2)
     for count, epoch in ((0, 1), (1, 3), (0, 2)):
         store.save_best({"w": torch.full((2,), float(epoch))}, count, epoch)
@@ -291,7 +265,7 @@ def test_best_weights(tmp_path):
         store.load_best(2, 3)
 
 
-def test_best_weights_stay_while_a_checkpoint_refers_to_them(tmp_path):
+def test_best_weights_stay_while_a_checkpoint_refers_to_them(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, 2)
     for epoch in (1, 2, 3, 4, 5):
         saved = checkpoint(epoch)
@@ -303,8 +277,8 @@ def test_best_weights_stay_while_a_checkpoint_refers_to_them(tmp_path):
         assert bests == sorted({min(e, 3) for e in (epoch - 1, epoch) if e})
 
 
-def test_the_random_generators_go_on(tmp_path):
-    def draws():
+def test_the_random_generators_go_on(tmp_path: Path) -> None:
+    def draws() -> Any:
         return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random(), random.gauss(0, 1)
 
     with torch.random.fork_rng(devices=[]):
@@ -321,7 +295,7 @@ def test_the_random_generators_go_on(tmp_path):
         random.setstate(before[1])
 
 
-def test_damaged_best_weights_are_noticed(tmp_path):
+def test_damaged_best_weights_are_noticed(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, 2)
     store.save_best({"w": torch.ones(2)}, 0, 1)
     damage(tmp_path / "best-0-epoch-00001" / "weights.safetensors")

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from full_disk import FileLimit
@@ -22,12 +24,12 @@ pytestmark = [
 SMALL = ("data.sample_size=48", "dendrites.enabled=false", "train.epochs=3")
 
 
-def test_a_write_that_stops_in_the_middle(tiny, tmp_path):
+def test_a_write_that_stops_in_the_middle(tiny: Callable[..., Any], tmp_path: Path) -> None:
     settings = tiny(*SMALL)
     whole = train(settings, out=tmp_path, name="whole").run
     limit = FileLimit(20_000)  # smaller than the weights
 
-    def on_event(event):
+    def on_event(event: Any) -> None:
         if (event.kind, event.epoch, event.step) == ("step", 2, 1):
             limit.__enter__()
 
@@ -43,7 +45,7 @@ def test_a_write_that_stops_in_the_middle(tiny, tmp_path):
     assert (again.model / "model.safetensors").read_bytes() == (whole.model / "model.safetensors").read_bytes()
 
 
-def mounted(folder, size):
+def mounted(folder: Path, size: str) -> Path:
     """Mount a small disk in memory; None where this process may not."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
@@ -52,13 +54,13 @@ def mounted(folder, size):
     return folder
 
 
-def test_a_full_disk(tiny, tmp_path):
+def test_a_full_disk(tiny: Callable[..., Any], tmp_path: Path) -> None:
     disk = mounted(tmp_path / "disk", "3m")
     if disk is None:
         pytest.skip("no right to mount a small disk")
     settings = tiny(*SMALL)
 
-    def on_event(event):
+    def on_event(event: Any) -> None:
         if (event.kind, event.epoch, event.step) == ("step", 2, 1):
             with (disk / "filler").open("wb") as stream:
                 stream.write(bytes(shutil.disk_usage(disk).free - 100_000))
@@ -74,8 +76,8 @@ def test_a_full_disk(tiny, tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_directory_that_vanishes(tiny, tmp_path):
-    def on_event(event):
+def test_a_directory_that_vanishes(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    def on_event(event: Any) -> None:
         if (event.kind, event.epoch, event.step) == ("step", 2, 1):
             shutil.rmtree(tmp_path / "x")
 
@@ -84,7 +86,7 @@ def test_a_directory_that_vanishes(tiny, tmp_path):
     assert "No such file" in caught.value.what
 
 
-def as_an_ordinary_user():
+def as_an_ordinary_user() -> list[str]:
     """Return how to run a command without root's right to write everywhere; None where that fails."""
     if os.geteuid() != 0:
         return []
@@ -93,7 +95,7 @@ def as_an_ordinary_user():
     return drop if usable else None
 
 
-def assert_refused(folder, *arguments):
+def assert_refused(folder: Path, *arguments: Any) -> None:
     """Train on the command line without the right to write to a folder."""
     prefix = as_an_ordinary_user()
     if prefix is None:
@@ -107,7 +109,8 @@ def assert_refused(folder, *arguments):
     assert "Traceback" not in done.stderr
 
 
-def test_a_read_only_directory(prepared, tokenizer_file, tmp_path):
+@pytest.mark.slow
+def test_a_read_only_directory(prepared: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o555)
     overrides = [*TINY, f"model.tokenizer={tokenizer_file}", f"data.source={prepared}"]
@@ -116,8 +119,9 @@ def test_a_read_only_directory(prepared, tokenizer_file, tmp_path):
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", ["no lock", "what a killed process left"])
-def test_a_run_that_has_become_read_only(tiny, tmp_path, hidden):
+def test_a_run_that_has_become_read_only(tiny: Callable[..., Any], tmp_path: Path, hidden: str) -> None:
     run = train(tiny(*SMALL), out=tmp_path, name="x").run
     run.reopen()
     if hidden == "no lock":
@@ -130,11 +134,13 @@ def test_a_run_that_has_become_read_only(tiny, tmp_path, hidden):
     assert sorted(run.path.rglob("*")) == before
 
 
-def test_every_new_name_is_flushed_to_the_disk(tiny, tmp_path, monkeypatch):
+def test_every_new_name_is_flushed_to_the_disk(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else a power cut could take a whole run: a directory's name is in the one above it."""
     flushed, real = set(), os.fsync
 
-    def note(handle):
+    def note(handle: Any) -> None:
         flushed.add(str(Path(f"/proc/self/fd/{handle}").readlink()))
         real(handle)
 
@@ -143,16 +149,18 @@ def test_every_new_name_is_flushed_to_the_disk(tiny, tmp_path, monkeypatch):
     assert {str(folder) for folder in (tmp_path, *run.parents[:2], run, run / "checkpoints")} <= flushed
 
 
-def test_a_plot_that_cannot_be_written(tmp_path):
+def test_a_plot_that_cannot_be_written(tmp_path: Path) -> None:
     with FileLimit(1000), pytest.raises(OutputError, match="File too large"):
         drawing.save(drawing.new_square()[0], tmp_path / "plot.png")
 
 
-def test_a_checkpoint_directory_that_turns_read_only(tiny, tmp_path, monkeypatch):
+def test_a_checkpoint_directory_that_turns_read_only(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As root nothing is read-only: the refusal comes from the call that makes the temporary directory."""
     real = os.mkdir
 
-    def refuse(path, *given, **named):
+    def refuse(path: Any, *given: Any, **named: Any) -> Any:
         if "checkpoint-00000002" in str(path):
             raise PermissionError(13, "Permission denied", str(path))
         return real(path, *given, **named)

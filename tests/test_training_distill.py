@@ -4,17 +4,19 @@ import json
 import random
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from giants import save_transformers, tiny_bert
 from killing import Killer, Trainings, kill_and_compare, outcome
-from test_benchmark_systems import save_transformers, tiny_bert
-from test_training_ranks import CALM, figures, together
 from toy import SIX, TINY, comment, tiny_settings
-from training_helpers import toy_trainer
+from training_helpers import CALM, figures, together, toy_trainer
 from transformers import BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from gkiller.data.dataset import Dataset, Split
@@ -33,6 +35,7 @@ from gkiller.errors import (
     SettingsError,
 )
 from gkiller.evaluation.significance import agreement
+from gkiller.inference.classifier import Classifier
 from gkiller.model.directory import load_model
 from gkiller.scoring.network import logit_texts, score_texts
 from gkiller.training import teachers as teaching
@@ -49,7 +52,7 @@ PLAIN = ("data.sample_size=48", "dendrites.enabled=false", "train.epochs=1")
 
 
 @pytest.fixture(scope="module")
-def runs(prepared, prepared_six, tokenizer_file, tmp_path_factory):
+def runs(prepared: Path, prepared_six: Path, tokenizer_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of one label and of six, to be teachers."""
     patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("teachers")
     patch.setattr("gkiller.training.finish.write_training_plots", lambda rows, folder: None)
@@ -63,36 +66,43 @@ def runs(prepared, prepared_six, tokenizer_file, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory):
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier | Path:
     """A sequence classifier of transformers with the classes non-toxic and toxic."""
     config = tiny_bert(id2label={0: "non-toxic", 1: "toxic"}, label2id={"non-toxic": 0, "toxic": 1})
     folder = tmp_path_factory.mktemp("transformers") / "rival"
     return save_transformers(folder, BertForSequenceClassification(config))
 
 
-def told(reference, folder, labels=("toxicity",), texts=TEXTS, shown=None, **changes):
+def told(
+    reference: Path,
+    folder: Path,
+    labels: tuple[Any, ...] = ("toxicity",),
+    texts: list[str] = TEXTS,
+    shown: list[Any] | None = None,
+    **changes: Any,
+) -> Lesson:
     """What one teacher says."""
     settings = tiny_settings(f"distill.teachers={reference}").distill.model_copy(update=changes)
     found = find_teachers([str(reference)], labels)
 
-    def progress(done, total, what):
+    def progress(done: Any, total: Any, what: Any) -> None:
         if shown is not None:
             shown.append((done, total))
 
-    return lesson(found, texts, [], labels, settings, folder, CPU, Ranks(), progress)
+    return lesson(found, texts, [], labels, settings, folder, CPU, Ranks(), progress)  # type: ignore[arg-type]
 
 
 # -- the loss -----------------------------------------------------------------------------------
 
 
-def test_the_logit_loss_is_the_mean_square_over_what_is_known():
+def test_the_logit_loss_is_the_mean_square_over_what_is_known() -> None:
     logits = torch.tensor([[1.0, 5.0], [2.0, -1.0]])
     taught = torch.tensor([[3.0, NAN], [2.0, 1.0]])
     assert float(logit_loss(logits, taught)) == pytest.approx((4 + 0 + 4) / 3)
     assert float(logit_loss(logits, torch.full((2, 2), NAN))) == 0
 
 
-def test_similarities_are_those_of_the_paper():
+def test_similarities_are_those_of_the_paper() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(5, width, generator=generator).double() for width in (3, 7))
     own, other = (m.numpy() @ m.numpy().T for m in (student, teacher))
@@ -103,13 +113,13 @@ def test_similarities_are_those_of_the_paper():
     assert float(similarity_loss(student, [teacher, student])) == pytest.approx(expected / 2, rel=1e-5)
 
 
-def test_the_mean_of_teachers_is_over_those_that_have_the_label():
-    found = mean_logits([np.float32([[1, NAN, NAN]]), np.float32([[3, 5, NAN]])])
-    np.testing.assert_array_equal(found, np.float32([[2, 5, NAN]]))
+def test_the_mean_of_teachers_is_over_those_that_have_the_label() -> None:
+    found = mean_logits([np.float32([[1, NAN, NAN]]), np.float32([[3, 5, NAN]])])  # type: ignore[arg-type, list-item]
+    np.testing.assert_array_equal(found, np.float32([[2, 5, NAN]]))  # type: ignore[arg-type]
     assert found.dtype == np.float32
 
 
-def test_a_step_learns_labels_and_logits_by_their_weights(tiny, tmp_path):
+def test_a_step_learns_labels_and_logits_by_their_weights(tiny: Callable[..., Any], tmp_path: Path) -> None:
     own = ("model.dropout=0", "train.token_dropout=0", "distill.label_weight=0.5", "distill.logit_weight=2")
     with toy_trainer(tiny(*PLAIN, *own, "distill.teachers=x"), tmp_path) as (trainer, _):
         learner = trainer.learner
@@ -130,7 +140,7 @@ def test_a_step_learns_labels_and_logits_by_their_weights(tiny, tmp_path):
         assert found == pytest.approx(0.5 * hard.item() + 2 * soft, rel=1e-5)
 
 
-def test_hidden_states_reach_the_loss(tiny, tmp_path):
+def test_hidden_states_reach_the_loss(tiny: Callable[..., Any], tmp_path: Path) -> None:
     settings = tiny(*PLAIN, "model.dropout=0", "distill.teachers=x", "distill.hidden_weight=3")
     with toy_trainer(settings, tmp_path) as (trainer, _):
         learner = trainer.learner
@@ -151,7 +161,7 @@ def test_hidden_states_reach_the_loss(tiny, tmp_path):
 # -- what teachers say --------------------------------------------------------------------------
 
 
-def test_a_gkiller_teacher_says_what_its_model_scores(runs, tmp_path):
+def test_a_gkiller_teacher_says_what_its_model_scores(runs: Path, tmp_path: Path) -> None:
     found = told(runs / "one", tmp_path)
     loaded = load_model(runs / "one")
     np.testing.assert_allclose(found.logits, logit_texts(loaded, TEXTS), atol=1e-5)
@@ -159,7 +169,7 @@ def test_a_gkiller_teacher_says_what_its_model_scores(runs, tmp_path):
     np.testing.assert_allclose(scores, score_texts(loaded, TEXTS), atol=1e-6)
 
 
-def test_a_teacher_of_transformers_says_what_transformers_does(classifier, tmp_path):
+def test_a_teacher_of_transformers_says_what_transformers_does(classifier: Path, tmp_path: Path) -> None:
     network = BertForSequenceClassification.from_pretrained(classifier).eval()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(classifier)
     long = [*TEXTS, " ".join(TEXTS * 3)]  # its own limit is 64 tokens
@@ -175,7 +185,7 @@ def test_a_teacher_of_transformers_says_what_transformers_does(classifier, tmp_p
     np.testing.assert_allclose(found.hidden[0], mean.numpy(), atol=2e-3)
 
 
-def test_labels_are_matched_by_name_and_the_others_stay_unknown(runs, classifier, tmp_path):
+def test_labels_are_matched_by_name_and_the_others_stay_unknown(runs: Path, classifier: Path, tmp_path: Path) -> None:
     labels = ("insult", "toxicity", "unheard_of")
     found = told(runs / "six", tmp_path, labels)
     loaded = load_model(runs / "six")
@@ -185,7 +195,7 @@ def test_labels_are_matched_by_name_and_the_others_stay_unknown(runs, classifier
     assert np.isnan(told(classifier, tmp_path, labels).logits).all(0).tolist() == [True, False, True]
 
 
-def test_a_comment_is_scored_once(runs, tmp_path, monkeypatch):
+def test_a_comment_is_scored_once(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = told(runs / "one", tmp_path)
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
@@ -202,13 +212,15 @@ def test_a_comment_is_scored_once(runs, tmp_path, monkeypatch):
     assert damaged.read_bytes() == kept[damaged]
 
 
-def test_scoring_that_breaks_off_goes_on_after_the_last_part(runs, tmp_path, monkeypatch):
+def test_scoring_that_breaks_off_goes_on_after_the_last_part(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Eleven comments in parts of four: what is kept of the first two is not scored again."""
     whole = told(runs / "one", tmp_path / "whole", hidden_weight=1.0)
     monkeypatch.setattr(teaching, "_PART", 4)
-    compute, scored, shown = teaching._compute, [], []
+    compute, scored, shown = teaching._compute, [], []  # type: ignore[var-annotated]
 
-    def counting(teacher, opened, texts, part, *given):
+    def counting(teacher: Any, opened: Any, texts: Any, part: Any, *given: Any) -> Any:
         scored.append(part)
         if len(scored) == 3:
             raise KeyboardInterrupt
@@ -230,8 +242,10 @@ def test_scoring_that_breaks_off_goes_on_after_the_last_part(runs, tmp_path, mon
     assert place.name == next((tmp_path / "whole").glob("*/scores.json")).parent.name
 
 
-def test_scoring_that_breaks_off_leaves_nothing_half_written(runs, tmp_path, monkeypatch):
-    def broken(directory, name, content):
+def test_scoring_that_breaks_off_leaves_nothing_half_written(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(directory: Any, name: Any, content: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -244,17 +258,19 @@ def test_scoring_that_breaks_off_leaves_nothing_half_written(runs, tmp_path, mon
     assert not (tmp_path / ".abc.half").exists()
 
 
-def test_no_room_on_the_disk_is_told_before_writing(runs, tmp_path, monkeypatch):
+def test_no_room_on_the_disk_is_told_before_writing(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gkiller.storage.files.shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(OutputError, match="nearly full"):
         told(runs / "one", tmp_path)
 
 
-def test_a_teacher_that_overflows_is_refused(runs, tmp_path, monkeypatch):
+def test_a_teacher_that_overflows_is_refused(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = lambda ids, mask: (torch.full((len(ids), 1), NAN), torch.zeros(*ids.shape, 16))  # noqa: E731
     opened = teaching._open
 
-    def overflowing(teacher, device):
+    def overflowing(teacher: Any, device: Any) -> Any:
         _, *rest = opened(teacher, device)
         return network, *rest
 
@@ -265,7 +281,7 @@ def test_a_teacher_that_overflows_is_refused(runs, tmp_path, monkeypatch):
     assert caught.value.where == "one, comment 1"
 
 
-def test_what_cannot_teach_is_refused(runs, classifier, tmp_path):
+def test_what_cannot_teach_is_refused(runs: Path, classifier: Path, tmp_path: Path) -> None:
     with pytest.raises(LabelMismatchError, match="toxicity, and the data have threat") as caught:
         find_teachers([str(runs / "one")], ["threat"])
     assert caught.value.where == str(runs / "one")
@@ -292,7 +308,7 @@ def test_what_cannot_teach_is_refused(runs, classifier, tmp_path):
         ),
     ],
 )
-def test_settings_that_teach_nothing_are_refused(overrides, what):
+def test_settings_that_teach_nothing_are_refused(overrides: list[str], what: str) -> None:
     with pytest.raises(SettingsError, match=what):
         tiny_settings(*overrides)
 
@@ -300,17 +316,17 @@ def test_settings_that_teach_nothing_are_refused(overrides, what):
 # -- transfer comments --------------------------------------------------------------------------
 
 
-def data():
-    train = Split(["a"], ["Seen  Already"], np.float32([[1]]), np.ones(1))
-    test = Split(["b"], ["of the test"], np.float32([[0]]), np.ones(1))
+def data() -> Dataset:
+    train = Split(["a"], ["Seen  Already"], np.float32([[1]]), np.ones(1))  # type: ignore[arg-type]
+    test = Split(["b"], ["of the test"], np.float32([[0]]), np.ones(1))  # type: ignore[arg-type]
     return Dataset(("toxicity",), {"train": train, "test": test}, {})
 
 
-def read(path, *overrides):
+def read(path: Path, *overrides: Any) -> dict[int, str]:
     return transfer_texts(tiny_settings("distill.teachers=x", f"distill.transfer={path}", *overrides), data())
 
 
-def test_transfer_comments_are_new_ones_each_once(tmp_path):
+def test_transfer_comments_are_new_ones_each_once(tmp_path: Path) -> None:
     path = tmp_path / "more.txt"
     path.write_text("seen already\n\nnew one\nOf the  TEST\nNEW one\nnew two\n  \nnew three\n")
     rows = {3: "new one", 6: "new two", 8: "new three"}
@@ -328,7 +344,7 @@ def test_transfer_comments_are_new_ones_each_once(tmp_path):
     assert transfer_texts(tiny_settings(), data()) == {}
 
 
-def test_transfer_files_that_cannot_be_read_are_refused(tmp_path):
+def test_transfer_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     table = tmp_path / "more.csv"
     table.write_text("words,more\nx,y\n")
     with pytest.raises(ColumnError) as caught:
@@ -338,7 +354,7 @@ def test_transfer_files_that_cannot_be_read_are_refused(tmp_path):
     with pytest.raises(ColumnError, match=r"no column 'nope' \(name the"):
         read(table, "distill.transfer_column=nope")
     (tmp_path / "more.doc").write_text("x")
-    with pytest.raises(FormatError) as caught:
+    with pytest.raises(FormatError) as caught:  # type: ignore[assignment]
         read(tmp_path / "more.doc")
     assert "--input-format" not in caught.value.remedy
     (tmp_path / "old.txt").write_text("seen already\n")
@@ -354,7 +370,7 @@ def test_transfer_files_that_cannot_be_read_are_refused(tmp_path):
 # -- agreement ----------------------------------------------------------------------------------
 
 
-def test_agreement_is_numpys_with_intervals():
+def test_agreement_is_numpys_with_intervals() -> None:
     draw = np.random.default_rng(0)
     one, weights = draw.normal(size=200), draw.integers(1, 4, 200).astype(float)
     other = one + draw.normal(size=200)
@@ -376,13 +392,15 @@ def test_agreement_is_numpys_with_intervals():
 # -- whole trainings ----------------------------------------------------------------------------
 
 
-def more(folder, count=24):
+def more(folder: Path, count: int = 24) -> Path:
     path = folder / "more.txt"
     path.write_text("".join(comment(1000 + i, i % 2 == 0) + "\n" for i in range(count)))
     return path
 
 
-def test_a_taught_run_reports_its_teachers(tiny, runs, tmp_path, no_plots):
+def test_a_taught_run_reports_its_teachers(
+    tiny: Callable[..., Any], runs: Path, tmp_path: Path, no_plots: None
+) -> None:
     teachers = f"distill.teachers={runs / 'one'},{runs / 'other'}"
     own = (*PLAIN, teachers, f"distill.transfer={more(tmp_path)}", "distill.hidden_weight=1")
     result = train(tiny(*own), out=tmp_path / "out", name="x")
@@ -404,7 +422,9 @@ def test_a_taught_run_reports_its_teachers(tiny, runs, tmp_path, no_plots):
     assert "### Teachers" in card
 
 
-def test_a_student_learns_from_logits_alone(tiny, runs, tmp_path, no_plots):
+def test_a_student_learns_from_logits_alone(
+    tiny: Callable[..., Any], runs: Path, tmp_path: Path, no_plots: None
+) -> None:
     """The loss is the squared difference alone: it falls well below that of the best constant logit."""
     shared = ("dendrites.enabled=false", f"distill.teachers={runs / 'one'}", "distill.label_weight=0")
     calm = ("model.dropout=0", "train.token_dropout=0", "train.lr=0.01")
@@ -417,7 +437,9 @@ def test_a_student_learns_from_logits_alone(tiny, runs, tmp_path, no_plots):
     assert losses[-1] < constant / 4
 
 
-def test_six_labels_some_unknown_to_the_teacher(runs, prepared_six, tokenizer_file, tmp_path, no_plots):
+def test_six_labels_some_unknown_to_the_teacher(
+    runs: Path, prepared_six: Path, tokenizer_file: Path, tmp_path: Path, no_plots: None
+) -> None:
     own = (f"data.source={prepared_six}", f"model.tokenizer={tokenizer_file}", *PLAIN)
     settings = tiny_settings(*own, f"distill.teachers={runs / 'one'}", f"distill.transfer={more(tmp_path)}")
     result = train(settings, out=tmp_path / "out", name="x")
@@ -431,9 +453,12 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
 @pytest.mark.parametrize("case", list(CASES))
-def test_killed_at_any_moment_a_taught_run_ends_in_the_same_bytes(case, tiny, runs, tmp_path):
+def test_killed_at_any_moment_a_taught_run_ends_in_the_same_bytes(
+    case: str, tiny: Callable[..., Any], runs: Path, tmp_path: Path
+) -> None:
     taught = (f"distill.teachers={runs / 'one'}", f"distill.transfer={more(tmp_path)}")
     extra = ("data.sample_size=48", "train.checkpoint_steps=1", "dendrites.min_gain=-1")
     settings = tiny(*extra, *taught, "distill.hidden_weight=0.5", *CASES[case])
@@ -454,7 +479,7 @@ def test_killed_at_any_moment_a_taught_run_ends_in_the_same_bytes(case, tiny, ru
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
-def test_two_processes_learn_from_a_teacher_as_one(tiny, runs, tmp_path):
+def test_two_processes_learn_from_a_teacher_as_one(tiny: Callable[..., Any], runs: Path, tmp_path: Path) -> None:
     taught = (f"distill.teachers={runs / 'one'}", f"distill.transfer={more(tmp_path, 25)}")
     settings = tiny(*CALM, "data.sample_size=48", *taught)
     for name, size in (("one", 1), ("two", 2)):
@@ -469,7 +494,7 @@ def test_two_processes_learn_from_a_teacher_as_one(tiny, runs, tmp_path):
     assert [path.read_bytes() for path in kept[0]] == [path.read_bytes() for path in kept[1]]
 
 
-def test_the_parts_of_two_ranks_make_up_the_whole_batchs(tmp_path):
+def test_the_parts_of_two_ranks_make_up_the_whole_batchs(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     logits, taught = (torch.randn(7, 3, generator=generator) for _ in range(2))
     taught[2, 1] = NAN
@@ -480,7 +505,9 @@ def test_the_parts_of_two_ranks_make_up_the_whole_batchs(tmp_path):
     assert loss_mass(torch.full((2, 1), NAN), torch.ones(1, 2)) == 0  # transfer comments weigh nothing
 
 
-def test_a_run_goes_on_with_the_same_teacher_alone(tiny, runs, tmp_path, no_plots):
+def test_a_run_goes_on_with_the_same_teacher_alone(
+    tiny: Callable[..., Any], runs: Path, tmp_path: Path, no_plots: None
+) -> None:
     teacher = shutil.copytree(runs / "one" / "model", tmp_path / "teacher")
     settings = tiny(*PLAIN, f"distill.teachers={teacher}")
     result = train(settings, out=tmp_path / "out", name="x")
@@ -490,7 +517,15 @@ def test_a_run_goes_on_with_the_same_teacher_alone(tiny, runs, tmp_path, no_plot
         train(settings, resume=result.run.path, out=tmp_path / "out")
 
 
-def test_the_command_line(call, runs, prepared, tokenizer_file, tmp_path, no_plots, clean_environment):
+def test_the_command_line(
+    call: Callable[..., Any],
+    runs: Path,
+    prepared: Path,
+    tokenizer_file: Path,
+    tmp_path: Path,
+    no_plots: None,
+    clean_environment: None,
+) -> None:
     overrides = [*TINY, f"model.tokenizer={tokenizer_file}", "train.epochs=1"]
     flags = [part for override in overrides for part in ("--set", override)]
     shared = ("train", "--data", prepared, "--no-dendrites", "--sample-size", 48, *flags)
@@ -508,7 +543,7 @@ def test_the_command_line(call, runs, prepared, tokenizer_file, tmp_path, no_plo
     assert (code, list((tmp_path / "runs").glob("train-2"))) == (20, []), err
 
 
-def test_without_a_teacher_nothing_is_said_of_one(tiny, tmp_path, no_plots):
+def test_without_a_teacher_nothing_is_said_of_one(tiny: Callable[..., Any], tmp_path: Path, no_plots: None) -> None:
     result = train(tiny(*PLAIN), out=tmp_path, name="x")
     assert "distill" not in result.manifest
     assert "teachers" not in json.loads((result.run.path / "validation.json").read_text())

@@ -1,6 +1,9 @@
 """A dendrite stays where its gain on validation is beyond its paired interval."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from gkiller.training.trainer import Trainer
 SMALL = ("data.sample_size=48", "dendrites.init_std=0.2")
 
 
-def sides(rows, positives, shift, seed=1):
+def sides(rows: int, positives: int, shift: float, seed: int = 1) -> Any:
     """Truth, and scores before and after, which are higher on positives by ``shift``."""
     rng = np.random.default_rng(seed)
     truth = np.zeros((rows, 1))
@@ -31,13 +34,18 @@ def sides(rows, positives, shift, seed=1):
     return truth, tuple(1 / (1 + np.exp(-side)) for side in (before, after))
 
 
-def found(truth, scores, *overrides, metric="ap"):
+def found(
+    truth: np.ndarray[Any, Any],
+    scores: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]],
+    *overrides: Any,
+    metric: Any = "ap",
+) -> Gain:
     own = tiny_settings(f"train.metric={metric}", *overrides)
     best = tuple(macro_score(metric, truth, side) for side in scores)
-    return judge(own, best, truth, scores, np.ones(len(truth)))
+    return judge(own, best, truth, scores, np.ones(len(truth)))  # type: ignore[arg-type]
 
 
-def test_a_gain_on_ten_positives_is_not_enough():
+def test_a_gain_on_ten_positives_is_not_enough() -> None:
     truth, scores = sides(400, 10, 0.3)
     gain = found(truth, scores)
     assert gain.gain > 0
@@ -46,7 +54,7 @@ def test_a_gain_on_ten_positives_is_not_enough():
     assert "taken off: the gain's paired interval" in gain_line(1, gain)
 
 
-def test_the_same_gain_on_many_positives_is():
+def test_the_same_gain_on_many_positives_is() -> None:
     truth, scores = sides(8000, 400, 0.3)
     gain = found(truth, scores)
     assert 0 < gain.low < gain.gain < gain.high
@@ -57,7 +65,7 @@ def test_the_same_gain_on_many_positives_is():
 
 
 @pytest.mark.parametrize(("least", "kept"), [("0", True), ("0.9", False), ("-1", True)])
-def test_min_gain_decides_where_it_is_set(least, kept):
+def test_min_gain_decides_where_it_is_set(least: str, kept: bool) -> None:
     truth, scores = sides(400, 10, 0.3)
     gain = found(truth, scores, f"dendrites.min_gain={least}")
     assert gain.kept == kept
@@ -65,20 +73,20 @@ def test_min_gain_decides_where_it_is_set(least, kept):
     assert gain.low < 0  # it is recorded all the same
 
 
-def test_no_change_is_no_gain():
+def test_no_change_is_no_gain() -> None:
     truth, (before, _) = sides(400, 40, 0.3)
     assert not found(truth, (before, before)).kept
     assert not found(truth, (before, before), "dendrites.min_gain=0").kept
     assert found(truth, (before, before), "dendrites.min_gain=-1").kept
 
 
-def test_by_default_the_interval_decides():
+def test_by_default_the_interval_decides() -> None:
     assert resolve(environ={}).settings.dendrites.min_gain is None
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 100), st.sampled_from([("ap", "ap"), ("f1", "f1")]), st.floats(0.5, 0.99))
-def test_of_one_label_it_is_the_interval_of_compare(seed, names, confidence):
+def test_of_one_label_it_is_the_interval_of_compare(seed: Any, names: Any, confidence: Any) -> None:
     truth, (before, after) = sides(60, 12, 0.3, seed)
     weights = np.random.default_rng(seed).uniform(0.1, 2, 60)
     own = gain_interval(names[0], truth, (before, after), weights, seed=seed, confidence=confidence)
@@ -94,7 +102,7 @@ def test_of_one_label_it_is_the_interval_of_compare(seed, names, confidence):
     assert own == pytest.approx((paired.low, paired.high), abs=1e-9)
 
 
-def test_of_several_labels_it_is_that_of_their_mean():
+def test_of_several_labels_it_is_that_of_their_mean() -> None:
     truth, (before, after) = sides(300, 60, 0.3)
     one = gain_interval("ap", truth, (before, after), np.ones(300), seed=0, confidence=0.95)
     twice = [np.repeat(table, 2, axis=1) for table in (truth, before, after)]
@@ -110,7 +118,7 @@ def test_of_several_labels_it_is_that_of_their_mean():
     assert half == pytest.approx((one[0] / 2, one[1] / 2))
 
 
-def test_where_the_interval_is_undefined_the_dendrite_goes():
+def test_where_the_interval_is_undefined_the_dendrite_goes() -> None:
     truth, scores = sides(3, 1, 5.0)
     truth[2] = np.nan
     gain = found(truth, scores)
@@ -119,8 +127,8 @@ def test_where_the_interval_is_undefined_the_dendrite_goes():
     assert not gain.kept
 
 
-def test_dendrites_are_kept_one_after_the_other():
-    def gain(kept):
+def test_dendrites_are_kept_one_after_the_other() -> None:
+    def gain(kept: Any) -> Any:
         return Gain("ap", 0.5, 0.6, 0.01, 0.2, 0.95, kept, "")
 
     assert kept_dendrites({}) == 0
@@ -134,11 +142,13 @@ def test_dendrites_are_kept_one_after_the_other():
 # -- in a training ------------------------------------------------------------------------------
 
 
-def test_the_weights_that_are_judged_are_the_best_ones(tiny, tmp_path, monkeypatch):
+def test_the_weights_that_are_judged_are_the_best_ones(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     own = Trainer._best_scores
 
-    def watched(self, count):
+    def watched(self: Any, count: Any) -> Any:
         seen.append((count, own(self, count)))
         return seen[-1][1]
 
@@ -157,7 +167,7 @@ def test_the_weights_that_are_judged_are_the_best_ones(tiny, tmp_path, monkeypat
         assert gain_line(count, gain) in notes
 
 
-def test_a_second_dendrite_is_grown_only_on_one_that_stays(tiny, tmp_path):
+def test_a_second_dendrite_is_grown_only_on_one_that_stays(tiny: Callable[..., Any], tmp_path: Path) -> None:
     with toy_trainer(tiny(*SMALL, "dendrites.count=2", "dendrites.min_gain=1"), tmp_path) as (trainer, rows):
         progress = trainer.run()
     assert max(row["dendrites"] for row in rows) == 1
@@ -165,7 +175,7 @@ def test_a_second_dendrite_is_grown_only_on_one_that_stays(tiny, tmp_path):
     assert not progress.gains[1].kept
 
 
-def test_what_was_judged_is_in_the_checkpoints(tiny, tmp_path):
+def test_what_was_judged_is_in_the_checkpoints(tiny: Callable[..., Any], tmp_path: Path) -> None:
     with toy_trainer(tiny(*SMALL, "dendrites.count=2", "dendrites.min_gain=-1"), tmp_path) as (trainer, _):
         progress = trainer.run()
         checkpoint = trainer.store.newest()
@@ -178,7 +188,7 @@ def test_what_was_judged_is_in_the_checkpoints(tiny, tmp_path):
         Position.from_dict(values)
 
 
-def test_a_checkpoint_of_before_there_were_gains_is_judged_anew(tiny, tmp_path):
+def test_a_checkpoint_of_before_there_were_gains_is_judged_anew(tiny: Callable[..., Any], tmp_path: Path) -> None:
     own = tiny(*SMALL, "dendrites.count=2", "dendrites.min_gain=-1")
     with toy_trainer(own, tmp_path) as (trainer, _):
         progress = trainer.run()
@@ -189,7 +199,7 @@ def test_a_checkpoint_of_before_there_were_gains_is_judged_anew(tiny, tmp_path):
         assert trainer.run().gains == progress.gains
 
 
-def test_dendrites_without_a_clear_gain_are_taken_off(tiny, tmp_path):
+def test_dendrites_without_a_clear_gain_are_taken_off(tiny: Callable[..., Any], tmp_path: Path) -> None:
     """On four positives no gain is clear: the saved model is the best one without dendrites."""
     overrides = ("train.lr=1e-7", "dendrites.lr=0.1", "dendrites.epochs=12", "dendrites.init_std=0.5")
     result = train(tiny(*overrides), out=tmp_path)

@@ -1,5 +1,9 @@
 """A training that goes on from the whole of a model: what it starts with scores as the model does."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,10 +20,10 @@ from gkiller.training.opening import new_network
 
 
 @pytest.fixture(params=["weights", "graph alone"])
-def saved(request, tmp_path):
+def saved(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Any] | Path:
     """Save a network, with its weights or its graph alone; returns the network and where it is."""
 
-    def make(labels, **shape):
+    def make(labels: Any, **shape: Any) -> Any:
         loaded = save(tmp_path / "model", network(labels, dendrites=0, **shape), labels)
         if request.param == "weights":
             return loaded.model, loaded.path
@@ -30,7 +34,7 @@ def saved(request, tmp_path):
     return make
 
 
-def begun(place, labels, *overrides):
+def begun(place: Path | str, labels: Any, *overrides: Any) -> np.ndarray[Any, Any]:
     """The logits that a training begins with, on some rows; one column per label."""
     pairs = (f"model.encoder={place}", "model.head=kept", "model.pooling=mean_max", *overrides)
     torch.manual_seed(9)
@@ -39,7 +43,7 @@ def begun(place, labels, *overrides):
 
 
 @pytest.mark.parametrize("labels", [ONE, SIX], ids=["one label", "six labels"])
-def test_it_begins_with_the_model_s_scores(saved, labels):
+def test_it_begins_with_the_model_s_scores(saved: Callable[..., Any], labels: tuple[Any, ...]) -> None:
     model, place = saved(labels)
     expected = torch_logits(model, *tokens(6, LENGTH))
     np.testing.assert_allclose(begun(place, labels), expected, atol=1e-4)
@@ -47,7 +51,7 @@ def test_it_begins_with_the_model_s_scores(saved, labels):
 
 
 @pytest.mark.parametrize("labels", [("spam", SIX[2], SIX[0]), (SIX[4],)], ids=["some", "one"])
-def test_labels_are_matched_by_name(saved, labels):
+def test_labels_are_matched_by_name(saved: Callable[..., Any], labels: tuple[Any, ...]) -> None:
     model, place = saved(SIX)
     expected = torch_logits(model, *tokens(6, LENGTH))
     found = begun(place, labels)
@@ -59,13 +63,13 @@ def test_labels_are_matched_by_name(saved, labels):
         np.testing.assert_array_equal(found[:, 0], fresh[:, 0])
 
 
-def test_one_label_s_head_is_kept_among_several(saved):
+def test_one_label_s_head_is_kept_among_several(saved: Callable[..., Any]) -> None:
     model, place = saved(ONE)
     found = begun(place, ("spam", *ONE))
     np.testing.assert_allclose(found[:, 1:], torch_logits(model, *tokens(6, LENGTH)), atol=1e-4)
 
 
-def test_what_has_no_such_head_is_refused(saved, tmp_path):
+def test_what_has_no_such_head_is_refused(saved: Callable[..., Any], tmp_path: Path) -> None:
     _, place = saved(SIX)
     with pytest.raises(ModelFormatError, match=r"toxicity, .* and none of spam, ham.*as the model does"):
         begun(place, ("spam", "ham"))

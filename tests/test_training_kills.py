@@ -6,6 +6,9 @@ after steps of every phase, and at random times. `experiments/kills.py` does it 
 
 import random
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from killing import Killer, Trainings, kill_and_compare
@@ -24,8 +27,9 @@ CASES = {
 OPERATIONS, STEPS, TIMES = 8, 4, 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(CASES))
-def test_killed_at_any_moment_it_ends_in_the_same_bytes(case, tiny, tmp_path):
+def test_killed_at_any_moment_it_ends_in_the_same_bytes(case: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
     overrides = ("data.sample_size=48", "train.checkpoint_steps=1", "dendrites.min_gain=-1", *CASES[case])
     runs = Trainings(tiny(*overrides), tmp_path)
     counts = runs.finish(tmp_path / "whole", resume=False)

@@ -1,5 +1,8 @@
 """Learning rates, parameter groups, and what each phase moves."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -15,21 +18,21 @@ from gkiller.training.losses import build_optimizer, decays, rate, trained_param
 from gkiller.training.phases import Phase
 
 
-def phase(trains="neurons", epochs=4, lr=0.5, dendrites=1):
-    return Phase("dendrite", trains, dendrites, epochs, lr)
+def phase(trains: str = "neurons", epochs: int = 4, lr: float = 0.5, dendrites: int = 1) -> Phase:
+    return Phase("dendrite", trains, dendrites, epochs, lr)  # type: ignore[arg-type]
 
 
 # -- rates --------------------------------------------------------------------------------------
 
 
-def test_linear_warms_up_and_falls_to_zero():
+def test_linear_warms_up_and_falls_to_zero() -> None:
     settings = TrainSettings(schedule="linear", warmup_share=0.25)
     found = [rate(settings, phase(epochs=2, lr=1.0), step, 4) for step in range(9)]
     assert found == pytest.approx([0.5, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0.0])
 
 
 @given(st.integers(1, 8), st.integers(1, 40), st.floats(0, 0.9, exclude_max=True), st.floats(1e-6, 1.0))
-def test_linear_stays_in_its_bounds(epochs, steps, share, lr):
+def test_linear_stays_in_its_bounds(epochs: Any, steps: Any, share: Any, lr: Any) -> None:
     settings = TrainSettings(schedule="linear", warmup_share=share)
     total = epochs * steps
     found = [rate(settings, phase(epochs=epochs, lr=lr), step, steps) for step in range(total)]
@@ -42,7 +45,7 @@ def test_linear_stays_in_its_bounds(epochs, steps, share, lr):
 
 @pytest.mark.parametrize("step_size", [1, 2, 3])
 @pytest.mark.parametrize("gamma", [0.1, 0.5])
-def test_step_is_torch_s_step_lr(step_size, gamma):
+def test_step_is_torch_s_step_lr(step_size: int, gamma: float) -> None:
     settings = TrainSettings(schedule="step", step_size=step_size, step_gamma=gamma)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)
@@ -72,11 +75,11 @@ def test_step_is_torch_s_step_lr(step_size, gamma):
         ("x.query.dendrite_links.0", (1, 4), False),
     ],
 )
-def test_decays(name, shape, expected):
+def test_decays(name: str, shape: tuple[Any, ...], expected: bool) -> None:
     assert decays(name, nn.Parameter(torch.zeros(shape))) is expected
 
 
-def test_every_parameter_is_in_one_group():
+def test_every_parameter_is_in_one_group() -> None:
     torch.manual_seed(0)
     growth = PlainGrowth(build_classifier(tiny_settings().model, ("a",), len(vocabulary())))
     parameters = trained_parameters(growth, phase("neurons"))
@@ -89,7 +92,7 @@ def test_every_parameter_is_in_one_group():
     assert {group["lr"] for group in optimizer.param_groups} == {0.25}
 
 
-def test_top_weights_alone_make_one_group():
+def test_top_weights_alone_make_one_group() -> None:
     tops = {"m.dendrite_tops": nn.Parameter(torch.zeros(1, 4))}
     [group] = build_optimizer(tops, lr=0.1, weight_decay=0.01).param_groups
     assert group["weight_decay"] == 0
@@ -99,7 +102,7 @@ def test_top_weights_alone_make_one_group():
 
 
 @pytest.fixture(scope="module")
-def growth():
+def growth() -> Iterator[PerforatedGrowth]:
     torch.manual_seed(0)
     model = build_classifier(tiny_settings().model, ("a",), len(vocabulary()))
     names = chosen_linears(model, ("*",))
@@ -119,7 +122,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("trains", list(EXPECTED))
-def test_a_phase_moves_what_it_says_and_freezes_the_rest(growth, trains):
+def test_a_phase_moves_what_it_says_and_freezes_the_rest(growth: PerforatedGrowth, trains: str) -> None:
     chosen = trained_parameters(growth, phase(trains, dendrites=2))
     every = {**growth.neuron_parameters(), **growth.all_dendrites()}
     assert set(chosen) == {name for name in every if EXPECTED[trains](name)}

@@ -5,21 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from killing import LONGEST, Killer, server, train_in_process
+from killing import LONGEST, Killer
 from toy import TINY
+from training_helpers import CALM, figures, free_port, together
 
 from gkiller.model.directory import load_model
 from gkiller.training.losses import loss_mass, task_loss
-from gkiller.training.run import RunDirectory
 from gkiller.training.runtime import Ranks, local_processes, rank_device, world_size
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
 
-CALM = ("model.dropout=0", "train.token_dropout=0", "dendrites.min_gain=-1", "train.checkpoint_steps=1")
 CASES = {
     "gradient": ("data.sample_size=49", "dendrites.count=2"),  # the last batch has one row: one rank has none
     "correlation, history": (
@@ -32,51 +34,8 @@ CASES = {
 }
 
 
-def free_port():
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
-
-
-def start(settings, run, folder, *, size, resume=False, killers=()):
-    """Start ranks as torchrun does: by variables; returns the processes."""
-    port, context = free_port(), server()
-    processes = []
-    for rank in range(size):
-        environment = {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(size),
-            "LOCAL_WORLD_SIZE": str(size),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-        }
-        killer = dict(killers).get(rank, Killer())
-        given = (settings, run, resume, killer, folder / f"counts-{rank}.json", environment)
-        processes.append(context.Process(target=train_in_process, args=given))
-    for process in processes:
-        process.start()
-    return processes
-
-
-def together(*given, **named):
-    processes = start(*given, **named)
-    for process in processes:
-        process.join(LONGEST)
-    return [process.exitcode for process in processes]
-
-
-def figures(run):
-    rows = RunDirectory(run).read_metrics()
-    return [(r["phase"], r["dendrites"]) for r in rows], np.array(
-        [[r["train_loss"], r["valid_loss"], r["valid_ap"], r["valid_f1"]] for r in rows]
-    )
-
-
 @pytest.mark.parametrize("case", list(CASES))
-def test_two_processes_train_as_one(case, tiny, tmp_path):
+def test_two_processes_train_as_one(case: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
     settings = tiny(*CALM, *CASES[case])
     assert together(settings, tmp_path / "one", tmp_path, size=1) == [0]
     assert together(settings, tmp_path / "two", tmp_path, size=2) == [0, 0]
@@ -96,7 +55,8 @@ def test_two_processes_train_as_one(case, tiny, tmp_path):
     assert [path.name for path in tmp_path.glob("*/model")] == ["model"] * 2
 
 
-def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on(tiny, tmp_path):
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on(tiny: Callable[..., Any], tmp_path: Path) -> None:
     settings = tiny(*CALM[2:], *CASES["gradient"])  # with dropout: every rank draws its own
     assert together(settings, tmp_path / "whole", tmp_path, size=2) == [0, 0]
     for rank in (0, 1):
@@ -109,7 +69,7 @@ def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on(tiny, tmp_path):
             assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_ranks_draw_different_numbers(tiny, tmp_path):
+def test_ranks_draw_different_numbers(tiny: Callable[..., Any], tmp_path: Path) -> None:
     """Else both would drop the same features of their rows."""
     settings = tiny(*CALM[2:], "data.sample_size=48", "dendrites.enabled=false", "train.epochs=1")
     assert together(settings, tmp_path / "two", tmp_path, size=2) == [0, 0]
@@ -119,7 +79,7 @@ def test_ranks_draw_different_numbers(tiny, tmp_path):
     assert states[0]["torch"] != states[1]["torch"]
 
 
-def test_another_number_of_processes_is_told(tiny, tmp_path):
+def test_another_number_of_processes_is_told(tiny: Callable[..., Any], tmp_path: Path) -> None:
     settings = tiny(*CALM, *CASES["gradient"])
     together(settings, tmp_path / "x", tmp_path, size=2, killers=[(0, Killer(step=9))])
     assert together(settings, tmp_path / "x", tmp_path, size=1, resume=True) == [0]
@@ -127,7 +87,8 @@ def test_another_number_of_processes_is_told(tiny, tmp_path):
     assert (manifest["processes"], len(manifest["resumed"])) == (1, 1)
 
 
-def test_torchrun(prepared, tokenizer_file, tmp_path):
+@pytest.mark.slow
+def test_torchrun(prepared: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     """The real launcher and the command line: one table, one run, exit code 0."""
     overrides = [*TINY, f"model.tokenizer={tokenizer_file}", *CALM, "data.sample_size=48"]
     flags = [part for override in overrides for part in ("--set", override)]
@@ -167,8 +128,9 @@ assert not any("gloo" in name for name in names), names
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_no_thread_of_the_group_is_left_when_python_shuts_down(tmp_path):
+def test_no_thread_of_the_group_is_left_when_python_shuts_down(tmp_path: Path) -> None:
     """One that is can abort the process there: pytorch/pytorch#179291."""
     script = tmp_path / "ends.py"
     script.write_text(ENDS)
@@ -180,7 +142,7 @@ def test_no_thread_of_the_group_is_left_when_python_shuts_down(tmp_path):
 
 
 @pytest.mark.parametrize("labels", [1, 6])
-def test_the_parts_losses_make_up_the_whole_batch_s(labels):
+def test_the_parts_losses_make_up_the_whole_batch_s(labels: int) -> None:
     generator = torch.Generator().manual_seed(labels)
     logits = torch.randn(7, 2 if labels == 1 else labels, generator=generator)
     targets = (torch.rand(7, labels, generator=generator) < 0.4).float()
@@ -193,7 +155,7 @@ def test_the_parts_losses_make_up_the_whole_batch_s(labels):
     torch.testing.assert_close(mean, whole)
 
 
-def test_alone_every_exchange_gives_back_what_was_put_in(monkeypatch):
+def test_alone_every_exchange_gives_back_what_was_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     ranks = Ranks()

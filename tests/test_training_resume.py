@@ -2,14 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from training_helpers import toy_trainer, untimed, untimed_state
 
 from gkiller.errors import ResumeError
+from gkiller.settings.definition import Settings
+from gkiller.training.checkpoint import Checkpoint
 from gkiller.training.learner import Validation
+from gkiller.training.phases import Position
 from gkiller.training.trainer import Trainer
 
 SMALL = ("data.sample_size=48", "train.keep_checkpoints=2", "train.checkpoint_steps=1", "dendrites.init_std=0.2")
@@ -33,15 +39,15 @@ CASES = {
 class Session:
     """A training in a folder, and what its folder looked like on the way."""
 
-    def __init__(self, settings, folder, rows=()):
+    def __init__(self, settings: Settings, folder: Path, rows: list[Any] | tuple[Any, ...] = ()) -> None:
         self.settings, self.folder = settings, folder
         self.rows = list(rows)
-        self.moments = []
+        self.moments: list[Any] = []
 
-    def run(self, *, resume=False, photograph=False):
+    def run(self, *, resume: Any = False, photograph: Any = False) -> Position:
         """Train; ``photograph`` keeps a copy of the folder within each epoch and at its end."""
 
-        def on_event(event):
+        def on_event(event: Any) -> None:
             checkpoints = self.folder / "checkpoints"
             moment = event.kind == "epoch" or (event.kind == "step" and event.step == 2)
             if photograph and moment and checkpoints.exists():
@@ -59,7 +65,7 @@ class Session:
             self.rows += rows
         return progress
 
-    def result(self):
+    def result(self) -> Any:
         """The newest checkpoint and the best weights: all that decides the model, but for the clock."""
         found = {}
         newest = max((self.folder / "checkpoints").glob("checkpoint-*"))
@@ -68,17 +74,20 @@ class Session:
             for path in sorted(folder.iterdir()):
                 content = path.read_bytes()
                 if path.name == "state.json":
-                    content = untimed_state(json.loads(content)) if folder == newest else json.loads(content)
+                    content = untimed_state(json.loads(content)) if folder == newest else json.loads(content)  # type: ignore[assignment]
                 found[name, path.name] = content
         return found
 
 
-def script(monkeypatch, scores):
+def script(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     monkeypatch.setattr(Trainer, "validate", lambda self: Validation(0.5, scores[self.progress.epoch], 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(CASES))
-def test_wherever_it_was_killed(case, tiny, tmp_path, monkeypatch):
+def test_wherever_it_was_killed(
+    case: str, tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     overrides, scores = CASES[case]
     settings = tiny(*SMALL, *overrides)
     script(monkeypatch, scores)
@@ -100,7 +109,7 @@ def test_wherever_it_was_killed(case, tiny, tmp_path, monkeypatch):
         assert again.phase_number == progress.phase_number, where
 
 
-def test_killed_and_damaged(tiny, tmp_path, monkeypatch):
+def test_killed_and_damaged(tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides, scores = CASES["two dendrites"]
     settings = tiny(*SMALL, *overrides)
     script(monkeypatch, scores)
@@ -115,7 +124,9 @@ def test_killed_and_damaged(tiny, tmp_path, monkeypatch):
     assert untimed(killed.rows) == untimed(whole.rows)
 
 
-def test_a_finished_training_stays_as_it_is(tiny, tmp_path, monkeypatch):
+def test_a_finished_training_stays_as_it_is(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     overrides, scores = CASES["correlation"]
     script(monkeypatch, scores)
     session = Session(tiny(*SMALL, *overrides), tmp_path)
@@ -126,7 +137,9 @@ def test_a_finished_training_stays_as_it_is(tiny, tmp_path, monkeypatch):
     assert session.rows == rows
 
 
-def test_a_checkpoint_of_another_training_is_refused(tiny, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_training_is_refused(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = tiny(*SMALL)
     with toy_trainer(settings, tmp_path / "a") as (trainer, _):
         trainer.run()
@@ -145,6 +158,6 @@ def test_a_checkpoint_of_another_training_is_refused(tiny, tmp_path, monkeypatch
             trainer.resume(checkpoint)
 
 
-def changed_place(checkpoint, *, dendrites=1, **values):
+def changed_place(checkpoint: Checkpoint, *, dendrites: Any = 1, **values: Any) -> Position:
     progress = checkpoint.progress
     return replace(progress, phase=replace(progress.phase, dendrites=dendrites), **values)

@@ -2,6 +2,9 @@
 
 import csv
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,16 +26,16 @@ from gkiller.errors import (
     SettingsError,
     SourceNotFoundError,
 )
-from gkiller.settings.definition import DistillSettings
+from gkiller.settings.definition import DistillSettings, Settings
 from gkiller.training.runtime import Ranks
-from gkiller.training.teachers import EXTREME, find_teachers, lesson, logits_of
+from gkiller.training.teachers import EXTREME, Lesson, find_teachers, lesson, logits_of
 from gkiller.training.train import train
 
 PLAIN = ("data.sample_size=48", "dendrites.enabled=false", "train.epochs=1")
 NAN = float("nan")
 
 
-def write(path, rows):
+def write(path: Path, rows: list[Any]) -> Path:
     """Write a CSV file of dictionaries."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -41,7 +44,13 @@ def write(path, rows):
     return path
 
 
-def told(path, texts, ids=(), labels=("toxicity",), **changes):
+def told(
+    path: Path,
+    texts: list[str],
+    ids: list[str] | tuple[Any, ...] = (),
+    labels: tuple[Any, ...] = ("toxicity",),
+    **changes: Any,
+) -> Lesson:
     """What a file says of comments."""
     settings = DistillSettings(teachers=(str(path),), **changes)
     found = find_teachers(settings.teachers, labels)
@@ -51,7 +60,9 @@ def told(path, texts, ids=(), labels=("toxicity",), **changes):
     return told_of
 
 
-def toy_scores(settings, tmp_path, splits=("train", "valid")):
+def toy_scores(
+    settings: Settings, tmp_path: Path, splits: tuple[Any, ...] = ("train", "valid")
+) -> list[dict[str, float | str]]:
     """Return a row for each comment, with the score .9 or .2 by its label."""
     dataset = load_dataset(settings.data, cache=tmp_path / "cache")
     return [
@@ -65,7 +76,7 @@ def toy_scores(settings, tmp_path, splits=("train", "valid")):
 # -- which comment has which score --------------------------------------------------------------
 
 
-def test_comments_are_found_by_their_texts_but_for_case_and_space(tmp_path):
+def test_comments_are_found_by_their_texts_but_for_case_and_space(tmp_path: Path) -> None:
     rows = [
         {"text": "You are  DULL", "toxicity": 0.75, "insult": 0.5},
         {"text": "nice work", "toxicity": 0.25, "insult": 0.1},
@@ -77,25 +88,25 @@ def test_comments_are_found_by_their_texts_but_for_case_and_space(tmp_path):
         labels=("threat", "insult", "toxicity"),
     )
     expected = [[NAN, np.log(1 / 9), np.log(1 / 3)], [NAN, NAN, NAN], [NAN, 0, np.log(3)]]
-    np.testing.assert_allclose(found.logits, np.float32(expected), rtol=1e-6)
+    np.testing.assert_allclose(found.logits, np.float32(expected), rtol=1e-6)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found.each[0], found.logits)
     assert found.logits.dtype == np.float32
     assert found.hidden == ()
 
 
-def test_without_texts_they_are_found_by_their_ids(tmp_path):
+def test_without_texts_they_are_found_by_their_ids(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     pq.write_table(pa.table({"id": ["b", "a"], "score_toxicity": [0.5, 0.75]}), path)
     found = told(path, ["x", "y", "z"], ["a", "c", "b"])
     np.testing.assert_allclose(found.logits[:, 0], [np.log(3), NAN, 0], rtol=1e-6)
 
 
-def test_texts_count_before_ids(tmp_path):
+def test_texts_count_before_ids(tmp_path: Path) -> None:
     path = write(tmp_path / "s.csv", [{"id": "a", "text": "one", "toxicity": 0.75}])
     np.testing.assert_allclose(told(path, ["two", "one"], ["a", "b"]).logits[:, 0], [NAN, np.log(3)], rtol=1e-6)
 
 
-def test_rounded_scores_have_bounded_logits(tmp_path):
+def test_rounded_scores_have_bounded_logits(tmp_path: Path) -> None:
     rows = [{"text": "a", "toxicity": 0}, {"text": "b", "toxicity": 1}]
     found = told(write(tmp_path / "s.csv", rows), ["a", "b"])
     most = np.log((1 - EXTREME) / EXTREME)
@@ -106,7 +117,7 @@ def test_rounded_scores_have_bounded_logits(tmp_path):
     st.lists(st.tuples(st.text("ab ", max_size=4), st.floats(0, 1)), min_size=1, max_size=8),
     st.lists(st.text("ab ", max_size=4), max_size=8),
 )
-def test_each_comment_has_the_score_of_the_first_row_like_it(rows, texts):
+def test_each_comment_has_the_score_of_the_first_row_like_it(rows: Any, texts: Any) -> None:
     records = Records("x", texts=[text for text, _ in rows], count=len(rows))
     scores = np.array([[score] for _, score in rows])
     found = logits_of(ScoreFile(records, ("toxicity",), scores, None), texts, [])
@@ -133,7 +144,7 @@ def test_each_comment_has_the_score_of_the_first_row_like_it(rows, texts):
         ("text,toxicity\na,\n", ScoreRangeError, "is missing"),
     ],
 )
-def test_files_that_cannot_teach_are_refused(text, error, what, tmp_path):
+def test_files_that_cannot_teach_are_refused(text: str, error: Any, what: str, tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text(text)
     with pytest.raises(error, match=what) as caught:
@@ -142,18 +153,20 @@ def test_files_that_cannot_teach_are_refused(text, error, what, tmp_path):
     assert caught.value.remedy
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="score file"):
         find_teachers([str(tmp_path / "none.csv")], ["toxicity"])
 
 
-def test_hidden_states_cannot_be_learnt_from_it(tmp_path):
+def test_hidden_states_cannot_be_learnt_from_it(tmp_path: Path) -> None:
     path = write(tmp_path / "s.csv", [{"text": "a", "toxicity": 0.5}])
     with pytest.raises(SettingsError, match="no hidden states"):
         told(path, ["a"], hidden_weight=1.0)
 
 
-def test_a_file_of_other_comments_is_refused_before_there_is_a_run(tiny, tmp_path, no_plots):
+def test_a_file_of_other_comments_is_refused_before_there_is_a_run(
+    tiny: Callable[..., Any], tmp_path: Path, no_plots: None
+) -> None:
     path = write(tmp_path / "s.csv", [{"text": "of somebody else", "toxicity": 0.5}])
     with pytest.raises(RowError, match="none of the training comments"):
         train(tiny(*PLAIN, f"distill.teachers={path}"), out=tmp_path / "out", name="x")
@@ -164,8 +177,13 @@ def test_a_file_of_other_comments_is_refused_before_there_is_a_run(tiny, tmp_pat
 
 
 def test_scores_teach_as_the_classifier_that_gave_them(
-    call, prepared, tokenizer_file, tmp_path, no_plots, clean_environment
-):
+    call: Callable[..., Any],
+    prepared: Path,
+    tokenizer_file: Path,
+    tmp_path: Path,
+    no_plots: None,
+    clean_environment: None,
+) -> None:
     """train, predict to a file, and train from either: the figures and the losses are the same."""
     flags = [part for one in (*TINY, f"model.tokenizer={tokenizer_file}") for part in ("--set", one)]
     shared = ("train", "--data", prepared, "--no-dendrites", "--epochs", 1, "--sample-size", 48, *flags)
@@ -201,10 +219,12 @@ def test_scores_teach_as_the_classifier_that_gave_them(
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_a_file_without_the_validation_comments_is_not_measured(tiny, tmp_path, no_plots):
+def test_a_file_without_the_validation_comments_is_not_measured(
+    tiny: Callable[..., Any], tmp_path: Path, no_plots: None
+) -> None:
     rows = toy_scores(tiny(*PLAIN), tmp_path, ("train",))
     path = write(tmp_path / "s.csv", rows[:20])
-    events = []
+    events: list[Any] = []
     settings = tiny(*PLAIN, f"distill.teachers={path}")
     result = train(settings, out=tmp_path / "out", name="x", on_event=events.append)
     assert result.finished.taught == ()
@@ -214,7 +234,7 @@ def test_a_file_without_the_validation_comments_is_not_measured(tiny, tmp_path, 
     assert "### Teachers" not in (result.run.path / "README.md").read_text()
 
 
-def test_a_run_goes_on_with_the_same_scores_alone(tiny, tmp_path, no_plots):
+def test_a_run_goes_on_with_the_same_scores_alone(tiny: Callable[..., Any], tmp_path: Path, no_plots: None) -> None:
     rows = toy_scores(tiny(*PLAIN), tmp_path)
     path = write(tmp_path / "s.csv", rows)
     settings = tiny(*PLAIN, f"distill.teachers={path}")

@@ -6,6 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from killing import Trainings, outcome
@@ -20,10 +23,10 @@ from gkiller.training.train import train
 SMALL = ("data.sample_size=48", "train.checkpoint_seconds=none", "dendrites.min_gain=-1")
 
 
-def raise_at(number, moment):
+def raise_at(number: Any, moment: tuple[str, str, int, int]) -> Callable[..., Any]:
     """Send this process a signal at a moment of the training."""
 
-    def on_event(event):
+    def on_event(event: Any) -> None:
         if (event.kind, event.phase, event.epoch, event.step) == moment:
             signal.raise_signal(number)
 
@@ -40,12 +43,14 @@ def raise_at(number, moment):
         (signal.SIGINT, InterruptedRunError, ("step", "joint", 1, 1)),
     ],
 )
-def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(tiny, tmp_path, number, error, moment):
+def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
+    tiny: Callable[..., Any], tmp_path: Path, number: Any, error: type[Any], moment: tuple[str, str, int, int]
+) -> None:
     settings = tiny(*SMALL)
     whole = train(settings, out=tmp_path, name="whole").run
     steps = []
 
-    def count(event):
+    def count(event: Any) -> None:
         steps.append((event.kind, event.phase, event.epoch, event.step))
         raise_at(number, moment)(event)
 
@@ -56,7 +61,7 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(tiny, tmp_
     assert steps[-1] == moment  # not a step more
     assert caught.value.exit_code == 128 + number
     assert f"--resume {tmp_path / 'x'}" in caught.value.remedy
-    again = []
+    again: list[Any] = []
     train(settings, out=tmp_path, resume=tmp_path / "x", on_event=again.append)
     done = [event for event in again if event.kind == "step"]
     assert len(done) + sum(kind == "step" for kind, *_ in steps) == 15  # and none is trained twice
@@ -74,13 +79,13 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(tiny, tmp_
     ],
 )
 def test_a_signal_after_the_last_epoch_stops_before_the_model_is_written(
-    tiny, tmp_path, monkeypatch, number, error, step
-):
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: Any, error: type[Any], step: str
+) -> None:
     settings = tiny(*SMALL)
     whole = train(settings, out=tmp_path, name="whole").run
     original = getattr(finishing, step)
 
-    def interrupted(*args, **kwargs):
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
         monkeypatch.setattr(finishing, step, original)
         signal.raise_signal(number)
         return original(*args, **kwargs)
@@ -97,14 +102,16 @@ def test_a_signal_after_the_last_epoch_stops_before_the_model_is_written(
     assert outcome(tmp_path / "x") == outcome(whole.path)
 
 
-def placeless(run):
+def placeless(run: Path) -> dict[str, Any]:
     """A run's outcome without the file that names paths."""
     return {name: value for name, value in outcome(run).items() if name != "validation"}
 
 
 @pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("single", [False, True], ids=["prepared", "one file"])
-def test_a_run_goes_on_from_any_directory(tiny, prepared, tmp_path, monkeypatch, single):
+def test_a_run_goes_on_from_any_directory(
+    tiny: Callable[..., Any], prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, single: bool
+) -> None:
     """Its data were named by a relative path; they may have moved along with the runs, too."""
     old, new, elsewhere = (tmp_path / name for name in ("old", "new", "elsewhere"))
     for folder in (old, elsewhere):
@@ -136,11 +143,13 @@ def test_a_run_goes_on_from_any_directory(tiny, prepared, tmp_path, monkeypatch,
 
 
 @pytest.mark.usefixtures("no_plots")
-def test_a_signal_while_the_model_is_written_lets_the_run_end(tiny, tmp_path, monkeypatch):
+def test_a_signal_while_the_model_is_written_lets_the_run_end(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The run is whole then, and there is nothing to go on with."""
     original = finishing.save_model
 
-    def interrupted(*args, **kwargs):
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
         signal.raise_signal(signal.SIGTERM)
         return original(*args, **kwargs)
 
@@ -148,7 +157,7 @@ def test_a_signal_while_the_model_is_written_lets_the_run_end(tiny, tmp_path, mo
     assert train(tiny(*SMALL), out=tmp_path, name="x", signals=True).run.complete
 
 
-def test_a_second_interrupt_stops_at_once():
+def test_a_second_interrupt_stops_at_once() -> None:
     with stop_signals() as request:
         signal.raise_signal(signal.SIGINT)
         assert request.number == signal.SIGINT
@@ -165,13 +174,13 @@ def test_a_second_interrupt_stops_at_once():
     assert request.number == signal.SIGTERM
 
 
-def command(prepared, tokenizer_file, *more):
+def command(prepared: Path, tokenizer_file: Path, *more: Any) -> list[str]:
     overrides = [*TINY, f"model.tokenizer={tokenizer_file}", "train.epochs=400", "dendrites.enabled=false"]
     flags = [part for override in overrides for part in ("--set", override)]
     return [sys.executable, "-m", "gkiller", "train", "--data", str(prepared), *flags, *more]
 
 
-def started(process, run):
+def started(process: Any, run: Path) -> None:
     """Wait until a training has written its second epoch."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -182,8 +191,9 @@ def started(process, run):
     pytest.fail("the training did not start")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
-def test_on_the_command_line(prepared, tokenizer_file, tmp_path):
+def test_on_the_command_line(prepared: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "x"
     process = subprocess.Popen(
         command(prepared, tokenizer_file, "--name", "x", "--json", "--set", "train.patience=400"),
@@ -202,7 +212,7 @@ def test_on_the_command_line(prepared, tokenizer_file, tmp_path):
     assert list((run / "checkpoints").glob("checkpoint-*"))
 
 
-def test_two_writers(tiny, tmp_path):
+def test_two_writers(tiny: Callable[..., Any], tmp_path: Path) -> None:
     """The second of two trainings that go on with one run is refused; the first ends undisturbed."""
     runs = Trainings(tiny(*SMALL, "train.epochs=12", "train.patience=12"), tmp_path)
     runs.finish(tmp_path / "whole", resume=False)

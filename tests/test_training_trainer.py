@@ -1,6 +1,9 @@
 """The loop: what each phase moves, when it ends, what it keeps."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +13,17 @@ from training_helpers import toy_trainer, untimed
 from gkiller.errors import DivergedError, SettingsError, SingleClassError
 from gkiller.model.dendrites.growth import PlainGrowth
 from gkiller.model.network import build_classifier
+from gkiller.settings.definition import Settings
 from gkiller.tokens.batches import Tokens
 from gkiller.training.learner import Encoded, Learner, Validation, watched_labels
+from gkiller.training.phases import Phase
 from gkiller.training.runtime import Ranks
 from gkiller.training.trainer import Trainer
 
 SMALL = "data.sample_size=48"
 
 
-def fixed_logits(growth):
+def fixed_logits(growth: Any) -> torch.Tensor:
     """What the network answers to the same tokens, without dropout."""
     was_training = growth.model.training
     growth.model.eval()
@@ -29,11 +34,16 @@ def fixed_logits(growth):
     return logits
 
 
-def watch(settings, folder):
+def watch(
+    settings: Settings, folder: Path
+) -> tuple[
+    list[tuple[Phase, dict[str, torch.Tensor], torch.Tensor, dict[str, torch.Tensor], torch.Tensor]],
+    list[dict[str, bool | float | str]],
+]:
     """Train; return for each epoch its phase, and weights and logits at the phase's start and now."""
-    start, seen = {}, []
+    start, seen = {}, []  # type: ignore[var-annotated]
 
-    def on_event(event):
+    def on_event(event: Any) -> None:
         if event.kind == "phase":
             start.update(state=trainer.growth.state(), logits=fixed_logits(trainer.growth))
         elif event.kind == "epoch":
@@ -46,16 +56,16 @@ def watch(settings, folder):
     return seen, rows
 
 
-def moved(before, after):
+def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
     assert before.keys() == after.keys()
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def is_dendritic(name):
+def is_dendritic(name: str) -> bool:
     return ".dendrite" in name
 
 
-def test_by_gradient_only_dendrites_move_in_their_phase(tiny, tmp_path):
+def test_by_gradient_only_dendrites_move_in_their_phase(tiny: Callable[..., Any], tmp_path: Path) -> None:
     seen, rows = watch(tiny(SMALL, "dendrites.lr=0.05"), tmp_path)
     assert [phase.trains for phase, *_ in seen] == ["neurons"] * 2 + ["dendrites"] * 2 + ["everything"]
     for phase, before, logits, after, now in seen:
@@ -71,14 +81,14 @@ def test_by_gradient_only_dendrites_move_in_their_phase(tiny, tmp_path):
     assert [row["trains"] for row in rows] == [phase.trains for phase, *_ in seen]
 
 
-def test_joint_fine_tuning_moves_everything(tiny, tmp_path):
+def test_joint_fine_tuning_moves_everything(tiny: Callable[..., Any], tmp_path: Path) -> None:
     seen, _ = watch(tiny(SMALL, "dendrites.joint_lr=0.01"), tmp_path)
     phase, before, _, after, _ = seen[-1]
     assert phase.name == "joint"
     assert set(before) - moved(before, after) == set()
 
 
-def test_by_correlation_the_function_waits_for_the_top_weights(tiny, tmp_path):
+def test_by_correlation_the_function_waits_for_the_top_weights(tiny: Callable[..., Any], tmp_path: Path) -> None:
     phases = ("dendrites.objective=correlation", "dendrites.epochs=10", "dendrites.top_epochs=2")
     calm = ("model.dropout=0", "train.token_dropout=0", "dendrites.lr=0.05", "dendrites.init_std=0.1")
     seen, rows = watch(tiny(SMALL, *phases, *calm), tmp_path)
@@ -93,13 +103,15 @@ def test_by_correlation_the_function_waits_for_the_top_weights(tiny, tmp_path):
         if phase.trains == "tops":
             assert changed == {name for name in before if name.endswith("dendrite_tops")}
             assert not torch.equal(logits, now)
-    trained = [-row["train_loss"] for row in rows if row["trains"] == "candidates"]
+    trained = [-row["train_loss"] for row in rows if row["trains"] == "candidates"]  # type: ignore[operator]
     assert all(0 < value < 1 for value in trained)
     assert trained[-1] > trained[0] + 0.05
     assert len({row["valid_ap"] for row in rows if row["trains"] == "candidates"}) == 1
 
 
-def test_two_dendrites_are_grown_one_after_the_other(tiny, tmp_path, monkeypatch):
+def test_two_dendrites_are_grown_one_after_the_other(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Trainer, "validate", scripted([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]))
     seen, rows = watch(tiny(SMALL, "dendrites.count=2", "dendrites.lr=0.05", "dendrites.min_gain=0"), tmp_path)
     assert [row["dendrites"] for row in rows] == [0, 0, 1, 1, 1, 2, 2, 2]
@@ -113,7 +125,7 @@ def test_two_dendrites_are_grown_one_after_the_other(tiny, tmp_path, monkeypatch
     assert any(".dendrites.0.weight" in name for name in moved(last[1], last[3]))
 
 
-def test_without_dendrites_there_is_one_phase(tiny, tmp_path):
+def test_without_dendrites_there_is_one_phase(tiny: Callable[..., Any], tmp_path: Path) -> None:
     _, rows = watch(tiny(SMALL, "dendrites.enabled=false"), tmp_path)
     assert [row["phase"] for row in rows] == ["neuron"] * 2
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
@@ -122,7 +134,9 @@ def test_without_dendrites_there_is_one_phase(tiny, tmp_path):
     assert sorted(name for name in names if name.startswith("checkpoint")) == kept
 
 
-def test_a_phase_starts_from_the_best_weights_of_the_last(tiny, tmp_path, monkeypatch):
+def test_a_phase_starts_from_the_best_weights_of_the_last(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Trainer, "validate", scripted([0.5, 0.9, 0.3, 0.2, 0.1, 0.1]))
     settings = tiny(SMALL, "train.epochs=4", "dendrites.epochs=1", "dendrites.joint_epochs=0")
     seen, rows = watch(settings, tmp_path)
@@ -136,13 +150,15 @@ def test_a_phase_starts_from_the_best_weights_of_the_last(tiny, tmp_path, monkey
 # -- the end of a phase -------------------------------------------------------------------------
 
 
-def scripted(scores):
+def scripted(scores: list[float]) -> Callable[..., Any]:
     """A validation that reads its figures from a list; the loss does not matter."""
     remaining = list(scores)
     return lambda self: Validation(0.5, remaining.pop(0), 0.5)
 
 
-def run_scripted(tiny, tmp_path, monkeypatch, scores, *overrides):
+def run_scripted(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: list[float], *overrides: Any
+) -> tuple[Any, ...]:
     monkeypatch.setattr(Trainer, "validate", scripted(scores))
     notes = []
     with toy_trainer(
@@ -152,7 +168,7 @@ def run_scripted(tiny, tmp_path, monkeypatch, scores, *overrides):
     return progress, rows, [note for note in notes if "per Linear: AP" not in note]
 
 
-def test_patience_ends_a_phase(tiny, tmp_path, monkeypatch):
+def test_patience_ends_a_phase(tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = [0.5, 0.6, 0.55, 0.6, 0.7, 0.8]
     overrides = ("train.epochs=9", "train.patience=2", "dendrites.epochs=1", "dendrites.joint_epochs=1")
     progress, rows, notes = run_scripted(tiny, tmp_path, monkeypatch, scores, *overrides)
@@ -163,7 +179,9 @@ def test_patience_ends_a_phase(tiny, tmp_path, monkeypatch):
     assert progress.finished
 
 
-def test_the_history_rule_ends_the_neuron_phase(tiny, tmp_path, monkeypatch):
+def test_the_history_rule_ends_the_neuron_phase(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores = [0.5, 0.6, 0.6, 0.6, 0.7]
     overrides = (
         "train.epochs=9",
@@ -179,7 +197,9 @@ def test_the_history_rule_ends_the_neuron_phase(tiny, tmp_path, monkeypatch):
     assert progress.tracked == [0.5, 0.6, 0.6, 0.6]
 
 
-def test_the_history_rule_waits_while_scores_rise(tiny, tmp_path, monkeypatch):
+def test_the_history_rule_waits_while_scores_rise(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     overrides = (
         "train.epochs=5",
@@ -193,7 +213,9 @@ def test_the_history_rule_waits_while_scores_rise(tiny, tmp_path, monkeypatch):
     assert progress.stopped_early == []
 
 
-def test_the_history_rule_watches_ap_even_when_f1_is_0(tiny, tmp_path, monkeypatch):
+def test_the_history_rule_watches_ap_even_when_f1_is_0(
+    tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Trainer, "validate", lambda self: Validation(0.5, 0.25, 0.0))
     overrides = (
         "train.epochs=9",
@@ -211,7 +233,7 @@ def test_the_history_rule_watches_ap_even_when_f1_is_0(tiny, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("metric", ["ap", "f1"])
-def test_the_metric_is_the_one_that_is_asked_for(tiny, tmp_path, metric):
+def test_the_metric_is_the_one_that_is_asked_for(tiny: Callable[..., Any], tmp_path: Path, metric: str) -> None:
     with toy_trainer(tiny(SMALL, f"train.metric={metric}", "dendrites.enabled=false"), tmp_path) as made:
         progress, rows = made[0].run(), made[1]
     assert progress.best[0] == max(row[f"valid_{metric}"] for row in rows)
@@ -220,14 +242,14 @@ def test_the_metric_is_the_one_that_is_asked_for(tiny, tmp_path, metric):
 # -- steps --------------------------------------------------------------------------------------
 
 
-def only(split, rows):
+def only(split: Encoded, rows: np.ndarray[Any, Any]) -> Encoded:
     """Some rows of an encoded split."""
     pieces = [split.tokens.ids[slice(*split.tokens.starts[row : row + 2])] for row in rows]
     tokens = Tokens(np.concatenate(pieces), np.cumsum([0, *map(len, pieces)]), split.tokens.pad)
     return Encoded(tokens, split.labels[rows], split.weights[rows])
 
 
-def test_sample_weights_count_in_the_validation_metric(tiny, tmp_path):
+def test_sample_weights_count_in_the_validation_metric(tiny: Callable[..., Any], tmp_path: Path) -> None:
     with toy_trainer(tiny(SMALL), tmp_path) as (trainer, _):
         whole = trainer.valid_split
         plain = trainer.validate()
@@ -243,8 +265,8 @@ def test_sample_weights_count_in_the_validation_metric(tiny, tmp_path):
     assert weighted.loss == plain.loss
 
 
-def test_events_tell_the_whole_story(tiny, tmp_path):
-    events = []
+def test_events_tell_the_whole_story(tiny: Callable[..., Any], tmp_path: Path) -> None:
+    events: list[Any] = []
     with toy_trainer(tiny(SMALL), tmp_path, events.append) as (trainer, rows):
         trainer.run()
     assert [e.phase for e in events if e.kind == "phase"] == ["neuron", "dendrite", "joint"]
@@ -260,7 +282,7 @@ def test_events_tell_the_whole_story(tiny, tmp_path):
     assert epochs[0].loss == pytest.approx(weighted)
 
 
-def test_token_dropout_hides_real_tokens_only(tiny, tmp_path):
+def test_token_dropout_hides_real_tokens_only(tiny: Callable[..., Any], tmp_path: Path) -> None:
     with toy_trainer(tiny(SMALL, "train.token_dropout=0.5"), tmp_path) as (trainer, _):
         ids, mask = trainer.learner._batch(trainer.learner.train.tokens, np.arange(48))
         torch.manual_seed(0)
@@ -272,17 +294,19 @@ def test_token_dropout_hides_real_tokens_only(tiny, tmp_path):
     assert 0.4 < changed[~special].float().mean() < 0.6
 
 
-def test_no_token_dropout(tiny, tmp_path):
+def test_no_token_dropout(tiny: Callable[..., Any], tmp_path: Path) -> None:
     with toy_trainer(tiny(SMALL, "train.token_dropout=0"), tmp_path) as (trainer, _):
         ids, mask = trainer.learner._batch(trainer.learner.train.tokens, np.arange(8))
         assert trainer.learner._hide_tokens(ids, mask) is ids
 
 
 @pytest.mark.parametrize(("clip", "bound"), [(0.5, 0.5), (0.0, None)])
-def test_gradients_are_clipped(tiny, tmp_path, clip, bound, monkeypatch):
+def test_gradients_are_clipped(
+    tiny: Callable[..., Any], tmp_path: Path, clip: float, bound: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     norms = []
 
-    def record(optimizer, *_):
+    def record(optimizer: Any, *_: Any) -> None:
         grads = [p.grad for g in optimizer.param_groups for p in g["params"]]
         norms.append(torch.nn.utils.get_total_norm(grads).item())
 
@@ -295,10 +319,10 @@ def test_gradients_are_clipped(tiny, tmp_path, clip, bound, monkeypatch):
     assert bound is not None or max(norms) > 0.5
 
 
-def test_rates_follow_the_schedule(tiny, tmp_path, monkeypatch):
+def test_rates_follow_the_schedule(tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates, step = [], torch.optim.AdamW.step
 
-    def record(optimizer, *given):
+    def record(optimizer: Any, *given: Any) -> Any:
         rates.append({group["lr"] for group in optimizer.param_groups})
         return step(optimizer, *given)
 
@@ -313,7 +337,7 @@ def test_rates_follow_the_schedule(tiny, tmp_path, monkeypatch):
 # -- refusals -----------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_not_finite(tiny, tmp_path):
+def test_a_loss_that_is_not_finite(tiny: Callable[..., Any], tmp_path: Path) -> None:
     with toy_trainer(tiny(SMALL), tmp_path) as (trainer, rows):
         with torch.no_grad():
             trainer.growth.model.classifier.bias[0] = float("inf")
@@ -324,8 +348,8 @@ def test_a_loss_that_is_not_finite(tiny, tmp_path):
     assert rows == []
 
 
-def test_scores_that_are_not_finite(tiny, tmp_path, monkeypatch):
-    def spoil(trainer, *_):
+def test_scores_that_are_not_finite(tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(trainer: Any, *_: Any) -> None:
         with torch.no_grad():
             trainer.growth.model.classifier.bias[0] = float("nan")
 
@@ -335,7 +359,9 @@ def test_scores_that_are_not_finite(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
-def test_one_class_only_is_refused_before_an_epoch_is_spent(tiny, tmp_path, split):
+def test_one_class_only_is_refused_before_an_epoch_is_spent(
+    tiny: Callable[..., Any], tmp_path: Path, split: str
+) -> None:
     with toy_trainer(tiny(SMALL), tmp_path) as (trainer, _):
         encoded = {"train": trainer.learner.train, "valid": trainer.valid_split}
         encoded[split] = replace(encoded[split], labels=np.zeros_like(encoded[split].labels))
@@ -361,12 +387,12 @@ def test_one_class_only_is_refused_before_an_epoch_is_spent(tiny, tmp_path, spli
     assert "toxicity" in caught.value.what
 
 
-def test_the_validation_metric_is_of_the_labels_that_are_watched(tiny, tmp_path):
+def test_the_validation_metric_is_of_the_labels_that_are_watched(tiny: Callable[..., Any], tmp_path: Path) -> None:
     """A second label that is the first turned round: no score can be right about both."""
     with toy_trainer(tiny(SMALL), tmp_path) as (trainer, _):
         settings, split = trainer.settings, trainer.valid_split
-        size = trainer.growth.model.bert.embeddings.word_embeddings.num_embeddings
-        network = build_classifier(settings.model, ("first", "second"), size)
+        size = trainer.growth.model.bert.embeddings.word_embeddings.num_embeddings  # type: ignore[union-attr]
+        network = build_classifier(settings.model, ("first", "second"), size)  # type: ignore[arg-type]
         split = replace(split, labels=np.hstack([split.labels, 1 - split.labels]))
         found = {}
         for watched in ((), ("first",), ("second",)):
@@ -386,7 +412,7 @@ def test_the_validation_metric_is_of_the_labels_that_are_watched(tiny, tmp_path)
     assert found[()].ap == pytest.approx((found["first",].ap + found["second",].ap) / 2)
 
 
-def test_a_label_to_watch_that_is_not_there_answers_with_the_nearest():
+def test_a_label_to_watch_that_is_not_there_answers_with_the_nearest() -> None:
     assert watched_labels(("toxicity", "threat"), ()) == [0, 1]
     assert watched_labels(("toxicity", "threat"), ("threat",)) == [1]
     with pytest.raises(SettingsError, match="toxicty") as caught:
@@ -395,7 +421,7 @@ def test_a_label_to_watch_that_is_not_there_answers_with_the_nearest():
     assert "'toxicity'" in caught.value.remedy
 
 
-def test_training_learns_the_toy_corpus(tiny, tmp_path):
+def test_training_learns_the_toy_corpus(tiny: Callable[..., Any], tmp_path: Path) -> None:
     """Not a benchmark: a network that sees 'idiot' must come to know it."""
     overrides = ("train.epochs=25", "train.lr=0.01", "dendrites.enabled=false", "train.patience=25")
     with toy_trainer(tiny("train.token_dropout=0", *overrides), tmp_path) as (trainer, rows):
@@ -404,7 +430,7 @@ def test_training_learns_the_toy_corpus(tiny, tmp_path):
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] / 2
 
 
-def test_metrics_are_plain_and_untimed_ones_repeat(tiny, tmp_path):
+def test_metrics_are_plain_and_untimed_ones_repeat(tiny: Callable[..., Any], tmp_path: Path) -> None:
     found = []
     for folder in ("a", "b"):
         with toy_trainer(tiny(SMALL), tmp_path / folder) as (trainer, rows):

@@ -6,6 +6,7 @@ import csv
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -76,7 +77,7 @@ def write_six_label_csv(path: Path, count: int = 200) -> Path:
     return _write(path, ("id", "comment_text", *SIX), six_label_rows(count))
 
 
-def _write(path: Path, header: tuple[str, ...], rows: list[tuple[object, ...]]) -> Path:
+def _write(path: Path, header: tuple[str, ...], rows: Any) -> Path:
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(header)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from toy import comment
 
-SIX = ("severe_toxic", "obscene", "threat", "insult", "identity_hate")
+from gkiller.data.dataset import Dataset, Split
+from gkiller.data.load import Labelled
+
+BESIDES = ("severe_toxic", "obscene", "threat", "insult", "identity_hate")
 GROUPS = ("gay", "muslim")
 
 
@@ -31,7 +36,7 @@ def write_corpora(folder: Path, sizes: Mapping[str, int], *, unknown: bool = Fal
         }
         if name.endswith("jigsaw"):
             six = [None if unknown and n % 2 else int(n % 6 == 0) for n in numbers]
-            columns |= dict.fromkeys(SIX, six)
+            columns |= dict.fromkeys(BESIDES, six)
         if name == "test/jigsaw":
             columns["weight"] = [0.5 + number % 2 for number in numbers]
         path = folder / f"{name}.parquet"
@@ -39,3 +44,11 @@ def write_corpora(folder: Path, sizes: Mapping[str, int], *, unknown: bool = Fal
         pq.write_table(pa.table(columns), path)
         start += size
     return folder
+
+
+def comments(truth: list[Any] | np.ndarray[Any, Any], weights: Any = None) -> Labelled:
+    truth = np.asarray(truth, dtype=np.float32)
+    n = len(truth)
+    mass = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
+    rows = Split([f"r{i}" for i in range(n)], [f"text {i}" for i in range(n)], truth[:, None], mass)
+    return Labelled(Dataset(("toxicity",), {}), rows, "test")
