@@ -301,7 +301,7 @@ def test_thresholds_are_tuned_on_a_copy(
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "notes.txt").write_text("dear to somebody")
     code, out, _ = call("threshold", "default", *flags, "--out", tmp_path / "theirs")
-    assert (code, "something else than a copy" in json.loads(out)["what"]) == (19, True)
+    assert (code, "something other than a copy" in json.loads(out)["what"]) == (19, True)
     code, out, err = call("threshold", tmp_path / "mine", "--data", prepared, "--json")
     assert code == 0, err
     assert load_any(tmp_path / "mine").metadata["thresholds"]["toxicity"]["target"] == "max f1"
