@@ -32,11 +32,9 @@ from gkiller import load
 from gkiller.benchmark.plan import Seconds, in_turns, take_turns
 from gkiller.benchmark.processes import child_environment
 from gkiller.data.load import read_prepared
-from gkiller.deployment.arithmetic import Scheme
-from gkiller.deployment.lean import build
-from gkiller.deployment.plain import export_plain
+from gkiller.deployment.lean import Scheme, build
 from gkiller.deployment.probes import score_tokens, session
-from gkiller.deployment.quantize import CANDIDATES, find_ranges
+from gkiller.deployment.quantize import CANDIDATES, export_plain, find_ranges
 from gkiller.deployment.weights import network_of
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.results import Figure

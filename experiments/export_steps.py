@@ -27,8 +27,7 @@ from document import insert
 
 from gkiller.benchmark.plan import Ratio, in_turns, ratio
 from gkiller.data.load import read_prepared
-from gkiller.deployment.arithmetic import Scheme
-from gkiller.deployment.lean import NONE, Rewrites, build
+from gkiller.deployment.lean import NONE, Rewrites, Scheme, build
 from gkiller.deployment.probes import score_tokens, session
 from gkiller.deployment.quantize import find_ranges
 from gkiller.deployment.weights import network_of

@@ -35,7 +35,7 @@ from tokenizers import Tokenizer
 
 from gkiller.data.augment.operators import swappable, swapped
 from gkiller.data.load import load_dataset
-from gkiller.deployment.vocabulary import with_pieces
+from gkiller.deployment.deploy import with_pieces
 from gkiller.model.directory import LoadedModel, load_model
 from gkiller.scoring.network import score_texts
 from gkiller.tokens.wordpiece import parse_tokenizer

@@ -13,7 +13,7 @@ from toy import comment, tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import Labelled
-from gkiller.deployment import deploy
+from gkiller.deployment import deploy, quantize
 from gkiller.deployment.weights import network_of
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
 from gkiller.model.dendritic import add_dendrites
@@ -98,4 +98,5 @@ def broken_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         wrong = replace(first, up=replace(first.up, weight=-first.up.weight))
         return replace(found, layers=(wrong, *found.layers[1:]))
 
-    monkeypatch.setattr(deploy, "network_of", damaged)
+    for room in (deploy, quantize):
+        monkeypatch.setattr(room, "network_of", damaged)

@@ -66,7 +66,7 @@ def quiet(stage: int, done: int | None, total: str) -> None:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """A model with an fp32 graph."""
-    from gkiller.deployment.arithmetic import Scheme
+    from gkiller.deployment.lean import Scheme
 
     loaded = save(tmp_path_factory.mktemp("exported") / "model")
     graph = build(network_of(loaded.model, loaded.max_length), Scheme()).SerializeToString()

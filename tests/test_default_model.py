@@ -301,7 +301,7 @@ def test_thresholds_are_tuned_on_a_copy(
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "notes.txt").write_text("dear to somebody")
     code, out, _ = call("threshold", "default", *flags, "--out", tmp_path / "theirs")
-    assert (code, "something else than a copy" in json.loads(out)["what"]) == (19, True)
+    assert (code, "something other than a copy" in json.loads(out)["what"]) == (19, True)
     code, out, err = call("threshold", tmp_path / "mine", "--data", prepared, "--json")
     assert code == 0, err
     assert load_any(tmp_path / "mine").metadata["thresholds"]["toxicity"]["target"] == "max f1"
@@ -353,7 +353,7 @@ def test_training_starts_from_its_encoder(
     again = load_model(result.run.path)
     assert again.tokenizer.get_vocab() == load_any("default").tokenizer.get_vocab()
     assert "from gkiller's default model; pretrained" in (result.run.model / "README.md").read_text("utf-8")
-    from gkiller.deployment.restore import deployed_encoder
+    from gkiller.deployment.weights import deployed_encoder
 
     start = dict(deployed_encoder(default_model(), settings.model, 100).named_parameters())
     for name, parameter in again.model.bert.named_parameters():

@@ -191,9 +191,9 @@ def test_another_model_is_not_replaced(loaded: LoadedModel, rows: ParityRows, tm
     add_files(tmp_path / "other", loaded, {}, changes={"training": {"manifest_sha256": "2"}})
     mine, before = load_model(loaded.path), contents(tmp_path / "other")
     for act in (export_onnx, quantize):
-        with pytest.raises(OutputError, match="something else"):
+        with pytest.raises(OutputError, match="something other"):
             act(mine, rows, LOOSE, out=tmp_path / "other")
-    with pytest.raises(OutputError, match="something else"):
+    with pytest.raises(OutputError, match="something other"):
         copy_plain(mine, tmp_path / "other")
     assert contents(tmp_path / "other") == before
     for _ in range(2):  # a copy of its own is

@@ -8,11 +8,9 @@ import onnx
 import pytest
 from deployment_helpers import LENGTH, ONE, SIX, network, tokens, torch_logits
 
-from gkiller.deployment.arithmetic import Scheme, byte_scale, quantized_columns
-from gkiller.deployment.lean import NONE, Rewrites, build
-from gkiller.deployment.plain import export_plain
+from gkiller.deployment.lean import NONE, Rewrites, Scheme, build, byte_scale, quantized_columns
 from gkiller.deployment.probes import score_tokens, session, sigmoid
-from gkiller.deployment.quantize import find_ranges
+from gkiller.deployment.quantize import export_plain, find_ranges
 from gkiller.deployment.weights import network_of
 from gkiller.errors import ExportError
 from gkiller.model.network import ToxicityClassifier

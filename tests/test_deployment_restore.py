@@ -14,13 +14,20 @@ from onnx import numpy_helper
 from toy import tiny_settings
 
 from gkiller import assets
-from gkiller.deployment.arithmetic import Scheme
 from gkiller.deployment.deploy import copy_deployed, export_onnx, quantize
-from gkiller.deployment.lean import build
+from gkiller.deployment.lean import Scheme, build
 from gkiller.deployment.parity import parity_rows
 from gkiller.deployment.quantize import find_ranges
-from gkiller.deployment.restore import deployed_encoder, encoder_state, read_deployed, read_network
-from gkiller.deployment.weights import LINEARS, NORMS, Network, network_of
+from gkiller.deployment.weights import (
+    LINEARS,
+    NORMS,
+    Network,
+    deployed_encoder,
+    encoder_state,
+    network_of,
+    read_deployed,
+    read_network,
+)
 from gkiller.errors import ModelFormatError, ModelNotFoundError, ModelTamperedError
 from gkiller.model.directory import LoadedModel, load_model
 from gkiller.model.layout import CONFIG, GRAPHS, default_model

@@ -10,9 +10,8 @@ import pytest
 from deployment_helpers import ONE, SIX, labelled, network, save
 from toy import FRIENDLY, RUDE
 
-from gkiller.deployment.deploy import quantize_trimmed
+from gkiller.deployment.deploy import quantize_trimmed, save_trimmed, with_pieces
 from gkiller.deployment.parity import parity_rows
-from gkiller.deployment.vocabulary import save_trimmed, with_pieces
 from gkiller.errors import ExportError, ParityError
 from gkiller.model.directory import load_model
 from gkiller.scoring.network import score_texts

@@ -1,8 +1,10 @@
 """Which labels decide `flagged`: chosen, stored, written, read again, and what the decision reaches."""
 
+import copy
 import csv
 import gzip
 import json
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +54,13 @@ def test_named_labels_alone_decide(clf: Classifier) -> None:
         assert not any(one.flagged for one in named)
         assert [one.scores for one in named] == [one.scores for one in every]
     assert clf.predict("a", labels=["insult", "toxicity"]) == clf.predict("a")
+
+
+def test_a_copy_has_the_labels_that_decide(tmp_path: Path) -> None:
+    clf = insult_alone(tmp_path / "model")
+    for same in (copy.copy(clf), pickle.loads(pickle.dumps(copy.copy(clf)))):
+        assert same.flag_labels == clf.flag_labels == ("insult",)
+        assert same.predict(TEXTS) == clf.predict(TEXTS)
 
 
 @pytest.mark.parametrize(("labels", "said"), [(["insullt"], "insullt"), ([], "no label is named"), ([3], "3")])

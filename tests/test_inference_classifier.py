@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from toy import comment
 
 from gkiller.errors import ModelFormatError, RowError, ScoreRangeError, SettingsError
-from gkiller.inference import classifier as room
 from gkiller.inference import load
 from gkiller.inference.classifier import Classifier
 from gkiller.inference.session import sigmoid
+from gkiller.tokens import batches
 
 TEXTS = [comment(i, i % 4 == 0) for i in range(500)]
 
@@ -57,9 +57,9 @@ def test_chunks_and_repeated_comments_change_nothing(clf: Classifier, monkeypatc
     texts = [TEXTS[i % 7] for i in range(50)]
     expected = clf.predict_proba(texts)
     assert len(np.unique(expected[:, 1])) == 7
-    monkeypatch.setattr(room, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 3)
     assert np.abs(clf.predict_proba(texts) - expected).max() < 1e-6
-    monkeypatch.setattr(room, "CHUNK_CHARACTERS", 1)
+    monkeypatch.setattr(batches, "CHUNK_CHARACTERS", 1)
     assert np.abs(clf.predict_proba(texts) - expected).max() < 1e-6
 
 
@@ -202,7 +202,7 @@ def test_explain_a_long_text(clf: Classifier) -> None:
 def test_explain_a_text_of_more_passes_than_are_made_at_once(clf: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "please " * 30 + "idiot " + "please " * 30
     expected = clf.explain(text)
-    monkeypatch.setattr("gkiller.inference.explain._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("gkiller.inference.classifier._ROWS_AT_ONCE", 7)
     for word, same in zip(clf.explain(text), expected, strict=True):
         assert (word.text, word.start) == (same.text, same.start)
         assert word.contributions == pytest.approx(same.contributions, abs=1e-4)
@@ -211,7 +211,7 @@ def test_explain_a_text_of_more_passes_than_are_made_at_once(clf: Classifier, mo
 def test_what_is_no_number_is_refused(onnx_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clf = load(onnx_model, threads=1)
     monkeypatch.setattr(clf._session, "_answer", lambda ids, mask, stop: np.full((len(ids), 2), np.nan, np.float32))
-    with pytest.raises(ModelFormatError, match="no number"):
+    with pytest.raises(ModelFormatError, match="not a finite number"):
         clf.predict("a")
 
 

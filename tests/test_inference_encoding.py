@@ -13,7 +13,7 @@ from toy import RUDE, toy_tokenizer
 from gkiller.assets import tokenizer_path
 from gkiller.errors import ModelFormatError
 from gkiller.tokens import encoding
-from gkiller.tokens.batches import BATCH_ROWS, BATCH_TOKENS, batches, make_windows, pad, window_starts
+from gkiller.tokens.batches import BATCH_ROWS, BATCH_TOKENS, call_batches, window_starts, windowed
 from gkiller.tokens.encoding import Encoder
 from gkiller.tokens.visible import READINGS, visible
 
@@ -151,11 +151,14 @@ ids_lists = st.lists(st.lists(st.integers(5, 60), max_size=70), max_size=40)
 @given(ids_lists, st.integers(1, 20), st.sampled_from(["window", "truncate"]))
 def test_batches_hold_every_window_once_padded_on_the_right(ids: Any, size: Any, long_text: Any) -> None:
     encoder = ENCODERS["toy"]
-    windows = make_windows(ids, size, long_text)
+    read = windowed(ids, size + 2, [encoder.cls], [encoder.sep], encoder.pad, long_text)
+    owner = np.repeat(np.arange(len(ids)), read.count)
+    firsts = [window_starts(len(own), size) if long_text == "window" else [0] for own in ids]
+    first = [int(start) for starts in firsts for start in starts]
     seen = []
     pieces: Any = [[] for _ in ids]
-    for rows in batches(windows):
-        tokens, mask = pad(windows, rows, encoder)
+    for rows in call_batches(read.tokens.lengths):
+        tokens, mask = read.tokens.pad_batch(rows)
         assert len(rows) <= BATCH_ROWS
         assert tokens.size <= max(BATCH_TOKENS, tokens.shape[1])
         for row, line, real in zip(rows, tokens, mask, strict=True):
@@ -163,16 +166,14 @@ def test_batches_hold_every_window_once_padded_on_the_right(ids: Any, size: Any,
             assert real.tolist() == [1] * n + [0] * (len(real) - n)
             assert (line[0], line[n - 1]) == (encoder.cls, encoder.sep)
             assert (line[n:] == encoder.pad).all()
-            pieces[windows.owner[row]].append((int(windows.first[row]), line[1 : n - 1].tolist()))
+            pieces[owner[row]].append((first[row], line[1 : n - 1].tolist()))
         seen += rows.tolist()
-    assert sorted(seen) == list(range(len(windows.owner)))
-    offset = 0
+    assert sorted(seen) == list(range(len(owner)))
     for position, (tokens, found) in enumerate(zip(ids, pieces, strict=True)):
-        assert len(found) == windows.count[position]
+        assert len(found) == read.count[position]
         covered: dict[Any, Any] = {}
-        for first, piece in found:
-            covered |= {first - offset + k: token for k, token in enumerate(piece)}
+        for start, piece in found:
+            covered |= {start + k: token for k, token in enumerate(piece)}
         kept = tokens if long_text == "window" else tokens[:size]
         assert covered == dict(enumerate(kept))
-        assert windows.truncated[position] == (long_text == "truncate" and len(tokens) > size)
-        offset += len(tokens)
+        assert read.truncated[position] == (long_text == "truncate" and len(tokens) > size)

@@ -135,8 +135,7 @@ def test_the_other_commands_take_it(copied: Path, prepared: Path, call: Callable
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bert"], indirect=True)
 def test_what_only_bert_has_is_refused(trained: TrainResult, tmp_path: Path) -> None:
-    from gkiller.deployment.deploy import export_onnx
-    from gkiller.deployment.vocabulary import save_trimmed
+    from gkiller.deployment.deploy import export_onnx, save_trimmed
     from gkiller.settings import DeploymentSettings
 
     loaded = load_model(trained.run.model)
@@ -252,7 +251,7 @@ def changed(tokenizer: Any, change: Callable[..., Any]) -> dict[str, Any]:
             ),
             "its pre_tokenizer is 'ByteLevel', and BERT's is",
         ),
-        (roberta_tokenizer, lambda t: t["post_processor"].update(cls=["</s>", 2]), "the tokenizer has no [PAD]"),
+        (roberta_tokenizer, lambda t: t["post_processor"].update(cls=["</s>", 2]), "it has no [PAD]"),
         (roberta_tokenizer, lambda t: t["post_processor"].update(sep=["<s>", 0]), "does not put <s>"),
         (roberta_tokenizer, lambda t: t["post_processor"].pop("cls"), "not a tokenizer"),
         (mpnet_tokenizer, lambda t: t["post_processor"].update(cls=["<s>", 9]), "does not put <s>"),

@@ -20,7 +20,7 @@ from gkiller import load
 from gkiller.model.directory import load_model, rewrite_model
 from gkiller.model.layout import default_model
 from gkiller.scoring.network import score_texts
-from gkiller.tokens.batches import Reader, make_windows
+from gkiller.tokens.batches import Reader, window_starts
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "user_figures.py"
 
@@ -202,11 +202,11 @@ def test_windows_have_the_special_tokens_of_any_tokenizer(before: list[Any], aft
     read = reader.read(texts)
     size = 10 - len(before) - len(after)
     plain = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-    windows = make_windows(plain, size, "window")
-    assert read.count.tolist() == windows.count.tolist()
-    for row, (first, length) in enumerate(zip(windows.first, windows.length, strict=True)):
+    windows = [own[start : start + size] for own in plain for start in window_starts(len(own), size)]
+    assert read.count.tolist() == [len(window_starts(len(own), size)) for own in plain]
+    assert len(read.tokens) == len(windows)
+    for row, inner in enumerate(windows):
         own = read.tokens.ids[slice(*read.tokens.starts[row : row + 2])].tolist()
-        inner = windows.flat[first : first + length].tolist()
         assert own == [*(ids[one] for one in before), *inner, *(ids[one] for one in after)]
     values = np.arange(len(read.tokens), dtype=float)[:, None]
     assert read.highest(values)[:, 0].tolist() == (np.cumsum(read.count) - 1).tolist()

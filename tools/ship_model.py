@@ -21,7 +21,7 @@ from pathlib import Path
 from gkiller import assets
 from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.deployment.deploy import copy_deployed
-from gkiller.deployment.restore import read_deployed
+from gkiller.deployment.weights import read_deployed
 from gkiller.errors import ExportError, GkillerError, LabelMismatchError
 from gkiller.model.directory import stored_files
 from gkiller.model.layout import CARD, GRAPHS, PROBES

@@ -19,7 +19,7 @@ from gkiller.benchmark.systems import SystemSpec, Trained
 from gkiller.data.load import Labelled, split_fingerprint
 from gkiller.deployment.deploy import export_onnx, quantize
 from gkiller.deployment.parity import parity_rows
-from gkiller.deployment.plain import ScoringNetwork
+from gkiller.deployment.quantize import ScoringNetwork
 from gkiller.errors import ParityError, SettingsError
 from gkiller.model.directory import LoadedModel, load_model, save_model
 from gkiller.model.layout import GRAPHS, META, GraphPrecision

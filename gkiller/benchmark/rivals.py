@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gkiller.benchmark.systems import ONNX, Role, Runtime, SystemSpec, graph_file
 from gkiller.data.load import split_fingerprint
-from gkiller.deployment.plain import export_network
-from gkiller.deployment.quantize import PLAIN_CANDIDATES, quantize_plain
+from gkiller.deployment.quantize import PLAIN_CANDIDATES, export_network, quantize_plain
 from gkiller.errors import ModelNotFoundError
 from gkiller.evaluation.source import run_of
 from gkiller.model.layout import BESIDE, TOKENIZER, WEIGHTS

@@ -178,7 +178,7 @@ def _open_torch(spec: SystemSpec, threads: int) -> Network:
 
 def module_of(spec: SystemSpec) -> nn.Module:
     """Return a system's torch network, which gives one logit per label."""
-    from gkiller.deployment.plain import ScoringNetwork
+    from gkiller.deployment.quantize import ScoringNetwork
     from gkiller.model.directory import load_model
     from gkiller.model.sequence import load_classifier
 

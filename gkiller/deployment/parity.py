@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from gkiller.data.sources import public_source
 from gkiller.errors import ParityError
 from gkiller.evaluation.metrics import label_figures
 from gkiller.scoring.network import score_texts
-from gkiller.tokens.batches import Reader
+from gkiller.tokens.batches import Read, Reader, Tokens
 from gkiller.wording import Progress
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
     from gkiller.model.layout import GraphPrecision
     from gkiller.settings.definition import DeploymentSettings
-    from gkiller.tokens.batches import Read, Tokens
 
 FloatArray = npt.NDArray[np.float64]
+LIMITED: Final = "nothing was written; the limits are the deployment settings ('gkiller config keys')"
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,12 @@ def limits_of(settings: DeploymentSettings, precision: GraphPrecision) -> Limits
     """Return the settings' limits for a precision; fp16 storage has those of int8."""
     if precision == "fp32":
         return Limits(settings.fp32_score_difference, settings.fp32_flips, settings.fp32_ap_loss, settings.fp32_f1_loss)
-    return Limits(
-        settings.int8_score_difference,
-        settings.int8_flips,
-        settings.int8_ap_loss,
-        settings.int8_f1_loss,
-        settings.int8_least_positives,
-    )
+    losses = settings.int8_ap_loss, settings.int8_f1_loss, settings.int8_least_positives
+    return Limits(settings.int8_score_difference, settings.int8_flips, *losses)
 
 
 def parity_rows(loaded: LoadedModel, found: Labelled, most: int, progress: Progress | None = None) -> ParityRows:
-    """Score labelled comments with the trained model, for an export to be compared with."""
+    """Score at most so many labelled comments with the trained model, for an export to be compared with."""
     rows = np.arange(len(found.rows.texts))
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
@@ -142,9 +137,8 @@ def compare(rows: ParityRows, scores: FloatArray, limits: Limits) -> Parity:
     found = np.where(sound, scores, 0.5)
     difference = np.where(sound, np.abs(found - rows.expected), 1.0)
     flipped = (found >= rows.thresholds) != (rows.expected >= rows.thresholds)
-    labels = tuple(
-        _label_parity(rows, found[:, place], int(flipped[:, place].sum()), place) for place in range(len(rows.labels))
-    )
+    flips, places = flipped.sum(axis=0), range(len(rows.labels))
+    labels = tuple(_label_parity(rows, found[:, place], int(flips[place]), place) for place in places)
     counted = [one for one in labels if one.positives >= limits.least_positives]
     measured = {
         "max_difference": float(difference.max(initial=0.0)),
@@ -152,27 +146,23 @@ def compare(rows: ParityRows, scores: FloatArray, limits: Limits) -> Parity:
         "ap_loss": max((_loss(one.ap_before, one.ap_after) for one in counted), default=0.0),
         "f1_loss": max((_loss(one.f1_before, one.f1_after) for one in counted), default=0.0),
     }
-    return Parity(
-        rows=len(scores), flips=int(flipped.sum()), labels=labels, failures=_failures(measured, limits), **measured
+    checks = (
+        ("a score differs by", measured["max_difference"], limits.score_difference, ".2g"),
+        ("flipped decisions:", measured["flip_share"], limits.flips, ".3%"),
+        ("average precision lost:", measured["ap_loss"], limits.ap_loss, ".4f"),
+        ("F1 lost:", measured["f1_loss"], limits.f1_loss, ".4f"),
     )
+    failures = tuple(
+        f"{name} {value:{form}} (limit {most:{form}})" for name, value, most, form in checks if value > most
+    )
+    return Parity(rows=len(scores), flips=int(flipped.sum()), labels=labels, failures=failures, **measured)
 
 
 def require(parity: Parity, what: str, where: str) -> None:
-    """Let an export pass, or refuse it.
-
-    Args:
-        what: the export, such as "the fp32 graph".
-
-    Raises:
-        ParityError: a limit was exceeded.
-    """
+    """Raise a ParityError where a limit was exceeded by an export, such as "the fp32 graph"."""
     if not parity.passed:
-        raise ParityError(
-            f"{what} does not score as the trained model does: {'; '.join(parity.failures)}",
-            where=where,
-            remedy="nothing was written; the limits are the deployment settings ('gkiller config keys')",
-            report=parity.as_dict(),
-        )
+        what = f"{what} does not score as the trained model does: {'; '.join(parity.failures)}"
+        raise ParityError(what, where=where, remedy=LIMITED, report=parity.as_dict())
 
 
 def _label_parity(rows: ParityRows, found: FloatArray, flips: int, place: int) -> LabelParity:
@@ -186,15 +176,3 @@ def _label_parity(rows: ParityRows, found: FloatArray, flips: int, place: int) -
 
 def _loss(before: float | None, after: float | None) -> float:
     return 0.0 if before is None or after is None else max(0.0, before - after)
-
-
-def _failures(measured: dict[str, float], limits: Limits) -> tuple[str, ...]:
-    checks = (
-        ("a score differs by", measured["max_difference"], limits.score_difference, ".2g"),
-        ("flipped decisions:", measured["flip_share"], limits.flips, ".3%"),
-        ("average precision lost:", measured["ap_loss"], limits.ap_loss, ".4f"),
-        ("F1 lost:", measured["f1_loss"], limits.f1_loss, ".4f"),
-    )
-    return tuple(
-        f"{name} {value:{form}} (limit {limit:{form}})" for name, value, limit, form in checks if value > limit
-    )

@@ -8,7 +8,7 @@ that each graph gave where it was made. Some are longer than the network reads a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.errors import ExportError, ModelFormatError
-from gkiller.inference.session import Session
+from gkiller.inference.session import INPUTS, OUTPUT, Ids, Scores, Session
 from gkiller.model.layout import (
     FORMAT_VERSION,
     LIMITS,
@@ -32,7 +32,7 @@ from gkiller.model.layout import (
 from gkiller.storage.environment import CPU_FLAGS, read_cpu
 from gkiller.storage.sealed import Sealed, unseal
 from gkiller.storage.strict_json import parse_json
-from gkiller.tokens.batches import Tokens, scoring_batches, windowed
+from gkiller.tokens.batches import Network, Read, Tokens, scoring_batches, windowed
 from gkiller.tokens.wordpiece import special_ids
 from gkiller.wording import Progress, one_line
 
@@ -41,22 +41,30 @@ if TYPE_CHECKING:
 
     from gkiller.inference.ort import onnxruntime
     from gkiller.model.directory import LoadedModel
-    from gkiller.tokens.batches import Read
+
+COUNT: Final = 64
+LONG: Final = 8  # of them, those that are longer than a window
+SEED: Final = 0
+VERSION: Final = 2
+OLDER: Final = 1  # without a window: no sequence is longer than the network reads at once
+DIGITS: Final = 6
 
 
-Scores = npt.NDArray[np.float64]
-
-
-def session(graph: bytes | onnx.ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Load a graph on the CPU."""
+def session(graph: bytes | onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """Load a graph on one thread of the CPU."""
     from gkiller.inference.ort import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     content = graph if isinstance(graph, bytes) else graph.SerializeToString()
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def run(running: onnxruntime.InferenceSession, ids: Ids, mask: Ids, outputs: Sequence[str] = (OUTPUT,)) -> list[Any]:
+    """Return the outputs of a graph for ids and mask, int64 (rows, tokens)."""
+    found: list[Any] = running.run(list(outputs), dict(zip(INPUTS, (ids, mask), strict=True)))
+    return found
 
 
 def score_tokens(
@@ -64,14 +72,11 @@ def score_tokens(
 ) -> Scores:
     """Return the scores of n tokenized comments, float64 of shape (n, L)."""
     found: dict[int, npt.NDArray[np.float32]] = {}
-    done = 0
     for rows in scoring_batches(tokens.lengths, batch_size):
-        ids, mask = tokens.pad_batch(rows)
-        [logits] = running.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+        [logits] = run(running, *tokens.pad_batch(rows))
         found.update(zip(rows.tolist(), logits, strict=True))
-        done += len(rows)
         if progress is not None:
-            progress(done, len(tokens))
+            progress(len(found), len(tokens))
     return sigmoid(np.stack([found[row] for row in range(len(tokens))]))
 
 
@@ -80,18 +85,6 @@ def sigmoid(logits: npt.NDArray[np.floating]) -> Scores:
     # Both forms are exact; each is used where it cannot overflow.
     small = np.exp(-np.abs(logits.astype(np.float64)))
     return np.asarray(np.where(logits >= 0, 1.0, small) / (1.0 + small))
-
-
-COUNT: Final = 64
-LONG: Final = 8
-"""Of them, those that are longer than a window."""
-
-SEED: Final = 0
-VERSION: Final = 2
-OLDER: Final = 1
-"""Without a window: no sequence is longer than the network reads at once."""
-
-DIGITS: Final = 6
 
 
 @dataclass(frozen=True)
@@ -106,10 +99,9 @@ class Probes:
     @property
     def read(self) -> Read:
         """The windows of the sequences."""
-        longest = max(map(len, self.ids))
         first, *_, last = self.ids[0]
         inner = [list(sequence[1:-1]) for sequence in self.ids]
-        return windowed(inner, self.window or longest, [first], [last], pad=0)
+        return windowed(inner, self.window or max(map(len, self.ids)), [first], [last], pad=0)
 
     def text(self) -> str:
         """Return the content of the file."""
@@ -125,51 +117,53 @@ class Probes:
 
     def with_scores(self, name: str, scores: Scores) -> Probes:
         """Return the same with the scores of one more graph."""
-        return Probes(self.ids, self.window, self.reference, {**self.scores, name: scores})
+        return replace(self, scores={**self.scores, name: scores})
 
 
 def new_probes(loaded: LoadedModel) -> Probes:
-    """Draw sequences and score each window alone with the trained model."""
+    """Draw sequences, and score them with the trained model."""
     import torch
 
+    def network(ids: Ids, mask: Ids) -> Scores:
+        scores: Any = loaded.model.probabilities(loaded.model(torch.from_numpy(ids), torch.from_numpy(mask)))
+        found: Scores = scores.double().numpy()
+        return found
+
     probes = Probes(_draw(loaded), loaded.max_length, np.zeros((COUNT, len(loaded.labels))), {})
-    read, rows = probes.read, []
     with torch.inference_mode():
-        for window in range(len(read.tokens)):
-            ids, mask = map(torch.from_numpy, read.tokens.pad_batch(np.array([window])))
-            rows.append(loaded.model.probabilities(loaded.model(ids, mask))[0].double().numpy())
-    return replace(probes, reference=read.highest(np.stack(rows)))
+        reference: Scores = probes.read.highest(_alone(probes.read, network))
+    return replace(probes, reference=reference)
 
 
-def score_probes(probes: Probes, graph: bytes | onnx.ModelProto | onnxruntime.InferenceSession) -> Scores:
-    """Score each window alone with a graph, so that no other has a part in it; of each sequence, (n, L)."""
-    running = graph if hasattr(graph, "run") else session(graph)
-    read = probes.read
-    found: Scores = read.highest(score_tokens(running, read.tokens, batch_size=1))
+def score_probes(probes: Probes, graph: bytes) -> Scores:
+    """Score the sequences with a graph, (n, L)."""
+    running, read = session(graph), probes.read
+    found: Scores = read.highest(sigmoid(_alone(read, lambda ids, mask: run(running, ids, mask)[0])))
     return found
 
 
-def read_probes(data: bytes, where: str) -> Probes:
-    """Read the content of the file.
+def _alone(read: Read, network: Network) -> npt.NDArray[Any]:
+    """Return what a network gives to each window alone, so that no other has a part in it."""
+    return np.concatenate([network(*read.tokens.pad_batch(np.array([row]))) for row in range(len(read.tokens))])
 
-    Raises:
-        ModelFormatError: it is not one of ours.
-    """
+
+def read_probes(data: bytes, where: str) -> Probes:
+    """Read the content of the file; a ModelFormatError for one that is not ours."""
     try:
-        value: dict[str, Any] = parse_json(data)
+        value = parse_json(data)
         if value["version"] not in (OLDER, VERSION):
             raise ValueError(f"version {value['version']!r} is unknown")
-        probes = Probes(
-            _sequences(value["ids"]),
-            _window(value["window"]) if value["version"] == VERSION else None,
-            _table(value["reference"], len(value["ids"])),
-            {str(name): _table(rows, len(value["ids"])) for name, rows in value["scores"].items()},
-        )
+        ids = tuple(tuple(int(i) for i in sequence) for sequence in value["ids"])
+        if not ids or min(map(len, ids)) < 2:
+            raise ValueError("a sequence lacks its ends")
+        window = value["window"] if value["version"] == VERSION else None
+        if value["version"] == VERSION and (type(window) is not int or window < 3):
+            raise ValueError(f"a window of {str(window)[:80]} tokens")
+        scores = {str(name): _table(rows, len(ids)) for name, rows in value["scores"].items()}
+        return Probes(ids, window, _table(value["reference"], len(ids)), scores)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFormatError(
-            f"not a list of probes: {one_line(error)}", where=where, remedy="export the model again"
-        ) from error
-    return probes
+        what = f"not a list of probes: {one_line(error)}"
+        raise ModelFormatError(what, where=where, remedy="export the model again") from error
 
 
 def _draw(loaded: LoadedModel) -> tuple[tuple[int, ...], ...]:
@@ -178,26 +172,11 @@ def _draw(loaded: LoadedModel) -> tuple[tuple[int, ...], ...]:
     special = {*ids.kept, ids.mask}
     pieces = np.array([i for i in range(tokenizer.get_vocab_size()) if i not in special])
     random = np.random.default_rng(SEED)
-    drawn = []
-    for number in range(COUNT):
-        size = loaded.max_length - 1
-        low, high = (size, 3 * size) if number >= COUNT - LONG else (0, size)
+    drawn, size = [], loaded.max_length - 1
+    for low, high in [(0, size)] * (COUNT - LONG) + [(size, 3 * size)] * LONG:
         length = int(random.integers(low, high))
         drawn.append((ids.first, *map(int, random.choice(pieces, length)), ids.last))
     return tuple(drawn)
-
-
-def _sequences(value: Any) -> tuple[tuple[int, ...], ...]:
-    found = tuple(tuple(int(i) for i in sequence) for sequence in value)
-    if not found or min(map(len, found)) < 2:
-        raise ValueError("a sequence lacks its ends")
-    return found
-
-
-def _window(value: Any) -> int:
-    if type(value) is not int or value < 3:
-        raise ValueError(f"a window of {str(value)[:80]} tokens")
-    return value
 
 
 def _rounded(scores: Scores) -> list[list[float]]:
@@ -235,7 +214,6 @@ def recheck(path: str | Path) -> list[Recheck]:
     """Score the probes with every graph that is there; the weights and the other graphs need not be.
 
     Raises:
-        ModelNotFoundError: there is no model.
         ExportError: the model has no graph.
         ModelTamperedError: a graph or the probes are not what was written.
         ModelFormatError: its probes, or what it says of a graph, are not readable; a graph does not run here.
@@ -249,14 +227,19 @@ def recheck(path: str | Path) -> list[Recheck]:
     stored = _unseal(directory, {name: LIMITS[name] for name in (PROBES, *files)}).kept
     probes = read_probes(stored[PROBES], str(directory / PROBES))
     labels = read_labels(content["labels"])
-    thresholds = read_thresholds(content["thresholds"], labels)
-    cuts = np.array([thresholds[label] for label in labels])
-    here = read_cpu()[1]
+    cuts, here = np.array(list(read_thresholds(content["thresholds"], labels).values())), read_cpu()[1]
     found = []
     for file in files:
         facts, there = exports[file], probes.scores[file]
         where = str(directory / file)
-        scores = _scores(probes, stored[file], where, len(labels), str(facts["onnxruntime"]))
+        try:
+            logits = _alone(probes.read, Session(stored[file], where, len(labels), []).run)
+        except ModelFormatError as error:
+            error.what = f"onnxruntime {version('onnxruntime')} cannot run the graph here: {error.what}"
+            made_with = f"it was exported with onnxruntime {facts['onnxruntime']}"
+            error.remedy = f"{made_with}: install that, or export the model again"
+            raise
+        scores = probes.read.highest(sigmoid(logits))
         if not scores.shape == there.shape == probes.reference.shape:
             what = f"the stored scores are not of the {len(labels)} labels"
             raise ModelFormatError(what, where=where, remedy="export the model again")
@@ -274,21 +257,6 @@ def recheck(path: str | Path) -> list[Recheck]:
                 decisions=int(scores.size),
             )
         )
-    return found
-
-
-def _scores(probes: Probes, graph: bytes, where: str, labels: int, made_with: str) -> Scores:
-    """Score each window alone, as `gkiller.load` does; of each sequence the highest, (n, L)."""
-    read = probes.read
-    try:
-        running = Session(graph, where, labels, [])
-        rows = np.arange(len(read.tokens.lengths))[:, None]
-        logits = [running.run(*read.tokens.pad_batch(row)) for row in rows]
-    except ModelFormatError as error:
-        error.what = f"onnxruntime {version('onnxruntime')} cannot run the graph here: {error.what}"
-        error.remedy = f"it was exported with onnxruntime {made_with}: install that, or export the model again"
-        raise
-    found: Scores = read.highest(sigmoid(np.concatenate(logits)))
     return found
 
 

@@ -35,16 +35,19 @@ if TYPE_CHECKING:
 ROOT: Final = "gkiller.inference"
 ALLOWED: Final = ("numpy", "onnxruntime", "tokenizers")
 """What an inference-only installation depends on."""
+EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip file can hold, for every file: the bytes do not depend on a clock."""
+MODEL: Final = f"gkiller/assets/{MODEL_FOLDER}"
+_PYTHON: Final = ">=3.11"
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
 
 
 def needed_modules(package: Path, root: str = ROOT, allowed: Collection[str] = ALLOWED) -> dict[str, Path]:
-    """Return every module that importing ``root`` may need, by name, with its file.
+    """Return every module that importing ``root`` of a package may need, by name, with its file.
 
     Imports inside of functions count, those for type checking alone do not. The top package's own
     ``__init__`` is left out.
-
-    Args:
-        package: the directory of the package that ``root`` is in.
 
     Raises:
         WheelContentError: there is no such module, or it needs a package that is not allowed.
@@ -57,8 +60,10 @@ def needed_modules(package: Path, root: str = ROOT, allowed: Collection[str] = A
         if name in found or name == top:
             continue
         first = name.split(".", 1)[0]
+        if first != top and first not in allowed and first not in sys.stdlib_module_names:
+            remedy = f"it may need {', '.join(allowed)} and the standard library; please report this"
+            raise WheelContentError(f"the inference code imports {first}", where=asked_by, remedy=remedy)
         if first != top:
-            _check_outsider(first, asked_by, allowed)
             continue
         path = _file_of(package, name)
         if path is None:
@@ -66,31 +71,15 @@ def needed_modules(package: Path, root: str = ROOT, allowed: Collection[str] = A
                 raise WheelContentError("the inference code is not there", where=name, remedy="install gkiller again")
             continue  # an attribute of a module
         found[name] = path
-        waiting += [(parent, name) for parent in _parents(name)]
+        parts = name.split(".")
+        waiting += [(".".join(parts[:count]), name) for count in range(2, len(parts))]
         waiting += [(target, name) for target in _imports(path, name)]
     return dict(sorted(found.items()))
 
 
-def _check_outsider(name: str, asked_by: str, allowed: Collection[str]) -> None:
-    if name not in allowed and name not in sys.stdlib_module_names:
-        raise WheelContentError(
-            f"the inference code imports {name}",
-            where=asked_by,
-            remedy=f"it may need {', '.join(allowed)} and the standard library; please report this",
-        )
-
-
 def _file_of(package: Path, name: str) -> Path | None:
     place = package.parent.joinpath(*name.split("."))
-    for path in (place / "__init__.py", place.with_suffix(".py")):
-        if path.is_file():
-            return path
-    return None
-
-
-def _parents(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:count]) for count in range(2, len(parts))]
+    return next((path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file()), None)
 
 
 def _imports(path: Path, name: str) -> list[str]:
@@ -100,7 +89,7 @@ def _imports(path: Path, name: str) -> list[str]:
     waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.If) and _is_type_checking(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING":
             waiting += node.orelse
             continue
         if isinstance(node, ast.Import):
@@ -118,19 +107,6 @@ def _absolute(node: ast.ImportFrom, here: str) -> str:
     parts = here.split(".")
     return ".".join([*parts[: len(parts) - node.level + 1], *filter(None, [node.module])])
 
-
-def _is_type_checking(test: ast.expr) -> bool:
-    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
-    return name == "TYPE_CHECKING"
-
-
-EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip file can hold, for every file: the bytes do not depend on a clock."""
-
-MODEL: Final = f"gkiller/assets/{MODEL_FOLDER}"
-_PYTHON: Final = ">=3.11"
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?")
 
 _INIT = '''\
 """gkiller, inference only: scores comments with the model that this package holds."""
@@ -199,11 +175,8 @@ def build_wheel(
 
 def _check_names(name: str, number: str) -> None:
     if not _NAME.fullmatch(name) or re.sub(r"[-_.]+", "-", name).lower() == "gkiller":
-        raise SettingsError(
-            f"{name!r} cannot be the name of a wheel",
-            where="--package-name",
-            remedy="letters, digits, '-', '_' and '.', and not 'gkiller', which is the full package",
-        )
+        remedy = "letters, digits, '-', '_' and '.', and not 'gkiller', which is the full package"
+        raise SettingsError(f"{name!r} cannot be the name of a wheel", where="--package-name", remedy=remedy)
     if not _VERSION.fullmatch(number):
         raise SettingsError(f"{number!r} is no version", where="--package-version", remedy="such as 1.0.2")
 
@@ -212,16 +185,12 @@ def _graph(loaded: LoadedModel, precision: GraphPrecision | None) -> str:
     if loaded.path is None:
         raise OutputError("the model was not read from a directory", remedy="save it first")
     there = [kind for kind, file in GRAPHS.items() if (loaded.path / file).is_file()]
+    where = str(loaded.path)
     if precision is not None and precision not in there:
-        raise ExportError(
-            f"the model has no {precision} graph",
-            where=str(loaded.path),
-            remedy=f"it has {', '.join(there) or 'none'}; 'gkiller export' and 'gkiller quantize' make them",
-        )
+        remedy = f"it has {', '.join(there) or 'none'}; 'gkiller export' and 'gkiller quantize' make them"
+        raise ExportError(f"the model has no {precision} graph", where=where, remedy=remedy)
     if not there:
-        raise ExportError(
-            "the model has no graph yet", where=str(loaded.path), remedy=f"run: gkiller quantize {loaded.path}"
-        )
+        raise ExportError("the model has no graph yet", where=where, remedy=f"run: gkiller quantize {where}")
     return GRAPHS[precision or there[0]]
 
 
@@ -230,9 +199,8 @@ def _model_files(loaded: LoadedModel, graph: str) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="gkiller-wheel-") as folder:
         place = Path(folder) / "model"
         copy_deployed(loaded, graph, place)
-        return {
-            path.relative_to(place).as_posix(): path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()
-        }
+        files = sorted(path for path in place.rglob("*") if path.is_file())
+        return {path.relative_to(place).as_posix(): path.read_bytes() for path in files}
 
 
 def _requirements() -> list[str]:
@@ -243,11 +211,7 @@ def _requirements() -> list[str]:
 
 
 def _license() -> str:
-    """Return the licence of the code, which asks to be handed on with it.
-
-    Raises:
-        WheelContentError: the full package was installed without it.
-    """
+    """Return the licence of the code, which asks to be handed on with it."""
     text = distribution("gkiller").read_text("licenses/LICENSE")
     if text is None:
         raise WheelContentError("the licence is not there", where="gkiller", remedy="install gkiller again")

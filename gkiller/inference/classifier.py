@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Reversible, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar, get_args, overload
 
@@ -16,33 +17,26 @@ import numpy.typing as npt
 from gkiller.errors import GkillerError, RowError, ScoreRangeError, SettingsError
 from gkiller.inference.results import Contribution, Prediction, deciding_labels, reached
 from gkiller.inference.session import Logits, Scored, Scores, Session, Stop, Work, aside, end
-from gkiller.tokens.batches import (
-    CHUNK_CHARACTERS,
-    CHUNK_ROWS,
-    LongText,
-    Windows,
-    batches,
-    in_chunks,
-    make_windows,
-    pad,
-)
+from gkiller.tokens.batches import LongText, Tokens, call_batches, in_chunks, window_starts, windowed
 from gkiller.tokens.encoding import Encoder
 from gkiller.wording import did_you_mean
 
-_AHEAD = 2  # chunks at work at the same time: one is tokenized while another is scored
 Thresholds = float | Mapping[str, float] | None
+Names = Iterable[str] | None
 Key = TypeVar("Key")
+Ints = npt.NDArray[np.int64]
+_AHEAD = 2  # chunks at work at the same time: one is tokenized while another is scored
+_ROWS_AT_ONCE = 4096  # of an explanation
 
 
 class Classifier:
     """Scores comments; `load` makes one. It may be used from several threads and after a fork.
 
-    A pickle of it holds the path and the digest: the process that unpickles it loads the model there, and
-    raises ModelTamperedError where that is another one now. A copy shares the loaded model.
+    Its pickle holds the model's path and digest: unpickling loads it again, or raises ModelTamperedError where
+    another model is there now. A copy shares the loaded model.
 
-    Any text has an answer: what the tokenizer does not know is [UNK], an empty text or one of white space
-    alone is scored as a comment without a word, characters that show nothing are ignored, and a lone
-    surrogate counts as U+FFFD; see `gkiller.tokens.visible`.
+    Any text has an answer: an unknown word is [UNK], an empty text is a comment without a word, characters that show
+    nothing are ignored, and a lone surrogate counts as U+FFFD; see `gkiller.tokens.visible`.
 
     Attributes:
         labels: in the order of the columns of `predict_proba`.
@@ -68,13 +62,8 @@ class Classifier:
         self.thresholds = dict(thresholds)
         self.flag_labels = labels if flag_labels is None else tuple(flag_labels)
         self.max_length = encoder.content + 2
-        self.precision = precision
-        self.threads = threads
-        self.path = path
-        self.digest = digest
-        self._session = session
-        self._encoder = encoder
-        self._reopen = reopen
+        self.precision, self.threads, self.path, self.digest = precision, threads, path, digest
+        self._session, self._encoder, self._reopen = session, encoder, reopen
         self._pool: ThreadPoolExecutor | None = None
         self._pool_process = 0
 
@@ -86,38 +75,21 @@ class Classifier:
         return self._reopen, (*where, self.threads, dict(self.thresholds))
 
     def __copy__(self) -> Classifier:
-        return Classifier(
-            self._session,
-            self._encoder,
-            labels=self.labels,
-            thresholds=self.thresholds,
-            precision=self.precision,
-            threads=self.threads,
-            path=self.path,
-            digest=self.digest,
-        )
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, thresholds=dict(self.thresholds))
+        return other
 
     def __deepcopy__(self, memo: object) -> Classifier:
         return self.__copy__()
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is an iterable of str, too
-        self,
-        texts: str,
-        *,
-        thresholds: Thresholds = None,
-        labels: Iterable[str] | None = None,
-        long_text: LongText = "window",
+        self, texts: str, *, thresholds: Thresholds = ..., labels: Names = ..., long_text: LongText = ...
     ) -> Prediction: ...
 
     @overload
     def predict(
-        self,
-        texts: Iterable[str],
-        *,
-        thresholds: Thresholds = None,
-        labels: Iterable[str] | None = None,
-        long_text: LongText = "window",
+        self, texts: Iterable[str], *, thresholds: Thresholds = ..., labels: Names = ..., long_text: LongText = ...
     ) -> list[Prediction]: ...
 
     def predict(
@@ -125,7 +97,7 @@ class Classifier:
         texts: str | Iterable[str],
         *,
         thresholds: Thresholds = None,
-        labels: Iterable[str] | None = None,
+        labels: Names = None,
         long_text: LongText = "window",
     ) -> Prediction | list[Prediction]:
         """Score a comment, or several.
@@ -136,9 +108,6 @@ class Classifier:
             long_text: a comment longer than the network reads at once is read in overlapping windows, whose
                 highest score counts ("window"), or its end is left unread and said so ("truncate").
 
-        Returns:
-            A prediction for a string; else a list of them, in the comments' order.
-
         Raises:
             RowError: something that is no string, or a set, which has no order.
             ScoreRangeError: a threshold outside 0..1.
@@ -146,47 +115,25 @@ class Classifier:
         """
         limits = self.limits(thresholds)
         deciding = self.flag_labels if labels is None else deciding_labels(labels, self.labels)
-        single = isinstance(texts, str)
-        predictions: list[Prediction] = []
-        for scored in self._score(_listed([texts] if isinstance(texts, str) else texts), long_text):
-            predictions += self.predictions(scored, limits, deciding)
-        return predictions[0] if single else predictions
+        parts = [self.predictions(scored, limits, deciding) for scored in self._score(texts, long_text)]
+        predictions = list(chain.from_iterable(parts))
+        return predictions[0] if isinstance(texts, str) else predictions
 
     def predict_proba(self, texts: Iterable[str], *, long_text: LongText = "window") -> Scores:
-        """Return the scores of n comments: float64 of shape (n, L), in 0..1, columns as `labels`.
-
-        Args:
-            long_text: as in `predict`.
-
-        Raises:
-            RowError: something that is no string, or a set, which has no order.
-            SettingsError: an unknown ``long_text``.
-        """
-        listed = _listed([texts] if isinstance(texts, str) else texts)
-        parts = [scored.scores for scored in self._score(listed, long_text)]
+        """Return the scores of n comments: float64 of shape (n, L), in 0..1, columns as `labels`; see `predict`."""
+        parts = [scored.scores for scored in self._score(texts, long_text)]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)))
 
     def explain(self, text: str, *, units: int = 512) -> list[Contribution]:
-        """Return what each word of a comment adds to the scores; see `gkiller.inference.explain`.
+        """Return what each word of a comment adds to the scores; see `contributions`.
 
         Args:
             units: most stretches to tell apart; in a comment of more words each stretch is several.
-
-        Raises:
-            RowError: something that is no string.
-            SettingsError: ``units`` is no whole number, or below 1.
         """
-        from gkiller.inference.explain import contributions
-
         return contributions(self._session, self._encoder, self.labels, _listed([text])[0], units)
 
     def limits(self, thresholds: Thresholds = None) -> dict[str, float]:
-        """Return the thresholds by label, the stored ones where none is given.
-
-        Raises:
-            ScoreRangeError: one is outside 0..1.
-            SettingsError: one is for an unknown label.
-        """
+        """Return the thresholds by label, the stored ones where none is given; errors as of `predict`."""
         if thresholds is None:
             return dict(self.thresholds)
         given = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(self.labels, thresholds)
@@ -200,7 +147,7 @@ class Classifier:
     def predictions(
         self, scored: Scored, limits: Mapping[str, float], deciding: Sequence[str] | None = None
     ) -> list[Prediction]:
-        """Return scores as predictions, flagged at the thresholds of :meth:`limits`.
+        """Return scores as predictions, flagged at `limits`.
 
         Args:
             deciding: the labels that decide, in the model's order; by default `flag_labels`.
@@ -208,12 +155,10 @@ class Classifier:
         names = self.flag_labels if deciding is None else deciding
         columns = [self.labels.index(label) for label in names]
         flags = reached(scored.scores, self.labels, limits, names)[:, columns]
-        rows = zip(
-            scored.scores.tolist(), flags.tolist(), scored.windows.tolist(), scored.truncated.tolist(), strict=True
-        )
+        rows = (values.tolist() for values in (scored.scores, flags, scored.windows, scored.truncated))
         return [
             Prediction(dict(zip(self.labels, row, strict=True)), dict(zip(names, flagged, strict=True)), windows, cut)
-            for row, flagged, windows, cut in rows
+            for row, flagged, windows, cut in zip(*rows, strict=True)
         ]
 
     def stream(
@@ -225,83 +170,63 @@ class Classifier:
     ) -> Iterator[tuple[Key, Scored]]:
         """Score chunks of comments one after the other, in bounded memory.
 
-        The scores depend on how the comments are divided into chunks (by rounding, and with dynamic int8
-        by the range of values in a batch), on nothing else: neither on time nor on the threads.
+        The scores depend on how the comments are divided into chunks (by rounding, and with dynamic int8 by the range
+        of values in a batch), but neither on time nor on the threads. Chunks before one that fails are still scored.
 
         Args:
-            long_text: as in `predict`.
             due: whether a chunk's scores are wanted before another is read, as that may take long.
-
-        Yields:
-            The first of each pair, and its comments' scores; also of those before a chunk that fails.
-
-        Raises:
-            RowError: something that is no string.
-            SettingsError: an unknown ``long_text``.
         """
-        if long_text not in get_args(LongText):
-            raise SettingsError(
-                f"no such way with long texts: {long_text!r}", remedy=did_you_mean(str(long_text), get_args(LongText))
-            )
-        waiting: deque[tuple[Key, Work]] = deque()
+        ways = get_args(LongText)
+        if long_text not in ways:
+            raise SettingsError(f"unknown long_text {long_text!r}", remedy=did_you_mean(str(long_text), ways))
+        source, fault, waiting = iter(chunks), None, deque[tuple[Key, Work]]()
         try:
-            yield from self._stream(chunks, long_text, due, waiting)
+            while True:
+                try:
+                    key, texts = next(source)
+                    work = self._begin(_listed(texts), long_text)
+                except StopIteration:
+                    break
+                except GkillerError as error:  # of this chunk; the ones before it are good
+                    fault = error
+                    break
+                waiting.append((key, work))
+                keep = 0 if due is not None and due(key) else _AHEAD - 1
+                while len(waiting) > keep:
+                    done, work = waiting.popleft()
+                    yield done, work.result()
+            for done, work in waiting:
+                yield done, work.result()
+            if fault is not None:
+                raise fault
         finally:  # its caller may have stopped
             for _, work in waiting:
                 work.stop()
 
-    def _stream(
-        self,
-        chunks: Iterable[tuple[Key, Sequence[str]]],
-        long_text: LongText,
-        due: Callable[[Key], bool] | None,
-        waiting: deque[tuple[Key, Work]],
-    ) -> Iterator[tuple[Key, Scored]]:
-        source, fault = iter(chunks), None
-        while True:
-            try:
-                key, texts = next(source)
-                work = self._begin(_listed(texts), long_text)
-            except StopIteration:
-                break
-            except GkillerError as error:  # of this chunk; the ones before it are good
-                fault = error
-                break
-            waiting.append((key, work))
-            keep = 0 if due is not None and due(key) else _AHEAD - 1
-            while len(waiting) > keep:
-                done, work = waiting.popleft()
-                yield done, work.result()
-        for done, work in waiting:
-            yield done, work.result()
-        if fault is not None:
-            raise fault
-
-    def _score(self, texts: list[str], long_text: LongText) -> Iterator[Scored]:
-        for _, scored in self.stream(
-            ((None, chunk) for chunk in in_chunks(texts, CHUNK_ROWS, CHUNK_CHARACTERS)), long_text=long_text
-        ):
-            yield scored
+    def _score(self, texts: Iterable[str], long_text: LongText) -> Iterator[Scored]:
+        chunks = ((None, chunk) for chunk in in_chunks(_listed(texts)))
+        return (scored for _, scored in self.stream(chunks, long_text=long_text))
 
     def _begin(self, texts: list[str], long_text: LongText) -> Work:
         """Tokenize comments, each different one once, and let the threads score them."""
         place: dict[str, int] = {}
-        back = [place.setdefault(text, len(place)) for text in texts]
-        windows = make_windows([self._encoder.ids(text) for text in place], self._encoder.content, long_text)
-        parts = list(batches(windows))
-        pool = self._threads() if self.threads > 1 and len(parts) > 1 else None
-        stop = Stop()
+        back = np.array([place.setdefault(text, len(place)) for text in texts], np.int64)
+        encoder, stop = self._encoder, Stop()
+        ids = [encoder.ids(text) for text in place]
+        read = windowed(ids, self.max_length, [encoder.cls], [encoder.sep], encoder.pad, long_text)
+        parts = list(call_batches(read.tokens.lengths))
         answers: Sequence[Logits | Future[Logits]]
-        if pool is not None:
-            answers = [pool.submit(self._run, windows, rows, stop) for rows in parts]
+        if self.threads > 1 and len(parts) > 1:
+            pool = self._threads()
+            answers = [pool.submit(self._run, read.tokens, rows, stop) for rows in parts]
         elif len(parts) > 1:  # one thread for all of them: starting one takes as long as a short batch
-            answers = aside(lambda: [self._run(windows, rows, stop) for rows in parts], partial(end, stop))
+            answers = aside(lambda: [self._run(read.tokens, rows, stop) for rows in parts], partial(end, stop))
         else:
-            answers = [self._run(windows, rows, stop) for rows in parts]
-        return Work(windows, parts, answers, np.array(back, np.int64), len(self.labels), stop)
+            answers = [self._run(read.tokens, rows, stop) for rows in parts]
+        return Work(read, parts, answers, back, len(self.labels), stop)
 
-    def _run(self, windows: Windows, rows: npt.NDArray[np.int64], stop: Stop) -> Logits:
-        return self._session.run(*pad(windows, rows, self._encoder), stop)
+    def _run(self, tokens: Tokens, rows: Ints, stop: Stop) -> Logits:
+        return self._session.run(*tokens.pad_batch(rows), stop)
 
     def _threads(self) -> ThreadPoolExecutor:
         """Return the threads; a forked process does not inherit its parent's."""
@@ -312,29 +237,84 @@ class Classifier:
 
 
 def _listed(texts: object) -> list[str]:
-    """Return the comments as a list.
-
-    Raises:
-        RowError: one is no string, or they have no order or cannot be listed.
-    """
+    """Return the comments as a list; a RowError for what is none, or has no order."""
+    if isinstance(texts, str):
+        return [texts]
+    kind, remedy = type(texts).__name__, "decode bytes, and give an empty string for a missing comment"
+    if isinstance(texts, Set) and not isinstance(texts, Reversible):
+        raise RowError(f"comments in a {kind} have no order", remedy="give a list; sorted(...) makes one")
     # A mapping or a table would give its keys or columns instead of comments.
     whole = isinstance(texts, bytes | bytearray | memoryview | Mapping) or getattr(texts, "ndim", 1) != 1
-    if isinstance(texts, Set) and not isinstance(texts, Reversible):
-        raise RowError(
-            f"comments in a {type(texts).__name__} have no order, so their scores could not be told apart",
-            remedy="give a list; sorted(...) makes one",
-        )
     if whole or not isinstance(texts, Iterable):
-        raise RowError(
-            f"comments must be a str or a list of str, not {type(texts).__name__}",
-            remedy="decode bytes, and give an empty string for a missing comment",
-        )
+        raise RowError(f"comments must be a str or a list of str, not {kind}", remedy=remedy)
     listed = list(texts)
     for number, text in enumerate(listed, start=1):
         if not isinstance(text, str):
-            raise RowError(
-                f"a comment must be a str, not {type(text).__name__}",
-                where=f"comment {number:,}",
-                remedy="decode bytes, and give an empty string for a missing comment",
-            )
+            what = f"a comment must be a str, not {type(text).__name__}"
+            raise RowError(what, where=f"comment {number:,}", remedy=remedy)
     return listed
+
+
+def contributions(
+    session: Session, encoder: Encoder, labels: Sequence[str], text: str, units: int
+) -> list[Contribution]:
+    """Return what each word of a comment adds to the log-odds of each label, by occlusion.
+
+    A stretch is hidden behind [MASK] tokens, one for each of its tokens, and the fall of every label's log-odds is its
+    contribution: M. D. Zeiler and R. Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, for
+    images; J. Li, W. Monroe and D. Jurafsky, "Understanding Neural Networks through Representation Erasure", 2016
+    (arXiv:1612.08220), for words. Log-odds rather than probability: where a score is near 1, hiding one of two rude
+    words barely moves it. Of a comment of several windows, a word counts by how far the highest window falls when it
+    is hidden in every window that holds it.
+    """
+    if isinstance(units, bool) or not isinstance(units, int) or units < 1:
+        raise SettingsError(f"units must be a whole number from 1 on, not {units!r}")
+    words = encoder.words(text)
+    size = -(-len(words) // units)
+    groups = [words[start : start + size] for start in range(0, len(words), size or 1)]
+    if not groups:
+        return []
+    ids = [token for word in words for token in word.ids]
+    ends = np.cumsum([sum(len(word.ids) for word in group) for group in groups])
+    falls = _falls(session, encoder, ids, np.concatenate([[0], ends[:-1]]), ends)
+    places = [(group[0].start, group[-1].end) for group in groups]
+    return [
+        Contribution(text[start:end], start, end, dict(zip(labels, row.tolist(), strict=True)))
+        for (start, end), row in zip(places, falls, strict=True)
+    ]
+
+
+def _falls(session: Session, encoder: Encoder, ids: list[int], begins: Ints, ends: Ints) -> npt.NDArray[np.float64]:
+    """Return float64 of shape (stretches, L): log-odds of the comment less those without the stretch."""
+    tokens = windowed([ids], encoder.content + 2, [encoder.cls], [encoder.sep], encoder.pad).tokens
+    starts = window_starts(len(ids), encoder.content)
+    # Every window as it is, then every window with every stretch that it holds hidden in turn.
+    stretch, window = np.nonzero((begins[:, None] < starts + tokens.lengths - 2) & (ends[:, None] > starts))
+    nothing = np.zeros(len(starts), np.int64)
+    whole = _logits(session, encoder, tokens, np.arange(len(starts)), nothing, nothing)
+    at = 1 - starts[window]  # [CLS] is at 0
+    hidden = _logits(session, encoder, tokens, window, begins[stretch] + at, ends[stretch] + at)
+    falls = np.empty((len(begins), whole.shape[1]))
+    for number in range(len(begins)):
+        changed = whole.copy()
+        mine = stretch == number
+        changed[window[mine]] = hidden[mine]
+        falls[number] = whole.max(0).astype(np.float64) - changed.max(0)
+    return falls
+
+
+def _logits(session: Session, encoder: Encoder, tokens: Tokens, window: Ints, begins: Ints, ends: Ints) -> Logits:
+    """Return float32 logits (rows, L) of windows, each with its tokens begins..ends masked, but not its ends."""
+    lengths, parts = tokens.lengths[window], []
+    for start in range(0, len(window), _ROWS_AT_ONCE):
+        answers, order = [], []
+        for batch in call_batches(lengths[start : start + _ROWS_AT_ONCE]):
+            rows = batch + start
+            ids, mask = tokens.pad_batch(window[rows])
+            place = np.arange(ids.shape[1])
+            low, high = np.maximum(begins[rows], 1), np.minimum(ends[rows], lengths[rows] - 1)
+            ids[(place >= low[:, None]) & (place < high[:, None])] = encoder.mask
+            answers.append(session.run(ids, mask))
+            order.append(batch)
+        parts.append(np.concatenate(answers)[np.argsort(np.concatenate(order))])
+    return np.concatenate(parts)

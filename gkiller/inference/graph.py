@@ -3,9 +3,8 @@
 `check_graph` demands what gkiller's own exports have: their operators, in the order of their use, without
 control flow, functions, or weights in other files. Two kinds of harm are bounded:
 
-* **Before scoring**: while it opens a graph, onnxruntime computes what does not depend on a comment. Such
-  operators may make only about as many numbers as the file has bytes. It also packs weights for each operator
-  that uses them.
+* **Before scoring**: while it opens a graph, onnxruntime computes what does not depend on a comment. Such operators may
+  make only about as many numbers as the file has bytes. It also packs weights for each operator that uses them.
 * **While scoring**: sizes depend on the comments. `gkiller.inference.session` bounds the memory.
 
 Not bounded is the time of one operator within that memory. The file is read by hand because an installation
@@ -16,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 _ELEMENTWISE: Final = frozenset(
     {
@@ -30,14 +28,13 @@ _SAME_SIZE: Final = frozenset(
 )
 _SIZED_BY_VALUES: Final = frozenset({"Expand", "Range"})  # their sizes are numbers in their inputs
 OPERATORS: Final[dict[str, frozenset[str]]] = {
-    "": _ELEMENTWISE
-    | _SAME_SIZE
-    | _SIZED_BY_VALUES
-    | {
-        *("Concat", "CumSum", "DynamicQuantizeLinear", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm"),
-        *("HardSwish", "LayerNormalization", "LeakyRelu", "MatMul", "MatMulInteger", "Mish", "ReduceMax"),
-        *("ReduceSum", "Relu", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Tanh"),
-    },
+    "": _ELEMENTWISE.union(
+        _SAME_SIZE,
+        _SIZED_BY_VALUES,
+        ("Concat", "CumSum", "DynamicQuantizeLinear", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm"),
+        ("HardSwish", "LayerNormalization", "LeakyRelu", "MatMul", "MatMulInteger", "Mish", "ReduceMax"),
+        ("ReduceSum", "Relu", "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Tanh"),
+    ),
     "com.microsoft": frozenset({"MatMulIntegerToFloat", "MultiHeadAttention", "SkipLayerNormalization"}),
 }
 """By domain: of the lean graph with all its rewrites, and of torch's export of every encoder and its int8."""
@@ -48,14 +45,12 @@ FOLDED: Final = 1 << 24
 _USES: Final = 32
 """How often operators may use a constant, on average over the file: onnxruntime packs its numbers anew
 for each. Networks whose layers share their weights use them 24 times."""
-
 _MOST_DIMENSIONS: Final = 8
 _ITEM_BYTES: Final = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8}  # by TensorProto.DataType
 Span = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """A message of onnx.proto: the wire type of each field that is read, and which can be repeated."""
 
     name: str
@@ -86,11 +81,7 @@ _NAMES: Final = {
 
 
 def check_graph(data: bytes) -> None:
-    """Demand that a graph holds only what gkiller's own exports do.
-
-    Raises:
-        ValueError: it is no ONNX file, or holds something else; see the module.
-    """
+    """Raise a ValueError unless a graph holds only what gkiller's own exports do; see the module."""
     reader = _Reader(data)
     model = reader.read((0, len(data)), _MODEL)
     if 7 not in model:
@@ -104,23 +95,16 @@ def check_graph(data: bytes) -> None:
 
 
 class _Tensors:
-    """What is known of a graph's tensors before a comment is read.
-
-    Args:
-        size: bytes of the file.
-    """
+    """What is known of a graph's tensors before a comment is read; ``size`` is the file's in bytes."""
 
     def __init__(self, weights: dict[str, int], size: int) -> None:
         self._constant = weights  # and all that may be computed of them: how many numbers at most
         self._other: set[str] = set()
         # Of those: whose sizes are 1 or not known before a comment is read, one at least; and their shapes.
-        self._open: set[str] = set()
-        self._shapes: set[str] = set()
-        self._left = FOLDED + size
-        self._left_to_pack = FOLDED + _USES * size
+        self._open, self._shapes = set[str](), set[str]()
+        self._left, self._left_to_pack = FOLDED + size, FOLDED + _USES * size
 
     def take(self, name: str) -> None:
-        """Add an input of the graph."""
         if name in self._constant:
             raise ValueError(f"the input {name[:80]!r} is a weight, too")
         self._other.add(name)
@@ -234,7 +218,7 @@ class _Reader:
         """Return the fields of a message by number: numbers, and the places of anything longer.
 
         Raises:
-            ValueError: it is not protobuf; or a field is unknown, or there twice, or there are too many.
+            ValueError: it is not protobuf, or a field is unknown or there twice, or there are too many.
         """
         found: dict[int, list[Any]] = defaultdict(list)
         at, end = span
@@ -258,7 +242,6 @@ class _Reader:
         return self.decoded(fields[number][0]) if fields[number] else ""
 
     def decoded(self, span: Span) -> str:
-        """Return the text at a place."""
         return self._data[slice(*span)].decode("utf-8")
 
     def _value(self, wire: int, at: int, end: int) -> tuple[Any, int]:

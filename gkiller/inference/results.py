@@ -17,12 +17,8 @@ class Prediction:
     """The answer for one comment. ``prediction["threat"]`` and ``dict(prediction)`` give scores."""
 
     scores: Mapping[str, float]  # probability in 0..1 of each label
-    # for each label that decides, whether its score reaches the threshold; all labels decide unless the model, or who
-    # asked, names some
-    flags: Mapping[str, bool]
-    # in how many pieces the comment was read: over 1 when it is longer than the model reads at once, and each score is
-    # then the highest of the pieces
-    windows: int = 1
+    flags: Mapping[str, bool]  # for each label that decides, whether its score reaches the threshold
+    windows: int = 1  # pieces that the comment was read in; each score is the highest of theirs
     truncated: bool = False  # whether the comment's end was left unread (only with long_text="truncate")
 
     @property
@@ -56,14 +52,7 @@ class Contribution:
 
 
 def deciding_labels(names: str | Iterable[str], labels: Sequence[str], where: str = "labels") -> tuple[str, ...]:
-    """Return the named labels in the model's order.
-
-    Args:
-        names: labels, or one of them.
-
-    Raises:
-        SettingsError: one is not a label of the model, or none is named.
-    """
+    """Return the named labels in the model's order; a SettingsError for an unknown one, or none at all."""
     asked = [names] if isinstance(names, str) else list(names)
     if not asked:
         raise SettingsError("no label is named", where=where, remedy=f"name some of: {', '.join(labels)}")
@@ -76,10 +65,6 @@ def deciding_labels(names: str | Iterable[str], labels: Sequence[str], where: st
 def reached(
     scores: npt.NDArray[np.float64], labels: Sequence[str], thresholds: Mapping[str, float], deciding: Sequence[str]
 ) -> npt.NDArray[np.bool_]:
-    """Return where a deciding label's score reaches its threshold, (n, L); False for the other labels.
-
-    Args:
-        scores: (n, L), columns as ``labels``.
-    """
+    """Return where a deciding label's score reaches its threshold, (n, L); False for the other labels."""
     limits = np.array([thresholds[label] for label in labels])
     return (scores >= limits) & np.isin(labels, deciding)

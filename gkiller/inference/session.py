@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from gkiller.errors import GkillerError, ModelFormatError
 from gkiller.inference.graph import check_graph
 from gkiller.inference.ort import onnxruntime as ort
 from gkiller.model.layout import REMEDY_DAMAGED
-from gkiller.tokens.batches import Windows
+from gkiller.tokens.batches import Read
 from gkiller.wording import counted, one_line
 
 INPUTS = ("input_ids", "attention_mask")
@@ -25,31 +25,24 @@ OUTPUT = "logits"
 WORKING_BYTES = (2 << 30) + (64 << 20) * (os.cpu_count() or 1)
 """What all graphs of a process may use at a time, besides their weights. A batch of 512 tokens takes 50 MB in
 a network of BERT-Large's size."""
-
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float64]
 Stop: TypeAlias = ort.RunOptions
 """Setting its ``terminate`` ends the calls that were given it."""
-
 Result = TypeVar("Result")
+_AGAIN = "export the model again with: gkiller export"
 _FATAL_ONLY = 4
-_QUICK_TOKENS = 64
-"""A call of no more tokens, padding included, runs on the main thread itself: another costs as much."""
-
-_PATIENCE = 2.0
-"""Seconds that a stopped call has to end in: it does so after the operator that is at work."""
+_QUICK_TOKENS = 64  # a call of no more, padding included, runs on the main thread itself: another costs as much
+_PATIENCE = 2.0  # seconds that a stopped call has to end in, after the operator that is at work
 
 
 class Session:
-    """Runs the graph.
+    """Runs the graph; a ModelFormatError for one that is not as gkiller exports it.
 
-    Every call computes on one thread alone: several threads call it at once to use several cores, no thread
-    spins while nothing is to do, and the result does not depend on how many there are. An interrupt ends a
-    call after the operator that is at work; the working memory bounds how long that takes.
-
-    Raises:
-        ModelFormatError: it is not an ONNX graph with the inputs, the output and the width expected, or it
-            holds what gkiller does not export.
+    Every call computes on one thread alone: several threads may call it at once, none spins while nothing is to do,
+    and the result does not depend on how many there are. An interrupt ends a call after the operator that is at work;
+    the working memory bounds how long that takes.
     """
 
     def __init__(self, graph: bytes, where: str, labels: int, probes: Sequence[tuple[Ids, Ids]]) -> None:
@@ -78,16 +71,12 @@ class Session:
         outputs = [value.name for value in self._session.get_outputs()]
         if inputs != sorted(INPUTS) or outputs != [OUTPUT]:
             found = f"{', '.join(inputs)} to {', '.join(outputs)}"
-            what = f"the graph maps {found}, not {', '.join(INPUTS)} to {OUTPUT}"
-            raise self._fault(what, "export the model again with: gkiller export")
+            raise self._fault(f"the graph maps {found}, not {', '.join(INPUTS)} to {OUTPUT}", _AGAIN)
 
     def run(self, ids: Ids, mask: Ids, stop: Stop | None = None) -> Logits:
-        """Return float32 logits of shape (rows, L) for ids and mask of shape (rows, tokens).
+        """Return finite float32 logits of shape (rows, L) for ids and mask of shape (rows, tokens).
 
         On the main thread, an interrupt ends the call, as ``stop`` does.
-
-        Raises:
-            ModelFormatError: the graph fails, or answers anything but one finite number a row and label.
         """
         stop = stop or Stop()
         logits = (self._answer_aside if ids.size > _QUICK_TOKENS else self._answer)(ids, mask, stop)
@@ -99,20 +88,19 @@ class Session:
 
     def _answer(self, ids: Ids, mask: Ids, stop: Stop) -> Logits:
         try:
-            answer: Any = self._session.run([OUTPUT], {INPUTS[0]: ids, INPUTS[1]: mask}, stop)
+            logits: Logits = self._session.run([OUTPUT], {INPUTS[0]: ids, INPUTS[1]: mask}, stop)[0]
         except Exception as error:  # onnxruntime's own errors have no other class in common
             raise self._fault(f"the graph fails: {one_line(error)}") from error
-        logits: Logits = answer[0]
         if np.shape(logits) != (len(ids), self._labels) or logits.dtype != np.float32:
             kind = f"{getattr(logits, 'dtype', '')} of shape {np.shape(logits)}"
             asked = f"{counted(len(ids), 'comment')}, not {self._labels} finite float32 each"
-            raise self._fault(f"the graph answers {kind} to {asked}", "export the model again with: gkiller export")
+            raise self._fault(f"the graph answers {kind} to {asked}", _AGAIN)
         return logits
 
     def _check_finite(self, logits: Logits) -> None:
         if not np.isfinite(logits).all():
-            what = "the graph answers a comment with what is no number"
-            raise self._fault(what, "export the model again, or try --precision fp32")
+            remedy = "export the model again, or try --precision fp32"
+            raise self._fault("the graph's answer is not a finite number", remedy)
 
     def _fault(self, what: str, remedy: str = REMEDY_DAMAGED) -> ModelFormatError:
         return ModelFormatError(what, where=self._where, remedy=remedy)
@@ -149,8 +137,7 @@ def end(stop: Stop) -> None:
 
 def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     # A memory pattern is kept for every shape that was met, and batches have hundreds of shapes.
@@ -169,24 +156,21 @@ def _bound_memory() -> None:
     ort.create_and_register_allocator(place, ort.OrtArenaCfg(WORKING_BYTES, -1, -1, -1))
 
 
-Scores = npt.NDArray[np.float64]
-
-
 @dataclass(frozen=True)
 class Scored:
     """Scores of n comments."""
 
-    scores: Scores  # float64 of shape (n, L), in 0..1
-    windows: npt.NDArray[np.int64]  # int64 of shape (n,): pieces that each comment was read in
-    truncated: npt.NDArray[np.bool_]  # bool of shape (n,): whether its end was left unread
+    scores: Scores  # (n, L), in 0..1
+    windows: Ids  # (n,), pieces that each comment was read in
+    truncated: npt.NDArray[np.bool_]  # (n,), whether its end was left unread
 
 
 @dataclass(frozen=True)
 class Work:
     """A chunk on its way through the network."""
 
-    windows: Windows
-    parts: list[npt.NDArray[np.int64]]
+    read: Read  # of its different comments
+    parts: list[Ids]
     answers: Sequence[Logits | Future[Logits]]
     back: npt.NDArray[np.int64]
     labels: int
@@ -194,17 +178,15 @@ class Work:
 
     def result(self) -> Scored:
         """Wait for the scores: of each comment, the highest of its windows."""
-        logits = np.zeros((len(self.windows.owner), self.labels), np.float32)
+        logits = np.zeros((len(self.read.tokens), self.labels), np.float32)
         try:
             for rows, answer in zip(self.parts, self.answers, strict=True):
                 logits[rows] = answer.result() if isinstance(answer, Future) else answer
         except BaseException:
             self.stop()
             raise
-        count = self.windows.count
-        if len(count) != len(logits):
-            logits = np.maximum.reduceat(logits, np.cumsum(count) - count)
-        return Scored(sigmoid(logits)[self.back], count[self.back], self.windows.truncated[self.back])
+        scores = sigmoid(self.read.highest(logits))
+        return Scored(scores[self.back], self.read.count[self.back], self.read.truncated[self.back])
 
     def stop(self) -> None:
         """Let go of what has no answer yet, so that no thread is waited for."""

@@ -9,28 +9,10 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "gkiller",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "datasets",
-    "perforatedai",
-    "numpy",
-    "pyarrow",
-    "scikit-learn",
-    "matplotlib",
-    "typer",
-    "rich",
-    "pydantic",
-    "pydantic-settings",
-    "tomlkit",
-    "optuna",
+    *("gkiller", "torch", "transformers", "tokenizers", "safetensors", "onnx", "onnxscript", "onnxruntime", "datasets"),
+    *("perforatedai", "numpy", "pyarrow", "scikit-learn", "matplotlib", "typer", "rich", "pydantic"),
+    *("pydantic-settings", "tomlkit", "optuna"),
 )
-
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
 
 

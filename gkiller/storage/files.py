@@ -21,7 +21,7 @@ from typing import Any
 from gkiller.errors import OutputError
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EDQUOT)
-_SPARE_BYTES = 1 << 20  # what a file system takes beside the files themselves
+_SPARE_BYTES = 1 << 20  # what a file system takes besides the files themselves
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
@@ -32,11 +32,7 @@ def sha256_file(path: Path) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Return readable JSON with a final newline; NaN and infinities are refused.
-
-    Raises:
-        ValueError: the value holds a number that JSON does not know.
-    """
+    """Return readable JSON with a final newline; a ValueError for NaN and infinities."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -56,11 +52,7 @@ def sync(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it, where they are not there, and flush their names to the disk.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
+    """Make a directory and those above it, where they are not there, and flush their names to the disk."""
     with writing(path):
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
@@ -69,26 +61,17 @@ def make_directory(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of UTF-8, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a file of UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file beside its place, flush it, and rename it there. Links are followed.
-
-    Raises:
-        OutputError: it cannot be written, or something that is not a file has that name.
-    """
+    """Write a file next to its place, flush it, and rename it there. Links are followed; errors as `file_place`."""
     path = file_place(path)
     with writing(path):
         temporary = _beside(path)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -100,11 +83,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def append_line(path: Path, text: str) -> None:
-    """Add a line to a file and flush it to the disk.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Add a line to a file and flush it to the disk."""
     with writing(path), path.open("a", encoding="utf-8", newline="\n") as stream:
         stream.write(text + "\n")
         stream.flush()
@@ -112,42 +91,27 @@ def append_line(path: Path, text: str) -> None:
 
 
 def require_space(directory: Path, size: int) -> None:
-    """Check, before anything is written, that ``size`` bytes fit on the disk of an existing directory.
-
-    Raises:
-        OutputError: they do not.
-    """
+    """Raise an OutputError unless ``size`` bytes fit on the disk of an existing directory."""
     with writing(directory):
         free = shutil.disk_usage(directory).free
     if free < size + _SPARE_BYTES:
-        raise OutputError(
-            f"the disk is nearly full: {(size + _SPARE_BYTES) / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free",
-            where=str(directory),
-            remedy="free some space, then go on",
-        )
+        sizes = f"{(size + _SPARE_BYTES) / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free"
+        what, remedy = f"the disk is nearly full: {sizes}", "free some space, then go on"
+        raise OutputError(what, where=str(directory), remedy=remedy)
 
 
 def remove_leftovers(directory: Path, *, keep: tuple[str, ...] = ()) -> None:
-    """Remove the hidden files and directories that a killed writer left half-written in ``directory``.
-
-    Args:
-        directory: one that nobody else writes to now.
-
-    Raises:
-        OutputError: nothing may be removed there.
-    """
+    """Remove what a killed writer left half-written, hidden, in a directory that nobody else writes to now."""
     with writing(directory):
         for path in directory.glob(".*"):
-            if path.name in keep:
-                continue
-            if path.is_dir() and not path.is_symlink():
+            if path.is_dir() and not path.is_symlink() and path.name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
-            else:
+            elif path.name not in keep:
                 path.unlink(missing_ok=True)
 
 
 def remove_unfinished(path: Path) -> None:
-    """Remove what a killed `write_bytes` left beside a file that nobody else writes to now."""
+    """Remove what a killed `write_bytes` left next to a file that nobody else writes to now."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if re.fullmatch(r"[0-9a-f]{12}", left.name.removeprefix(f".{path.name}.")):
             left.unlink(missing_ok=True)
@@ -155,11 +119,7 @@ def remove_unfinished(path: Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system in the block into one that names ``path``.
-
-    Raises:
-        OutputError: the block raised OSError.
-    """
+    """Turn an OSError in the block into an OutputError that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -170,9 +130,8 @@ def writing(path: Path) -> Iterator[None]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Give a sibling temporary directory to fill; it takes ``path``'s place when the block ends well.
 
-    An existing directory at ``path`` stays whole until the new one is flushed to the disk; it is then
-    moved aside, and removed when the new one is in its place. When the block raises, nothing at ``path``
-    changes. Where ``path`` is a link, what it leads to is replaced.
+    An existing directory at ``path`` stays whole until the new one is flushed to the disk; when the block raises,
+    nothing changes there. Where ``path`` is a link, what it leads to is replaced.
 
     Raises:
         OutputError: it cannot be written, or the disk is full.
@@ -223,64 +182,45 @@ def _put(temporary: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two directories in one step, so that there is no moment without either; False where unsupported.
+    """Swap two directories in one step with Linux's renameat2(2); False where unsupported.
 
-    Linux has renameat2(2) for it. Elsewhere a process killed between two renames leaves the old directory
-    under its temporary name.
+    Elsewhere a process killed between two renames leaves the old directory under its temporary name.
     """
     if sys.platform != "linux":
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
-    names = os.fsencode(one), os.fsencode(other)
-    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def file_place(path: Path) -> Path:
-    """Return where a file of that name goes: links are followed, so that they stay.
-
-    Raises:
-        OutputError: the name leads to something that is not a regular file, or in a circle.
-    """
+    """Return where a file of that name goes, links followed; an OutputError for a circle or anything but a file."""
     with writing(path):
         place = Path(os.path.realpath(path))
         if place.is_symlink() or (path.exists() and not path.is_file()):
-            raise OutputError(
-                "that name is taken by something that is not a file", where=str(path), remedy="name another file"
-            )
+            what = "that name is taken by something that is not a file"
+            raise OutputError(what, where=str(path), remedy="name another file")
     return place
 
 
 def refuse_inputs(outputs: Iterable[Path | int], inputs: Iterable[Path | int]) -> None:
-    """Refuse to write to a file that is read, whatever name, link or descriptor leads to it.
-
-    Raises:
-        OutputError: one of the outputs is an input.
-    """
+    """Raise an OutputError where a file is read and written, whatever name, link or descriptor leads to it."""
     read = {_identity(place) for place in inputs} - {None}
     for place in outputs:
         if _identity(place) in read:
-            raise OutputError(
-                "the output would overwrite what is read",
-                where="standard output" if isinstance(place, int) else str(place),
-                remedy="write to another file",
-            )
+            where = "standard output" if isinstance(place, int) else str(place)
+            raise OutputError("the output would overwrite what is read", where=where, remedy="write to another file")
 
 
 def refuse_source_within(directory: Path, sources: Iterable[Path]) -> None:
-    """Refuse to replace a directory that is, or holds, what is read.
-
-    Raises:
-        OutputError: a source lies in the directory.
-    """
+    """Raise an OutputError where a directory to be replaced is, or holds, what is read."""
     target = _identity(directory, stat.S_ISDIR)
     for source in sources:
         place = Path(os.path.realpath(source))
         if target is not None and any(_identity(one, stat.S_ISDIR) == target for one in (place, *place.parents)):
-            raise OutputError(
-                "the output would replace what is read", where=str(directory), remedy="write to another directory"
-            )
+            what, remedy = "the output would replace what is read", "write to another directory"
+            raise OutputError(what, where=str(directory), remedy=remedy)
 
 
 def _identity(place: Path | int, kind: Callable[[int], bool] = stat.S_ISREG) -> tuple[int, int] | None:
@@ -293,8 +233,5 @@ def _identity(place: Path | int, kind: Callable[[int], bool] = stat.S_ISREG) -> 
 
 
 def _refused(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write there: {error.strerror or error}",
-        where=str(path),
-        remedy="choose another place, or check its permissions and the free space",
-    )
+    remedy = "choose another place, or check its permissions and the free space"
+    return OutputError(f"cannot write there: {error.strerror or error}", where=str(path), remedy=remedy)

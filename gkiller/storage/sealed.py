@@ -1,7 +1,7 @@
 """Sealed directories: a JSON file lists the SHA-256 of every other file, and carries its own digest.
 
-A seal tells damage and careless changes, and it bounds what is read. It does not tell a forger, who can
-compute digests as well: who reads the files must still distrust what is in them.
+A seal tells damage and careless changes, and it bounds what is read. A forger can compute digests as well: who reads
+the files must still distrust what is in them.
 """
 
 from __future__ import annotations
@@ -15,23 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from gkiller.storage.files import json_text, sha256_file
 from gkiller.storage.strict_json import parse_json
 
-MAX_SEAL_BYTES = 16 * 2**20
-"""Of the JSON file."""
-
-MAX_FILES = 1000
-"""Listed in one directory."""
-
-MAX_TOTAL_BYTES = 16 * 2**30
-"""Of all the listed files together."""
-
+MAX_SEAL_BYTES = 16 * 2**20  # of the JSON file
+MAX_FILES = 1000  # listed in one directory
+MAX_TOTAL_BYTES = 16 * 2**30  # of all the listed files together
 Check = Literal["all", "kept", "none"]
 """Which files' digests are compared; "none" leaves out the seal's own digest, too."""
-
 Kind = Literal["missing", "tampered", "format", "version"]
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?<!\.)", re.ASCII)
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}
@@ -48,9 +41,7 @@ class SealBrokenError(ValueError):
     """
 
     def __init__(self, what: str, kind: Kind, file: Path) -> None:
-        self.what = what
-        self.kind = kind
-        self.file = file
+        self.what, self.kind, self.file = what, kind, file
         super().__init__(f"{file}: {what}")
 
 
@@ -65,25 +56,18 @@ class Sealed:
     digest: str  # the JSON file's own, and so one of the whole directory
 
     def copy_to(self, directory: Path, wanted: Callable[[str], bool] | None = None) -> None:
-        """Copy the listed files, each only while it is still the one that was sealed.
-
-        Args:
-            wanted: says of each name whether to copy it; all by default.
+        """Copy the listed files, or the wanted ones, each only while it is still the one that was sealed.
 
         Raises:
             SealBrokenError: a file has changed since the directory was checked.
         """
         for name, digest in self.files.items():
-            if wanted is not None and not wanted(name):
-                continue
-            target = directory / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path, found = self.directory / name, hashlib.sha256()
-            with _opened(self.directory, name) as source, target.open("wb") as copy:
-                for chunk in _chunks(source, MAX_TOTAL_BYTES, path):
-                    found.update(chunk)
-                    copy.write(chunk)
-            _check(found.hexdigest(), digest, path)
+            if wanted is None or wanted(name):
+                target = directory / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as copy:
+                    found, _ = _hashed(self.directory, name, MAX_TOTAL_BYTES, copy.write)
+                _check(found, digest, self.directory / name)
 
 
 def seal(directory: Path, name: str, content: Mapping[str, Any]) -> None:
@@ -95,14 +79,11 @@ def seal(directory: Path, name: str, content: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a file's name would not be read back.
     """
-    files = {}
-    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-        relative = path.relative_to(directory).as_posix()
-        if relative == name:
-            continue
+    places = sorted(path for path in directory.rglob("*") if path.is_file() and path != directory / name)
+    for relative in (path.relative_to(directory).as_posix() for path in places):
         if fault := _name_fault(relative):
             raise ValueError(f"{relative!r} {fault}")
-        files[relative] = sha256_file(path)
+    files = {path.relative_to(directory).as_posix(): sha256_file(path) for path in places}
     listed = {**content, "files": files}
     (directory / name).write_text(json_text({**listed, "digest": digest_of(listed)}), "utf-8", newline="\n")
 
@@ -112,8 +93,8 @@ def unseal(
 ) -> Sealed:
     """Check a sealed directory.
 
-    Every file is opened once: the bytes that are returned are those that were checked. Links, devices and
-    pipes are refused; the directory itself may be a link.
+    Every file is opened once: the bytes that are returned are those that were checked. Links, devices and pipes are
+    refused; the directory itself may be a link.
 
     Args:
         version: what its ``format_version`` must be; it is looked at before the digests are.
@@ -124,7 +105,12 @@ def unseal(
         SealBrokenError: the seal is broken.
     """
     path = directory / name
-    content = _read_content(directory, name)
+    try:
+        content = parse_json(b"".join(_chunks(directory, name, MAX_SEAL_BYTES)))
+    except SealBrokenError:
+        raise
+    except ValueError as error:
+        raise SealBrokenError(f"not readable as JSON: {error}", "format", path) from error
     found = content.get("format_version")
     if type(found) is not int or found != version:
         raise SealBrokenError(f"format {_short(found)} is unknown", "version", path)
@@ -154,10 +140,10 @@ def _checked(directory: Path, files: Mapping[str, str], keep: Mapping[str, int],
     kept, left = {}, MAX_TOTAL_BYTES
     for file, sealed in files.items():
         if file in keep:
-            kept[file] = _read(directory, file, min(keep[file], left))
+            kept[file] = b"".join(_chunks(directory, file, min(keep[file], left)))
             found, size = hashlib.sha256(kept[file]).hexdigest(), len(kept[file])
         elif check == "all":
-            found, size = _hash(directory, file, left)
+            found, size = _hashed(directory, file, left)
         else:
             continue
         if check != "none":
@@ -166,27 +152,14 @@ def _checked(directory: Path, files: Mapping[str, str], keep: Mapping[str, int],
     return kept
 
 
-def _read(directory: Path, name: str, limit: int) -> bytes:
-    with _opened(directory, name) as source:
-        return b"".join(_chunks(source, limit, directory / name))
-
-
-def _hash(directory: Path, name: str, limit: int) -> tuple[str, int]:
-    """Return a file's SHA-256 and size."""
+def _hashed(directory: Path, name: str, limit: int, use: Callable[[bytes], Any] = len) -> tuple[str, int]:
+    """Return a file's SHA-256 and size, and give each piece of it to ``use``."""
     digest, size = hashlib.sha256(), 0
-    with _opened(directory, name) as source:
-        for chunk in _chunks(source, limit, directory / name):
-            digest.update(chunk)
-            size += len(chunk)
+    for chunk in _chunks(directory, name, limit):
+        digest.update(chunk)
+        size += len(chunk)
+        use(chunk)
     return digest.hexdigest(), size
-
-
-def _read_content(directory: Path, name: str) -> dict[str, Any]:
-    data = _read(directory, name, MAX_SEAL_BYTES)
-    try:
-        return parse_json(data)
-    except ValueError as error:
-        raise SealBrokenError(f"not readable as JSON: {error}", "format", directory / name) from error
 
 
 def _listed(content: Mapping[str, Any], path: Path) -> dict[str, str]:
@@ -200,7 +173,7 @@ def _listed(content: Mapping[str, Any], path: Path) -> dict[str, str]:
         if fault:
             raise SealBrokenError(f"{_short(name)} {fault}", "format", path)
         if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-            raise SealBrokenError(f"the SHA-256 of {_short(name)} is none", "format", path)
+            raise SealBrokenError(f"the SHA-256 of {_short(name)} is not valid", "format", path)
     return dict(files)
 
 
@@ -216,20 +189,31 @@ def _name_fault(name: str) -> str:
     return ""
 
 
-@contextmanager
-def _opened(directory: Path, name: str) -> Iterator[BinaryIO]:
-    """Open a regular file below a directory without following links, and without waiting for a pipe."""
-    path = directory / name
-    flags = os.O_RDONLY
+def _chunks(directory: Path, name: str, limit: int) -> Iterator[bytes]:
+    """Read a regular file below a directory to its end, without following links or waiting for a pipe.
+
+    The end must come within ``limit`` bytes even when the file grows meanwhile.
+    """
+    path, left, flags = directory / name, limit, os.O_RDONLY
     for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
         flags |= getattr(os, flag, 0)
     with _reading(path):
         _check_way(directory, name)
         source = os.fdopen(os.open(path, flags), "rb")
     with source:
-        if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+        status = os.fstat(source.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise SealBrokenError("not a regular file", "format", path)
-        yield source
+        while status.st_size <= limit:
+            with _reading(path):
+                chunk = source.read(_CHUNK)
+            left -= len(chunk)
+            if not chunk:
+                return
+            if left < 0:
+                break
+            yield chunk
+    raise SealBrokenError(f"it has more than the {limit:,} bytes that are allowed", "format", path)
 
 
 @contextmanager
@@ -244,10 +228,9 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _check_way(directory: Path, name: str) -> None:
     """Refuse links, devices, pipes and folders before anything is opened: opening one can have effects."""
-    way = directory
-    parts = name.split("/")
+    way, parts = directory, name.split("/")
     for depth, part in enumerate(parts, 1):
-        way = way / part
+        way /= part
         mode = way.lstat().st_mode
         if stat.S_ISLNK(mode):
             where = "leads out of the directory" if _outside(way, directory) else "is not followed"
@@ -261,22 +244,6 @@ def _outside(link: Path, directory: Path) -> bool:
         return not link.resolve().is_relative_to(directory.resolve())
     except (OSError, RuntimeError):  # a link to itself
         return False
-
-
-def _chunks(source: BinaryIO, limit: int, path: Path) -> Iterator[bytes]:
-    """Read a file to its end, which must come within ``limit`` bytes even when the file grows meanwhile."""
-    left = limit
-    if os.fstat(source.fileno()).st_size <= limit:
-        while True:
-            with _reading(path):
-                chunk = source.read(_CHUNK)
-            if not chunk:
-                return
-            left -= len(chunk)
-            if left < 0:
-                break
-            yield chunk
-    raise SealBrokenError(f"it has more than the {limit:,} bytes that are allowed", "format", path)
 
 
 def _check(found: str, sealed: str, path: Path) -> None:

@@ -6,18 +6,12 @@ import json
 import math
 from typing import Any
 
-MAX_DEPTH = 32
-"""Objects and lists inside each other; gkiller's own files have 4."""
-
-_MAX_DIGITS = 300
-"""Of a whole number: a longer one has no float, and Python refuses some."""
+MAX_DEPTH = 32  # objects and lists inside each other; gkiller's own files have 4
+_MAX_DIGITS = 300  # of a whole number: a longer one has no float, and Python refuses some
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
     """Read a JSON object, refusing what two readers could take differently.
-
-    Returns:
-        The object; all its numbers are finite, and all its texts can be written as UTF-8.
 
     Raises:
         ValueError: it is not UTF-8, not JSON or not an object, names a key twice, nests deeper than `MAX_DEPTH`, or
@@ -31,23 +25,21 @@ def parse_json(data: bytes) -> dict[str, Any]:
             parse_float=_finite,
             parse_int=_whole,
         )
-        _check_depth(value)
     except RecursionError:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
+    _check_depth(value)
     json.dumps(value, ensure_ascii=False).encode("utf-8")  # raises on half a surrogate pair
     return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise ValueError(f"the key {name[:80]!r} is there twice")
-            seen.add(name)
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name[:80]!r} is there twice")
+        found[name] = value
     return found
 
 
@@ -68,21 +60,11 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _check_depth(value: Any) -> None:
-    level = [value]
+def _check_depth(value: dict[str, Any]) -> None:
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
-        level = [item for each in level for item in _items(each)]
+        inner = (item for each in level for item in (each.values() if isinstance(each, dict) else each))
+        level = [item for item in inner if isinstance(item, dict | list)]
         if not level:
             return
     raise ValueError(f"nested deeper than {MAX_DEPTH}")
-
-
-def _items(value: Any) -> list[Any]:
-    """Return the objects and lists directly in a value."""
-    if isinstance(value, dict):
-        inner: Any = value.values()
-    elif isinstance(value, list):
-        inner = value
-    else:
-        return []
-    return [item for item in inner if isinstance(item, dict | list)]

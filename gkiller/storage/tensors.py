@@ -1,4 +1,8 @@
-"""Tensors from safetensors bytes that anybody may have written. Pickles and archives are never opened."""
+"""Tensors from safetensors bytes that anybody may have written. Pickles and archives are never opened.
+
+The header is read here because the library takes a name twice, unknown keys and any number of dimensions, and it
+checks sizes only where it copies the tensors.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +16,17 @@ from gkiller.storage.strict_json import parse_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-MAX_HEADER_BYTES = 4 * 2**20
-"""Of a safetensors header; a BERT-Large with five dendrites on each Linear has under 1 MiB."""
-
-
+MAX_HEADER_BYTES = 4 * 2**20  # a BERT-Large with five dendrites on each Linear has under 1 MiB
 MAX_NAME = 200
-
-
 MAX_DIMENSIONS = 8
-
-
 ITEM_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
 """Bytes of a number, by the types that are read at all."""
-
-
 FLOATS: Final = frozenset({"F32", "F16", "BF16"})
 """Types that weights may have."""
-
-
-_LENGTH = 8  # the header's length, little-endian
-
-
+_LENGTH = 8  # bytes of the header's length, little-endian
 _OTHERS = {
     b"PK": "a zip archive or a torch pickle file",
-    b"\x80\x02": "a pickle file",
-    b"\x80\x03": "a pickle file",
-    b"\x80\x04": "a pickle file",
-    b"\x80\x05": "a pickle file",
+    **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "a pickle file"),
     b"\x1f\x8b": "a gzip file",
     b"BZh": "a bzip2 file",
     b"\xfd7zXZ": "an xz file",
@@ -76,23 +63,25 @@ def read_header(data: bytes, dtypes: Collection[str] = tuple(ITEM_BYTES)) -> dic
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"the header has {length:,} bytes, and {MAX_HEADER_BYTES:,} are allowed")
     header = parse_json(data[_LENGTH : _LENGTH + length])
-    _check_notes(header.pop("__metadata__", {}))
+    notes = header.pop("__metadata__", {})
+    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
+        raise ValueError("not safetensors: __metadata__ is not an object of texts")
     found = {name: _entry(name, entry, dtypes) for name, entry in header.items()}
-    _check_offsets(found, len(data) - _LENGTH - length)
+    at, size = 0, len(data) - _LENGTH - length
+    for name, info in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
+        if info.start != at:
+            raise ValueError(f"{name} {'overlaps another tensor' if info.start < at else 'leaves a gap before it'}")
+        at = info.end
+    if at != size:
+        raise ValueError(f"the tensors have {at:,} bytes, and the file has {size:,} for them")
     return found
 
 
 def check_shapes(found: Mapping[str, TensorInfo], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare a header with the names and shapes that are wanted.
-
-    Raises:
-        ValueError: a tensor is missing, not wanted, or of another shape.
-    """
-    missing = [name for name in expected if name not in found]
-    if missing:
+    """Raise a ValueError where a tensor is missing, not wanted, or of another shape."""
+    if missing := [name for name in expected if name not in found]:
         raise ValueError(f"{len(missing)} tensors are missing, first {missing[0]}")
-    extra = [name for name in found if name not in expected]
-    if extra:
+    if extra := [name for name in found if name not in expected]:
         raise ValueError(f"{len(extra)} tensors belong to nothing, first {extra[0]}")
     for name, shape in expected.items():
         if found[name].shape != tuple(shape):
@@ -128,11 +117,6 @@ def read_tensors(
     return tensors
 
 
-def _check_notes(notes: Any) -> None:
-    if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
-        raise ValueError("not safetensors: __metadata__ is not an object of texts")
-
-
 def _entry(name: str, entry: Any, dtypes: Collection[str]) -> TensorInfo:
     if not 0 < len(name) <= MAX_NAME or not name.isprintable():
         raise ValueError(f"{name[:80]!r} is not a tensor's name")
@@ -142,7 +126,7 @@ def _entry(name: str, entry: Any, dtypes: Collection[str]) -> TensorInfo:
     if not isinstance(dtype, str) or dtype not in dtypes:
         raise ValueError(f"{name} has the type {str(dtype)[:20]!r}, and {', '.join(sorted(dtypes))} are read")
     if not _sizes(shape) or len(shape) > MAX_DIMENSIONS or not _sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"{name} has sizes that are none")
+        raise ValueError(f"{name} has invalid sizes")
     start, end = offsets
     if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
         raise ValueError(f"{name} has the shape {shape} of {dtype} and {end - start} bytes")
@@ -151,15 +135,3 @@ def _entry(name: str, entry: Any, dtypes: Collection[str]) -> TensorInfo:
 
 def _sizes(value: Any) -> bool:
     return isinstance(value, list) and all(type(size) is int and 0 <= size < 2**48 for size in value)
-
-
-def _check_offsets(found: Mapping[str, TensorInfo], size: int) -> None:
-    """Demand that the tensors follow one another, from the first byte to the last."""
-    at = 0
-    for name, info in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
-        if info.start != at:
-            what = "overlaps another tensor" if info.start < at else "leaves a gap before it"
-            raise ValueError(f"{name} {what}")
-        at = info.end
-    if at != size:
-        raise ValueError(f"the tensors have {at:,} bytes, and the file has {size:,} for them")

@@ -1,7 +1,6 @@
 """From comments to padded batches of token ids, windows of long comments included. numpy alone.
 
-`Reader` is how everything but `gkiller.load` reads comments, torch and graphs alike; both cut them with
-`make_windows`, so that figures are of what users get.
+`windowed` cuts comments for all that scores them, so that figures are of what users get.
 """
 
 from __future__ import annotations
@@ -23,8 +22,20 @@ from gkiller.wording import Progress
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-
 TokenArray = npt.NDArray[np.int64]
+Network = Callable[[TokenArray, TokenArray], npt.NDArray[Any]]
+"""Maps ids and mask, int64 (rows, tokens), to a value per label, (rows, L)."""
+
+LongText = Literal["window", "truncate"]
+BATCH_ROWS = 16
+BATCH_TOKENS = 512
+"""The most rows, and tokens with padding, of one call: what it works on then stays in a core's cache.
+experiments/inference_batches.py compares sizes."""
+CHUNK_ROWS = 2048
+CHUNK_CHARACTERS = 4 << 20
+"""So much of long inputs is tokenized and scored together."""
+OVERLAP = 8
+"""Neighbouring windows share at least an eighth of their length, so that no phrase is only seen cut."""
 _CHUNK = 4096
 _BUCKET = 50  # batches sorted by length together: long enough to pad little, short enough to stay random
 
@@ -46,8 +57,8 @@ class Tokens:
         return np.diff(self.starts)
 
     def pad_batch(self, rows: npt.NDArray[np.int64]) -> tuple[TokenArray, TokenArray]:
-        """Return ids and mask of these comments, each (rows, longest), padded on the right."""
-        lengths = self.lengths[rows]
+        """Return ids and mask of these comments, each int64 (rows, longest), padded on the right."""
+        lengths = self.starts[rows + 1] - self.starts[rows]
         mask = np.arange(int(lengths.max(initial=1))) < lengths[:, None]
         batch = np.full(mask.shape, self.pad, dtype=np.int64)
         batch[mask] = np.concatenate([self.ids[self.starts[r] : self.starts[r + 1]] for r in rows])
@@ -63,8 +74,7 @@ class Tokens:
         of_others = np.repeat(new, lengths)
         ids = np.empty(int(starts[-1]), np.int32)
         ids[~of_others] = self.ids[np.repeat(~new, self.lengths)]
-        order = np.argsort(rows)
-        ids[of_others] = others.taken(order).ids
+        ids[of_others] = others.taken(np.argsort(rows)).ids
         return Tokens(ids, starts, self.pad)
 
     def taken(self, rows: npt.NDArray[np.int64]) -> Tokens:
@@ -91,10 +101,9 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
     pieces: list[npt.NDArray[np.int32]] = []
     for start in range(0, len(texts), _CHUNK):
         encodings = tokenizer.encode_batch_fast([visible(text) for text in texts[start : start + _CHUNK]])
-        pieces.extend(np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings)
-    starts = _starts([len(piece) for piece in pieces])
+        pieces += [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
     flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-    return Tokens(flat, starts, max(0, special_ids(tokenizer).pad))
+    return Tokens(flat, _starts([len(piece) for piece in pieces]), max(0, special_ids(tokenizer).pad))
 
 
 def training_batches(
@@ -111,7 +120,7 @@ def training_batches(
     for start in range(0, len(order), batch_size * _BUCKET):
         bucket = order[start : start + batch_size * _BUCKET]
         bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
-        batches.extend(bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size))
+        batches += [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
@@ -122,34 +131,34 @@ def scoring_batches(lengths: npt.NDArray[np.int64], batch_size: int) -> Iterator
         yield order[start : start + batch_size]
 
 
-LongText = Literal["window", "truncate"]
-Ints = npt.NDArray[np.int64]
-BATCH_ROWS = 16
-BATCH_TOKENS = 512
-"""A batch has at most so many rows, and so many tokens with its padding: what one call works on then stays in
-a core's cache. experiments/inference_batches.py compares sizes."""
-
-CHUNK_ROWS = 2048
-CHUNK_CHARACTERS = 4 << 20
-"""So much of long inputs is tokenized and scored together."""
-
-OVERLAP = 8
-"""Neighbouring windows share at least an eighth of their length, so that no phrase is only seen cut."""
+def call_batches(lengths: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield batches of like length within `BATCH_ROWS` and `BATCH_TOKENS`; they depend on the lengths alone."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = min(BATCH_ROWS, max(1, BATCH_TOKENS // int(lengths[order[start]])))
+        yield order[start : start + rows]
+        start += rows
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Pieces of comments that fit the network."""
+def in_chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Divide comments into chunks within `CHUNK_ROWS` and `CHUNK_CHARACTERS`, at least one comment each."""
+    start, size = 0, 0
+    for position, text in enumerate(texts):
+        if position > start and (position - start >= CHUNK_ROWS or size + len(text) > CHUNK_CHARACTERS):
+            yield texts[start:position]
+            start, size = position, 0
+        size += len(text)
+    if start < len(texts):
+        yield texts[start:]
 
-    flat: Ints
-    first: Ints  # where each window starts in flat
-    length: Ints
-    owner: Ints
-    count: Ints
-    truncated: npt.NDArray[np.bool_]  # for each comment, whether its end is in no window
+
+def reading_text(long_text: LongText, max_length: int) -> str:
+    """Return how comments were read, for tables and reports."""
+    return f"read {'in windows of' if long_text == 'window' else 'up to'} {max_length} tokens"
 
 
-def window_starts(tokens: int, size: int) -> Ints:
+def window_starts(tokens: int, size: int) -> npt.NDArray[np.int64]:
     """Return where the windows of a long comment start: evenly spaced, the last one at the end."""
     if tokens <= size:
         return np.zeros(1, np.int64)
@@ -158,85 +167,13 @@ def window_starts(tokens: int, size: int) -> Ints:
     return np.arange(steps + 1) * (tokens - size) // steps
 
 
-def make_windows(ids: Sequence[list[int]], size: int, long_text: LongText) -> Windows:
-    """Cut comments into windows.
-
-    Args:
-        long_text: "window" covers every token, "truncate" reads the first ``size`` alone.
-    """
-    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(ids) else lengths
-    flat = np.fromiter(chain.from_iterable(ids), np.int64, int(lengths.sum()))
-    long = lengths > size
-    count = np.ones(len(ids), np.int64)
-    owner = np.arange(len(ids))
-    first, truncated = offsets, long
-    if long_text == "window" and long.any():
-        starts = [window_starts(int(lengths[i]), size) for i in np.flatnonzero(long)]
-        count[long] = [len(s) for s in starts]
-        owner = np.repeat(owner, count)
-        first = np.repeat(offsets, count)
-        first[long[owner]] += np.concatenate(starts)
-    if long_text == "window":
-        truncated = np.zeros_like(long)
-    return Windows(flat, first, np.minimum(lengths, size)[owner], owner, count, truncated)
-
-
-def batches(windows: Windows) -> Iterator[Ints]:
-    """Yield the windows' positions in batches of like length; they depend on the lengths alone."""
-    order = np.argsort(-windows.length, kind="stable")
-    start = 0
-    while start < len(order):
-        longest = int(windows.length[order[start]]) + 2
-        rows = min(BATCH_ROWS, max(1, BATCH_TOKENS // longest))
-        yield order[start : start + rows]
-        start += rows
-
-
-def pad(windows: Windows, rows: Ints, encoder: Encoder) -> tuple[Ints, Ints]:
-    """Return ids and mask, both int64 of shape (rows, tokens), [CLS] and [SEP] included."""
-    length = windows.length[rows]
-    width = int(length.max()) if len(rows) else 0
-    position = np.arange(width)
-    real = position < length[:, None]
-    ids = np.full((len(rows), width + 2), encoder.pad, np.int64)
-    ids[:, 0] = encoder.cls
-    ids[:, 1:-1][real] = windows.flat[(windows.first[rows][:, None] + position)[real]]
-    ids[np.arange(len(rows)), length + 1] = encoder.sep
-    return ids, (np.arange(width + 2) < length[:, None] + 2).astype(np.int64)
-
-
-def in_chunks(
-    texts: Sequence[str], rows: int = CHUNK_ROWS, characters: int = CHUNK_CHARACTERS
-) -> Iterator[Sequence[str]]:
-    """Divide comments into chunks of at most so many rows and characters, at least one comment each."""
-    start, size = 0, 0
-    for position, text in enumerate(texts):
-        if position > start and (position - start >= rows or size + len(text) > characters):
-            yield texts[start:position]
-            start, size = position, 0
-        size += len(text)
-    if start < len(texts):
-        yield texts[start:]
-
-
-Network = Callable[[TokenArray, TokenArray], npt.NDArray[Any]]
-"""Maps ids and mask, int64 (rows, tokens), to a value per label, (rows, L)."""
-
-
-def reading_text(long_text: LongText, max_length: int) -> str:
-    """Return how comments were read, for tables and reports."""
-    if long_text == "window":
-        return f"read in windows of {max_length} tokens"
-    return f"read up to {max_length} tokens"
-
-
 @dataclass(frozen=True)
 class Read:
     """What is read of n comments."""
 
     tokens: Tokens  # of m windows, the special tokens included
-    count: npt.NDArray[np.int64]  # int64 (n,), windows of each comment, at least 1
+    count: npt.NDArray[np.int64]  # (n,), windows of each comment, at least 1
+    truncated: npt.NDArray[np.bool_]  # (n,), whether its end is in no window
 
     def highest(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return of each comment the highest value of its windows: (m, L) to (n, L)."""
@@ -246,12 +183,34 @@ class Read:
         return found
 
 
-class Reader:
-    """Turns comments into windows.
+def windowed(
+    comments: Sequence[list[int]],
+    max_length: int,
+    before: Sequence[int],
+    after: Sequence[int],
+    pad: int,
+    long_text: LongText = "window",
+) -> Read:
+    """Return the windows of n comments, each between the special tokens.
 
     Args:
-        max_length: tokens that the network reads at once, special ones included.
-        long_text: as `gkiller.inference.classifier.Classifier.predict` takes it.
+        comments: their token ids, without special tokens.
+        max_length: most tokens of a window, special ones included.
+        long_text: "window" reads every token, "truncate" the first window alone.
+    """
+    size = max_length - len(before) - len(after)
+    long = np.array([len(ids) > size for ids in comments], bool)
+    count = np.ones(len(comments), np.int64)
+    windows: list[list[int]] = []
+    for number, ids in enumerate(comments):
+        starts = window_starts(len(ids), size).tolist() if long[number] and long_text == "window" else [0]
+        windows += [[*before, *ids[start : start + size], *after] for start in starts]
+        count[number] = len(starts)
+    return Read(end_to_end(windows, pad), count, long & (long_text == "truncate"))
+
+
+class Reader:
+    """Turns comments into windows; ``max_length`` and ``long_text`` are those of `windowed`.
 
     Attributes:
         by_word: whether the ids of words are kept, as `gkiller.load` does.
@@ -268,15 +227,11 @@ class Reader:
             self._ids, self.by_word = encoder.ids, encoder.by_word
             self._before, self._after = [encoder.cls], [encoder.sep]
         except ModelFormatError:  # of transformers, and of a kind that gkiller does not train with
-            self._ids, self.by_word = _whole(tokenizer), False
-            self._before, self._after = _around(tokenizer)
+            self._ids, self._before, self._after = _of_another_kind(tokenizer)
+            self.by_word = False
 
     def read(self, texts: Sequence[str], limit: int | None = None) -> Read:
-        """Return the windows of n comments.
-
-        Args:
-            limit: with it, only so many tokens of each are read, special ones included.
-        """
+        """Return the windows of n comments; with a limit, the first so many tokens, special ones included."""
         size = min(limit or self._max_length, self._max_length)
         comments = [self._ids(text) for text in texts]
         return windowed(comments, size, self._before, self._after, self._pad, "truncate" if limit else self._long_text)
@@ -301,57 +256,18 @@ class Reader:
         return found
 
 
-def windowed(
-    comments: Sequence[list[int]],
-    max_length: int,
-    before: Sequence[int],
-    after: Sequence[int],
-    pad: int,
-    long_text: LongText = "window",
-) -> Read:
-    """Return the windows of n comments, each between the special tokens.
-
-    Args:
-        comments: their token ids, without special tokens.
-        max_length: most tokens of a window, special ones included.
-        before: special tokens that a window begins with.
-        long_text: "window" reads every token, "truncate" the first window alone.
-    """
-    ends = len(before) + len(after)
-    windows = make_windows(comments, max_length - ends, long_text)
-    starts = np.concatenate([[0], np.cumsum(windows.length + ends)]).astype(np.int64)
-    ids = np.empty(int(starts[-1]), np.int32)
-    begun = np.cumsum(windows.length) - windows.length
-    place = np.arange(int(windows.length.sum())) - np.repeat(begun, windows.length)
-    real = np.repeat(starts[:-1] + len(before), windows.length) + place
-    ids[real] = windows.flat[np.repeat(windows.first, windows.length) + place]
-    for offset, token in enumerate(before):
-        ids[starts[:-1] + offset] = token
-    for offset, token in enumerate(reversed(after), start=1):
-        ids[starts[1:] - offset] = token
-    return Read(Tokens(ids, starts, pad), windows.count)
-
-
-def _whole(tokenizer: Tokenizer) -> Callable[[str], list[int]]:
-    """Return what gives a comment's ids, without special tokens and without a limit."""
-    own = type(tokenizer).from_str(tokenizer.to_str())
-    own.encode_special_tokens = True  # what a comment spells like [SEP] is text
-    own.no_truncation()
-    own.no_padding()
-
-    def ids(text: str) -> list[int]:
-        found: list[int] = own.encode(clean(text), add_special_tokens=False).ids
-        return found
-
-    return ids
-
-
-def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return the special tokens that a tokenizer puts before and after a comment."""
+def _of_another_kind(tokenizer: Tokenizer) -> tuple[Callable[[str], list[int]], list[int], list[int]]:
+    """Return what gives a comment's ids, and the special tokens that the tokenizer puts before and after them."""
     own = type(tokenizer).from_str(tokenizer.to_str())
     own.no_truncation()
     own.no_padding()
     encoding = own.encode("a")
     real = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
     first, last = (real[0], real[-1] + 1) if real else (len(encoding.ids), len(encoding.ids))
-    return encoding.ids[:first], encoding.ids[last:]
+    own.encode_special_tokens = True  # what a comment spells like [SEP] is text
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = own.encode(clean(text), add_special_tokens=False).ids
+        return found
+
+    return ids, encoding.ids[:first], encoding.ids[last:]

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,8 @@ _JOINED = re.compile(r"[\x0b\x0c\x1c-\x1f]")  # white space that the tokenizer d
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
 _KEPT_WORDS = 1 << 16
 _KEPT_LENGTH = 32
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,12 @@ class Word:
 
 
 class Encoder:
-    """Turns comments into token ids, without [CLS] and [SEP] and without a limit.
+    """Turns comments into token ids, without [CLS] and [SEP] and without a limit; errors as of `parse_tokenizer`.
 
     Attributes:
         pad, cls, sep, mask: ids of the special tokens, or of those that RoBERTa has in their places; a
             tokenizer without a mask token hides behind the unknown one.
         by_word: whether the ids of words are kept; else the tokenizer is asked for every comment.
-
-    Raises:
-        ModelFormatError: the text is no tokenizer, or lacks its special tokens, or does not put them around a comment.
     """
 
     def __init__(self, text: str | bytes, where: str, max_length: int) -> None:
@@ -76,14 +75,11 @@ class Encoder:
         self._lowercase = bert.get("lowercase", False)
         self._pieces = _SPACED_OR_CHINESE if bert.get("handle_chinese_chars") else _SPACED
         self._disguises = _Disguises.of(self._tokenizer) if self.by_word else None
-        self._words = _Words(self._disguises.without if self._disguises else self._tokenizer)
+        own = self._disguises.without if self._disguises else self._tokenizer
+        self._words: _Kept[str, list[int]] = _Kept(lambda word: _ids(own, word), lambda word: len(word) <= _KEPT_LENGTH)
 
     def check_fits(self, config: Mapping[str, Any]) -> None:
-        """Compare the tokenizer with the network, by its config.json.
-
-        Raises:
-            ValueError: it can give the network a piece that it does not know, or pads otherwise.
-        """
+        """Raise a ValueError where the network, by its config.json, does not know a piece, or pads otherwise."""
         check_vocabulary(self._tokenizer, config.get("vocab_size"))
         check_padding(self._tokenizer, config)
 
@@ -101,11 +97,7 @@ class Encoder:
             text = self._disguises.undo(text)
         words = self._words
         ids: list[int] = []
-        if text.isascii():
-            for word in _ASCII_WORDS.findall(text.lower() if self._lowercase else text):
-                ids += words[word]
-            return ids
-        for piece in self._pieces.findall(text):
+        for piece in [text] if text.isascii() else self._pieces.findall(text):
             if piece.isascii():
                 for word in _ASCII_WORDS.findall(piece.lower() if self._lowercase else piece):
                     ids += words[word]
@@ -140,20 +132,20 @@ class Encoder:
         return np.array([[self.cls, self.sep]], np.int64), np.ones((1, 2), np.int64)
 
 
-class _Words(dict[str, list[int]]):
-    """The ids of words, asked of the tokenizer when first met; short ones are kept, up to a bound."""
+class _Kept(dict[_Key, _Value]):
+    """What a function gives, asked when a key is first met; some keys are kept, up to a bound."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, make: Callable[[_Key], _Value], keep: Callable[[_Key], bool] = lambda _: True) -> None:
+        self._make, self._keep = make, keep
         super().__init__()
 
-    def __missing__(self, word: str) -> list[int]:
-        ids = _ids(self._tokenizer, word)
-        if len(word) <= _KEPT_LENGTH:
+    def __missing__(self, key: _Key) -> _Value:
+        made = self._make(key)
+        if self._keep(key):
             if len(self) >= _KEPT_WORDS:
                 self.clear()
-            self[word] = ids
-        return ids
+            self[key] = made
+        return made
 
 
 class _Disguises:
@@ -166,7 +158,14 @@ class _Disguises:
         self.without.encode_special_tokens = True
         self.without.normalizer = _normalizer(others)
         self.undo: Callable[[str], str] = _normalizer(readings).normalize_str
-        self._seen = _Seen(_normalizer(others[:-1]))
+        before = _normalizer(others[:-1])
+
+        def seen(number: int) -> str:
+            """Return what the normalizer makes of a character, with "~" for each that is not ASCII."""
+            made = before.normalize_str(clean(chr(number)))
+            return "".join(one if one.isascii() else "~" for one in made)
+
+        self._seen = _Kept(seen)
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> _Disguises | None:
@@ -177,21 +176,6 @@ class _Disguises:
     def may_be_in(self, text: str) -> bool:
         """Return whether a reading may match: False is certain, of the text and of each of its words."""
         return may_be_disguised(text if text.isascii() else text.translate(self._seen))
-
-
-class _Seen(dict[int, str]):
-    """What a normalizer makes of single characters, with "~" for each that is not ASCII."""
-
-    def __init__(self, normalizer: Normalizer) -> None:
-        self._normalizer = normalizer
-        super().__init__()
-
-    def __missing__(self, number: int) -> str:
-        made = self._normalizer.normalize_str(clean(chr(number)))
-        if len(self) >= _KEPT_WORDS:
-            self.clear()
-        self[number] = "".join(one if one.isascii() else "~" for one in made)
-        return self[number]
 
 
 def _normalizer(parts: list[dict[str, Any]]) -> Normalizer:

@@ -37,7 +37,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _CONTROLS = r"\x00-\x08\x0e-\x1b\x7f"
-
 _SHOWN_NEVER = (
     _CONTROLS + r"\x80-\x84\x86-\x9f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200c\u200e\u200f"
     r"\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb"
@@ -46,16 +45,13 @@ _SHOWN_NEVER = (
     r"\u0305\u030d\u030e\u0310\u0312\u0315-\u031a\u031c-\u0322\u032a-\u032c\u032f\u0332-\u0337\u0339-\u033f"
     r"\u0346-\u0357\u0359-\u036f\u0488\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ua670-\ua672\ufe20-\ufe2f"
 )
-
 _EMOJI = (
     r"\u00a9\u00ae\u203c\u2049\u2122\u2139\u2190-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299"
     r"\U0001f000-\U0001faff"
 )
-
 _ACCENTS = r"\u0300-\u036f"
 _CONTROL = re.compile(f"[{_CONTROLS}]")
 _SUSPECT = re.compile(rf"[{_SHOWN_NEVER}{_ACCENTS}\u200d\ufe0f]")
-
 _HIDDEN = re.compile(
     rf"[{_SHOWN_NEVER}]|[{_ACCENTS}](?<=[{_ACCENTS}]{{3}})"
     rf"|\u0338(?<=[A-Za-z]\u0338)|[{_ACCENTS}](?:(?<=[0-9@$!].)|(?<=[0-9@$!][{_ACCENTS}].))"
@@ -67,8 +63,7 @@ _OVERRIDE, _POP, _ISOLATE, _POP_ISOLATE = "\u202e", "\u202c", "\u2067", "\u2069"
 _ISOLATES: Final = frozenset("\u2066\u2067\u2068")
 _MARKS: Final = _ISOLATES | frozenset("\u202a\u202b\u202c\u202d\u202e\u2069")
 _PARAGRAPH_ENDS: Final = frozenset("\n\r\x1c\x1d\x1e\x85\u2029")
-_DEEPEST: Final = 125
-"""Runs within runs; the annex ignores what is deeper."""
+_DEEPEST: Final = 125  # runs within runs; the annex ignores what is deeper
 
 
 def visible(text: str) -> str:
@@ -155,10 +150,8 @@ def _turn(opened: list[_Run], mark: str) -> None:
 
 LEET: Final = {"a": "@4", "e": "3", "i": "1!", "o": "0", "s": "$5", "t": "7"}
 """Letters, and the signs that are read as them."""
-
 MARKS: Final = (".", "-", "*", "_")
-"""What can stand between the letters of one word, beside spaces."""
-
+"""What can stand between the letters of one word, besides spaces."""
 _LETTER = "[A-Za-z]"
 _SIGN = "[@$!013457]"
 _START, _END = "(?<![A-Za-z0-9@$!_.,])", "(?![A-Za-z0-9@$_])"
@@ -207,7 +200,6 @@ _SIGNS_AT_LETTERS = re.compile(
     r"[@$013457](?:(?<=[A-Za-z].)|(?=[@$!013457]{0,2}[A-Za-z])|(?<=[A-Za-z][@$!013457].)"
     r"|(?<=[A-Za-z][@$!013457]{2}.)|(?=[$]{2}))|!(?=[@$!013457]{0,2}[A-Za-z])"
 )
-
 _MARKED = re.compile("[.*_-][A-Za-z][.*_-][A-Za-z]")
 _APART = re.compile(" [A-Za-z] [A-Za-z] [A-Za-z]")
 

@@ -15,9 +15,8 @@ import json
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tokenizers import Tokenizer, pre_tokenizers
 
@@ -32,9 +31,8 @@ MAX_TOKENIZER_BYTES: Final = 32 * 2**20
 """Of a tokenizer.json; that of the multilingual BERT has 2 MiB."""
 
 
-@dataclass(frozen=True)
-class SpecialTokens:
-    """The special tokens of a family: names."""
+class SpecialTokens(NamedTuple):
+    """The special tokens of a family, by name; a tokenizer must have all but the last."""
 
     pad: str
     unknown: str
@@ -42,14 +40,8 @@ class SpecialTokens:
     last: str
     mask: str
 
-    @property
-    def required(self) -> tuple[str, ...]:
-        """Those that a tokenizer must have."""
-        return self.pad, self.unknown, self.first, self.last
 
-
-@dataclass(frozen=True)
-class SpecialIds:
+class SpecialIds(NamedTuple):
     """The ids of a tokenizer's special tokens; one without a mask token has None there."""
 
     pad: int
@@ -74,10 +66,9 @@ _PARTS = {
     "post_processor": {"BertProcessing", "RobertaProcessing", "TemplateProcessing"},
     "decoder": {"WordPiece"},
 }
-"""What a tokenizer of word pieces is made of. Others can hold regular expressions that take for ever on some
-comment, or texts that grow with each character, or they crash on some inputs. A Replace must be one of
-`READINGS`, or of one character by one character, such as a letter of another script that looks like a Latin
-one."""
+"""What a tokenizer of word pieces is made of. Others can hold regular expressions that take for ever on some comment,
+or texts that grow with each character, or they crash on some inputs. A Replace must be one of `READINGS`, or of one
+character by one character, such as a letter of another script that looks like a Latin one."""
 
 _BYTE_LEVEL_PARTS: dict[str, set[str]] = {
     "normalizer": set(),
@@ -86,7 +77,6 @@ _BYTE_LEVEL_PARTS: dict[str, set[str]] = {
     "post_processor": {"RobertaProcessing", "TemplateProcessing"},
     "decoder": {"ByteLevel"},
 }
-
 _BYTE_LEVEL_MODEL: dict[str, tuple[Any, ...]] = {
     "dropout": (None,),
     "byte_fallback": (None, False),
@@ -95,22 +85,11 @@ _BYTE_LEVEL_MODEL: dict[str, tuple[Any, ...]] = {
 }
 """What the BPE of a byte-level tokenizer must say, or leave out: anything else makes its pieces random, or
 another kind of BPE."""
-
-_MAX_REPLACED = 256
-"""Characters that a normalizer may replace: it goes through a comment once for each."""
-
-_MAX_PARTS = 16
-"""Parts of a post-processor; other parts of a normalizer or pre-tokenizer: each goes through a comment."""
-
-_MAX_WORD = 200
-"""Characters of a word that WordPiece looks at: its time grows with their square."""
-
-_MAX_ADDED = 2000
-"""Tokens added to a vocabulary."""
-
-_MAX_TOKEN = 200
-"""Characters of an added token, and of what is written for or before each piece of a comment."""
-
+_MAX_REPLACED = 256  # characters that a normalizer may replace: it goes through a comment once for each
+_MAX_PARTS = 16  # of a post-processor; of a normalizer or pre-tokenizer, others, each of which goes through a comment
+_MAX_WORD = 200  # characters of a word that WordPiece looks at: its time grows with their square
+_MAX_ADDED = 2000  # tokens added to a vocabulary
+_MAX_TOKEN = 200  # characters of an added token, and of what is written for or before each piece of a comment
 REMEDY = "name a tokenizer.json that was saved for a BERT model, or use the one gkiller ships"
 _POSTS_WITH_ENDS = ("BertProcessing", "RobertaProcessing")
 
@@ -134,18 +113,14 @@ def parse_tokenizer(text: str | bytes, where: str, max_length: int) -> Tokenizer
         tokenizer = Tokenizer.from_str(data.decode("utf-8"))
         if type(tokenizer.model).__name__ not in _parts_of(content)["model"]:
             raise ValueError(f"its model is {type(tokenizer.model).__name__}")
-    missing = [token for token in names.required if tokenizer.token_to_id(token) is None]
-    if missing:
-        raise ModelFormatError(f"the tokenizer has no {', '.join(missing)}", where=where, remedy=REMEDY)
-    with _parsing(where):
+        if missing := [token for token in names[:-1] if tokenizer.token_to_id(token) is None]:
+            raise ValueError(f"it has no {', '.join(missing)}")
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         tokenizer.encode_special_tokens = True
         empty, ends = tokenizer.encode(""), [names.first, names.last]
-        wraps = empty.tokens == ends and empty.ids == [tokenizer.token_to_id(token) for token in ends]
-    if not wraps:
-        what = f"the tokenizer does not put {names.first} before and {names.last} after a comment"
-        raise ModelFormatError(what, where=where, remedy=REMEDY)
+        if empty.tokens != ends or empty.ids != [tokenizer.token_to_id(token) for token in ends]:
+            raise ValueError(f"it does not put {names.first} before and {names.last} after a comment")
     return tokenizer
 
 
@@ -153,28 +128,20 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     """Return the special tokens of a tokenizer that `parse_tokenizer` made."""
     ends = tokenizer.encode("").tokens
     names = ROBERTA if ends[:1] == [ROBERTA.first] else BERT
-    found = [tokenizer.token_to_id(token) for token in names.required]
+    found = [tokenizer.token_to_id(token) for token in names[:-1]]
     pad, unknown, first, last = (-1 if number is None else number for number in found)
     return SpecialIds(pad, unknown, first, last, tokenizer.token_to_id(names.mask))
 
 
 def check_padding(tokenizer: Tokenizer, config: Mapping[str, Any]) -> None:
-    """Compare a tokenizer's padding with the network's, where positions are counted from it.
-
-    Raises:
-        ValueError: they differ.
-    """
+    """Raise a ValueError where the network counts positions from another padding than the tokenizer's."""
     pad, known = special_ids(tokenizer).pad, config.get("pad_token_id")
     if config.get("model_type") in COUNTED_FROM_PADDING and pad != known:
         raise ValueError(f"the tokenizer pads with {pad}, and the network counts positions from {known}")
 
 
 def check_vocabulary(tokenizer: Tokenizer, known: Any) -> None:
-    """Compare a tokenizer with the number of pieces that the network knows.
-
-    Raises:
-        ValueError: the tokenizer can give the network a piece that it does not know.
-    """
+    """Raise a ValueError where the tokenizer has a piece beyond the number that the network knows."""
     if type(known) is not int:
         raise ValueError(f"vocab_size {str(known)[:80]!r} is not a number of pieces")
     if tokenizer.get_vocab_size() > known:
@@ -190,10 +157,9 @@ def _parsing(where: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if is_fault_of_input(error):
-            what = f"not a tokenizer: {one_line(error)}"
-            raise ModelFormatError(what, where=where, remedy=REMEDY) from error
-        raise
+        if not is_fault_of_input(error):
+            raise
+        raise ModelFormatError(f"not a tokenizer: {one_line(error)}", where=where, remedy=REMEDY) from error
 
 
 def _parts_of(content: dict[str, Any]) -> dict[str, set[str]]:
@@ -215,11 +181,7 @@ def _family(post: Any) -> SpecialTokens:
 
 
 def _check_parts(content: dict[str, Any]) -> None:
-    """Demand the parts of a tokenizer that is read.
-
-    Raises:
-        ValueError: a part is another one.
-    """
+    """Raise a ValueError where a tokenizer has other parts than those that are read."""
     parts = _parts_of(content)
     whose = "BERT's" if parts is _PARTS else "a byte-level tokenizer's"
     for part, types in parts.items():
@@ -232,10 +194,7 @@ def _check_parts(content: dict[str, Any]) -> None:
     model = content["model"]
     if not isinstance(model.get("vocab"), dict):
         raise ValueError("its vocabulary is not an object")
-    if parts is _PARTS:
-        _check_word_pieces(model)
-    else:
-        _check_byte_level(model)
+    (_check_word_pieces if parts is _PARTS else _check_byte_level)(model)
     post = content.get("post_processor") or {}
     if post.get("type") == "TemplateProcessing":
         used = {piece["SpecialToken"]["id"] for piece in post["single"] if "SpecialToken" in piece}
@@ -262,14 +221,12 @@ def _check_replaced(normalizer: dict[str, Any] | None) -> None:
 
 def _check_sizes(content: dict[str, Any]) -> None:
     """Demand no more parts and no longer texts than tokenizers have: time and memory grow with them."""
-    normalizer, pre = content.get("normalizer"), content.get("pre_tokenizer") or {}
-    others = [one for one in normalizers_in(normalizer) if one["type"] != "Replace"]
-    pieces = (content.get("post_processor") or {}).get("single", [])
-    for name, parts in (
-        ("normalizer", others),
-        ("pre_tokenizer", pre.get("pretokenizers", [])),
-        ("post_processor", pieces),
-    ):
+    sizes = {
+        "normalizer": [one for one in normalizers_in(content.get("normalizer")) if one["type"] != "Replace"],
+        "pre_tokenizer": (content.get("pre_tokenizer") or {}).get("pretokenizers", []),
+        "post_processor": (content.get("post_processor") or {}).get("single", []),
+    }
+    for name, parts in sizes.items():
         if len(parts) > _MAX_PARTS:
             raise ValueError(f"its {name} has {len(parts):,} parts, not {_MAX_PARTS} at most")
     added = content.get("added_tokens") or []
@@ -289,16 +246,13 @@ def normalizers_in(normalizer: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Return the parts of a checked normalizer, as a tokenizer.json has them, in their order."""
     if normalizer is None:
         return []
-    if normalizer["type"] == "Sequence":
-        return list(normalizer["normalizers"])
-    return [normalizer]
+    return list(normalizer["normalizers"]) if normalizer["type"] == "Sequence" else [normalizer]
 
 
 def is_reading(normalizer: Mapping[str, Any]) -> bool:
     """Return whether a part of a normalizer, as a tokenizer.json has it, is one of `READINGS`."""
-    if normalizer["type"] != "Replace":
-        return False
-    return (normalizer["pattern"].get("Regex"), normalizer["content"]) in READINGS
+    replaces = normalizer["type"] == "Replace"
+    return replaces and (normalizer["pattern"].get("Regex"), normalizer["content"]) in READINGS
 
 
 def _check_word_pieces(model: dict[str, Any]) -> None:
@@ -336,7 +290,6 @@ def read_tokenizer(path: Path, max_length: int) -> Tokenizer:
 
     Raises:
         ModelNotFoundError: no such file.
-        ModelFormatError: it is not a tokenizer that BERT can use.
     """
     if path.is_dir():
         path = path / "tokenizer.json"
@@ -346,6 +299,5 @@ def read_tokenizer(path: Path, max_length: int) -> Tokenizer:
     except FileNotFoundError as error:
         raise ModelNotFoundError("no such tokenizer", where=str(path), remedy="name a tokenizer.json file") from error
     except OSError as error:
-        what = f"the tokenizer cannot be read: {error}"
-        raise ModelFormatError(what, where=str(path), remedy=REMEDY) from error
+        raise ModelFormatError(f"the tokenizer cannot be read: {error}", where=str(path), remedy=REMEDY) from error
     return parse_tokenizer(data, str(path), max_length)

@@ -16,8 +16,7 @@ import torch
 
 from gkiller.data.load import split_fingerprint
 from gkiller.data.sources import local_path
-from gkiller.deployment.restore import deployed_encoder, read_deployed
-from gkiller.deployment.weights import head_of
+from gkiller.deployment.weights import deployed_encoder, head_of, read_deployed
 from gkiller.errors import ModelFormatError, ResumeError
 from gkiller.model.directory import load_model
 from gkiller.model.layout import META, deployed_directory, is_default, settled
