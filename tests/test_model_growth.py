@@ -18,8 +18,7 @@ from gkiller.model.dendrites.growth import (
     folded,
 )
 from gkiller.model.dendrites.perforated import PerforatedGrowth
-from gkiller.model.dendritic import ACTIVATIONS, DendriticLinear
-from gkiller.model.network import ToxicityClassifier, build_classifier
+from gkiller.model.network import ACTIVATIONS, DendriticLinear, ToxicityClassifier, build_classifier
 
 PER_LAYER = (
     "attention.self.query",

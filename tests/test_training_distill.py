@@ -39,10 +39,9 @@ from gkiller.inference.classifier import Classifier
 from gkiller.model.directory import load_model
 from gkiller.scoring.network import logit_texts, score_texts
 from gkiller.training import teachers as teaching
-from gkiller.training.distillation import transfer_texts, with_transfer
 from gkiller.training.losses import logit_loss, loss_mass, similarity_loss, task_loss
 from gkiller.training.runtime import Ranks
-from gkiller.training.teachers import Lesson, find_teachers, lesson, mean_logits
+from gkiller.training.teachers import Lesson, find_teachers, lesson, mean_logits, transfer_texts, with_transfer
 from gkiller.training.train import train
 
 NAN = float("nan")

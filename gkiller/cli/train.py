@@ -181,7 +181,7 @@ def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
         ResumeError: a setting given on the command line differs from the run's, and it is not a harmless one.
     """
     from gkiller.settings import resolve
-    from gkiller.training.opening import resumed_settings
+    from gkiller.training.run import resumed_settings
 
     arch = resolved.settings.model.arch
     around = resolve()  # what would be resolved without the command line
@@ -244,7 +244,7 @@ def _show(result: TrainResult, settings: Settings) -> None:
 
 
 def _summary(result: TrainResult, settings: Settings) -> list[tuple[str, str]]:
-    from gkiller.training.gain import gain_line
+    from gkiller.training.phases import gain_line
 
     finished, progress = result.finished, result.progress
     metric = settings.train.metric.upper()

@@ -14,10 +14,9 @@ import numpy as np
 
 from gkiller.deployment.weights import ACTIVATIONS, LINEARS, NORMS, Array, Branch, Dense, Layer, Network, Norm, layer_of
 from gkiller.inference.loading import graph_name
-from gkiller.model.architectures import encoder_config, new_encoder
 from gkiller.model.layout import CONFIG, FORMAT_VERSION, LIMITS, META, consistent, unbroken
 from gkiller.model.network import Description, read_description
-from gkiller.model.pretrained import check_fits
+from gkiller.model.pretrained import check_fits, encoder_config, new_encoder
 from gkiller.storage.sealed import unseal
 from gkiller.storage.strict_json import parse_json
 

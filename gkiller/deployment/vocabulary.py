@@ -17,9 +17,8 @@ import torch
 from gkiller.data.labels import FLAG_LABELS
 from gkiller.errors import ExportError
 from gkiller.model.dendrites.growth import dendritic_modules
-from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel, load_model, save_model
-from gkiller.model.network import new_classifier
+from gkiller.model.network import add_dendrites, new_classifier
 from gkiller.tokens.batches import tokenize
 from gkiller.tokens.wordpiece import parse_tokenizer
 

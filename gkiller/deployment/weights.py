@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.errors import ExportError
-from gkiller.model.dendritic import DendriticLinear
-from gkiller.model.network import Pooling
+from gkiller.model.network import DendriticLinear, Pooling
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

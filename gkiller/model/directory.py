@@ -17,7 +17,6 @@ from safetensors.torch import save
 
 from gkiller.data.labels import FLAG_LABELS
 from gkiller.errors import ModelNotFoundError
-from gkiller.model.architectures import architecture_of
 from gkiller.model.dendrites.growth import dendritic_modules
 from gkiller.model.layout import (
     CARD,
@@ -38,6 +37,7 @@ from gkiller.model.layout import (
     unbroken,
 )
 from gkiller.model.network import ToxicityClassifier, parameter_count, read_description
+from gkiller.model.pretrained import architecture_of
 from gkiller.storage.files import atomic_directory, json_text
 from gkiller.storage.sealed import Sealed, seal, unseal
 from gkiller.storage.strict_json import parse_json

@@ -1,31 +1,37 @@
-"""What follows the last epoch: choose, fold, check, tune thresholds, save, report."""
+"""What a student learns from and how far it got: comments without labels, and agreement with its teachers."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import Labelled
 from gkiller.data.sources import public_source
+from gkiller.errors import ThresholdTargetError
 from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.metrics import macro_score
 from gkiller.evaluation.models import Measured
-from gkiller.evaluation.report import evaluation_text, write_evaluation
+from gkiller.evaluation.report import aligned, evaluation_text, figure_text, write_evaluation
 from gkiller.evaluation.results import Evaluation
-from gkiller.evaluation.significance import Taught
+from gkiller.evaluation.significance import Taught, agreement
 from gkiller.evaluation.source import tuned_on
 from gkiller.evaluation.thresholds import Threshold, tune_thresholds
 from gkiller.model.dendrites.growth import check_fold, dendrite_counts, folded
 from gkiller.model.directory import LoadedModel, save_model
 from gkiller.model.network import parameter_count
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.network import logit_texts, score_texts
 from gkiller.storage.files import json_text
 from gkiller.tokens.wordpiece import parse_tokenizer
-from gkiller.training.distillation import distillation_text, taught
-from gkiller.training.gain import ablated_scores, kept_dendrites, top_weight_mean
+from gkiller.training.phases import ablated_scores, kept_dendrites, top_weight_mean
 from gkiller.training.report import CardFacts, model_card, write_training_plots
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +40,113 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gkiller.data.dataset import Dataset, Split
+    from gkiller.evaluation.results import Evaluation
+    from gkiller.evaluation.significance import Taught
     from gkiller.model.dendrites.growth import Growth, State
+    from gkiller.model.directory import LoadedModel
     from gkiller.settings.definition import EvaluationSettings, Settings
     from gkiller.training.checkpoint import CheckpointStore
     from gkiller.training.phases import Position
     from gkiller.training.run import RunDirectory, RunManifest
-    from gkiller.training.teachers import Lesson, Teacher
+    from gkiller.training.teachers import Lesson, Logits, Teacher
+
+
+def taught(
+    teachers: Sequence[Teacher],
+    lesson: Lesson,
+    dataset: Dataset,
+    student: LoadedModel,
+    scores: npt.NDArray[np.float64],
+    cuts: dict[str, float],
+    settings: EvaluationSettings,
+) -> tuple[Taught, ...]:
+    """Measure each teacher, and of several also their mean, which the student has learnt.
+
+    A file of scores that lacks validation comments is left out.
+
+    Args:
+        scores: (n, L), the student's.
+        settings: intervals, and the target that thresholds are tuned for.
+    """
+    texts = dataset.split("valid").texts
+    logits = logit_texts(student, texts, settings.batch_size, long_text=settings.long_text)
+    sides = [(teacher.name, each) for teacher, each in zip(teachers, lesson.each, strict=True)]
+    if len(teachers) > 1:
+        sides.append((f"the mean of {counted(len(teachers), 'teacher')}", lesson.logits))
+    return tuple(
+        _beside(name, each, dataset, (logits, scores), cuts, settings) for name, each in sides if _known(each).size
+    )
+
+
+def _known(found: Logits) -> npt.NDArray[np.intp]:
+    """Return the columns of the labels that a teacher has of all comments: what it can be measured on."""
+    return np.flatnonzero(~np.isnan(found).any(0))
+
+
+def _beside(
+    name: str,
+    found: Logits,
+    dataset: Dataset,
+    student: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    cuts: dict[str, float],
+    settings: EvaluationSettings,
+) -> Taught:
+    """Return one teacher beside the student, whose logits and scores are given."""
+    valid = dataset.split("valid")
+    columns = _known(found)
+    labels = tuple(dataset.labels[column] for column in columns)
+    truth, teacher = valid.labels[:, columns], found[:, columns].astype(np.float64)
+    scores = torch.from_numpy(teacher).sigmoid().numpy()
+    own = {label: one.value for label, one in _tuned(labels, truth, scores, valid.weights, settings).items()}
+    agreements = tuple(
+        agreement(
+            label,
+            (student[1][:, column] >= cuts[label], scores[:, place] >= own[label]),
+            (student[0][:, column], teacher[:, place]),
+            valid.weights,
+            settings,
+        )
+        for place, (label, column) in enumerate(zip(labels, columns, strict=True))
+    )
+    return Taught(name, evaluate(labels, truth, scores, valid.weights, own, settings), agreements)
+
+
+def _tuned(
+    labels: tuple[str, ...],
+    truth: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    settings: EvaluationSettings,
+) -> dict[str, Threshold]:
+    """Tune a teacher's thresholds for the student's target; for F1 where the teacher does not reach it."""
+    try:
+        return tune_thresholds(labels, truth, scores, weights, **settings.tuning())
+    except ThresholdTargetError:
+        return tune_thresholds(labels, truth, scores, weights)
+
+
+HEADER = ("label", "teacher's F1", "student's F1", "teacher's AP", "student's AP", "equal", "r of logits")
+
+NOTE = (
+    "Each model at its own threshold, tuned on these rows. Equal: the share of equal decisions; r: Pearson's "
+    "correlation\nof the logits."
+)
+
+
+def distillation_text(taught: Sequence[Taught], student: Evaluation) -> str:
+    """Return a section of the model card: a table per teacher; nothing without one."""
+    if not taught:
+        return ""
+    blocks = []
+    for one in taught:
+        rows = []
+        for same in one.agreement:
+            sides = [evaluation.label(same.label) for evaluation in (one.evaluation, student)]
+            figures = [*(side.stored.f1 for side in sides), *(side.ap for side in sides)]
+            rows.append([same.label, *map(figure_text, (*figures, same.decisions, same.logits))])
+        blocks.append("\n".join(aligned(one.name, HEADER, rows)))
+    tables = "\n\n".join(blocks)
+    return f"\n### Teachers\n\n{NOTE}\n\n```text\n{tables}\n```\n"
 
 
 @dataclass(frozen=True)

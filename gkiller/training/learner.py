@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from gkiller.model.dendrites.growth import Growth
     from gkiller.settings.definition import Settings
-    from gkiller.training.frozen import LowerOutputs
+    from gkiller.training.network import LowerOutputs
     from gkiller.training.phases import Phase
     from gkiller.training.teachers import Lesson
 

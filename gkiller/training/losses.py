@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkiller.errors import SingleClassError
-from gkiller.model.dendritic import ACTIVATIONS
+from gkiller.model.network import ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

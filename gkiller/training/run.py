@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
+import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import torch
 from filelock import FileLock, Timeout
 
+from gkiller.data.load import split_fingerprint
+from gkiller.data.sources import local_path
 from gkiller.errors import GkillerError, ResumeError, RunExistsError, RunLockedError, SettingsError
+from gkiller.settings import resolve, settings_by_key
+from gkiller.storage.environment import environment
 from gkiller.storage.files import append_line, json_text, make_directory, remove_leftovers, sync, write_text, writing
+from gkiller.training.phases import Phase
+from gkiller.training.runtime import local_processes, thread_count
 from gkiller.wording import did_you_mean
 
 if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+    from gkiller.data.dataset import Dataset
     from gkiller.settings.definition import Settings
+    from gkiller.training.runtime import Ranks
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 _LOCK, _CARD = ".lock", "README.md"
 
 
@@ -267,3 +283,184 @@ def _stillborn(path: Path) -> bool:
     return path.is_dir() and all(
         entry.name.startswith(".") or entry.name == "manifest.json" for entry in path.iterdir()
     )
+
+
+HARMLESS = (
+    "train.device",
+    "train.threads",
+    "train.keep_checkpoints",
+    "train.checkpoint_seconds",
+    "train.checkpoint_steps",
+)
+
+"""Settings that a resumed run may change: they do not change what is computed, but for rounding."""
+
+
+LONGER = {"train.epochs": 0, "dendrites.epochs": 1, "dendrites.joint_epochs": 2}
+
+"""Lengths that a resumed run may raise, with the place of their phase in a training."""
+
+
+_PLACES = {"neuron": 0, "dendrite": 1, "joint": 2}
+
+
+def check_lengths(keys: Iterable[str], phase: Phase) -> None:
+    """Refuse to lengthen a phase that is over.
+
+    Raises:
+        ResumeError: one of them is the length of an earlier phase.
+    """
+    over = [key for key in keys if key in LONGER and LONGER[key] < _PLACES[phase.name]]
+    if over:
+        raise ResumeError(
+            f"the run is in its {phase.name} phase: {', '.join(over)} cannot change any more",
+            remedy="leave it out, or start a new training",
+        )
+
+
+def resume_command(run: Path, processes: int) -> str:
+    """Return the command that goes on with a run, in as many processes of this machine as now."""
+    launcher = f"torchrun --nproc-per-node {local_processes()} -m " if processes > 1 else ""
+    return f"{launcher}gkiller train --resume {shlex.quote(run.as_posix())}"
+
+
+def run_settings(run: Path) -> Settings:
+    """Return the settings that a run directory records."""
+    return resolve(config=run / "settings.toml", environ={}).settings
+
+
+def resumed_settings(run: Path, asked: Settings, keys: Iterable[str]) -> Settings:
+    """Return a run's own settings with the changes asked for, as far as they are allowed.
+
+    Args:
+        keys: the dotted keys of ``asked`` that count; the others are taken from the run.
+
+    Raises:
+        ResumeError: one of the keys differs and is neither among `HARMLESS` nor a length that grows.
+    """
+    kept = run_settings(run)
+    changes: dict[str, dict[str, Any]] = {}
+    refused: list[str] = []
+    for key, (ours, theirs) in changed(kept, asked, keys).items():
+        longer = key in LONGER and theirs is not None and (ours is None or theirs > ours)
+        if key in HARMLESS or longer:
+            section, field = key.split(".")
+            changes.setdefault(section, {})[field] = theirs
+        else:
+            refused.append(f"{key} is {ours!r} in the run and {theirs!r} now")
+    if refused:
+        raise ResumeError(
+            "a resumed run keeps its settings: " + "; ".join(refused),
+            where=str(run),
+            remedy="leave these settings out, or start a new training; "
+            f"{', '.join(HARMLESS)} may change, and {', '.join(LONGER)} may grow",
+        )
+    sections = {name: getattr(kept, name).model_copy(update=fields) for name, fields in changes.items()}
+    return kept.model_copy(update=sections)
+
+
+def changed(before: Settings, after: Settings, keys: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings among ``keys`` that differ, each with both values."""
+    found = {}
+    for key in keys:
+        section, field = key.split(".")
+        pair = getattr(getattr(before, section), field), getattr(getattr(after, section), field)
+        if pair[0] != pair[1]:
+            found[key] = pair
+    return found
+
+
+_SAME = {"data": "data", "tokenizer_sha256": "tokenizer", "distill": "teachers or transfer comments"}
+
+"""What of a manifest must be the same when a run goes on, and what it is called."""
+
+_PLACE = ("path", "source")
+
+"""What a manifest says of where the data lie."""
+
+
+def new_manifest(
+    settings: Settings,
+    source: str,
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+    argv: Sequence[str],
+    device: torch.device,
+    ranks: Ranks,
+) -> RunManifest:
+    """Return how a run begins: command line, seed, threads, device, fingerprints and environment.
+
+    ``source`` is where the data were read from; it may have moved since the settings named it.
+    """
+    return {
+        "argv": list(argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": settings.train.seed,
+        "threads": thread_count(settings.train),
+        "processes": ranks.size,
+        "device": str(device),
+        "data": {
+            "source": dataset.manifest.get("source", settings.data.source),
+            "path": local_path(source),
+            "synthetic": bool(dataset.manifest.get("synthetic", False)),
+            "labels": list(dataset.labels),
+            "rows": {name: len(split) for name, split in dataset.splits.items()},
+            "fingerprints": {name: split_fingerprint(split, dataset.labels) for name, split in dataset.splits.items()},
+        },
+        "tokenizer_sha256": hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
+        "environment": environment(),
+    }
+
+
+def open_run(run: RunDirectory, settings: Settings, before: Settings | None, manifest: RunManifest) -> None:
+    """Write manifest and settings: those of a new run, or what has changed since it began.
+
+    Args:
+        before: the settings that a resumed run had, None for a new one.
+    """
+    if before is not None:
+        began = run.read_json("manifest.json")
+        changes = {k: list(pair) for k, pair in changed(before, settings, settings_by_key()).items()}
+        entry = {"started": manifest["started"], "changed": changes}
+        manifest["resumed"] = [*began.get("resumed", []), entry]
+        manifest["started"], manifest["argv"] = began["started"], began["argv"]
+        manifest["data"]["source"] = began["data"]["source"]
+    run.tidy()
+    run.reopen()
+    run.write_json("manifest.json", manifest)
+    if before != settings:
+        run.write_settings(settings)  # last: they make the directory a run
+
+
+def compare_runs(run: RunDirectory, now: Mapping[str, Any]) -> list[str]:
+    """Compare how a run began with how it would go on.
+
+    Returns:
+        What differs and may change the result a little, for the reader; empty where nothing does.
+
+    Raises:
+        ResumeError: the data or the tokenizer are others.
+    """
+    began = run.read_json("manifest.json")
+    for key, name in _SAME.items():
+        if _content(began.get(key)) != _content(now.get(key)):
+            raise ResumeError(
+                f"the {name} of this run have changed since it began",
+                where=str(run.path),
+                remedy="put them back, or start a new training",
+            )
+    flat = [
+        {**{k: m.get(k) for k in ("threads", "processes", "device")}, **m.get("environment", {})} for m in (began, now)
+    ]
+    different = [key for key in flat[1] if key != "git_commit" and flat[0].get(key) != flat[1][key]]
+    if not different:
+        return []
+    return [
+        f"{', '.join(different)} differ from when the run began: it goes on, but its weights may differ "
+        "in the last digits from an uninterrupted run's"
+    ]
+
+
+def _content(value: Any) -> Any:
+    """Return what must be the same: where the data lie may change, what they are may not."""
+    return {k: v for k, v in value.items() if k not in _PLACE} if isinstance(value, dict) else value

@@ -22,10 +22,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import texts_digest
-from gkiller.data.rows import folded_hash
+from gkiller.data.rows import fold_text, folded_hash
 from gkiller.data.scorefiles import is_score_file, read_scores
-from gkiller.errors import EmptyDataError, RowError, ScoreRangeError, SettingsError
+from gkiller.errors import ColumnError, EmptyDataError, FormatError, RowError, ScoreRangeError, SettingsError
+from gkiller.inference.bulk.reading import from_file
 from gkiller.model.directory import load_model
 from gkiller.model.layout import FORMAT_VERSION, META, consistent, find_model, read_labels, require_weights, unbroken
 from gkiller.model.pretrained import is_local, loading
@@ -49,6 +51,7 @@ from gkiller.storage.files import (
 )
 from gkiller.storage.sealed import SealBrokenError, seal, unseal
 from gkiller.tokens.batches import scoring_batches, tokenize
+from gkiller.tokens.encoding import clean
 from gkiller.tokens.wordpiece import special_ids
 from gkiller.training.runtime import mixed_precision, resolve_precision
 from gkiller.wording import Progress, counted
@@ -59,8 +62,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from tokenizers import Tokenizer
 
+    from gkiller.data.dataset import Dataset
     from gkiller.data.scorefiles import ScoreFile
-    from gkiller.settings.definition import DistillSettings
+    from gkiller.settings.definition import DistillSettings, Settings
     from gkiller.training.runtime import Ranks
 
 
@@ -436,3 +440,76 @@ def taught_by(teachers: Sequence[Teacher]) -> str:
     """Return teachers for a reader, such as "a, b: the mean of 2 teachers"."""
     names = ", ".join(teacher.name for teacher in teachers)
     return names if len(teachers) == 1 else f"{names}: the mean of {counted(len(teachers), 'teacher')}"
+
+
+PREFIX = "transfer-"
+"""What the id of a transfer comment begins with; its row follows."""
+
+
+def transfer_texts(settings: Settings, dataset: Dataset) -> dict[int, str]:
+    """Return the comments of the transfer file that are new, by their row, counted from 1; {} without a file.
+
+    Blank comments are left out, and those of any split of the data set, in whatever case and spacing: a
+    validation or test comment must not be learnt, not even from a teacher.
+
+    Args:
+        settings: of the run; ``data.on_error`` says what becomes of bad rows, and ``data.split_seed`` draws
+            where ``distill.transfer_rows`` is less than there is.
+
+    Raises:
+        DataError: the file cannot be read, or has no new comment.
+    """
+    own = settings.distill
+    if own.transfer is None:
+        return {}
+    try:
+        source = from_file(Path(own.transfer).expanduser(), own.transfer, text_column=own.transfer_column)
+    except ColumnError as error:
+        remedy = "name the comments' column: --set distill.transfer_column=NAME"
+        raise ColumnError(error.what.replace(" (--text-column)", ""), where=error.where, remedy=remedy) from error
+    except FormatError as error:
+        remedy = error.remedy.replace("; else name the format with --input-format", "")
+        raise FormatError(error.what, where=error.where, remedy=remedy) from error
+    seen = {fold_text(text) for split in dataset.splits.values() for text in split.texts} | {""}
+    found: dict[int, str] = {}
+    for row in filter(None, source.rows()):
+        if row.fault is not None:
+            if settings.data.on_error == "refuse":
+                raise row.fault
+            continue
+        text = clean(row.text)
+        folded = fold_text(text)
+        if folded not in seen:
+            seen.add(folded)
+            found[row.number] = text
+    if not found:
+        raise EmptyDataError(
+            "no comment there that the data do not have",
+            where=own.transfer,
+            remedy="name other comments, or leave --transfer out",
+        )
+    if own.transfer_rows is None or own.transfer_rows >= len(found):
+        return found
+    chosen = np.random.default_rng(settings.data.split_seed).permutation(len(found))[: own.transfer_rows]
+    rows = list(found)
+    return {rows[place]: found[rows[place]] for place in np.sort(chosen)}
+
+
+def with_transfer(dataset: Dataset, texts: Mapping[int, str]) -> Dataset:
+    """Return the data set with more training comments, whose labels are unknown.
+
+    Args:
+        texts: the comments by their row, counted from 1: row 7 has the id "transfer-7", whatever else is
+            taken, so that a file of scores can name it.
+    """
+    train, count = dataset.split("train"), len(texts)
+    if not count:
+        return dataset
+    unknown = np.full((count, len(dataset.labels)), np.nan, np.float32)
+    joined = Split(
+        ids=[*train.ids, *(f"{PREFIX}{row}" for row in texts)],
+        texts=[*train.texts, *texts.values()],
+        labels=np.concatenate([train.labels, unknown]),
+        weights=np.concatenate([train.weights, np.ones(count)]),
+    )
+    return Dataset(dataset.labels, {**dataset.splits, "train": joined}, dataset.manifest)

@@ -28,24 +28,22 @@ from gkiller.settings import resolve, settings_by_key
 from gkiller.tokens.batches import tokenize
 from gkiller.tokens.wordpiece import special_ids
 from gkiller.training.checkpoint import CheckpointStore
-from gkiller.training.distillation import transfer_texts, with_transfer
 from gkiller.training.finish import Finished, finish
-from gkiller.training.frozen import frozen_parameters, lower_outputs
 from gkiller.training.learner import Augmented, Encoded, Learner
-from gkiller.training.opening import (
+from gkiller.training.network import frozen_parameters, lower_outputs, network_facts, new_network
+from gkiller.training.phases import Position, TrainingEvent
+from gkiller.training.run import (
+    RunDirectory,
+    RunManifest,
     changed,
     check_lengths,
     compare_runs,
-    network_facts,
     new_manifest,
-    new_network,
     open_run,
     resume_command,
     resumed_settings,
     run_settings,
 )
-from gkiller.training.phases import Position, TrainingEvent
-from gkiller.training.run import RunDirectory, RunManifest
 from gkiller.training.runtime import (
     Ranks,
     Stopped,
@@ -56,7 +54,16 @@ from gkiller.training.runtime import (
     runtime,
     stop_signals,
 )
-from gkiller.training.teachers import Lesson, Teacher, coverage, find_teachers, lesson, taught_by
+from gkiller.training.teachers import (
+    Lesson,
+    Teacher,
+    coverage,
+    find_teachers,
+    lesson,
+    taught_by,
+    transfer_texts,
+    with_transfer,
+)
 from gkiller.training.trainer import EventCallback, Trainer
 from gkiller.wording import counted, silent
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,20 +18,33 @@ from torch import Tensor
 from gkiller.errors import DivergedError, ResumeError
 from gkiller.tokens.batches import training_batches
 from gkiller.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
-from gkiller.training.frozen import frozen_parameters
-from gkiller.training.gain import Gain, gain_line, judge, kept_dendrites
 from gkiller.training.learner import Encoded, Learner, Rows, Validation, require_both_classes
 from gkiller.training.losses import build_optimizer, rate, trained_parameters
-from gkiller.training.opening import check_network, check_place, lengthened
-from gkiller.training.phases import Position, TrainingEvent, ends_dendrite, first_phase, lengths, next_phase
+from gkiller.training.network import frozen_parameters
+from gkiller.training.phases import (
+    Gain,
+    Lengths,
+    Phase,
+    Position,
+    TrainingEvent,
+    ends_dendrite,
+    first_phase,
+    gain_line,
+    judge,
+    kept_dendrites,
+    lengths,
+    next_phase,
+    phase_length,
+)
 from gkiller.training.runtime import Ranks, Stopped, StopRequest, check_same, restore_rng, rng_state, seed_everything
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from gkiller.data.dataset import FloatArray
-    from gkiller.model.dendrites.growth import Growth
-    from gkiller.settings.definition import Settings
+    from gkiller.model.dendrites.growth import Growth, State
+    from gkiller.settings.definition import DendriteSettings, Settings
     from gkiller.training.checkpoint import CheckpointStore
-    from gkiller.training.phases import Phase
+    from gkiller.training.phases import Phase, Position
 
 EventCallback = Callable[[TrainingEvent], None]
 MetricsCallback = Callable[[dict[str, Any]], None]
@@ -377,3 +391,42 @@ class Trainer:
             trains=progress.phase.trains,
             **values,
         )
+
+
+def lengthened(phase: Phase, length: Lengths) -> Phase:
+    """Return a checkpoint's phase with its length as it is now.
+
+    Raises:
+        ResumeError: it would get shorter.
+    """
+    epochs = phase_length(length, phase)
+    if epochs < phase.epochs:
+        planned = counted(phase.epochs, "epoch")
+        raise ResumeError(
+            f"the {phase.name} phase was planned for {planned} and cannot get shorter",
+            remedy=f"ask for {planned} or more",
+        )
+    return replace(phase, epochs=epochs)
+
+
+def check_place(progress: Position, dendrites: DendriteSettings, steps: int) -> None:
+    """Refuse a checkpoint of a place that a training never comes to.
+
+    Raises:
+        ResumeError: it is of another training.
+    """
+    most = dendrites.count if dendrites.enabled else 0
+    if progress.phase.dendrites > most or not 0 <= progress.step <= steps:
+        raise ResumeError(f"the checkpoint, {progress.place()}, is of another training")
+
+
+def check_network(own: State, given: State) -> None:
+    """Refuse a checkpoint's weights where they are not those of the network.
+
+    Raises:
+        ResumeError: a name or a shape differs.
+    """
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (own, given)]
+    odd = sorted(n for n in {*own, *given} if shapes[0].get(n) != shapes[1].get(n))
+    if odd:
+        raise ResumeError(f"the checkpoint is of another network: {', '.join(odd[:3])}")

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gkiller.errors import DendritePatternError, FoldMismatchError
-from gkiller.model.dendritic import DendriticLinear, add_dendrites
 from gkiller.model.layout import usable_positions
-from gkiller.model.network import ToxicityClassifier, new_classifier
+from gkiller.model.network import DendriticLinear, ToxicityClassifier, add_dendrites, new_classifier
 from gkiller.wording import did_you_mean
 
 State = dict[str, Tensor]

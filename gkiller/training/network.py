@@ -7,7 +7,7 @@ base-size encoder. A training step then reads it and computes the upper layers a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +18,31 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gkiller.errors import DivergedError, SettingsError
+from gkiller.deployment.restore import deployed_encoder, read_deployed
+from gkiller.deployment.weights import head_of
+from gkiller.errors import DivergedError, ModelFormatError, SettingsError
+from gkiller.model.directory import load_model
+from gkiller.model.layout import META, deployed_directory, is_default, settled
+from gkiller.model.network import ToxicityClassifier, build_classifier
 from gkiller.storage.files import atomic_directory, remove_leftovers, require_space, writing
 from gkiller.storage.sealed import SealBrokenError, seal, unseal
 from gkiller.tokens.batches import scoring_batches
 from gkiller.training.runtime import mixed_precision, resolve_precision
 
 if TYPE_CHECKING:
+    import torch
+
     from gkiller.model.network import ToxicityClassifier
+    from gkiller.settings.definition import ModelSettings, Settings
     from gkiller.tokens.batches import Tokens
 
+
 _SEAL: Final = "outputs.json"
+
 _FILE: Final = "outputs.f16"
+
 _VERSION: Final = 1
+
 _BYTES: Final = 2
 
 
@@ -176,3 +188,118 @@ class _AsGiven(nn.Module):
     def forward(self, *given: Any, inputs_embeds: Tensor | None = None, **rest: Any) -> Any:
         """Return the embedded tokens, which DistilBERT passes second and the others by name."""
         return given[1] if inputs_embeds is None else inputs_embeds
+
+
+def new_network(settings: ModelSettings, labels: Sequence[str], vocab_size: int) -> ToxicityClassifier:
+    """Return the network to train: encoder and head that the settings name.
+
+    Args:
+        settings: which encoder, and its shape when it is a fresh one.
+
+    Raises:
+        ModelError: the encoder or the head cannot be had, or does not fit.
+        HubUnavailableError: the hub cannot be reached.
+    """
+    settings = settled(settings)
+    if (directory := deployed_directory(settings.encoder)) is not None:
+        encoder = deployed_encoder(directory, settings, vocab_size)
+        model = ToxicityClassifier(encoder, len(labels), settings.pooling)
+    else:
+        model = build_classifier(settings, labels, vocab_size)
+    if settings.head == "kept":
+        keep_head(model, labels, settings.encoder)
+    return model
+
+
+def network_facts(settings: Settings, model: ToxicityClassifier) -> dict[str, Any]:
+    """Return what the training of a giant, or from the encoder of a graph, begins from; else nothing."""
+    if settings.model.arch == "tiny" and deployed_directory(settings.model.encoder) is None:
+        return {}
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.bert.named_parameters()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    config = model.bert.config
+    return {
+        "arch": settings.model.arch,
+        "model_type": config.model_type,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "encoder_sha256": digest.hexdigest(),
+        "frozen_layers": settings.train.freeze_layers,
+        "default": is_default(settings.model.encoder),
+    }
+
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a model makes of a pooled vector."""
+
+    weight: Array  # (labels, width)
+    bias: Array  # (labels,)
+    labels: tuple[str, ...]
+    pooling: str
+
+
+def stored_head(encoder: str) -> Head:
+    """Read the head of the model that an encoder is taken from, with one logit per label.
+
+    Args:
+        encoder: as ``model.encoder`` names it, not "auto".
+
+    Raises:
+        ModelError: there is no model of gkiller, or it cannot be read.
+    """
+    if (graph := deployed_directory(encoder)) is not None:
+        network, description = read_deployed(graph)
+        head, labels, pooling = network.head, description.labels, description.pooling
+    else:
+        directory = Path(encoder).expanduser()
+        if not (directory / META).is_file():
+            raise ModelFormatError(
+                "an encoder without a head",
+                where=encoder,
+                remedy="name a model of gkiller with --encoder, or set model.head to fresh",
+            )
+        loaded = load_model(directory)
+        head, labels, pooling = head_of(loaded.model), loaded.labels, loaded.model.pooling
+    return Head(head.weight.T, head.bias, labels, pooling)
+
+
+def keep_head(model: ToxicityClassifier, labels: Sequence[str], encoder: str) -> None:
+    """Give a network's head the weights of a model for the labels that both score; others stay as they are.
+
+    Args:
+        encoder: which model, as ``model.encoder`` names it, not "auto".
+
+    Raises:
+        ModelError: there is no model of gkiller, it cannot be read, it pools in another way or scores none of
+            the labels.
+    """
+    head = stored_head(encoder)
+    if head.pooling != model.pooling:
+        raise ModelFormatError(
+            f"the head is for the pooling {head.pooling!r}, and model.pooling is {model.pooling!r}",
+            where=encoder,
+            remedy=f"set model.pooling to {head.pooling}, or model.head to fresh",
+        )
+    known = [label for label in labels if label in head.labels]
+    if not known:
+        raise ModelFormatError(
+            f"the model scores {', '.join(head.labels)}, and none of {', '.join(labels)}",
+            where=encoder,
+            remedy="name the label columns as the model does, or set model.head to fresh",
+        )
+    rows = [head.labels.index(label) for label in known]
+    weight, bias = (torch.tensor(array[rows]) for array in (head.weight, head.bias))
+    with torch.no_grad():
+        if model.labels == 1:  # two logits, whose difference is the label's
+            weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+            places = [0, 1]
+        else:
+            places = [labels.index(label) for label in known]
+        model.classifier.weight[places] = weight
+        model.classifier.bias[places] = bias
