@@ -248,7 +248,7 @@ def test_scoring_that_breaks_off_leaves_nothing_half_written(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(teaching, "seal", broken)
+        patch.setattr("gkiller.training.checkpoint.seal", broken)
         with pytest.raises(KeyboardInterrupt):
             told(runs / "one", tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []

@@ -1,4 +1,4 @@
-"""A linear layer with dendrites: plain torch, what every saved model is made of."""
+"""The network, plain torch: an encoder, Linears with dendrites, pooling and a head, as config.json describes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "relu": torch.relu,
     "gelu": nn.functional.gelu,
 }
-
 """A dendrite's non-linearities, by the name that ``config.json`` records."""
 
 
@@ -39,14 +38,8 @@ class DendriticLinear(nn.Linear):
 
     This is the function of perforatedai 3.2.9's ``PAINeuronModule`` in its training state; a test compares the two.
 
-    Args:
-        dendrites: D, at least 1.
-        activation: a key of `ACTIVATIONS`.
-
-    Attributes:
-        dendrites: D Linears of shape (in, out).
-        dendrite_links: D - 1 parameters; the k-th, of shape (k + 1, out), holds the rows C_{k+1,j}.
-        dendrite_tops: parameter of shape (D, out), the T_k; zero at the start.
+    ``dendrites`` are D Linears; ``dendrite_links`` D - 1 parameters, of which the k-th, (k + 1, out), holds the rows
+    C_{k+1,j}; ``dendrite_tops``, (D, out), the T_k, zero at the start.
     """
 
     def __init__(self, in_features: int, out_features: int, dendrites: int, activation: str) -> None:
@@ -75,11 +68,7 @@ class DendriticLinear(nn.Linear):
 
 
 def add_dendrites(model: nn.Module, counts: dict[str, int], activation: str) -> None:
-    """Replace the named Linears by `DendriticLinear` modules of fresh weights, in place.
-
-    Args:
-        counts: dendrites by module name; 0 leaves a module as it is.
-        activation: a key of `ACTIVATIONS`.
+    """Replace the named Linears by `DendriticLinear` modules of fresh weights, in place; 0 leaves one as it is.
 
     Raises:
         KeyError: an unknown activation.
@@ -99,12 +88,10 @@ def add_dendrites(model: nn.Module, counts: dict[str, int], activation: str) -> 
 
 
 Pooling = Literal["mean", "mean_max", "cls"]
-
 _CODE = (
     *("auto_map", "custom_pipelines", "trust_remote_code", "attn_implementation", "_attn_implementation"),
     *("_attn_implementation_internal", "experts_implementation", "_experts_implementation"),
 )
-
 """Keys with which transformers can be asked to fetch and run code."""
 
 
@@ -114,12 +101,8 @@ class ToxicityClassifier(nn.Module):
     One label is a two-class head (logits of shape (rows, 2): not toxic, toxic); L > 1 labels are L
     independent logits. Parameters are named as in Hugging Face's ``BertForSequenceClassification``; an
     encoder of another architecture is called ``bert`` too, and its parameters have their own names in it.
-
-    Args:
-        bert: of one of `ARCHITECTURES`; it has a pooler only when ``pooling`` is "cls".
-        labels: how many the head scores.
-        pooling: "mean" averages the token vectors under the mask, "mean_max" appends their maximum, "cls" is
-            BERT's pooler on the first token.
+    The pooling "mean" averages the token vectors under the mask, "mean_max" appends their maximum, "cls" is
+    BERT's pooler on the first token.
     """
 
     def __init__(self, bert: PreTrainedModel, labels: int, pooling: Pooling) -> None:
@@ -152,15 +135,12 @@ class ToxicityClassifier(nn.Module):
 
     def label_logits(self, logits: Tensor) -> Tensor:
         """Return one logit per label, (rows, labels): the sigmoid of each is its score."""
-        if self.labels == 1:
-            return logits[:, 1:] - logits[:, :1]  # softmax over two is a sigmoid of the difference
-        return logits
+        # A softmax over two is a sigmoid of the difference.
+        return logits[:, 1:] - logits[:, :1] if self.labels == 1 else logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn logits into scores of shape (rows, labels)."""
-        if self.labels == 1:
-            return logits.float().softmax(-1)[:, 1:]
-        return logits.float().sigmoid()
+        return logits.float().softmax(-1)[:, 1:] if self.labels == 1 else logits.float().sigmoid()
 
 
 def new_classifier(config: PreTrainedConfig, labels: int, pooling: Pooling) -> ToxicityClassifier:
@@ -219,11 +199,8 @@ class Description:
     def shapes(self, tensors: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, without allocating any.
 
-        Args:
-            tensors: how many the file has; with too few for the layers and dendrites nothing is listed.
-
         Raises:
-            ValueError: the file has too few, or a module with dendrites is not a Linear.
+            ValueError: the file has too few ``tensors`` for the network, or a module with dendrites is not a Linear.
         """
         if self.least_tensors > tensors:
             raise ValueError(f"the network needs more than {self.least_tensors} tensors, and the file has {tensors}")
@@ -246,11 +223,7 @@ class Description:
 
 
 def read_description(content: Mapping[str, Any]) -> Description:
-    """Read ``config.json``.
-
-    Raises:
-        ValueError: its architecture is unknown, or it has a size, a value or a key that is not read.
-    """
+    """Read ``config.json``; a ValueError where it has an architecture, a size, a value or a key that is not read."""
     own = content.get("gkiller")
     if not isinstance(own, dict):
         raise ValueError("config.json has no block 'gkiller'")

@@ -1,19 +1,20 @@
-"""A run directory: one execution's settings, manifest, metrics and results."""
+"""A run directory: one execution's settings, manifest, metrics and results; and what may change when it goes on."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import torch
 from filelock import FileLock, Timeout
 
 from gkiller.data.load import split_fingerprint
@@ -22,7 +23,6 @@ from gkiller.errors import GkillerError, ResumeError, RunExistsError, RunLockedE
 from gkiller.settings import resolve, settings_by_key
 from gkiller.storage.environment import environment
 from gkiller.storage.files import append_line, json_text, make_directory, remove_leftovers, sync, write_text, writing
-from gkiller.training.phases import Phase
 from gkiller.training.runtime import local_processes, thread_count
 from gkiller.wording import did_you_mean
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from gkiller.data.dataset import Dataset
     from gkiller.settings.definition import Settings
+    from gkiller.training.phases import Phase
     from gkiller.training.runtime import Ranks
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
 _LOCK, _CARD = ".lock", "README.md"
 
 
@@ -90,7 +90,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, out: Path, name: str | None, kind: str = "train") -> RunDirectory:
-        """Make a new run directory ``out/name``; without a name, the first free ``train-N`` (or ``kind-N``).
+        """Make a new run directory ``out/name``; without a name, the first free ``kind-N``.
 
         Raises:
             OutputError: it cannot be written there.
@@ -104,51 +104,33 @@ class RunDirectory:
                 remedy="use letters, digits, '.', '_' and '-', beginning with a letter or digit",
             )
         make_directory(out)
-        if name is not None:
-            if _stillborn(out / name):
-                return cls(out / name)
-            return cls._make(out / name)
-        number = 1
+        if name is not None and _stillborn(out / name):
+            return cls(out / name)
+        numbered = (out / f"{kind}-{number}" for number in itertools.count(1))
         while True:
-            try:
-                return cls._make(out / f"{kind}-{number}")
-            except RunExistsError:
-                number += 1
-
-    @classmethod
-    def _make(cls, path: Path) -> RunDirectory:
-        with writing(path):
-            try:
-                path.mkdir()
-            except FileExistsError as error:
-                raise RunExistsError(
-                    "a run of that name is there",
-                    where=str(path),
-                    remedy=f"choose another --name, or go on with --resume {path}",
-                ) from error
-            sync(path.parent)
-        return cls(path)
+            path = next(numbered) if name is None else out / name
+            with writing(path):
+                try:
+                    path.mkdir()
+                except FileExistsError as error:
+                    if name is None:
+                        continue
+                    remedy = f"choose another --name, or go on with --resume {path}"
+                    raise RunExistsError("a run of that name is there", where=str(path), remedy=remedy) from error
+                sync(path.parent)
+            return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """Return an existing run directory.
-
-        Raises:
-            ResumeError: it is not one.
-        """
+        """Return an existing run directory; a ResumeError where it is not one."""
         if not _is_run(path):
-            raise ResumeError(
-                "not a run: settings.toml is missing", where=str(path), remedy="name a directory under runs/"
-            )
+            remedy = "name a directory under runs/"
+            raise ResumeError("not a run: settings.toml is missing", where=str(path), remedy=remedy)
         return cls(path)
 
     @classmethod
     def find(cls, out: Path, name: str) -> RunDirectory:
-        """Return an existing run by its directory, or by its name under ``out``.
-
-        Raises:
-            ResumeError: there is none; it proposes the nearest names.
-        """
+        """Return an existing run by its directory, or its name under ``out``; else a ResumeError with the nearest."""
         path = Path(name).expanduser()
         if _is_run(path):
             return cls(path)
@@ -160,11 +142,7 @@ class RunDirectory:
 
     @classmethod
     def newest(cls, out: Path) -> RunDirectory:
-        """Return the run under ``out`` that was written last.
-
-        Raises:
-            ResumeError: there is none.
-        """
+        """Return the run under ``out`` that was written last; a ResumeError where there is none."""
         runs = [settings.parent for settings in out.glob("*/settings.toml")]
         if not runs:
             raise ResumeError("there is no run", where=str(out), remedy="start one with 'gkiller train'")
@@ -172,12 +150,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run's lock for the block. A dead process does not keep it.
-
-        Raises:
-            OutputError: this process may not write there.
-            RunLockedError: another process writes to this run.
-        """
+        """Hold the run's lock for the block, or raise `RunLockedError`. A dead process does not keep it."""
         with writing(self.path):
             try:
                 self._lock.acquire(timeout=0)
@@ -196,10 +169,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def discarded_when_refused(self) -> Iterator[None]:
-        """Remove the run when the block ends with an error of gkiller's before the first checkpoint.
-
-        A mistyped encoder or pattern then leaves nothing behind that would take the run's name.
-        """
+        """Remove the run when the block is refused before the first checkpoint: a mistyped encoder takes no name."""
         try:
             yield
         except GkillerError:
@@ -218,11 +188,7 @@ class RunDirectory:
         write_text(self.path / name, json_text(value))
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """Read a JSON file of the run.
-
-        Raises:
-            ResumeError: it is missing or damaged.
-        """
+        """Read a JSON file of the run; a ResumeError where it is missing or damaged."""
         try:
             value: dict[str, Any] = json.loads((self.path / name).read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
@@ -248,12 +214,9 @@ class RunDirectory:
         append_line(self.path / "metrics.jsonl", json.dumps(row, allow_nan=False))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the rows of ``metrics.jsonl``; none when it is not there.
+        """Return the rows of ``metrics.jsonl``; none when it is not there. A ResumeError where a line is not JSON.
 
         A last line without its end is left out: its writer was killed, and the epoch will be trained again.
-
-        Raises:
-            ResumeError: another line is not JSON.
         """
         path = self.path / "metrics.jsonl"
         if not path.is_file():
@@ -280,42 +243,17 @@ def _is_run(path: Path) -> bool:
 
 def _stillborn(path: Path) -> bool:
     """Whether a run was killed before it had written anything but hidden files and its manifest."""
-    return path.is_dir() and all(
-        entry.name.startswith(".") or entry.name == "manifest.json" for entry in path.iterdir()
-    )
+    return path.is_dir() and all(p.name.startswith(".") or p.name == "manifest.json" for p in path.iterdir())
 
 
 HARMLESS = (
-    "train.device",
-    "train.threads",
-    "train.keep_checkpoints",
-    "train.checkpoint_seconds",
-    "train.checkpoint_steps",
+    *("train.device", "train.threads", "train.keep_checkpoints", "train.checkpoint_seconds", "train.checkpoint_steps"),
 )
-
 """Settings that a resumed run may change: they do not change what is computed, but for rounding."""
-
-
-LONGER = {"train.epochs": 0, "dendrites.epochs": 1, "dendrites.joint_epochs": 2}
-
-"""Lengths that a resumed run may raise, with the place of their phase in a training."""
-
-
-_PLACES = {"neuron": 0, "dendrite": 1, "joint": 2}
-
-
-def check_lengths(keys: Iterable[str], phase: Phase) -> None:
-    """Refuse to lengthen a phase that is over.
-
-    Raises:
-        ResumeError: one of them is the length of an earlier phase.
-    """
-    over = [key for key in keys if key in LONGER and LONGER[key] < _PLACES[phase.name]]
-    if over:
-        raise ResumeError(
-            f"the run is in its {phase.name} phase: {', '.join(over)} cannot change any more",
-            remedy="leave it out, or start a new training",
-        )
+LONGER = {"train.epochs": "neuron", "dendrites.epochs": "dendrite", "dendrites.joint_epochs": "joint"}
+"""Lengths that a resumed run may raise, with the phase that has each, in their order in a training."""
+_SAME = {"data": "data", "tokenizer_sha256": "tokenizer", "distill": "teachers or transfer comments"}
+"""What of a manifest must be the same when a run goes on, and what it is called."""
 
 
 def resume_command(run: Path, processes: int) -> str:
@@ -330,13 +268,10 @@ def run_settings(run: Path) -> Settings:
 
 
 def resumed_settings(run: Path, asked: Settings, keys: Iterable[str]) -> Settings:
-    """Return a run's own settings with the changes asked for, as far as they are allowed.
-
-    Args:
-        keys: the dotted keys of ``asked`` that count; the others are taken from the run.
+    """Return a run's own settings with the changes of ``keys`` asked for.
 
     Raises:
-        ResumeError: one of the keys differs and is neither among `HARMLESS` nor a length that grows.
+        ResumeError: one of them differs and is neither among `HARMLESS` nor a length that grows.
     """
     kept = run_settings(run)
     changes: dict[str, dict[str, Any]] = {}
@@ -361,22 +296,17 @@ def resumed_settings(run: Path, asked: Settings, keys: Iterable[str]) -> Setting
 
 def changed(before: Settings, after: Settings, keys: Iterable[str]) -> dict[str, tuple[Any, Any]]:
     """Return the settings among ``keys`` that differ, each with both values."""
-    found = {}
-    for key in keys:
-        section, field = key.split(".")
-        pair = getattr(getattr(before, section), field), getattr(getattr(after, section), field)
-        if pair[0] != pair[1]:
-            found[key] = pair
-    return found
+    pairs = {key: (attrgetter(key)(before), attrgetter(key)(after)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
-_SAME = {"data": "data", "tokenizer_sha256": "tokenizer", "distill": "teachers or transfer comments"}
-
-"""What of a manifest must be the same when a run goes on, and what it is called."""
-
-_PLACE = ("path", "source")
-
-"""What a manifest says of where the data lie."""
+def check_lengths(keys: Iterable[str], phase: Phase) -> None:
+    """Raise `ResumeError` where one of the changed settings is the length of a phase that is over."""
+    order = list(LONGER.values())
+    over = [key for key in keys if key in LONGER and order.index(LONGER[key]) < order.index(phase.name)]
+    if over:
+        what = f"the run is in its {phase.name} phase: {', '.join(over)} cannot change any more"
+        raise ResumeError(what, remedy="leave it out, or start a new training")
 
 
 def new_manifest(
@@ -413,11 +343,7 @@ def new_manifest(
 
 
 def open_run(run: RunDirectory, settings: Settings, before: Settings | None, manifest: RunManifest) -> None:
-    """Write manifest and settings: those of a new run, or what has changed since it began.
-
-    Args:
-        before: the settings that a resumed run had, None for a new one.
-    """
+    """Write manifest and settings: those of a new run, or what has changed since ``before``, a resumed run's."""
     if before is not None:
         began = run.read_json("manifest.json")
         changes = {k: list(pair) for k, pair in changed(before, settings, settings_by_key()).items()}
@@ -432,35 +358,29 @@ def open_run(run: RunDirectory, settings: Settings, before: Settings | None, man
         run.write_settings(settings)  # last: they make the directory a run
 
 
-def compare_runs(run: RunDirectory, now: Mapping[str, Any]) -> list[str]:
-    """Compare how a run began with how it would go on.
-
-    Returns:
-        What differs and may change the result a little, for the reader; empty where nothing does.
+def compare_runs(run: RunDirectory, now: Mapping[str, Any]) -> str:
+    """Return what differs from how a run began and may change the result a little, for the reader; "" for nothing.
 
     Raises:
-        ResumeError: the data or the tokenizer are others.
+        ResumeError: the data, the tokenizer or the teachers are others.
     """
     began = run.read_json("manifest.json")
     for key, name in _SAME.items():
         if _content(began.get(key)) != _content(now.get(key)):
-            raise ResumeError(
-                f"the {name} of this run have changed since it began",
-                where=str(run.path),
-                remedy="put them back, or start a new training",
-            )
-    flat = [
+            remedy = "put them back, or start a new training"
+            raise ResumeError(f"the {name} of this run have changed since it began", where=str(run.path), remedy=remedy)
+    then, this = (
         {**{k: m.get(k) for k in ("threads", "processes", "device")}, **m.get("environment", {})} for m in (began, now)
-    ]
-    different = [key for key in flat[1] if key != "git_commit" and flat[0].get(key) != flat[1][key]]
+    )
+    different = [key for key in this if key != "git_commit" and then.get(key) != this[key]]
     if not different:
-        return []
-    return [
+        return ""
+    return (
         f"{', '.join(different)} differ from when the run began: it goes on, but its weights may differ "
         "in the last digits from an uninterrupted run's"
-    ]
+    )
 
 
 def _content(value: Any) -> Any:
     """Return what must be the same: where the data lie may change, what they are may not."""
-    return {k: v for k, v in value.items() if k not in _PLACE} if isinstance(value, dict) else value
+    return {k: v for k, v in value.items() if k not in ("path", "source")} if isinstance(value, dict) else value

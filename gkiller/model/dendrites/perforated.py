@@ -1,4 +1,10 @@
-"""A cell for code that prints, prompts, stops the process or changes what belongs to the whole process."""
+"""The only module that touches perforatedai: it grows the dendrites and keeps the library contained.
+
+perforatedai 3.2.9 keeps its configuration and tracker in module globals, prints, opens a debugger or calls ``sys.exit``
+on what it dislikes, asks questions, draws from the global random generators, chooses matplotlib's backend, and writes
+files under the current directory. Every call into it therefore happens inside `contained`, in a directory that is
+thrown away, and one `PerforatedGrowth` at a time owns the globals, until its ``close``.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +29,13 @@ import torch
 from torch import nn
 
 from gkiller.errors import DendriteError, DendritesUnavailableError
-from gkiller.model.dendrites.growth import State
+from gkiller.model.dendrites.growth import Growth, State
 from gkiller.model.layout import SUPPORTED
 from gkiller.model.network import ACTIVATIONS, ToxicityClassifier
 from gkiller.private import matplotlib_apart
 
+_NAME: Final = "perforatedai"
+_OWNER = threading.Lock()  # perforatedai's globals serve one training per process
 _TERMINATED = 128 + signal.SIGTERM
 # perforatedai writes its files in the first of several processes only, and then looks for them in each.
 _LAUNCHER = (
@@ -77,9 +85,7 @@ def contained(directory: Path, seed: int) -> Iterator[None]:
 
     Put back afterwards: the current directory, the standard streams, a launcher's variables, warning
     filters, the random states of torch, numpy and Python, ``pdb.set_trace`` and matplotlib's backend.
-
-    Raises:
-        DendriteError: it called its debugger or ``sys.exit``, or asked a question; the message has its last output.
+    A DendriteError where it called its debugger or ``sys.exit``, or asked a question; the message has its last output.
     """
     said = io.StringIO()
     numpy_state, python_state, before = np.random.get_state(), random.getstate(), Path.cwd()
@@ -105,20 +111,13 @@ def contained(directory: Path, seed: int) -> Iterator[None]:
         if isinstance(error, SystemExit) and error.code == _TERMINATED:
             raise  # a signal that came while perforatedai was running
         last = " ".join(said.getvalue().split())[-400:]
-        raise DendriteError(
-            f"perforatedai gave up: {last or type(error).__name__}",
-            remedy="check dendrites.patterns, or train with --no-dendrites",
-        ) from error
+        remedy = "check dendrites.patterns, or train with --no-dendrites"
+        raise DendriteError(f"perforatedai gave up: {last or type(error).__name__}", remedy=remedy) from error
     finally:
         pdb.set_trace, sys.stdin = set_trace, stdin
         os.chdir(before)
         np.random.set_state(numpy_state)
         random.setstate(python_state)
-
-
-_NAME: Final = "perforatedai"
-
-_OWNER = threading.Lock()  # perforatedai's globals serve one training per process
 
 
 def unavailable_reason() -> str:
@@ -137,22 +136,16 @@ def require_available() -> None:
         )
 
 
-class PerforatedGrowth:
+class PerforatedGrowth(Growth):
     """A `Growth` whose chosen Linears are wrapped by perforatedai.
 
     Use it as a context manager, or call ``close``; only one can be open in a process.
 
     Args:
-        model: its Linears are wrapped in place.
-        names: the Linears to wrap, as `chosen_linears` returns them.
+        names: the Linears to wrap in place, as `chosen_linears` returns them.
         patience: epochs without gain after which the history rule switches.
         most: the most dendrites that will ever be grown per Linear.
-        seed: of the dendrites' initial weights.
-        init_std: standard deviation of a new dendrite's weights and biases.
-
-    Attributes:
-        model: the network in training; growing may put a new object here.
-        count: dendrites per wrapped Linear.
+        seed: of the dendrites' initial weights, whose standard deviation is ``init_std``.
 
     Raises:
         DendritesUnavailableError: perforatedai is not installed.
@@ -172,16 +165,10 @@ class PerforatedGrowth:
     ) -> None:
         require_available()
         if not _OWNER.acquire(blocking=False):
-            raise DendriteError(
-                "another training in this process is growing dendrites",
-                remedy="perforatedai serves one training at a time; close the other, or use another process",
-            )
-        self.model = model
-        self.count = 0
-        self._names = names
-        self._seed = seed
-        self._init_std = init_std
-        self._closed = False
+            remedy = "perforatedai serves one training at a time; close the other, or use another process"
+            raise DendriteError("another training in this process is growing dendrites", remedy=remedy)
+        super().__init__(model)
+        self._names, self._seed, self._init_std, self._closed = names, seed, init_std, False
         self._scratch = tempfile.TemporaryDirectory(prefix="gkiller-dendrites-")
         try:
             self._wrap(activation, patience, most)
@@ -226,7 +213,7 @@ class PerforatedGrowth:
             raise DendriteError(f"perforatedai grew {self.count} dendrites per Linear, not {count}")
 
     def neuron_parameters(self) -> dict[str, nn.Parameter]:
-        """Everything that is not a dendrite nor an unused copy of perforatedai's, by folded name."""
+        """Return everything that is not a dendrite nor an unused copy of perforatedai's, by folded name."""
         return {
             name.replace(".main_module.", "."): parameter
             for name, parameter in self.model.named_parameters()
@@ -234,7 +221,7 @@ class PerforatedGrowth:
         }
 
     def dendrite_parameters(self) -> dict[str, nn.Parameter]:
-        """The newest dendrites' weights and links and all top weights, by folded name."""
+        """Return the newest dendrites' weights and links and all top weights, by folded name."""
         newest = {"dendrites": self.count - 1, "dendrite_links": self.count - 2, "dendrite_tops": -1}
         named = self.all_dendrites().items()
         return {name: p for name, p in named if newest[_kind(name)[0]] == _kind(name)[1]}
@@ -256,21 +243,10 @@ class PerforatedGrowth:
 
     def grown(self) -> dict[str, nn.Module]:
         """Return the wrapped Linears, by folded name."""
-        return {
-            name: module for name, module in self.model.named_modules() if type(module).__name__ == "PAINeuronModule"
-        }
-
-    def state(self) -> State:
-        """Return a copy of the weights, by folded name, on the CPU."""
-        parameters = {**self.neuron_parameters(), **self.all_dendrites()}
-        return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
+        return {name: m for name, m in self.model.named_modules() if type(m).__name__ == "PAINeuronModule"}
 
     def load(self, state: State) -> None:
-        """Take over weights; dendrites that the state does not have are silenced (top weight 0).
-
-        Raises:
-            KeyError: the state has a name that this network lacks, or lacks a neuron's.
-        """
+        """Take over weights, as `Growth.load`; a KeyError for a name that this network lacks, or a neuron's missing."""
         neurons, dendritic = self.neuron_parameters(), self.all_dendrites()
         if unknown := state.keys() - {*neurons, *dendritic}:
             raise KeyError(min(unknown))
