@@ -28,7 +28,7 @@ from gkiller.evaluation.metrics import HALF, RANK_FIGURES, interval, plan, rank,
 from gkiller.model.directory import load_model
 from gkiller.settings import resolve
 from gkiller.storage.files import json_text, write_text
-from gkiller.training.gain import ablated_scores, top_weight_mean
+from gkiller.training.phases import ablated_scores, top_weight_mean
 from gkiller.training.train import train
 
 NEURON, DENDRITE, JOINT = 3, 3, 1

@@ -24,7 +24,7 @@ from gains import GAINS, figure, gained
 from gkiller.deployment.deploy import copy_deployed
 from gkiller.model.directory import load_model
 from gkiller.model.layout import GRAPHS
-from gkiller.training.opening import run_settings
+from gkiller.training.run import run_settings
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 

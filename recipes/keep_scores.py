@@ -22,10 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gkiller.data.load import load_dataset
-from gkiller.training.distillation import transfer_texts, with_transfer
-from gkiller.training.opening import run_settings
+from gkiller.training.run import run_settings
 from gkiller.training.runtime import Ranks, resolve_device
-from gkiller.training.teachers import find_teachers, lesson
+from gkiller.training.teachers import find_teachers, lesson, transfer_texts, with_transfer
 from gkiller.training.train import TEACHERS
 
 DIGITS = 4

@@ -39,7 +39,7 @@ from gkiller.deployment.deploy import with_pieces
 from gkiller.model.directory import LoadedModel, load_model
 from gkiller.scoring.network import score_texts
 from gkiller.tokens.wordpiece import parse_tokenizer
-from gkiller.training.opening import run_settings
+from gkiller.training.run import run_settings
 
 WORDS: Final = frozenset({"cruse", "lair", "lairs", "salve", "salves", "silt", "tarp", "untie"})
 """English words that the training comments lack and that a swap makes of words in them."""

@@ -43,8 +43,8 @@ from gkiller.model.directory import LoadedModel, load_model, save_model, stored_
 from gkiller.model.layout import TOKENIZER
 from gkiller.model.network import parameter_count
 from gkiller.scoring.network import score_texts
-from gkiller.training.opening import run_settings
 from gkiller.training.report import CardFacts, model_card
+from gkiller.training.run import run_settings
 
 SHORT = (
     "train.epochs=1",

@@ -5,7 +5,7 @@
     gkiller predict --model giant/runs/mpnet --input comments.parquet --id-column id --output scores.parquet \
         --long-text truncate
 
-A transfer comment is called after its row in the transfer file (`gkiller.training.distillation`).
+A transfer comment is called after its row in the transfer file (`gkiller.training.finish`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gkiller.training.distillation import PREFIX
+from gkiller.training.teachers import PREFIX
 
 
 def known(transfer: Path, scores: Path) -> pa.Table:

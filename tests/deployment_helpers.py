@@ -16,9 +16,8 @@ from gkiller.data.load import Labelled
 from gkiller.deployment import deploy, quantize
 from gkiller.deployment.weights import network_of
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
-from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel, load_model, save_model
-from gkiller.model.network import ToxicityClassifier, build_classifier
+from gkiller.model.network import ToxicityClassifier, add_dendrites, build_classifier
 
 ONE, SIX = ("toxicity",), ("toxicity", "severe_toxicity", "obscene", "threat", "insult", "identity_attack")
 LENGTH = 16

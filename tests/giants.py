@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from toy import FRIENDLY, RUDE, comment, tiny_settings, toy_tokenizer, vocabulary
 from transformers import BertConfig, PreTrainedTokenizerFast
 
-from gkiller.model.architectures import ARCHITECTURES, new_encoder
+from gkiller.model.pretrained import ARCHITECTURES, new_encoder
 from gkiller.settings.definition import Settings
 
 KINDS = tuple(ARCHITECTURES)

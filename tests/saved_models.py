@@ -10,9 +10,8 @@ from giants import tokenizer_of, write_encoder
 from toy import tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
-from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import save_model
-from gkiller.model.network import ToxicityClassifier, build_classifier
+from gkiller.model.network import ToxicityClassifier, add_dendrites, build_classifier
 
 LABELS = ("toxicity", "threat")
 

@@ -8,12 +8,11 @@ import torch
 from toy import tiny_settings, toy_tokenizer, vocabulary
 
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
-from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel
-from gkiller.model.network import build_classifier
+from gkiller.model.network import add_dendrites, build_classifier
 from gkiller.scoring.network import score_texts
 from gkiller.tokens.wordpiece import parse_tokenizer
-from gkiller.training.gain import ablated_scores, top_weight_mean, with_mean_dendrites, without_dendrites
+from gkiller.training.phases import ablated_scores, top_weight_mean, with_mean_dendrites, without_dendrites
 
 TEXTS = ["good work on the map", "you idiot", "thank you for the careful edit", "fool", "so clown now"]
 

@@ -20,9 +20,8 @@ from toy import tiny_settings, vocabulary
 
 from gkiller.errors import DendriteError, DendritesUnavailableError
 from gkiller.model.dendrites import perforated
-from gkiller.model.dendrites.containment import contained
 from gkiller.model.dendrites.growth import check_fold, chosen_linears, folded
-from gkiller.model.dendrites.perforated import PerforatedGrowth, require_available, unavailable_reason
+from gkiller.model.dendrites.perforated import PerforatedGrowth, contained, require_available, unavailable_reason
 from gkiller.model.network import ToxicityClassifier, build_classifier
 
 

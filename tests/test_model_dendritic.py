@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gkiller.model.dendritic import ACTIVATIONS, DendriticLinear, add_dendrites
+from gkiller.model.network import ACTIVATIONS, DendriticLinear, add_dendrites
 
 BY_HAND = {
     "sigmoid": lambda z: 1 / (1 + np.exp(-z)),

@@ -10,7 +10,7 @@ from toy import tiny_settings, vocabulary
 
 from gkiller.errors import DendritePatternError, FoldMismatchError
 from gkiller.model.dendrites.growth import (
-    PlainGrowth,
+    Growth,
     check_fold,
     chosen_linears,
     dendrite_counts,
@@ -18,8 +18,7 @@ from gkiller.model.dendrites.growth import (
     folded,
 )
 from gkiller.model.dendrites.perforated import PerforatedGrowth
-from gkiller.model.dendritic import ACTIVATIONS, DendriticLinear
-from gkiller.model.network import ToxicityClassifier, build_classifier
+from gkiller.model.network import ACTIVATIONS, DendriticLinear, ToxicityClassifier, build_classifier
 
 PER_LAYER = (
     "attention.self.query",
@@ -223,7 +222,7 @@ def test_one_wrapped_linear_equals_dendritic_linear(activation: str) -> None:
 
 
 def test_fold_without_dendrites() -> None:
-    growth = PlainGrowth(network(labels=("a", "b")))
+    growth = Growth(network(labels=("a", "b")))
     plain = folded(growth.model, growth.state(), "sigmoid")
     assert check_fold(growth, plain) == 0.0
     assert dendritic_modules(plain) == {}
@@ -251,7 +250,7 @@ def test_the_wrong_activation_is_refused() -> None:
 
 
 def test_nan_logits_are_no_match() -> None:
-    growth = PlainGrowth(network())
+    growth = Growth(network())
     plain = folded(growth.model, growth.state(), "sigmoid")
     with torch.no_grad():
         plain.classifier.bias.fill_(float("nan"))
@@ -260,14 +259,14 @@ def test_nan_logits_are_no_match() -> None:
 
 
 def test_check_fold_leaves_the_training_mode() -> None:
-    growth = PlainGrowth(network())
+    growth = Growth(network())
     growth.model.train()
     check_fold(growth, folded(growth.model, growth.state(), "sigmoid"))
     assert growth.model.training
 
 
 def test_folding_draws_nothing_from_the_generator() -> None:
-    growth = PlainGrowth(network())
+    growth = Growth(network())
     before = torch.get_rng_state()
     folded(growth.model, growth.state(), "sigmoid")
     assert torch.equal(torch.get_rng_state(), before)
@@ -277,7 +276,7 @@ def test_folding_draws_nothing_from_the_generator() -> None:
 
 
 def test_state_is_a_copy() -> None:
-    growth = PlainGrowth(network())
+    growth = Growth(network())
     state = growth.state()
     with torch.no_grad():
         growth.model.classifier.bias.add_(1)
@@ -317,13 +316,13 @@ def test_load_is_strict_about_names() -> None:
         del state["classifier.bias"]
         with pytest.raises(KeyError, match=r"classifier\.bias"):
             growth.load(state)
-    plain = PlainGrowth(network())
+    plain = Growth(network())
     with pytest.raises(RuntimeError):
         plain.load({})
 
 
 def test_a_plain_network_does_not_grow() -> None:
-    growth = PlainGrowth(network())
+    growth = Growth(network())
     assert growth.observe(0.5) is False
     assert growth.grown() == growth.dendrite_parameters() == growth.all_dendrites() == {}
     with pytest.raises(RuntimeError):

@@ -23,7 +23,7 @@ from gkiller.data.load import load_dataset
 from gkiller.model.directory import load_model
 from gkiller.scoring.models import load_any
 from gkiller.scoring.network import score_texts
-from gkiller.training.opening import run_settings
+from gkiller.training.run import run_settings
 
 RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "experiments"))
 LITTLE = ("--without", "own", "--mixtures", "40", "--threads", "1", "--precision", "fp32")

@@ -13,8 +13,7 @@ from toy import tiny_settings, vocabulary
 
 from gkiller.model.dendrites.growth import chosen_linears
 from gkiller.model.dendrites.perforated import PerforatedGrowth
-from gkiller.model.dendritic import ACTIVATIONS
-from gkiller.model.network import build_classifier
+from gkiller.model.network import ACTIVATIONS, build_classifier
 from gkiller.training.losses import capture, correlation, correlation_loss, newest_activation, task_loss
 
 finite = st.floats(-100, 100, width=32)
@@ -137,7 +136,7 @@ def test_following_the_gradient_raises_it(growth: PerforatedGrowth) -> None:
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_newest_activation_is_the_module_s_own(activation: str) -> None:
-    from gkiller.model.dendritic import DendriticLinear
+    from gkiller.model.network import DendriticLinear
 
     torch.manual_seed(0)
     module = DendriticLinear(4, 3, 3, activation)

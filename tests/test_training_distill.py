@@ -39,10 +39,9 @@ from gkiller.inference.classifier import Classifier
 from gkiller.model.directory import load_model
 from gkiller.scoring.network import logit_texts, score_texts
 from gkiller.training import teachers as teaching
-from gkiller.training.distillation import transfer_texts, with_transfer
 from gkiller.training.losses import logit_loss, loss_mass, similarity_loss, task_loss
 from gkiller.training.runtime import Ranks
-from gkiller.training.teachers import Lesson, find_teachers, lesson, mean_logits
+from gkiller.training.teachers import Lesson, find_teachers, lesson, mean_logits, transfer_texts, with_transfer
 from gkiller.training.train import train
 
 NAN = float("nan")
@@ -249,7 +248,7 @@ def test_scoring_that_breaks_off_leaves_nothing_half_written(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(teaching, "seal", broken)
+        patch.setattr("gkiller.training.checkpoint.seal", broken)
         with pytest.raises(KeyboardInterrupt):
             told(runs / "one", tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []

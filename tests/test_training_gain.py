@@ -16,8 +16,7 @@ from gkiller.evaluation.metrics import macro_score
 from gkiller.evaluation.significance import Side, compare_sides
 from gkiller.settings import resolve
 from gkiller.training.checkpoint import load_checkpoint, save_checkpoint
-from gkiller.training.gain import RESAMPLES, Gain, gain_interval, gain_line, judge, kept_dendrites
-from gkiller.training.phases import Position
+from gkiller.training.phases import RESAMPLES, Gain, Position, gain_interval, gain_line, judge, kept_dendrites
 from gkiller.training.train import train
 from gkiller.training.trainer import Trainer
 

@@ -19,8 +19,8 @@ from gkiller.model.network import ToxicityClassifier, build_classifier
 from gkiller.model.pretrained import load_tokenizer
 from gkiller.settings import resolve
 from gkiller.tokens.batches import Tokens, tokenize
-from gkiller.training import frozen
-from gkiller.training.frozen import frozen_parameters, lower_outputs
+from gkiller.training import network as frozen
+from gkiller.training.network import frozen_parameters, lower_outputs
 from gkiller.training.run import RunDirectory
 from gkiller.training.train import train
 
@@ -178,7 +178,7 @@ def test_a_full_disk_is_met_before_anything_is_computed(
     encoders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokens = network(encoders["mpnet"])
-    monkeypatch.setattr("gkiller.training.frozen._compute", lambda *given: pytest.fail("it was computed"))
+    monkeypatch.setattr("gkiller.training.network._compute", lambda *given: pytest.fail("it was computed"))
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(OutputError, match="the disk is nearly full"):
         lower_outputs(model, tokens, 1, tmp_path, 4)

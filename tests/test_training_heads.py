@@ -16,7 +16,7 @@ from gkiller.errors import ModelFormatError
 from gkiller.model.directory import load_model
 from gkiller.model.layout import GRAPHS
 from gkiller.settings import DeploymentSettings
-from gkiller.training.opening import new_network
+from gkiller.training.network import new_network
 
 
 @pytest.fixture(params=["weights", "graph alone"])

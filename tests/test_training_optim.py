@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from toy import tiny_settings, vocabulary
 
-from gkiller.model.dendrites.growth import PlainGrowth, chosen_linears
+from gkiller.model.dendrites.growth import Growth, chosen_linears
 from gkiller.model.dendrites.perforated import PerforatedGrowth
 from gkiller.model.network import build_classifier
 from gkiller.settings import TrainSettings
@@ -81,7 +81,7 @@ def test_decays(name: str, shape: tuple[Any, ...], expected: bool) -> None:
 
 def test_every_parameter_is_in_one_group() -> None:
     torch.manual_seed(0)
-    growth = PlainGrowth(build_classifier(tiny_settings().model, ("a",), len(vocabulary())))
+    growth = Growth(build_classifier(tiny_settings().model, ("a",), len(vocabulary())))
     parameters = trained_parameters(growth, phase("neurons"))
     optimizer = build_optimizer(parameters, lr=0.25, weight_decay=0.03)
     assert isinstance(optimizer, torch.optim.AdamW)

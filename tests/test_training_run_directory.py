@@ -18,8 +18,7 @@ from gkiller.errors import (
     SourceNotFoundError,
 )
 from gkiller.settings import resolve
-from gkiller.training.opening import resume_command, resumed_settings
-from gkiller.training.run import RunDirectory
+from gkiller.training.run import RunDirectory, resume_command, resumed_settings
 
 
 def test_runs_are_numbered(tmp_path: Path) -> None:

@@ -72,10 +72,10 @@ def test_a_signal_stops_after_the_step_and_the_run_goes_on_from_there(
 @pytest.mark.parametrize(
     ("number", "error", "step"),
     [
-        (signal.SIGINT, InterruptedRunError, "_fold"),
+        (signal.SIGINT, InterruptedRunError, "folded"),
         (signal.SIGTERM, TerminatedRunError, "score_texts"),
         (signal.SIGTERM, TerminatedRunError, "evaluate"),
-        (signal.SIGINT, InterruptedRunError, "dendrite_report"),
+        (signal.SIGINT, InterruptedRunError, "_dendrite_report"),
     ],
 )
 def test_a_signal_after_the_last_epoch_stops_before_the_model_is_written(

@@ -11,7 +11,7 @@ import torch
 from training_helpers import toy_trainer, untimed
 
 from gkiller.errors import DivergedError, SettingsError, SingleClassError
-from gkiller.model.dendrites.growth import PlainGrowth
+from gkiller.model.dendrites.growth import Growth
 from gkiller.model.network import build_classifier
 from gkiller.settings.definition import Settings
 from gkiller.tokens.batches import Tokens
@@ -400,7 +400,7 @@ def test_the_validation_metric_is_of_the_labels_that_are_watched(tiny: Callable[
             learner = Learner(
                 settings.model_copy(update={"train": train}),
                 ("first", "second"),
-                PlainGrowth(network),
+                Growth(network),
                 split,
                 ranks=Ranks(),
                 mask_token=4,

@@ -132,7 +132,7 @@ def train(
 def _resumed_settings(run: Path, resolved: Resolved) -> Settings:
     """Return the run's own settings; those of the command line, not of ``gkiller.toml``, must not differ."""
     from gkiller.settings import resolve
-    from gkiller.training.opening import resumed_settings
+    from gkiller.training.run import resumed_settings
 
     arch = resolved.settings.model.arch
     around = resolve()  # what would be resolved without the command line
@@ -194,7 +194,7 @@ def _show(result: TrainResult, settings: Settings) -> None:
 
 
 def _summary(result: TrainResult, settings: Settings) -> dict[str, object]:
-    from gkiller.training.gain import gain_line
+    from gkiller.training.phases import gain_line
 
     finished, progress = result.finished, result.progress
     metric = settings.train.metric.upper()

@@ -21,10 +21,9 @@ from gkiller.deployment.quantize import Tried, choose, export_plain, faithfulnes
 from gkiller.deployment.weights import leanable, network_of
 from gkiller.errors import ExportError, OutputError, ParityError
 from gkiller.model.dendrites.growth import dendritic_modules
-from gkiller.model.dendritic import add_dendrites
 from gkiller.model.directory import LoadedModel, add_files, load_model, save_model, stored_files
 from gkiller.model.layout import BESIDE, CARD, CONFIG, FORMAT_VERSION, GRAPHS, LIMITS, META, PROBES, TOKENIZER, WEIGHTS
-from gkiller.model.network import new_classifier
+from gkiller.model.network import add_dendrites, new_classifier
 from gkiller.storage.environment import CPU_FLAGS, read_cpu
 from gkiller.storage.files import writing
 from gkiller.storage.sealed import SealBrokenError, unseal

@@ -16,11 +16,9 @@ import numpy.typing as npt
 
 from gkiller.errors import ExportError
 from gkiller.inference.loading import graph_name
-from gkiller.model.architectures import encoder_config, new_encoder
-from gkiller.model.dendritic import DendriticLinear
 from gkiller.model.layout import CONFIG, FORMAT_VERSION, LIMITS, META, consistent, unbroken
-from gkiller.model.network import Description, Pooling, read_description
-from gkiller.model.pretrained import check_fits
+from gkiller.model.network import DendriticLinear, Description, Pooling, read_description
+from gkiller.model.pretrained import check_fits, encoder_config, new_encoder
 from gkiller.storage.sealed import unseal
 from gkiller.storage.strict_json import parse_json
 

@@ -17,7 +17,6 @@ from safetensors.torch import save
 
 from gkiller.data.labels import FLAG_LABELS
 from gkiller.errors import ModelNotFoundError
-from gkiller.model.architectures import architecture_of
 from gkiller.model.dendrites.growth import dendritic_modules
 from gkiller.model.layout import (
     CARD,
@@ -38,6 +37,7 @@ from gkiller.model.layout import (
     unbroken,
 )
 from gkiller.model.network import ToxicityClassifier, parameter_count, read_description
+from gkiller.model.pretrained import architecture_of
 from gkiller.storage.files import atomic_directory, json_text
 from gkiller.storage.sealed import Sealed, seal, unseal
 from gkiller.storage.strict_json import parse_json
@@ -57,8 +57,7 @@ class LoadedModel:
     labels: tuple[str, ...]  # in the order of the scores' columns
     thresholds: dict[str, float]  # by label; a score at or above it is positive
     max_length: int
-    # gkiller.json, without its list of files and its digest
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)  # gkiller.json, without its list of files and its digest
     path: Path | None = None
 
     @property
@@ -102,7 +101,6 @@ def save_model(
         model: the folded network.
         labels: in the order of the head's outputs.
         thresholds: by label, at least ``{"value": float}``, with how it was tuned.
-        card: the model card, Markdown.
         training: where the model came from: data source, whether it is synthetic, manifest digest.
         flag_labels: the labels that decide whether a comment is flagged; all by default.
     """
@@ -132,12 +130,7 @@ def rewrite_model(
     card: str,
     flag_labels: Sequence[str] | None = None,
 ) -> None:
-    """Write a loaded model with other thresholds and another card, as `add_files` does.
-
-    Args:
-        thresholds: as in `save_model`.
-        flag_labels: the labels that decide whether a comment is flagged; by default those that did.
-    """
+    """Write a loaded model with other thresholds, another card and, where given, other labels that decide a flag."""
     content = {**loaded.metadata, "thresholds": {k: dict(v) for k, v in thresholds.items()}}
     if flag_labels is not None:
         content.pop(FLAG_LABELS, None)
@@ -161,8 +154,7 @@ def add_files(
         changes: to gkiller.json.
 
     Raises:
-        ModelTamperedError: a file is not the one that was loaded.
-        ModelFormatError: the directory cannot be read any more.
+        ModelTamperedError, ModelFormatError: a file is not the one that was loaded, or cannot be read any more.
     """
     metadata = {**loaded.metadata, **(changes or {})}
     _copy(directory, loaded, files, metadata, lambda name: name not in files and (not keep or keep(name)))
@@ -252,7 +244,13 @@ def _read(sealed: Sealed) -> LoadedModel:
     max_length = read_max_length(content["max_length"], config)
     tokenizer = parse_tokenizer(sealed.kept[TOKENIZER], str(place), max_length)
     model = _network(config, sealed.kept[WEIGHTS], labels)
-    _check_fits(model, tokenizer)
+    check_vocabulary(tokenizer, model.bert.config.vocab_size)
+    check_padding(tokenizer, model.bert.config.to_dict())
+    ids = torch.tensor([tokenizer.encode("").ids])
+    with torch.inference_mode():
+        scores = model.probabilities(model(ids, torch.ones_like(ids)))
+    if not bool(((scores >= 0) & (scores <= 1)).all()):
+        raise ValueError("the scores of an empty comment are not in 0..1")
     return LoadedModel(model, tokenizer, labels, thresholds, max_length, content, sealed.directory)
 
 
@@ -266,14 +264,3 @@ def _network(config: Mapping[str, Any], data: bytes, labels: tuple[str, ...]) ->
     model = description.build()
     model.load_state_dict(weights)
     return model.eval()
-
-
-def _check_fits(model: ToxicityClassifier, tokenizer: Tokenizer) -> None:
-    """Compare the tokenizer with the network, and score an empty comment."""
-    check_vocabulary(tokenizer, model.bert.config.vocab_size)
-    check_padding(tokenizer, model.bert.config.to_dict())
-    ids = torch.tensor([tokenizer.encode("").ids])
-    with torch.inference_mode():
-        scores = model.probabilities(model(ids, torch.ones_like(ids)))
-    if not bool(((scores >= 0) & (scores <= 1)).all()):
-        raise ValueError("the scores of an empty comment are not in 0..1")

@@ -26,7 +26,6 @@ PERFORATEDAI: Final = "3.2.9"
 """The one version that gkiller is written for and tested with; ``pyproject.toml`` pins it."""
 SUPPORTED: Final = "CPython 3.11 or 3.12 on Linux x86-64 or Windows x86-64, and 3.11 to 3.13 on macOS"
 """The platforms its publisher has builds for; ``pyproject.toml`` marks the dependency with them."""
-
 FORMAT_VERSION: Final = 1
 META: Final = "gkiller.json"
 CONFIG: Final = "config.json"
@@ -35,7 +34,6 @@ TOKENIZER: Final = "tokenizer.json"
 CARD: Final = "README.md"
 PROBES: Final = "onnx/parity.json"
 """Token sequences with the scores of each graph, where it was made."""
-
 GraphPrecision = Literal["int8", "fp32", "fp16"]
 GRAPHS: Final[dict[GraphPrecision, str]] = {
     "int8": "onnx/model.int8.onnx",
@@ -54,7 +52,6 @@ LIMITS: Final[dict[str, int]] = {
     **dict.fromkeys(GRAPHS.values(), 2**30),
 }
 """The most bytes that are read of each file."""
-
 DEFAULT: Final = "default"
 """The name of the default model, wherever a model or an encoder is named."""
 REMEDY_DAMAGED: Final = "copy the model again from where it came, or train it again"
@@ -78,11 +75,8 @@ def default_model() -> Path:
     directory = assets.default_model_path()
     if (directory / META).is_file():
         return directory
-    raise ModelNotFoundError(
-        "this build has no default model",
-        where=str(directory),
-        remedy="train one with 'gkiller train', make its graph with 'gkiller quantize runs/NAME', and name runs/NAME",
-    )
+    remedy = "train one with 'gkiller train', make its graph with 'gkiller quantize runs/NAME', and name runs/NAME"
+    raise ModelNotFoundError("this build has no default model", where=str(directory), remedy=remedy)
 
 
 def installed_models() -> dict[str, Path]:
@@ -177,11 +171,9 @@ def has_weights(directory: Path) -> bool:
 def require_weights(directory: Path) -> None:
     """Raise `ModelFormatError` for a model directory that lists no weights; errors as `has_weights`."""
     if not has_weights(directory):
-        raise ModelFormatError(
-            f"this is a copy to score with: it has no {WEIGHTS}",
-            where=str(directory),
-            remedy="name the run that it was made from; predict, evaluate, compare, bench and doctor take such a copy",
-        )
+        what = f"this is a copy to score with: it has no {WEIGHTS}"
+        remedy = "name the run that it was made from; predict, evaluate, compare, bench and doctor take such a copy"
+        raise ModelFormatError(what, where=str(directory), remedy=remedy)
 
 
 @contextmanager
@@ -215,11 +207,7 @@ def read_number(value: Any, what: str) -> float:
 
 
 def read_thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
-    """Read the thresholds of gkiller.json, by label.
-
-    Raises:
-        ValueError: they are not those of the labels, or not in 0..1, or what they were tuned on is not valid.
-    """
+    """Read the thresholds of gkiller.json, by label; a ValueError where they are not the labels', or invalid."""
     if not isinstance(content, dict) or content.keys() != set(labels):
         raise ValueError(f"the thresholds are not those of the labels {', '.join(labels)}")
     for entry in content.values():
@@ -231,11 +219,7 @@ def read_thresholds(content: Any, labels: tuple[str, ...]) -> dict[str, float]:
 
 
 def read_flag_labels(content: Mapping[str, Any], labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Read which labels decide whether a comment is flagged: all of them where gkiller.json names none.
-
-    Raises:
-        ValueError: they are not different labels of the model.
-    """
+    """Read which labels decide whether a comment is flagged: all of them where gkiller.json names none."""
     named = content.get(FLAG_LABELS, list(labels))
     if not isinstance(named, list) or not 1 <= len(named) <= len(labels):
         raise ValueError(f"{FLAG_LABELS} are not a list of the model's labels")
@@ -250,14 +234,7 @@ def flag_entry(deciding: Sequence[str], labels: Sequence[str]) -> dict[str, Any]
 
 
 def read_max_length(value: Any, config: Mapping[str, Any]) -> int:
-    """Read how many tokens the network takes of a comment, [CLS] and [SEP] included.
-
-    Args:
-        config: config.json, which says how many positions there are.
-
-    Raises:
-        ValueError: it is not an integer from 2 to the number of positions.
-    """
+    """Read how many tokens the network takes of a comment, [CLS] and [SEP] included: 2 to its positions."""
     most = usable_positions(config)
     if type(value) is not int or not 2 <= value <= most:
         raise ValueError(f"max_length {str(value)[:80]} is not in 2..{most}")

@@ -1,23 +1,91 @@
-"""The network: an encoder, pooling and a head of one or several labels, as config.json describes them."""
+"""The network, plain torch: an encoder, Linears with dendrites, pooling and a head, as config.json describes them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from gkiller.model.architectures import ARCHITECTURES, encoder_config, new_encoder
-from gkiller.model.dendritic import ACTIVATIONS, add_dendrites
 from gkiller.model.layout import read_labels, settled
-from gkiller.model.pretrained import load_encoder
+from gkiller.model.pretrained import ARCHITECTURES, encoder_config, load_encoder, new_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from gkiller.settings.definition import ModelSettings
+
+
+ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "gelu": nn.functional.gelu,
+}
+"""A dendrite's non-linearities, by the name that ``config.json`` records."""
+
+
+class DendriticLinear(nn.Linear):
+    r"""A Linear whose output units each carry D dendrites.
+
+    With weights (W, b), dendrites (W_k, b_k), links C_kj from dendrite j to dendrite k, top weights
+    T_k and activation s, all products with C and T element-wise per output unit::
+
+        d_k = s(W_k x + b_k + sum_{j<k} C_kj * d_j)
+        y   = W x + b + sum_k T_k * d_k
+
+    This is the function of perforatedai 3.2.9's ``PAINeuronModule`` in its training state; a test compares the two.
+
+    ``dendrites`` are D Linears; ``dendrite_links`` D - 1 parameters, of which the k-th, (k + 1, out), holds the rows
+    C_{k+1,j}; ``dendrite_tops``, (D, out), the T_k, zero at the start.
+    """
+
+    def __init__(self, in_features: int, out_features: int, dendrites: int, activation: str) -> None:
+        super().__init__(in_features, out_features)
+        self.activation = activation
+        self.dendrites = nn.ModuleList(nn.Linear(in_features, out_features) for _ in range(dendrites))
+        self.dendrite_links = nn.ParameterList(nn.Parameter(torch.zeros(k, out_features)) for k in range(1, dendrites))
+        self.dendrite_tops = nn.Parameter(torch.zeros(dendrites, out_features))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (..., in) to (..., out)."""
+        output = super().forward(input)
+        activate = ACTIVATIONS[self.activation]
+        fired: list[Tensor] = []
+        for k, dendrite in enumerate(self.dendrites):
+            drive = dendrite(input)
+            for j, earlier in enumerate(fired):
+                drive = drive + self.dendrite_links[k - 1][j] * earlier
+            fired.append(activate(drive))
+            output = output + self.dendrite_tops[k] * fired[-1]
+        return output
+
+    def extra_repr(self) -> str:
+        """Show the dendrites in the module's repr."""
+        return f"{super().extra_repr()}, dendrites={len(self.dendrites)}, activation={self.activation}"
+
+
+def add_dendrites(model: nn.Module, counts: dict[str, int], activation: str) -> None:
+    """Replace the named Linears by `DendriticLinear` modules of fresh weights, in place; 0 leaves one as it is.
+
+    Raises:
+        KeyError: an unknown activation.
+        AttributeError: no module of that name.
+        TypeError: the module of that name is not a plain Linear.
+    """
+    if activation not in ACTIVATIONS:
+        raise KeyError(activation)
+    for name, count in counts.items():
+        linear = model.get_submodule(name)
+        if type(linear) is not nn.Linear:
+            raise TypeError(f"{name} is a {type(linear).__name__}, not a Linear")
+        if count:
+            parent, _, leaf = name.rpartition(".")
+            grown = DendriticLinear(linear.in_features, linear.out_features, count, activation)
+            setattr(model.get_submodule(parent), leaf, grown.to(linear.weight.device))
+
 
 Pooling = Literal["mean", "mean_max", "cls"]
 _CODE = (
@@ -33,12 +101,8 @@ class ToxicityClassifier(nn.Module):
     One label is a two-class head (logits of shape (rows, 2): not toxic, toxic); L > 1 labels are L
     independent logits. Parameters are named as in Hugging Face's ``BertForSequenceClassification``; an
     encoder of another architecture is called ``bert`` too, and its parameters have their own names in it.
-
-    Args:
-        bert: of one of `ARCHITECTURES`; it has a pooler only when ``pooling`` is "cls".
-        labels: how many the head scores.
-        pooling: "mean" averages the token vectors under the mask, "mean_max" appends their maximum, "cls" is
-            BERT's pooler on the first token.
+    The pooling "mean" averages the token vectors under the mask, "mean_max" appends their maximum, "cls" is
+    BERT's pooler on the first token.
     """
 
     def __init__(self, bert: PreTrainedModel, labels: int, pooling: Pooling) -> None:
@@ -71,15 +135,12 @@ class ToxicityClassifier(nn.Module):
 
     def label_logits(self, logits: Tensor) -> Tensor:
         """Return one logit per label, (rows, labels): the sigmoid of each is its score."""
-        if self.labels == 1:
-            return logits[:, 1:] - logits[:, :1]  # softmax over two is a sigmoid of the difference
-        return logits
+        # A softmax over two is a sigmoid of the difference.
+        return logits[:, 1:] - logits[:, :1] if self.labels == 1 else logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Turn logits into scores of shape (rows, labels)."""
-        if self.labels == 1:
-            return logits.float().softmax(-1)[:, 1:]
-        return logits.float().sigmoid()
+        return logits.float().softmax(-1)[:, 1:] if self.labels == 1 else logits.float().sigmoid()
 
 
 def new_classifier(config: PreTrainedConfig, labels: int, pooling: Pooling) -> ToxicityClassifier:
@@ -138,11 +199,8 @@ class Description:
     def shapes(self, tensors: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, without allocating any.
 
-        Args:
-            tensors: how many the file has; with too few for the layers and dendrites nothing is listed.
-
         Raises:
-            ValueError: the file has too few, or a module with dendrites is not a Linear.
+            ValueError: the file has too few ``tensors`` for the network, or a module with dendrites is not a Linear.
         """
         if self.least_tensors > tensors:
             raise ValueError(f"the network needs more than {self.least_tensors} tensors, and the file has {tensors}")
@@ -165,11 +223,7 @@ class Description:
 
 
 def read_description(content: Mapping[str, Any]) -> Description:
-    """Read ``config.json``.
-
-    Raises:
-        ValueError: its architecture is unknown, or it has a size, a value or a key that is not read.
-    """
+    """Read ``config.json``; a ValueError where it has an architecture, a size, a value or a key that is not read."""
     own = content.get("gkiller")
     if not isinstance(own, dict):
         raise ValueError("config.json has no block 'gkiller'")

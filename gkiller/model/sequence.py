@@ -22,12 +22,7 @@ _POSITIVE: Final = ("toxic", "toxicity", "hate", "abusive", "offensive", "positi
 
 
 class SequenceClassifier(nn.Module):
-    """A sequence classifier of transformers whose outputs are one logit per label, (rows, L).
-
-    Args:
-        columns: for each label its output; of a two-class softmax the positive class.
-        softmax: whether the outputs are two classes rather than independent labels.
-    """
+    """A sequence classifier of transformers with one logit per label: of a two-class softmax the positive class's."""
 
     def __init__(self, network: nn.Module, columns: Sequence[int], *, softmax: bool) -> None:
         super().__init__()
@@ -76,10 +71,7 @@ def read_outputs(reference: str, labels: Sequence[str]) -> Outputs:
 
 
 def load_classifier(reference: str, labels: Sequence[str]) -> tuple[SequenceClassifier, tuple[str, ...]]:
-    """Load a sequence classifier from a directory or the hub; safetensors alone are read.
-
-    Returns:
-        The network, and the requested labels that it has, in their order.
+    """Load a sequence classifier from a directory or the hub, and the requested labels that it has, in their order.
 
     Raises:
         LabelMismatchError: it has none of the labels.
@@ -109,11 +101,7 @@ def label_columns(names: Sequence[str], labels: Sequence[str], *, multi: bool) -
 
     An output belongs to a label when its name, or the canonical form of it, is the label's. A single output,
     and the positive one of two classes, is the first label's whatever it is called, unless that is another
-    label of gkiller's vocabulary.
-
-    Args:
-        names: of the outputs.
-        multi: whether two outputs are two labels rather than two classes.
+    label of gkiller's vocabulary. With ``multi`` two outputs are two labels rather than two classes.
     """
     known = {canonical_name(name): place for place, name in reversed(list(enumerate(names)))}
     found = {label: known[label] for label in labels if label in known}
@@ -123,11 +111,9 @@ def label_columns(names: Sequence[str], labels: Sequence[str], *, multi: bool) -
         return {}
     if len(names) == 1:
         return {next(iter(found), labels[0]): 0}
-    place = next(iter(found.values()), None)
-    if place is None:
-        hits = [place for place, name in enumerate(names) if name.lower() in _POSITIVE]
-        place = hits[0] if len(hits) == 1 else 1
-    return {next(iter(found), labels[0]): place}
+    hits = [place for place, name in enumerate(names) if name.lower() in _POSITIVE]
+    place = hits[0] if len(hits) == 1 else 1
+    return {next(iter(found), labels[0]): next(iter(found.values()), place)}
 
 
 def is_classifier(directory: Path) -> bool:
@@ -140,10 +126,7 @@ def is_classifier(directory: Path) -> bool:
 
 
 def read_tokenizer(folder: Path) -> tuple[str, int, int]:
-    """Read the tokenizer of a transformers model.
-
-    Returns:
-        Its tokenizer.json as text, the padding id, and the most tokens that the network takes.
+    """Read a transformers model's tokenizer.json as text, the padding id, and the most tokens that the network takes.
 
     Raises:
         ModelFormatError: the tokenizer has no fast form.
@@ -153,11 +136,8 @@ def read_tokenizer(folder: Path) -> tuple[str, int, int]:
     found: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     fast = getattr(found, "backend_tokenizer", None)
     if fast is None:
-        raise ModelFormatError(
-            "its tokenizer has no tokenizer.json form",
-            where=str(folder),
-            remedy="save it with a fast tokenizer of transformers",
-        )
+        remedy = "save it with a fast tokenizer of transformers"
+        raise ModelFormatError("its tokenizer has no tokenizer.json form", where=str(folder), remedy=remedy)
     content, _ = PreTrainedConfig.get_config_dict(str(folder))
     most = int(found.model_max_length)
     return fast.to_str(), int(found.pad_token_id or 0), min(most, usable_positions(content) or most)
@@ -192,11 +172,9 @@ def fetch(reference: str) -> Path:
     if is_local(reference):
         path = Path(reference).expanduser()
         if not (path / "config.json").is_file():
-            raise ModelNotFoundError(
-                "neither a gkiller model nor one of transformers: config.json is missing",
-                where=reference,
-                remedy="name a run, a model directory, or a hub id such as org/name",
-            )
+            what = "neither a gkiller model nor one of transformers: config.json is missing"
+            remedy = "name a run, a model directory, or a hub id such as org/name"
+            raise ModelNotFoundError(what, where=reference, remedy=remedy)
         return path
     commit = resolve_commit(reference, None)
     from huggingface_hub import snapshot_download
@@ -206,15 +184,10 @@ def fetch(reference: str) -> Path:
 
 
 def fetch_classifier(reference: str, *, what: str, remedy: str) -> Path:
-    """Return a directory with a sequence classifier of transformers: the local one, or the hub's.
-
-    Args:
-        what: the message for an encoder without a classifier.
-        remedy: how to mend that.
+    """Return a directory with a sequence classifier of transformers, as `fetch`.
 
     Raises:
-        ModelNotFoundError, HubUnavailableError: see `fetch`.
-        ModelFormatError: it is an encoder without a classifier, or cannot be read.
+        ModelFormatError: it is an encoder without a classifier, as ``what`` and ``remedy`` say, or cannot be read.
     """
     folder = fetch(reference)
     with loading(reference):
@@ -227,5 +200,5 @@ def fetch_classifier(reference: str, *, what: str, remedy: str) -> Path:
 def weights_digest(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of a transformers model's weights, configuration and tokenizer, by file."""
     names = ("config.json", "tokenizer.json", "vocab.txt", "merges.txt", "tokenizer_config.json")
-    there = [path for path in (*sorted(folder.glob("*.safetensors")), *map(folder.joinpath, names))]
-    return {path.name: sha256_file(path) for path in there if path.is_file()}
+    files = (*sorted(folder.glob("*.safetensors")), *map(folder.joinpath, names))
+    return {path.name: sha256_file(path) for path in files if path.is_file()}

@@ -1,14 +1,17 @@
-"""Checkpoints: everything a training needs to go on, as safetensors and JSON."""
+"""What a training keeps on the disk, sealed: checkpoints, best weights, and arrays that were computed once."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -21,48 +24,62 @@ from gkiller.storage.strict_json import parse_json
 from gkiller.storage.tensors import read_tensors
 from gkiller.training.phases import Position
 
-FORMAT_VERSION = 2
-STATE = "state.json"
-MAX_FILE_BYTES = 8 * 2**30
+_VERSION: Final = 2
+_STATE, _WEIGHTS, _OPTIMIZER = "state.json", "weights.safetensors", "optimizer.safetensors"
+_MOST_BYTES: Final = 8 * 2**30
 """Of a file of tensors: a giant's optimiser is far below."""
-
-_WEIGHTS, _OPTIMIZER = "weights.safetensors", "optimizer.safetensors"
+_ARRAYS, _ARRAYS_VERSION = "scores.json", 1
+_DTYPES: Final[dict[str, npt.DTypeLike]] = {".f16": np.float16, ".f32": np.float32}
 _START_ANEW = "start a new training"
+
+
+@contextlib.contextmanager
+def new_arrays(place: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[Path]:
+    """Give a directory for arrays by file name (``NAME.f16`` or ``NAME.f32``); it is sealed when the block ends well.
+
+    Raises:
+        OutputError: there is no room for them on the disk, or they cannot be written.
+    """
+    size = sum(math.prod(shape) * np.dtype(_DTYPES[Path(name).suffix]).itemsize for name, shape in shapes.items())
+    require_space(place.parent, size)
+    with atomic_directory(place) as temporary:
+        yield temporary
+        seal(temporary, _ARRAYS, {"format_version": _ARRAYS_VERSION, "shapes": shapes})
+
+
+def read_arrays(place: Path) -> dict[str, npt.NDArray[Any]] | None:
+    """Map the arrays of `new_arrays` after comparing their digests; None where they are missing or damaged."""
+    try:
+        shapes = unseal(place, _ARRAYS, version=_ARRAYS_VERSION, keep={}, exact=True).content["shapes"]
+    except (SealBrokenError, OSError):
+        return None
+    dtypes = {name: _DTYPES[Path(name).suffix] for name in shapes}
+    return {name: np.memmap(place / name, dtypes[name], "r", shape=tuple(shape)) for name, shape in shapes.items()}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint read back."""
+    """Everything that a training needs to go on."""
 
     progress: Position  # where the training stood, with its metrics, early stopping and place in the data
     weights: State
-    # the optimiser's tensors by parameter, "<folded name>/<key>"; empty at a phase's start
-    optimizer: dict[str, Tensor]
+    optimizer: dict[str, Tensor]  # the optimiser's, by "<folded parameter>/<key>"; empty at a phase's start
     rng: list[dict[str, Any]]  # the random generators' states, one for each rank, as rng_state gives them
-
-    def size(self) -> int:
-        """Return about how many bytes it takes on the disk."""
-        tensors = [*self.weights.values(), *self.optimizer.values()]
-        return sum(tensor.nbytes for tensor in tensors) + (1 << 18)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter]) -> State:
     """Return an optimiser's state as flat tensors named "<parameter>/<key>", on the CPU."""
-    flat = {}
-    for name, parameter in names.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            flat[f"{name}/{key}"] = torch.as_tensor(value).detach().cpu().clone()
-    return flat
+    return {
+        f"{name}/{key}": torch.as_tensor(value).detach().cpu().clone()
+        for name, parameter in names.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter], flat: Mapping[str, Tensor]
 ) -> None:
-    """Put back what `optimizer_tensors` returned.
-
-    Raises:
-        ResumeError: it does not belong to these parameters.
-    """
+    """Put back what `optimizer_tensors` returned; a ResumeError where it does not belong to these parameters."""
     for entry, tensor in flat.items():
         name, _, key = entry.rpartition("/")
         if name not in names:
@@ -75,13 +92,9 @@ def restore_optimizer(
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint directory whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written there, or the disk is full.
-    """
+    """Write a checkpoint directory, whole or not at all; an OutputError where that fails."""
     tensors = {_WEIGHTS: checkpoint.weights, _OPTIMIZER: checkpoint.optimizer}
-    write_sealed(directory, tensors, {"progress": checkpoint.progress.as_dict(), "rng": checkpoint.rng})
+    _write(directory, tensors, {"progress": checkpoint.progress.as_dict(), "rng": checkpoint.rng})
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
@@ -100,35 +113,25 @@ def load_checkpoint(directory: Path) -> Checkpoint:
 
 
 def save_weights(directory: Path, weights: State) -> None:
-    """Write a directory of weights alone, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written there, or the disk is full.
-    """
-    write_sealed(directory, {_WEIGHTS: weights}, {})
+    """Write a directory of weights alone, whole or not at all; an OutputError where that fails."""
+    _write(directory, {_WEIGHTS: weights}, {})
 
 
 def load_weights(directory: Path) -> State:
-    """Read what `save_weights` wrote.
-
-    Raises:
-        ResumeError: it is not there or damaged.
-    """
+    """Read what `save_weights` wrote; a ResumeError where it is missing or damaged."""
     with _readable(directory):
         return read_tensors(_unseal(directory, _WEIGHTS).kept[_WEIGHTS])
 
 
-def write_sealed(directory: Path, tensors: Mapping[str, State], content: Mapping[str, Any]) -> None:
-    """Write safetensors files and ``state.json``, which holds the content and the digests of the others."""
+def _write(directory: Path, tensors: Mapping[str, State], content: Mapping[str, Any]) -> None:
     with writing(directory), atomic_directory(directory) as temporary:
         for name, state in tensors.items():
             (temporary / name).write_bytes(save(state))  # not save_file: Python's errors say what is wrong
-        seal(temporary, STATE, {"format_version": FORMAT_VERSION, **content})
+        seal(temporary, _STATE, {"format_version": _VERSION, **content})
 
 
 def _unseal(directory: Path, *files: str) -> Sealed:
-    limits = dict.fromkeys(files, MAX_FILE_BYTES)
-    return unseal(directory, STATE, version=FORMAT_VERSION, keep=limits, exact=True)
+    return unseal(directory, _STATE, version=_VERSION, keep=dict.fromkeys(files, _MOST_BYTES), exact=True)
 
 
 @contextlib.contextmanager
@@ -149,10 +152,7 @@ class CheckpointStore:
 
     Checkpoints are numbered in the order they were written, and none is ever overwritten. The best weights are named by
     dendrites and epoch: a training that goes on from an earlier epoch must find those that were the best at that time.
-
-    Args:
-        directory: the run's ``checkpoints`` directory.
-        keep: how many checkpoints stay; those that `newest` has found damaged do not.
+    ``keep`` checkpoints stay; those that `newest` has found damaged do not.
     """
 
     def __init__(self, directory: Path, keep: int) -> None:
@@ -170,7 +170,7 @@ class CheckpointStore:
         Raises:
             OutputError: it cannot be written, or does not fit on the disk; the earlier ones stay.
         """
-        self._make_room(checkpoint.size())
+        self._make_room([*checkpoint.weights.values(), *checkpoint.optimizer.values()], more=1 << 18)
         newest = self.checkpoints()[:1]
         number = int(newest[0].name.rpartition("-")[2]) + 1 if newest else 1
         save_checkpoint(self.directory / f"checkpoint-{number:08d}", checkpoint)
@@ -184,14 +184,14 @@ class CheckpointStore:
                 if best not in needed:
                     shutil.rmtree(best)
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, tensors: Sequence[Tensor], more: int = 0) -> None:
         make_directory(self.directory)
-        require_space(self.directory, size)
+        require_space(self.directory, sum(tensor.nbytes for tensor in tensors) + more)
 
     def _bests_of(self, checkpoint: Path) -> list[Path]:
         """Return the best weights that a checkpoint refers to; none when its state is damaged."""
         try:
-            state = parse_json((checkpoint / STATE).read_bytes())
+            state = parse_json((checkpoint / _STATE).read_bytes())
             return [self._best(int(c), at) for c, at in state["progress"]["best_epoch"].items()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return []
@@ -200,20 +200,12 @@ class CheckpointStore:
         return self.directory / f"best-{count}-epoch-{epoch:05d}"
 
     def save_best(self, weights: State, count: int, epoch: int) -> None:
-        """Write the best weights with ``count`` dendrites per Linear, those of ``epoch``.
-
-        Raises:
-            OutputError: they cannot be written, or do not fit on the disk.
-        """
-        self._make_room(sum(tensor.nbytes for tensor in weights.values()))
+        """Write the best weights with ``count`` dendrites per Linear, those of ``epoch``; errors as `save`."""
+        self._make_room(list(weights.values()))
         save_weights(self._best(count, epoch), weights)
 
     def load_best(self, count: int, epoch: int) -> State:
-        """Read what `save_best` wrote.
-
-        Raises:
-            ResumeError: they are not there or damaged.
-        """
+        """Read what `save_best` wrote; a ResumeError where it is missing or damaged."""
         return load_weights(self._best(count, epoch))
 
     def tidy(self) -> None:
@@ -221,10 +213,7 @@ class CheckpointStore:
         remove_leftovers(self.directory)
 
     def newest(self, on_damaged: Callable[[ResumeError], None] = lambda error: None) -> Checkpoint | None:
-        """Read the newest checkpoint that is whole, with the best weights that it refers to.
-
-        Returns:
-            None where no checkpoint was ever written.
+        """Read the newest checkpoint that is whole, with the best weights that it refers to; None without any.
 
         Raises:
             ResumeError: all there are are damaged.
@@ -243,4 +232,4 @@ class CheckpointStore:
                 return checkpoint
         if first is None:
             return None
-        raise ResumeError(f"no usable checkpoint ({first})", where=str(self.directory), remedy="start a new training")
+        raise ResumeError(f"no usable checkpoint ({first})", where=str(self.directory), remedy=_START_ANEW)

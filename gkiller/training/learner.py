@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 
     from gkiller.model.dendrites.growth import Growth
     from gkiller.settings.definition import Settings
-    from gkiller.training.frozen import LowerOutputs
+    from gkiller.training.network import LowerOutputs
     from gkiller.training.phases import Phase
     from gkiller.training.teachers import Lesson
 
 
-_EPOCH_BITS = 32
+Labels = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,10 @@ class Augmented:
 
     def in_epoch(self, epoch: int) -> Tokens:
         """Return the n comments' tokens as an epoch, counted from 0, sees them."""
-        seed = self.seed << _EPOCH_BITS | epoch
+        seed = self.seed << 32 | epoch
         seen = augment(self.texts, self.kinds, self.share, seed, intensity=self.intensity)
         rows = [row for row, (text, was) in enumerate(zip(seen, self.texts, strict=True)) if text != was]
         return self.tokens.replaced(np.array(rows, np.int64), tokenize(self.tokenizer, [seen[row] for row in rows]))
-
-
-Labels = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,9 @@ class Encoded:
 
     tokens: Tokens
     labels: Labels  # (n, L) 0, 1, or NaN where unknown
-    # (n,) sample weights; they count in the validation metric, not in the loss
-    weights: npt.NDArray[np.float64]
-    # what the frozen layers say of the comments; None when no layer is frozen
-    lower: LowerOutputs | None = None
-    lesson: Lesson | None = None  # what teachers say of the comments; None without a teacher
+    weights: npt.NDArray[np.float64]  # (n,) sample weights; they count in the validation metric, not in the loss
+    lower: LowerOutputs | None = None  # what the frozen layers say of the comments
+    lesson: Lesson | None = None  # what teachers say of the comments
 
 
 @dataclass(frozen=True)
@@ -93,11 +88,7 @@ class Validation:
 
 
 class Learner:
-    """Steps and measures a network that grows.
-
-    Args:
-        train: the training split, of which `step` takes its rows.
-        augmented: changes some of the training comments in each epoch; None for none.
+    """Steps and measures a network that grows, on a training split of which some comments change in each epoch.
 
     Raises:
         SettingsError: the data have no such label to watch.
@@ -163,15 +154,10 @@ class Learner:
         return value
 
     def _parts(self, logits: Tensor, pooled: list[Tensor], rows: Rows, targets: Tensor) -> list[tuple[Tensor, float]]:
-        """Return the losses of a batch, which add up, each with the mass that its mean was divided by.
-
-        Args:
-            pooled: what `_pooled` saw.
-        """
+        """Return the losses of a batch, which add up, each with the mass that its mean was divided by."""
         several, lesson = self.ranks.size > 1, self.train.lesson
-        task, mass = task_loss(logits, targets, self.weights), 1.0
-        if several:
-            mass = loss_mass(targets, self.weights)
+        task = task_loss(logits, targets, self.weights)
+        mass = loss_mass(targets, self.weights) if several else 1.0
         if lesson is None:
             return [(task, mass)]
         own = self.settings.distill
@@ -218,8 +204,8 @@ class Learner:
 
     def _correlation(self, rows: Rows, targets: Tensor) -> Tensor:
         ids, mask = self._hidden_batch(rows)
-        with capture(self.growth.grown()) as seen, self._pooled() as pooled:
-            logits = self._logits(ids, mask)
+        with capture(self.growth.grown()) as seen, self._pooled() as pooled, self._autocast():
+            logits = self.forward(ids, mask)
         loss = _sum([part for part, _ in self._parts(logits, pooled, rows, targets)])
         activation = self.settings.dendrites.activation
         return correlation_loss(loss, seen, mask, self.growth.all_dendrites(), activation)
@@ -233,12 +219,6 @@ class Learner:
         ids, mask = self._batch(self.train.tokens, rows)
         return self._hide_tokens(ids, mask), mask
 
-    def _train_logits(self, rows: Rows) -> Tensor:
-        if self.train.lower is None:
-            return self._logits(*self._hidden_batch(rows))
-        with self._autocast():
-            return self.train.lower.logits(self.growth.model, rows, self.device)
-
     def _hide_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
         share = self.settings.train.token_dropout
         if share == 0 or self.mask_token < 0:
@@ -247,30 +227,25 @@ class Learner:
         hidden = drawn & mask.bool() & ~torch.isin(ids, self.special)
         return ids.masked_fill(hidden, self.mask_token)
 
-    def _logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _train_logits(self, rows: Rows) -> Tensor:
+        lower = self.train.lower
         with self._autocast():
-            return self.forward(ids, mask)
+            if lower is not None:
+                return lower.logits(self.growth.model, rows, self.device)
+            return self.forward(*self._hidden_batch(rows))
 
     def _autocast(self) -> torch.autocast:
         return mixed_precision(self.settings.train.precision, self.device)
 
     def validate(self, split: Encoded) -> Validation:
-        """Score a split with the current weights, each rank some of its batches.
-
-        Raises:
-            DivergedError: a logit is not finite.
-        """
+        """Measure a split with the current weights; a DivergedError where a logit is not finite."""
         logits = self._split_logits(split)
         loss = float(task_loss(logits, torch.from_numpy(split.labels), self.weights.cpu()))
         truth, mass, scores = split.labels[:, self.watched], split.weights, self._probabilities(logits)
         return Validation(loss, macro_score("ap", truth, scores, mass), macro_score("f1", truth, scores, mass))
 
     def scores(self, split: Encoded) -> npt.NDArray[np.float64]:
-        """Return a split's scores with the current weights, (n, W) of the labels that are watched.
-
-        Raises:
-            DivergedError: a logit is not finite.
-        """
+        """Return a split's scores with the current weights, (n, W) of the labels that are watched."""
         return self._probabilities(self._split_logits(split))
 
     def _probabilities(self, logits: Tensor) -> npt.NDArray[np.float64]:
@@ -278,6 +253,7 @@ class Learner:
         return scores[:, self.watched]
 
     def _split_logits(self, split: Encoded) -> Tensor:
+        """Score a split, each rank some of its batches."""
         model = self.growth.model
         model.eval()
         logits = torch.zeros(len(split.tokens), model.classifier.out_features)
@@ -297,11 +273,7 @@ class Learner:
 
 
 def watched_labels(names: Sequence[str], watched: Sequence[str]) -> list[int]:
-    """Return the places of the labels whose mean is the validation metric: all of them when none is named.
-
-    Raises:
-        SettingsError: there is no such label.
-    """
+    """Return the places of the labels whose mean is the validation metric: all of them when none is named."""
     for label in watched:
         if label not in names:
             raise SettingsError(
@@ -313,11 +285,9 @@ def watched_labels(names: Sequence[str], watched: Sequence[str]) -> list[int]:
 def require_both_classes(labels: Labels, names: Sequence[str]) -> None:
     """Refuse, before an epoch is spent on it, a validation split that could measure nothing."""
     if not any((column == 0).any() and (column == 1).any() for column in labels.T):
-        raise SingleClassError(
-            "the validation split has only one class of " + ", ".join(names),
-            where="valid",
-            remedy="use a larger validation split (data.valid_share), or data that hold both classes",
-        )
+        what = "the validation split has only one class of " + ", ".join(names)
+        remedy = "use a larger validation split (data.valid_share), or data that hold both classes"
+        raise SingleClassError(what, where="valid", remedy=remedy)
 
 
 def _sum(losses: list[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,11 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkiller.errors import SingleClassError
-from gkiller.model.dendritic import ACTIVATIONS
+from gkiller.model.network import ACTIVATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gkiller.model.dendrites.growth import Growth
     from gkiller.settings.definition import TrainSettings
     from gkiller.training.phases import Phase
@@ -58,8 +57,8 @@ def build_optimizer(parameters: Mapping[str, nn.Parameter], *, lr: float, weight
     Its fused kernel goes over the embeddings once per step; the plain one takes several passes.
     """
     groups: list[dict[str, Any]] = [
-        {"params": [p for n, p in parameters.items() if decays(n, p)], "weight_decay": weight_decay},
-        {"params": [p for n, p in parameters.items() if not decays(n, p)], "weight_decay": 0.0},
+        {"params": [p for n, p in parameters.items() if decays(n, p) == decayed], "weight_decay": decay}
+        for decayed, decay in ((True, weight_decay), (False, 0.0))
     ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
 
@@ -80,28 +79,17 @@ def rate(settings: TrainSettings, phase: Phase, step: int, steps_per_epoch: int)
 
 
 def class_weights(labels: npt.NDArray[np.float32], names: Sequence[str], mode: Literal["balanced", "none"]) -> Tensor:
-    """Return the weight of a negative and of a positive, per label.
+    """Return the weight of a negative and of a positive, per label (L, 2), float32; ones with one class only.
 
-    "balanced" is scikit-learn's: known rows / (2 * rows of the class).
-
-    Args:
-        labels: (n, L) of 0, 1 or NaN where unknown.
-        mode: "balanced", or "none" for ones.
-
-    Returns:
-        float32 tensor of shape (L, 2). A label with one class only gets ones.
-
-    Raises:
-        SingleClassError: no label has both classes.
+    "balanced" is scikit-learn's: known rows / (2 * rows of the class). ``labels`` are (n, L) of 0, 1 or NaN where
+    unknown; a SingleClassError where no label has both classes.
     """
     counts = np.stack([(labels == 0).sum(0), (labels == 1).sum(0)], axis=1).astype(np.float64)
     both = (counts > 0).all(axis=1)
     if not both.any():
-        raise SingleClassError(
-            "the training split has only one class of " + ", ".join(names),
-            where="train",
-            remedy="add comments of the other class, or check the label column and data.cutoff",
-        )
+        what = "the training split has only one class of " + ", ".join(names)
+        remedy = "add comments of the other class, or check the label column and data.cutoff"
+        raise SingleClassError(what, where="train", remedy=remedy)
     weights = np.ones_like(counts)
     if mode == "balanced":
         weights[both] = counts[both].sum(1, keepdims=True) / (2 * counts[both])
@@ -109,15 +97,10 @@ def class_weights(labels: npt.NDArray[np.float32], names: Sequence[str], mode: L
 
 
 def task_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean weighted loss of a batch.
+    """Return the mean weighted loss of a batch; ``targets`` are (rows, L) of 0, 1 or NaN, which does not count.
 
-    One label: two-class cross-entropy, averaged by weight as torch's ``cross_entropy`` does. Several:
-    binary cross-entropy per label, weighted, averaged over the known labels. Unknown labels do not count.
-
-    Args:
-        logits: (rows, 2) for one label, (rows, L) for several.
-        targets: (rows, L) of 0, 1 or NaN.
-        weights: (L, 2), as `class_weights` returns.
+    One label, logits (rows, 2): two-class cross-entropy, averaged by weight as torch's ``cross_entropy`` does.
+    Several, logits (rows, L): binary cross-entropy per label, weighted, averaged over the known labels.
     """
     logits = logits.float()
     if targets.shape[1] == 1:
@@ -136,9 +119,7 @@ def task_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 def logit_loss(logits: Tensor, taught: Tensor) -> Tensor:
     """Return the mean squared difference from the teachers' logits (Kim et al. 2021, arXiv:2105.08919).
 
-    Args:
-        logits: (rows, L), one per label; of a two-class head the difference of the two.
-        taught: (rows, L), NaN where no teacher has the label; these do not count.
+    Both are (rows, L), one per label; ``taught`` is NaN where no teacher has the label, which does not count.
     """
     known = ~taught.isnan()
     squared = (logits.float() - taught.nan_to_num()).square() * known
@@ -149,35 +130,24 @@ def similarity_loss(student: Tensor, teachers: Sequence[Tensor]) -> Tensor:
     """Return how far the student's view of which comments are alike is from the teachers'.
 
     Similarity-preserving distillation (Tung and Mori 2019, arXiv:1907.09682): the mean squared difference of the rows'
-    inner products, each row of them scaled to length 1. Widths need not agree. Of several teachers, the mean.
-
-    Args:
-        student: (rows, width), a vector for each comment.
-        teachers: (rows, their width) each.
+    inner products, each row of them scaled to length 1. Vectors are (rows, width) and widths need not agree. Of several
+    teachers, the mean.
     """
-    own = _similarities(student)
-    return torch.stack([(own - _similarities(each)).square().mean() for each in teachers]).mean()
 
+    def similarities(vectors: Tensor) -> Tensor:
+        vectors = vectors.float()
+        return functional.normalize(vectors @ vectors.T, dim=1)
 
-def _similarities(vectors: Tensor) -> Tensor:
-    vectors = vectors.float()
-    return functional.normalize(vectors @ vectors.T, dim=1)
+    own = similarities(student)
+    return torch.stack([(own - similarities(each)).square().mean() for each in teachers]).mean()
 
 
 def loss_mass(targets: Tensor, weights: Tensor) -> float:
-    """Return what `task_loss` divides by: the known rows' summed weights, or the count of known labels.
-
-    Args:
-        targets: (rows, L) of 0, 1 or NaN.
-        weights: (L, 2), as `class_weights` returns.
-    """
+    """Return what `task_loss` divides by: the known rows' summed weights, or the count of known labels."""
     known = ~targets.isnan()
     if targets.shape[1] > 1:
         return float(known.sum())
     return float(torch.where(targets > 0.5, weights[0, 1], weights[0, 0])[known].sum())
-
-
-_TINY = 1e-12
 
 
 @dataclass
@@ -187,20 +157,16 @@ class Captured:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     outputs: dict[str, Tensor] = field(default_factory=dict)
 
+    def record(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Take what a forward hook is given."""
+        self.inputs[name], self.outputs[name] = inputs[0].detach(), output
+
 
 @contextmanager
 def capture(modules: Mapping[str, nn.Module]) -> Iterator[Captured]:
     """Record the input and output of each module while the context lasts."""
     seen = Captured()
-
-    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen.inputs[name] = inputs[0].detach()
-            seen.outputs[name] = output
-
-        return record
-
-    handles = [module.register_forward_hook(recorder(name)) for name, module in modules.items()]
+    handles = [module.register_forward_hook(partial(seen.record, name)) for name, module in modules.items()]
     try:
         yield seen
     finally:
@@ -213,28 +179,18 @@ def correlation(fired: Tensor, error: Tensor) -> Tensor:
 
     ``|sum (d - mean d)(e - mean e)| / sqrt(sum (d - mean d)^2 * sum (e - mean e)^2)``: the magnitude that
     Cascade-Correlation maximises for a candidate unit, normalised by both deviations. 0 where either does not vary.
-
-    Args:
-        fired: (positions, units), a dendrite's activation.
-        error: (positions, units), dLoss/dOutput of the neuron it sits on.
-
-    Returns:
-        (units,), in 0..1; differentiable in ``fired``.
+    ``fired`` is a dendrite's activation, ``error`` dLoss/dOutput of the neuron it sits on, both (positions, units);
+    the result, (units,), is in 0..1 and differentiable in ``fired``.
     """
     d = fired - fired.mean(0)
     e = error - error.mean(0)
-    e = e / e.norm(dim=0).clamp(min=_TINY)  # errors of a mean loss are tiny: scale before multiplying
-    found: Tensor = (d * e).sum(0).abs() / d.norm(dim=0).clamp(min=_TINY)
+    e = e / e.norm(dim=0).clamp(min=1e-12)  # errors of a mean loss are tiny: scale before multiplying
+    found: Tensor = (d * e).sum(0).abs() / d.norm(dim=0).clamp(min=1e-12)
     return found
 
 
 def newest_activation(x: Tensor, parameters: Mapping[str, Tensor], name: str, activation: str) -> Tensor:
-    """Return the newest dendrite's activation on ``x``, (positions, units).
-
-    Args:
-        x: (positions, in), a wrapped Linear's input.
-        activation: a key of `ACTIVATIONS`.
-    """
+    """Return the newest dendrite's activation, (positions, units), on a wrapped Linear's input, (positions, in)."""
     fired: list[Tensor] = []
     while f"{name}.dendrites.{len(fired)}.weight" in parameters:
         k = len(fired)
@@ -255,7 +211,6 @@ def correlation_loss(
         loss: the task loss of the batch whose forward pass ``seen`` recorded.
         seen: inputs and outputs of the wrapped Linears, (rows, tokens, features).
         mask: (rows, tokens), 1 on real tokens; padding says nothing.
-        activation: a key of `ACTIVATIONS`.
     """
     names = list(seen.outputs)
     errors = torch.autograd.grad(loss, [seen.outputs[name] for name in names])

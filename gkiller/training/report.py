@@ -27,20 +27,19 @@ _SYNTHETIC = (
     "**Trained on the embedded sample, a synthetic corpus written for gkiller. It shows how training works; "
     "it is not fit to moderate real comments.**"
 )
-
 _TUNED = (
     "The threshold was tuned on these same rows, so figures at it are optimistic; "
     "`gkiller evaluate` measures\nthe test split."
 )
-
 _RETUNED = (
     "`gkiller threshold` has replaced the thresholds since: figures at the training's threshold, which was\n"
     "tuned on these same rows, are not those of the model as it is now. `gkiller evaluate` measures that."
 )
-
-_STORED, _REPLACED = "the stored threshold", "the training's threshold"
-
 _VALIDATION, _THRESHOLDS = "## On the validation split\n", "## Thresholds\n"
+_WAYS = {"window": ", long comments read in windows", "truncate": ", long comments cut"}
+_SHADES = {"neuron": "#E3EEF6", "dendrite": "#FBE9DC", "joint": "#E0F2EC"}
+_LINE_PIXELS = 17.0  # height of a phase name's line
+_BLUE, _VERMILLION, _GREEN, _PURPLE = COLOURS[:4]
 
 
 @dataclass(frozen=True)
@@ -93,18 +92,15 @@ def _dendrite_row(text: str, manifest: Mapping[str, Any]) -> str:
 
 
 def _encoder_row(network: Mapping[str, Any] | None) -> str:
-    """Return the card's row on a pretrained encoder; nothing where it was not recorded, or not pretrained."""
+    """Return the card's row on a pretrained encoder; nothing where none was recorded."""
     if network is None:
         return ""
     kind = markdown(str(network["model_type"]))
     text = f"{kind}, {network['layers']} layers, hidden size {network['hidden_size']}"
-    if network.get("default"):
-        text += "; from gkiller's default model"
-    if frozen := network["frozen_layers"]:
-        text += f"; pretrained, its embeddings and lowest {counted(frozen, 'layer')} not fine-tuned"
-    else:
-        text += "; pretrained, all of it fine-tuned"
-    return f"| encoder | {text} |\n"
+    text += "; from gkiller's default model" if network.get("default") else ""
+    frozen = network["frozen_layers"]
+    tuned = f"its embeddings and lowest {counted(frozen, 'layer')} not" if frozen else "all of it"
+    return f"| encoder | {text}; pretrained, {tuned} fine-tuned |\n"
 
 
 def _teacher_row(distill: Mapping[str, Any] | None) -> str:
@@ -119,12 +115,9 @@ def _teacher_row(distill: Mapping[str, Any] | None) -> str:
 
 def threshold_list(thresholds: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the thresholds as a Markdown list."""
-    return "\n".join(f"- {_code(label)}: {_threshold_text(entry)}" for label, entry in thresholds.items())
-
-
-def _code(text: str) -> str:
-    """Return text as code, where it has no backtick that would end the code."""
-    return markdown(text) if "`" in text else f"`{visible(text, lines=False)}`"
+    # A label is code, where it has no backtick that would end the code.
+    names = {label: markdown(label) if "`" in label else f"`{visible(label, lines=False)}`" for label in thresholds}
+    return "\n".join(f"- {names[label]}: {_threshold_text(entry)}" for label, entry in thresholds.items())
 
 
 def _threshold_text(entry: Mapping[str, Any]) -> str:
@@ -135,16 +128,9 @@ def _threshold_text(entry: Mapping[str, Any]) -> str:
         return text
     which = "" if on["split"] == "all" else f"the {markdown(on['split'])} split of "
     used = ", which is no test any more" if on["split"] == "test" else ""
-    ways = {"window": ", long comments read in windows", "truncate": ", long comments cut"}
-    read = ways.get(on.get("long_text"), "")  # older models do not record it
+    read = _WAYS.get(on.get("long_text"), "")  # older models do not record it
     source = markdown(on["source"] or "unnamed data")
     return f"{text}, tuned on {which}{source} ({on['rows']:,} rows{read}){used}"
-
-
-def _deciding_text(flag_labels: Sequence[str]) -> str:
-    """Return which labels decide whether a comment is flagged; nothing where all do."""
-    names = " or ".join(f"`{label}`" for label in flag_labels)
-    return f"\nA comment is flagged when its score of {names} reaches the threshold.\n" if names else ""
 
 
 def with_thresholds(card: str, thresholds: Mapping[str, Mapping[str, Any]], flag_labels: Sequence[str] = ()) -> str:
@@ -156,13 +142,15 @@ def with_thresholds(card: str, thresholds: Mapping[str, Mapping[str, Any]], flag
     head, heading, rest = card.partition(_VALIDATION)
     if heading:
         section, following, tail = rest.partition("\n## ")
-        section = section.replace(_TUNED, _RETUNED).replace(_STORED, _REPLACED)
+        section = section.replace(_TUNED, _RETUNED).replace("the stored threshold", "the training's threshold")
         card = f"{head}{heading}{section}{following}{tail}"
     head, heading, rest = card.partition(_THRESHOLDS)
     if not heading:
         return card
     _, following, tail = rest.partition("\n## ")
-    return f"{head}{heading}\n{threshold_list(thresholds)}\n{_deciding_text(flag_labels)}{following}{tail}"
+    names = " or ".join(f"`{label}`" for label in flag_labels)
+    deciding = f"\nA comment is flagged when its score of {names} reaches the threshold.\n" if names else ""
+    return f"{head}{heading}\n{threshold_list(thresholds)}\n{deciding}{following}{tail}"
 
 
 def update_card(path: Path, thresholds: Mapping[str, Mapping[str, Any]], flag_labels: Sequence[str] = ()) -> None:
@@ -172,15 +160,6 @@ def update_card(path: Path, thresholds: Mapping[str, Mapping[str, Any]], flag_la
     except (OSError, UnicodeDecodeError):
         return
     write_text(path, with_thresholds(card, thresholds, flag_labels))
-
-
-PHASE_SHADES = {"neuron": "#E3EEF6", "dendrite": "#FBE9DC", "joint": "#E0F2EC"}
-
-OTHER_SHADE = "#F0F0F0"
-
-BLUE, VERMILLION, GREEN, PURPLE = COLOURS[:4]
-
-LINE_PIXELS = 17.0  # height of a phase name's line
 
 
 @dataclass(frozen=True)
@@ -199,12 +178,8 @@ def write_training_plots(metrics: Sequence[Mapping[str, Any]], directory: Path) 
 
     Where dendrites were trained by correlation, training.png shows the candidates' correlation apart from the loss.
 
-    Args:
-        metrics: rows of metrics.jsonl, one per epoch; a repeated epoch (after a resume) counts by its last
-            row, and a missing, null or infinite value leaves a gap.
-
-    Returns:
-        The paths, or an empty list when there are no epochs yet.
+    Of ``metrics``, rows of metrics.jsonl, a repeated epoch (after a resume) counts by its last row, and a missing, null
+    or infinite value leaves a gap. Without epochs nothing is drawn.
     """
     rows = sorted({int(row["epoch"]): row for row in metrics}.values(), key=lambda row: int(row["epoch"]))
     if not rows:
@@ -219,12 +194,8 @@ def _spans(rows: Sequence[Mapping[str, Any]]) -> list[_Span]:
     before: Mapping[str, Any] | None = None
     for row in rows:
         epoch, dendrites = int(row["epoch"]), int(row.get("dendrites", 0))
-        same = (
-            before is not None
-            and row["phase"] == before["phase"]
-            and int(row.get("phase_epoch", epoch)) > int(before.get("phase_epoch", epoch - 1))
-        )
-        if same:
+        at = int(row.get("phase_epoch", epoch))
+        if before and row["phase"] == before["phase"] and at > int(before.get("phase_epoch", epoch - 1)):
             spans[-1] = replace(spans[-1], dendrites=dendrites, last=epoch)
         else:
             spans.append(_Span(str(row["phase"]), dendrites, epoch, epoch, str(row.get("trains", ""))))
@@ -232,15 +203,11 @@ def _spans(rows: Sequence[Mapping[str, Any]]) -> list[_Span]:
     return spans
 
 
-def _column(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
-    return finite(row.get(key) for row in rows)
-
-
 def _line(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, tint: str, label: str, mark: str) -> None:
     """Draw one column; an empty label stays out of the legend."""
     axes.plot(
         [int(row["epoch"]) for row in rows],
-        _column(rows, key),
+        finite(row.get(key) for row in rows),
         color=tint,
         label=label or None,
         marker=mark,
@@ -259,15 +226,15 @@ def _training(rows: Sequence[Mapping[str, Any]], spans: Sequence[_Span], path: P
     heights = (2.0, 2.0, 1.0) if correlated else (1.0, 1.0)
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     loss, score = panels[:2]
-    _line(loss, rows, "train_loss", BLUE, "training", "o")
-    _line(loss, rows, "valid_loss", VERMILLION, "validation", "s")
+    _line(loss, rows, "train_loss", _BLUE, "training", "o")
+    _line(loss, rows, "valid_loss", _VERMILLION, "validation", "s")
     plain(loss, "", "", "Loss")
-    _line(score, rows, "valid_ap", GREEN, "average precision", "o")
-    _line(score, rows, "valid_f1", PURPLE, "F1 at 0.5", "s")
+    _line(score, rows, "valid_ap", _GREEN, "average precision", "o")
+    _line(score, rows, "valid_f1", _PURPLE, "F1 at 0.5", "s")
     plain(score, "", "" if correlated else "Epoch", "Validation score (macro)")
     _mark_best(score, rows)
     if correlated:
-        _line(panels[2], rows, "correlation", BLUE, "candidates with\nthe neurons' error", "o")
+        _line(panels[2], rows, "correlation", _BLUE, "candidates with\nthe neurons' error", "o")
         plain(panels[2], "", "Epoch", "Correlation")
     return _finish(figure, panels, spans, path)
 
@@ -286,13 +253,13 @@ def _schedule(rows: Sequence[Mapping[str, Any]], spans: Sequence[_Span], path: P
     # Apart by phase: the rate jumps at a switch, it does not glide.
     for i, span in enumerate(spans):
         part = [row for row in rows if span.first <= int(row["epoch"]) <= span.last]
-        _line(rate, part, "lr", BLUE, "" if i else "learning rate", "o")
+        _line(rate, part, "lr", _BLUE, "" if i else "learning rate", "o")
     plain(rate, "", "", "Learning rate")
-    if all(value > 0 for value in _column(rows, "lr")):
+    if all(value > 0 for value in finite(row.get("lr") for row in rows)):
         rate.set_yscale("log")
-    _line(speed, rows, "rows_per_second", VERMILLION, "training speed", "s")
+    _line(speed, rows, "rows_per_second", _VERMILLION, "training speed", "s")
     plain(speed, "", "Epoch", "Rows per second")
-    known = [value for value in _column(rows, "rows_per_second") if value > 0]
+    known = [value for value in finite(row.get("rows_per_second") for row in rows) if value > 0]
     speed.set_ylim(0, 1.15 * max(known, default=1.0))
     return _finish(figure, (rate, speed), spans, path)
 
@@ -306,7 +273,7 @@ def _mark_best(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
             [float(best[-1]["valid_ap"])],
             marker="*",
             markersize=15,
-            color=GREEN,
+            color=_GREEN,
             markeredgecolor="black",
             markeredgewidth=0.8,
             linestyle="none",
@@ -321,7 +288,7 @@ def _finish(figure: Figure, panels: Sequence[Axes], spans: Sequence[_Span], path
 
     for axes in panels:
         for span in spans:
-            shade = PHASE_SHADES.get(span.phase, OTHER_SHADE)
+            shade = _SHADES.get(span.phase, "#F0F0F0")
             axes.axvspan(span.first - 0.5, span.last + 0.5, color=shade, linewidth=0, zorder=0)
         for span in spans[1:]:
             axes.axvline(span.first - 0.5, color=GREY, linewidth=1.2, linestyle=(0, (4, 2)), zorder=2)
@@ -353,4 +320,4 @@ def _name_phases(figure: Figure, axes: Axes, spans: Sequence[_Span]) -> None:
         if level == len(ends):
             ends.append(box.x1)
         ends[level] = box.x1
-        text.set_position((0, 4 + level * LINE_PIXELS * 72 / figure.dpi))
+        text.set_position((0, 4 + level * _LINE_PIXELS * 72 / figure.dpi))

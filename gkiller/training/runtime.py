@@ -29,8 +29,6 @@ from torch import Tensor, nn
 from gkiller.errors import RankLostError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gkiller.settings.definition import TrainSettings
 
 
@@ -46,44 +44,36 @@ def rng_state(device: torch.device) -> dict[str, Any]:
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     version, internal, following = random.getstate()
     state: dict[str, Any] = {
-        "torch": _text(torch.get_rng_state()),
+        "torch": _encoded(torch.get_rng_state()),
         "numpy": [kind, np.asarray(keys).tolist(), int(position), int(has_gauss), float(gauss)],
         "python": [version, list(internal), following],
     }
     if device.type == "cuda":
-        state["cuda"] = _text(torch.cuda.get_rng_state(device))
+        state["cuda"] = _encoded(torch.cuda.get_rng_state(device))
     return state
 
 
 def restore_rng(state: dict[str, Any], device: torch.device) -> None:
-    """Put back what `rng_state` returned.
-
-    Raises:
-        KeyError, TypeError, ValueError: the state is not one.
-    """
-    torch.set_rng_state(_tensor(state["torch"]))
+    """Put back what `rng_state` returned; a KeyError, TypeError or ValueError where it is something else."""
+    torch.set_rng_state(_decoded(state["torch"]))
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
     version, internal, following = state["python"]
     random.setstate((version, tuple(internal), following))
     if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(_tensor(state["cuda"]), device)
+        torch.cuda.set_rng_state(_decoded(state["cuda"]), device)
 
 
-def _text(tensor: torch.Tensor) -> str:
+def _encoded(tensor: torch.Tensor) -> str:
     return base64.b64encode(tensor.numpy().tobytes()).decode("ascii")
 
 
-def _tensor(text: str) -> torch.Tensor:
+def _decoded(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
-
-    Raises:
-        SettingsError: this machine has no such device.
-    """
+    """Return the device of that name, or a SettingsError; "auto" is CUDA, else Apple's MPS, else the CPU."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, found in there.items() if found))
@@ -107,16 +97,14 @@ def mixed_precision(name: str, device: torch.device) -> torch.autocast:
 
 def cpu_count() -> int:
     """Return the CPU cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def thread_count(settings: TrainSettings) -> int:
     """Return the CPU threads of this process: those set, else OMP_NUM_THREADS, else its part of the cores.
 
     OMP_NUM_THREADS is each process's own number. It is passed over where it is no whole number from 1 to
-    1024, and where it is 1 beside other processes: torchrun writes that whenever nobody has set it.
+    1024, and where it is 1 with other processes: torchrun writes that whenever nobody has set it.
     """
     processes = local_processes()
     asked = os.environ.get("OMP_NUM_THREADS", "").strip()
@@ -145,9 +133,6 @@ def runtime(settings: TrainSettings, device: torch.device) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
 class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
     """The training stopped because it was asked to; its checkpoint is written."""
 
@@ -164,14 +149,11 @@ class StopRequest:
         self._interrupted = False
 
     def ask(self, number: int, frame: FrameType | None = None) -> None:
-        """Take a signal; a second interrupt stops at once.
-
-        Raises:
-            KeyboardInterrupt: this is the second interrupt.
-        """
-        if number == signal.SIGINT and self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = self._interrupted or number == signal.SIGINT
+        """Take a signal; a second interrupt stops at once, with a KeyboardInterrupt."""
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
         self.number = number
 
 
@@ -185,7 +167,7 @@ def stop_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.ask) for number in SIGNALS}
+    before = {number: signal.signal(number, request.ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield request
     finally:
@@ -197,7 +179,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class Ranks:
-    """One process on its own: every exchange gives back what was put in."""
+    """One process on its own: every exchange gives back what was put in. Values are plain, as JSON has them."""
 
     rank = 0
     size = 1
@@ -220,11 +202,11 @@ class Ranks:
         return tensor
 
     def gather(self, value: Any) -> list[Any]:
-        """Return every rank's value, in order of rank; values are plain, as JSON has them."""
+        """Return every rank's value, in order of rank."""
         return [value]
 
     def from_first(self, value: Any) -> Any:
-        """Return rank 0's value, which is plain, as JSON has it."""
+        """Return rank 0's value."""
         return value
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -242,18 +224,15 @@ class Group(Ranks):
         self._device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
-    def total(self, *values: float) -> list[float]:
-        """Return the sum of each value over the ranks."""
+    def total(self, *values: float) -> list[float]:  # noqa: D102
         return self.add(torch.tensor(values, dtype=torch.float64)).tolist()
 
-    def add(self, tensor: Tensor) -> Tensor:
-        """Return the sum of a tensor over the ranks."""
+    def add(self, tensor: Tensor) -> Tensor:  # noqa: D102
         moved = tensor.to(self._device)
         self._dist.all_reduce(moved)
         return moved.to(tensor.device)
 
-    def gather(self, value: Any) -> list[Any]:
-        """Return every rank's value, in order of rank; values are plain, as JSON has them."""
+    def gather(self, value: Any) -> list[Any]:  # noqa: D102
         text = json.dumps(value).encode()
         sizes = [0] * self.size
         sizes[self.rank] = len(text)
@@ -263,8 +242,7 @@ class Group(Ranks):
         rows = self.add(texts).cpu().numpy()
         return [json.loads(rows[i, : lengths[i]].tobytes()) for i in range(self.size)]
 
-    def from_first(self, value: Any) -> Any:
-        """Return rank 0's value, which is plain, as JSON has it."""
+    def from_first(self, value: Any) -> Any:  # noqa: D102
         return self.gather(value if self.first else None)[0]
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -302,11 +280,7 @@ def rank_device(device: torch.device) -> torch.device:
 
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started, for the block; alone without it.
-
-    Raises:
-        RankLostError: the others could not be reached, or one of them ended while the block ran.
-    """
+    """Join the processes that ``torchrun`` started, for the block; a `RankLostError` where one is lost."""
     if world_size() == 1:
         yield Ranks()
         return
@@ -326,41 +300,23 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
 @contextlib.contextmanager
 def _lost_ranks() -> Iterator[None]:
-    """Turn what torch raises when another process has ended into one error.
-
-    Raises:
-        RankLostError: an exchange between the processes failed.
-    """
+    """Turn what torch raises when another process has ended into `RankLostError`."""
     from torch.distributed import DistError
 
     try:
         yield
-    except DistError as error:
-        raise _lost(error) from error
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in ("gloo", "NCCL", "Connection closed", "peer")):
+        signs = ("gloo", "NCCL", "Connection closed", "peer")
+        if not isinstance(error, DistError) and not any(sign in str(error) for sign in signs):
             raise
-        raise _lost(error) from error
+        what = f"another process of this training has ended: {' '.join(str(error).split())[:200]}"
+        remedy = "see what that one said, then go on with --resume"
+        raise RankLostError(what, where=f"rank {os.environ.get('RANK', '?')}", remedy=remedy) from error
 
 
-def _lost(error: Exception) -> RankLostError:
-    return RankLostError(
-        f"another process of this training has ended: {' '.join(str(error).split())[:200]}",
-        where=f"rank {os.environ.get('RANK', '?')}",
-        remedy="see what that one said, then go on with --resume",
-    )
-
-
-def check_same(ranks: Ranks, digests: Sequence[str]) -> None:
-    """Check that all ranks hold the same network.
-
-    Raises:
-        RankLostError: they do not.
-    """
-    found = ranks.gather(list(digests))
-    if any(other != found[0] for other in found):
-        raise RankLostError(
-            "the processes of this training hold different networks",
-            where=f"rank {ranks.rank}",
-            remedy="use one version of gkiller and torch, and one kind of processor, for all of them",
-        )
+def check_same(ranks: Ranks, digest: str) -> None:
+    """Raise `RankLostError` unless all ranks have the same digest of their network."""
+    if len(set(ranks.gather(digest))) > 1:
+        what = "the processes of this training hold different networks"
+        remedy = "use one version of gkiller and torch, and one kind of processor, for all of them"
+        raise RankLostError(what, where=f"rank {ranks.rank}", remedy=remedy)

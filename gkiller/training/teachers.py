@@ -1,4 +1,4 @@
-"""Teachers: trained classifiers, or files of their scores, that a student learns from.
+"""Teachers: trained classifiers, or files of their scores, that a student learns from; and comments without labels.
 
 A classifier scores every comment once. What it says of a list of comments is kept in a sealed directory,
 under a fingerprint of the teacher and the comments, so that other runs, and this one when it goes on, read
@@ -22,10 +22,12 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import texts_digest
-from gkiller.data.rows import folded_hash
+from gkiller.data.rows import fold_text, folded_hash
 from gkiller.data.scorefiles import is_score_file, read_scores
-from gkiller.errors import EmptyDataError, RowError, ScoreRangeError, SettingsError
+from gkiller.errors import ColumnError, EmptyDataError, FormatError, RowError, ScoreRangeError, SettingsError
+from gkiller.inference.bulk.reading import from_file
 from gkiller.model.directory import load_model
 from gkiller.model.layout import FORMAT_VERSION, META, consistent, find_model, read_labels, require_weights, unbroken
 from gkiller.model.pretrained import is_local, loading
@@ -39,122 +41,36 @@ from gkiller.model.sequence import (
     read_tokenizer,
     weights_digest,
 )
-from gkiller.storage.files import (
-    atomic_directory,
-    make_directory,
-    remove_leftovers,
-    require_space,
-    sha256_file,
-    writing,
-)
-from gkiller.storage.sealed import SealBrokenError, seal, unseal
+from gkiller.storage.files import make_directory, remove_leftovers, sha256_file, writing
+from gkiller.storage.sealed import unseal
 from gkiller.tokens.batches import scoring_batches, tokenize
+from gkiller.tokens.encoding import clean
 from gkiller.tokens.wordpiece import special_ids
+from gkiller.training.checkpoint import new_arrays, read_arrays
 from gkiller.training.runtime import mixed_precision, resolve_precision
 from gkiller.wording import Progress, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy.typing as npt
     from tokenizers import Tokenizer
 
     from gkiller.data.scorefiles import ScoreFile
-    from gkiller.settings.definition import DistillSettings
+    from gkiller.settings.definition import DistillSettings, Settings
     from gkiller.training.runtime import Ranks
-
 
 EXTREME: Final = 1e-4
 """Scores are taken no nearer to 0 and 1 than this: the logit of a rounded 0 would be without bounds."""
-
-
-def read_teacher(name: str, labels: Sequence[str]) -> ScoreFile:
-    """Read a file of scores to learn from.
-
-    Args:
-        name: JSON Lines, CSV, TSV or Parquet, as ``gkiller predict --with-text`` writes it.
-
-    Raises:
-        DataError: it cannot be read, is empty, or a row is broken.
-        LabelMismatchError: it has none of the labels.
-        RowError: its rows have neither comments nor ids, so they cannot be found.
-        ScoreRangeError: a score is missing or is no number in 0..1.
-    """
-    found = read_scores(name, labels)
-    if not found.records.count:
-        raise EmptyDataError("the score file has no rows", where=name, remedy="score the comments again")
-    if not found.records.texts and not found.records.ids:
-        raise RowError(
-            "its rows have neither comments nor ids, so nothing tells whose scores they are",
-            where=name,
-            remedy="add the column text (gkiller predict --with-text writes it)",
-        )
-    return found
-
-
-def logits_of(file: ScoreFile, texts: Sequence[str], ids: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Return the logits of comments by a file's scores, (n, its labels); NaN where it has no such comment.
-
-    Comments are found by their texts, but for case and white space, or where the file has none by their ids;
-    of several rows of one comment the first counts.
-    """
-    records = file.records
-    rows: dict[bytes | str, int] = {}
-    if records.texts:
-        keys: list[bytes | str] = [folded_hash(text) for text in texts]
-        for row, text in enumerate(records.texts):
-            rows.setdefault(folded_hash(text), row)
-    else:
-        keys = list(ids)
-        for row, identifier in enumerate(records.ids):
-            rows.setdefault(identifier, row)
-    places = np.array([rows.get(key, -1) for key in keys], dtype=np.intp)
-    scores: npt.NDArray[np.float64] = file.scores.clip(EXTREME, 1 - EXTREME)
-    logits = np.log(scores / (1 - scores)).astype(np.float32)[places]
-    logits[places < 0] = np.nan
-    return logits
-
-
-def coverage(name: str, logits: npt.NDArray[np.float32], where: str) -> str:
-    """Return how many of n training comments a file of scores has, for a reader.
-
-    Args:
-        logits: (n, L), as of `logits_of`.
-
-    Raises:
-        RowError: it has none of them.
-    """
-    known = int((~np.isnan(logits)).any(1).sum())
-    if not known:
-        raise RowError(
-            "it has the scores of none of the training comments",
-            where=where,
-            remedy="score those: texts, or ids where there are none, have to be the data's",
-        )
-    return f"teacher {name}: has {known:,} of {counted(len(logits), 'training comment')}"
-
-
-Logits = npt.NDArray[np.float32]
-States = npt.NDArray[np.float16]
-
-
-Network = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Maps ids and mask to one logit per label, (rows, L), and token vectors, (rows, tokens, hidden)."""
-
-Scores = tuple[Logits, States | None]
-Opened = tuple[Network, "Tokenizer", int, int]
-"""A network on its device, its own tokenizer, the padding id, and the hidden size."""
-
-_SEAL: Final = "scores.json"
-_LOGITS: Final = "logits.f32"
-_STATES: Final = "states.f16"
-_LOCK: Final = ".lock"
-_VERSION: Final = 1
+PREFIX: Final = "transfer-"
+"""What the id of a transfer comment begins with; its row follows."""
+_LOGITS, _STATES, _LOCK = "logits.f32", "states.f16", ".lock"
 _PART: Final = 8192
 """Comments after which scores are kept: a scoring that is killed loses no more."""
-
 _LONGEST: Final = 512
 """Tokens of a comment read by a teacher that states no limit of its own."""
+Logits = npt.NDArray[np.float32]
+Network = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Maps ids and mask to one logit per label, (rows, L), and token vectors, (rows, tokens, hidden)."""
+Opened = tuple[Network, "Tokenizer", int, int]
+"""A network on its device, its own tokenizer, the padding id, and the hidden size."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +94,8 @@ class Lesson:
     """What teachers say of n comments."""
 
     logits: Logits  # (n, L), the mean over the teachers that have a comment's label; NaN where none has
-    # for each teacher (n, its width), the mean of a comment's token vectors in the last layer; empty where they are not
-    # learnt
-    hidden: tuple[States, ...]
+    # for each teacher (n, its width), the mean of a comment's token vectors in the last layer; () where not learnt
+    hidden: tuple[npt.NDArray[np.float16], ...]
     each: tuple[Logits, ...]  # for each teacher (n, L), NaN where it lacks a label or the comment
 
 
@@ -191,8 +106,7 @@ def find_teachers(references: Sequence[str], labels: Sequence[str]) -> tuple[Tea
         references: gkiller runs or models, or classifiers of transformers: directories or hub ids; or files of scores.
 
     Raises:
-        DataError: a file of scores cannot be read, or a row is broken.
-        ScoreRangeError: a score is missing or is no number in 0..1.
+        DataError, ScoreRangeError: a file of scores cannot be read, or a row is broken.
         ModelNotFoundError, HubUnavailableError: one is not there.
         ModelFormatError, ModelTamperedError: one is no classifier, or cannot be read.
         LabelMismatchError: one has none of the labels.
@@ -229,6 +143,61 @@ def _find(reference: str, labels: Sequence[str]) -> Teacher:
     return Teacher(name, folder, own, tuple(shared), digest)
 
 
+def taught_by(teachers: Sequence[Teacher]) -> str:
+    """Return teachers for a reader, such as "a, b: the mean of 2 teachers"."""
+    names = ", ".join(teacher.name for teacher in teachers)
+    return names if len(teachers) == 1 else f"{names}: the mean of {counted(len(teachers), 'teacher')}"
+
+
+# -- files of scores --------------------------------------------------------------------------------
+
+
+def read_teacher(name: str, labels: Sequence[str]) -> ScoreFile:
+    """Read a file of scores to learn from, as ``gkiller predict --with-text`` writes it.
+
+    Raises:
+        DataError, LabelMismatchError, ScoreRangeError: it is empty, or as `read_scores`.
+        RowError: its rows have neither comments nor ids, so they cannot be found.
+    """
+    found = read_scores(name, labels)
+    if not found.records.count:
+        raise EmptyDataError("the score file has no rows", where=name, remedy="score the comments again")
+    if not found.records.texts and not found.records.ids:
+        what = "its rows have neither comments nor ids, so nothing tells whose scores they are"
+        raise RowError(what, where=name, remedy="add the column text (gkiller predict --with-text writes it)")
+    return found
+
+
+def logits_of(file: ScoreFile, texts: Sequence[str], ids: Sequence[str]) -> Logits:
+    """Return the logits of comments by a file's scores, (n, its labels); NaN where it has no such comment.
+
+    Comments are found by their texts, but for case and white space, or where the file has none by their ids;
+    of several rows of one comment the first counts.
+    """
+    own: list[bytes | str] = list(file.records.ids)
+    keys: list[bytes | str] = list(ids)
+    if file.records.texts:
+        own, keys = [folded_hash(text) for text in file.records.texts], [folded_hash(text) for text in texts]
+    rows = {key: row for row, key in reversed(list(enumerate(own)))}
+    places = np.array([rows.get(key, -1) for key in keys], dtype=np.intp)
+    scores: npt.NDArray[np.float64] = file.scores.clip(EXTREME, 1 - EXTREME)
+    logits = np.log(scores / (1 - scores)).astype(np.float32)[places]
+    logits[places < 0] = np.nan
+    return logits
+
+
+def coverage(name: str, logits: Logits, where: str) -> str:
+    """Return in words how many of n training comments a score file has, by its logits (n, L); else a RowError."""
+    known = int((~np.isnan(logits)).any(1).sum())
+    if not known:
+        remedy = "score those: texts, or ids where there are none, have to be the data's"
+        raise RowError("it has the scores of none of the training comments", where=where, remedy=remedy)
+    return f"teacher {name}: has {known:,} of {counted(len(logits), 'training comment')}"
+
+
+# -- what teachers say ------------------------------------------------------------------------------
+
+
 def lesson(
     teachers: Sequence[Teacher],
     texts: Sequence[str],
@@ -240,11 +209,7 @@ def lesson(
     ranks: Ranks,
     progress: Progress,
 ) -> Lesson:
-    """Return what teachers say of comments: from the cache where it is there, else computed and kept.
-
-    Args:
-        settings: whether hidden states are learnt, and how many comments are scored at once.
-        ranks: the processes that share the work; the first one writes.
+    """Return what teachers say of comments: from the cache where it is there, else computed by all ranks and kept.
 
     Raises:
         OutputError: there is no room for it on the disk, or it cannot be written.
@@ -252,24 +217,21 @@ def lesson(
         SettingsError: hidden states are to be learnt from a file of scores.
         ModelError: a teacher cannot be read.
     """
-    each: list[Logits] = []
-    hidden: list[States] = []
+    each, hidden = [], []
     for teacher in teachers:
-        states: States | None = None
-        if teacher.scores is not None:
-            if settings.hidden_weight:
-                raise SettingsError(
-                    "a file of scores has no hidden states to learn from",
-                    where=str(teacher.folder),
-                    remedy="leave distill.hidden_weight at 0, or name the classifier itself",
-                )
-            logits = logits_of(teacher.scores, texts, ids)
+        if teacher.scores is None:
+            found = _scores(teacher, texts, settings, cache, device, ranks, progress)
+            logits, states = found[_LOGITS], found.get(_STATES)
+            hidden += [] if states is None else [states]
+        elif settings.hidden_weight:
+            what = "a file of scores has no hidden states to learn from"
+            remedy = "leave distill.hidden_weight at 0, or name the classifier itself"
+            raise SettingsError(what, where=str(teacher.folder), remedy=remedy)
         else:
-            logits, states = _scores(teacher, texts, settings, cache, device, ranks, progress)
+            logits = logits_of(teacher.scores, texts, ids)
         full = np.full((len(texts), len(labels)), np.nan, np.float32)
         full[:, [labels.index(label) for label in teacher.labels]] = logits
         each.append(full)
-        hidden += [] if states is None else [states]
     return Lesson(mean_logits(each), tuple(hidden), tuple(each))
 
 
@@ -289,11 +251,17 @@ def _scores(
     device: torch.device,
     ranks: Ranks,
     progress: Progress,
-) -> Scores:
-    """Return a teacher's logits, (n, its labels), and its hidden states where they are learnt."""
-    with_states = settings.hidden_weight > 0
+) -> dict[str, npt.NDArray[Any]]:
+    """Return a teacher's logits, (n, its labels), and its hidden states where they are learnt, by file name."""
     numbers = resolve_precision(settings.precision, device)
-    facts = (teacher.digest, teacher.labels, with_states, numbers, texts_digest(texts), torch.__version__)
+    facts = (
+        teacher.digest,
+        teacher.labels,
+        settings.hidden_weight > 0,
+        numbers,
+        texts_digest(texts),
+        torch.__version__,
+    )
     place = cache / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     with contextlib.ExitStack() as stack:
         if ranks.first:
@@ -301,29 +269,38 @@ def _scores(
             with writing(cache):
                 stack.enter_context(FileLock(cache / _LOCK))  # other runs share the cache
             remove_leftovers(cache, keep=(_LOCK,))
-        if not ranks.from_first(ranks.first and _read(place) is not None):
+        if not ranks.from_first(ranks.first and read_arrays(place) is not None):
             starts = range(0, len(texts), _PART)
             parts = [cache / f"{place.name}-{start}" for start in starts]
             opened: Opened | None = None
             for start, part in zip(starts, parts, strict=True):
-                if ranks.from_first(ranks.first and _read(part) is not None):
+                if ranks.from_first(ranks.first and read_arrays(part) is not None):
                     continue
                 opened = opened or _open(teacher, device)
                 scored = range(start, min(start + _PART, len(texts)))
-                logits, states = _compute(
-                    teacher, opened, texts, scored, settings, device, ranks, progress, with_states
-                )
+                found = _compute(teacher, opened, texts, scored, settings, device, ranks, progress)
                 if ranks.first:
-                    _keep(part, [(logits.numpy(), None if states is None else states.numpy())])
+                    _keep(part, [found])
             if ranks.first:
-                _join(parts, place)
+                _keep(place, [read_arrays(part) or {} for part in parts])
         if ranks.first:
             for part in cache.glob(f"{place.name}-*"):  # also those that a kill after joining has left
                 shutil.rmtree(part, ignore_errors=True)
         ranks.from_first(None)  # nobody reads before it is written
-    found = _read(place)
-    assert found is not None, place
-    return found
+    kept = read_arrays(place)
+    assert kept is not None, place
+    return kept
+
+
+def _keep(place: Path, parts: Sequence[Mapping[str, npt.NDArray[Any]]]) -> None:
+    """Keep the arrays of parts that follow each other, as one list."""
+    first = parts[0]
+    shapes = {name: [sum(len(part[name]) for part in parts), *first[name].shape[1:]] for name in first}
+    with new_arrays(place, shapes) as temporary:
+        for name in first:
+            with (temporary / name).open("wb") as file:
+                for part in parts:
+                    file.write(part[name].tobytes())
 
 
 def _compute(
@@ -335,13 +312,12 @@ def _compute(
     device: torch.device,
     ranks: Ranks,
     progress: Progress,
-    with_states: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Score a range of the comments, each rank some of the batches."""
+) -> dict[str, npt.NDArray[Any]]:
+    """Score a range of the comments, each rank some of the batches; by file name."""
     network, tokenizer, pad, width = opened
     tokens = replace(tokenize(tokenizer, texts[scored.start : scored.stop]), pad=pad)
     logits = torch.zeros(len(scored), len(teacher.labels))
-    states = torch.zeros(len(scored), width, dtype=torch.float16) if with_states else None
+    states = torch.zeros(len(scored), width, dtype=torch.float16) if settings.hidden_weight > 0 else None
     done = 0
     with torch.inference_mode(), mixed_precision(settings.precision, device):
         for number, rows in enumerate(scoring_batches(tokens.lengths, settings.batch_size)):
@@ -358,22 +334,18 @@ def _compute(
             done += len(rows)
             all_done = scored.start + min(done * ranks.size, len(scored))
             progress(all_done, len(texts), f"scoring with {teacher.name}")
-    logits = ranks.add(logits)
-    states = None if states is None else ranks.add(states)
-    whole = logits.isfinite().all(1)
-    if states is not None:
-        whole &= states.isfinite().all(1)
+    arrays = {_LOGITS: ranks.add(logits)} | ({} if states is None else {_STATES: ranks.add(states)})
+    whole = torch.stack([array.isfinite().all(1) for array in arrays.values()]).all(0)
     if not bool(whole.all()):
         raise ScoreRangeError(
             "the teacher's score of a comment is not a number",
             where=f"{teacher.name}, comment {scored[int((~whole).nonzero()[0, 0])] + 1}",
             remedy="its weights overflow: name another teacher",
         )
-    return logits, states
+    return {name: array.numpy() for name, array in arrays.items()}
 
 
 def _open(teacher: Teacher, device: torch.device) -> Opened:
-    """Load a teacher."""
     from tokenizers import Tokenizer
 
     if teacher.own:
@@ -397,42 +369,62 @@ def _open(teacher: Teacher, device: torch.device) -> Opened:
     return classifier.to(device).with_tokens, tokenizer, pad, int(network.config.hidden_size)
 
 
-def _keep(place: Path, parts: Sequence[Scores]) -> None:
-    """Write what `_read` reads, of parts that follow each other, whole or not at all."""
-    files: dict[str, list[npt.NDArray[Any]]] = {_LOGITS: [logits for logits, _ in parts]}
-    if states := [found for _, found in parts if found is not None]:
-        files[_STATES] = list(states)
-    require_space(place.parent, sum(array.nbytes for arrays in files.values() for array in arrays))
-    shapes = {name: [sum(map(len, arrays)), *arrays[0].shape[1:]] for name, arrays in files.items()}
-    with atomic_directory(place) as temporary:
-        for name, arrays in files.items():
-            with (temporary / name).open("wb") as file:
-                for array in arrays:
-                    file.write(array.tobytes())
-        seal(temporary, _SEAL, {"format_version": _VERSION, "shapes": shapes})
+# -- comments without labels ------------------------------------------------------------------------
 
 
-def _join(parts: Sequence[Path], place: Path) -> None:
-    """Keep parts as the one list that they are."""
-    found = [read for part in parts if (read := _read(part)) is not None]
-    assert len(found) == len(parts), place
-    _keep(place, found)
+def transfer_texts(settings: Settings, dataset: Dataset) -> dict[int, str]:
+    """Return the comments of the transfer file that are new, by their row, counted from 1; {} without a file.
 
-
-def _read(place: Path) -> Scores | None:
-    """Map what is kept, after comparing its digests; None where it is not there, or not as it was written."""
+    Blank comments are left out, and those of any split of the data set, in whatever case and spacing: a
+    validation or test comment must not be learnt, not even from a teacher. ``data.split_seed`` draws where
+    ``distill.transfer_rows`` is less than there is; a DataError where the file cannot be read, or has no new comment.
+    """
+    own = settings.distill
+    if own.transfer is None:
+        return {}
     try:
-        sealed = unseal(place, _SEAL, version=_VERSION, keep={}, exact=True)
-    except (SealBrokenError, OSError):
-        return None
-    shapes: Mapping[str, list[int]] = sealed.content["shapes"]
-    logits = np.memmap(place / _LOGITS, np.float32, "r", shape=tuple(shapes[_LOGITS]))
-    if _STATES not in shapes:
-        return logits, None
-    return logits, np.memmap(place / _STATES, np.float16, "r", shape=tuple(shapes[_STATES]))
+        source = from_file(Path(own.transfer).expanduser(), own.transfer, text_column=own.transfer_column)
+    except ColumnError as error:
+        remedy = "name the comments' column: --set distill.transfer_column=NAME"
+        raise ColumnError(error.what.replace(" (--text-column)", ""), where=error.where, remedy=remedy) from error
+    except FormatError as error:
+        remedy = error.remedy.replace("; else name the format with --input-format", "")
+        raise FormatError(error.what, where=error.where, remedy=remedy) from error
+    seen = {fold_text(text) for split in dataset.splits.values() for text in split.texts} | {""}
+    found: dict[int, str] = {}
+    for row in filter(None, source.rows()):
+        if row.fault is not None:
+            if settings.data.on_error == "refuse":
+                raise row.fault
+            continue
+        text = clean(row.text)
+        folded = fold_text(text)
+        if folded not in seen:
+            seen.add(folded)
+            found[row.number] = text
+    if not found:
+        what = "no comment there that the data do not have"
+        raise EmptyDataError(what, where=own.transfer, remedy="name other comments, or leave --transfer out")
+    if own.transfer_rows is None or own.transfer_rows >= len(found):
+        return found
+    chosen = np.random.default_rng(settings.data.split_seed).permutation(len(found))[: own.transfer_rows]
+    rows = list(found)
+    return {rows[place]: found[rows[place]] for place in np.sort(chosen)}
 
 
-def taught_by(teachers: Sequence[Teacher]) -> str:
-    """Return teachers for a reader, such as "a, b: the mean of 2 teachers"."""
-    names = ", ".join(teacher.name for teacher in teachers)
-    return names if len(teachers) == 1 else f"{names}: the mean of {counted(len(teachers), 'teacher')}"
+def with_transfer(dataset: Dataset, texts: Mapping[int, str]) -> Dataset:
+    """Return the data set with more training comments, whose labels are unknown.
+
+    Row 7 has the id "transfer-7", whatever else is taken, so that a file of scores can name it.
+    """
+    train, count = dataset.split("train"), len(texts)
+    if not count:
+        return dataset
+    unknown = np.full((count, len(dataset.labels)), np.nan, np.float32)
+    joined = Split(
+        ids=[*train.ids, *(f"{PREFIX}{row}" for row in texts)],
+        texts=[*train.texts, *texts.values()],
+        labels=np.concatenate([train.labels, unknown]),
+        weights=np.concatenate([train.weights, np.ones(count)]),
+    )
+    return Dataset(dataset.labels, {**dataset.splits, "train": joined}, dataset.manifest)

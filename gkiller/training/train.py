@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from gkiller.data.dataset import Dataset, Split
 from gkiller.data.load import load_dataset, texts_digest
 from gkiller.errors import InterruptedRunError, ResumeError, SettingsError, TerminatedRunError
 from gkiller.evaluation.source import located
-from gkiller.model.dendrites.growth import Growth, PlainGrowth, chosen_linears
+from gkiller.model.dendrites.growth import Growth, chosen_linears
 from gkiller.model.dendrites.perforated import PerforatedGrowth, require_available, unavailable_reason
 from gkiller.model.directory import load_model
 from gkiller.model.layout import settled
@@ -28,24 +28,22 @@ from gkiller.settings import resolve, settings_by_key
 from gkiller.tokens.batches import tokenize
 from gkiller.tokens.wordpiece import special_ids
 from gkiller.training.checkpoint import CheckpointStore
-from gkiller.training.distillation import transfer_texts, with_transfer
 from gkiller.training.finish import Finished, finish
-from gkiller.training.frozen import frozen_parameters, lower_outputs
 from gkiller.training.learner import Augmented, Encoded, Learner
-from gkiller.training.opening import (
+from gkiller.training.network import frozen_parameters, lower_outputs, network_facts, new_network
+from gkiller.training.phases import Position, note
+from gkiller.training.run import (
+    RunDirectory,
+    RunManifest,
     changed,
     check_lengths,
     compare_runs,
-    network_facts,
     new_manifest,
-    new_network,
     open_run,
     resume_command,
     resumed_settings,
     run_settings,
 )
-from gkiller.training.phases import Position, TrainingEvent
-from gkiller.training.run import RunDirectory, RunManifest
 from gkiller.training.runtime import (
     Ranks,
     Stopped,
@@ -56,16 +54,24 @@ from gkiller.training.runtime import (
     runtime,
     stop_signals,
 )
-from gkiller.training.teachers import Lesson, Teacher, coverage, find_teachers, lesson, taught_by
+from gkiller.training.teachers import (
+    Lesson,
+    Teacher,
+    coverage,
+    find_teachers,
+    lesson,
+    taught_by,
+    transfer_texts,
+    with_transfer,
+)
 from gkiller.training.trainer import EventCallback, Trainer
 from gkiller.wording import counted, silent
 
 if TYPE_CHECKING:
-    import torch
     from tokenizers import Tokenizer
 
     from gkiller.settings.definition import DataSettings, Settings
-    from gkiller.wording import Progress as DataProgress
+    from gkiller.wording import Progress
 
 _CACHE = "cache"
 """The directory of a run for what is computed once; it goes when the run ends."""
@@ -84,10 +90,6 @@ class TrainResult:
     first: bool = True  # whether this process writes and reports; false for the others under torchrun
 
 
-def _ignore(event: TrainingEvent) -> None:
-    """Drop an event."""
-
-
 def train(
     settings: Settings,
     *,
@@ -95,8 +97,8 @@ def train(
     name: str | None = None,
     resume: Path | None = None,
     argv: Sequence[str] = (),
-    on_event: EventCallback = _ignore,
-    on_data: DataProgress | None = None,
+    on_event: EventCallback = lambda event: None,
+    on_data: Progress | None = None,
     signals: bool = False,
 ) -> TrainResult:
     """Train, choose, fold, save and evaluate on the validation split.
@@ -120,10 +122,13 @@ def train(
     if settings.dendrites.enabled:
         require_available()
     device = rank_device(resolve_device(settings.train.device))
-    before = None if resume is None else _settings_before(resume, settings)
+    before = None
+    if resume is not None:
+        before = run_settings(RunDirectory.open(resume).path)
+        resumed_settings(resume, settings, settings_by_key())  # refuses what may not change
     with joined(device) as ranks, contextlib.ExitStack() as stack:
         _require_one_process(settings, ranks)
-        tell, on_data = (on_event, on_data) if ranks.first else (_ignore, None)
+        tell, on_data = (on_event, on_data) if ranks.first else (lambda event: None, None)
 
         # What is learnt from; all of it is refused before there is a run directory.
         source = settings.data
@@ -144,8 +149,8 @@ def train(
         manifest = new_manifest(settings, source.source, dataset, tokenizer, argv, device, ranks)
         if teachers:
             manifest["distill"] = _distill_facts(teachers, transfer)
-        for message in compare_runs(run, manifest) if before else []:
-            tell(TrainingEvent("note", message=message))
+        if before and (message := compare_runs(run, manifest)):
+            tell(note(message))
 
         # The network, and what the teachers say.
         model = new_network(settings.model, dataset.labels, tokenizer.get_vocab_size())
@@ -153,23 +158,18 @@ def train(
         if network := network_facts(settings, model):
             manifest["network"] = network
         taken = with_transfer(dataset, transfer)
-        work = _Work(settings, run, device, ranks, tell, on_data or silent)
-        lessons = _lessons(work, teachers, taken) if teachers else {}
+        cache = run.path.parent / TEACHERS
+        how = taken.labels, settings.distill, cache, device, ranks, on_data or silent
+        lessons = _lessons(teachers, taken, cache, tell, lambda split: lesson(teachers, split.texts, split.ids, *how))
 
         # The phases, and the model that comes of them.
         store = CheckpointStore(run.checkpoints, settings.train.keep_checkpoints)
         with growing(settings, model.to(device)) as growth:
             learner = new_learner(settings, taken, tokenizer, growth, ranks)
             learner.train = replace(learner.train, lesson=lessons.get("train"))
-            trainer = Trainer(
-                settings,
-                dataset.labels,
-                encode(tokenizer, dataset.split("valid")),
-                learner,
-                store,
-                on_event=tell,
-                on_metrics=run.append_metrics if ranks.first else lambda row: None,
-            )
+            valid = encode(tokenizer, dataset.split("valid"))
+            append = run.append_metrics if ranks.first else lambda row: None
+            trainer = Trainer(settings, dataset.labels, valid, learner, store, on_event=tell, on_metrics=append)
             if before is not None:
                 _go_on(trainer, run, before)
             if ranks.first:
@@ -180,48 +180,26 @@ def train(
                 _compute_lower(trainer, run)
             with _until_stopped(trainer, run, signals=signals):
                 progress = trainer.run()
-                finished = finish(
-                    settings,
-                    run,
-                    dataset,
-                    tokenizer.to_str(),
-                    growth,
-                    store,
-                    progress,
-                    manifest,
-                    teachers=(teachers, lessons["valid"]) if teachers else None,
-                    write=ranks.first,
-                    pause=trainer.heed_stop,
-                )
-        if settings.train.freeze_layers:
-            shutil.rmtree(run.path / _CACHE, ignore_errors=True)
+                said = (teachers, lessons["valid"]) if teachers else None
+                finished = finish(trainer, run, dataset, tokenizer.to_str(), manifest, said)
+        shutil.rmtree(run.path / _CACHE, ignore_errors=True)
         ranks.from_first(None)  # nobody leaves before the model is written
         return TrainResult(run, progress, finished, manifest, first=ranks.first)
 
 
-def _settings_before(resume: Path, settings: Settings) -> Settings:
-    """Return the settings of a run to go on with, after comparing them with those it is to have now."""
-    before = run_settings(RunDirectory.open(resume).path)
-    resumed_settings(resume, settings, settings_by_key())
-    return before
-
-
 def _require_one_process(settings: Settings, ranks: Ranks) -> None:
     if settings.train.freeze_layers and ranks.size > 1:
-        raise SettingsError(
-            "train.freeze_layers works in one process alone",
-            where="train.freeze_layers",
-            remedy="start gkiller without torchrun, or set it to 0",
-        )
+        what = "train.freeze_layers works in one process alone"
+        raise SettingsError(what, where="train.freeze_layers", remedy="start gkiller without torchrun, or set it to 0")
 
 
-def _load_data(data: DataSettings, cache: Path, on_data: DataProgress | None, ranks: Ranks) -> Dataset:
+def _load_data(data: DataSettings, cache: Path, on_data: Progress | None, ranks: Ranks) -> Dataset:
     """Load the data; rank 0 prepares them where that is needed, the others wait for it."""
     dataset = load_dataset(data, cache=cache, progress=on_data) if ranks.first else None
     ranks.from_first(None)
     dataset = dataset or load_dataset(data, cache=cache)
     for split in ("train", "valid"):
-        dataset.split(split)
+        dataset.split(split)  # refused where it is missing
     return dataset
 
 
@@ -233,18 +211,6 @@ def _run_directory(out: Path, name: str | None, resume: Path | None, ranks: Rank
     return RunDirectory(Path(ranks.from_first(path)))
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Where a training computes and writes, and who is told."""
-
-    settings: Settings
-    run: RunDirectory
-    device: torch.device
-    ranks: Ranks
-    on_event: EventCallback
-    progress: DataProgress
-
-
 def _distill_facts(teachers: Sequence[Teacher], transfer: dict[int, str]) -> dict[str, Any]:
     """Return what the manifest records of teachers and transfer comments."""
     facts: dict[str, Any] = {"teachers": [teacher.as_dict() for teacher in teachers]}
@@ -253,40 +219,28 @@ def _distill_facts(teachers: Sequence[Teacher], transfer: dict[int, str]) -> dic
     return facts
 
 
-def _lessons(work: _Work, teachers: tuple[Teacher, ...], taken: Dataset) -> dict[str, Lesson]:
-    """Return what the teachers say of the training and the validation split."""
-    splits = {name: taken.split(name) for name in ("train", "valid")}
-    cache = work.run.path.parent / TEACHERS
+def _lessons(
+    teachers: Sequence[Teacher], taken: Dataset, cache: Path, tell: EventCallback, say: Callable[[Split], Lesson]
+) -> dict[str, Lesson]:
+    """Return what teachers ``say`` of the training and the validation split, and tell of it; {} without any."""
+    splits = {name: taken.split(name) for name in ("train", "valid")} if teachers else {}
     if scoring := [teacher for teacher in teachers if teacher.scores is None]:
         count = counted(sum(map(len, splits.values())), "comment")
-        message = f"teacher {taught_by(scoring)}: {count}, scored once, in {cache}"
-        work.on_event(TrainingEvent("note", message=message))
-    found = {}
-    for name, split in splits.items():
-        found[name] = lesson(
-            teachers,
-            split.texts,
-            split.ids,
-            taken.labels,
-            work.settings.distill,
-            cache,
-            work.device,
-            work.ranks,
-            work.progress,
-        )
-    for teacher, each in zip(teachers, found["train"].each, strict=True):
+        tell(note(f"teacher {taught_by(scoring)}: {count}, scored once, in {cache}"))
+    found = {name: say(split) for name, split in splits.items()}
+    for place, teacher in enumerate(teachers):
         if teacher.scores is not None:
-            work.on_event(TrainingEvent("note", message=coverage(teacher.name, each, str(teacher.folder))))
+            tell(note(coverage(teacher.name, found["train"].each[place], str(teacher.folder))))
     return found
 
 
-def new_learner(settings: Settings, dataset: Dataset, tokenizer: Tokenizer, growth: Growth, ranks: Ranks) -> Learner:
-    """Return what steps a network on a data set.
+def encode(tokenizer: Tokenizer, split: Split) -> Encoded:
+    """Return a split as the network reads it."""
+    return Encoded(tokenize(tokenizer, split.texts), split.labels, split.weights)
 
-    Raises:
-        SettingsError: there is no such kind of augmentation.
-        SingleClassError: no label has both classes in the training split.
-    """
+
+def new_learner(settings: Settings, dataset: Dataset, tokenizer: Tokenizer, growth: Growth, ranks: Ranks) -> Learner:
+    """Return what steps a network on a data set; errors as `Learner`, and for an unknown kind of augmentation."""
     special, split = special_ids(tokenizer), dataset.split("train")
     encoded = encode(tokenizer, split)
     own, kinds = settings.augment, resolve_kinds(settings.augment.kinds)
@@ -309,7 +263,7 @@ def growing(settings: Settings, model: Any) -> Iterator[Growth]:
     """Wrap a classifier for training, with dendrites or without, for as long as the block lasts."""
     own = settings.dendrites
     if not own.enabled:
-        yield PlainGrowth(model)
+        yield Growth(model)
         return
     with PerforatedGrowth(
         model,
@@ -324,47 +278,31 @@ def growing(settings: Settings, model: Any) -> Iterator[Growth]:
 
 
 def _go_on(trainer: Trainer, run: RunDirectory, before: Settings) -> None:
-    """Take up the newest whole checkpoint; tell of damaged ones, and where there is none at all.
-
-    Raises:
-        ResumeError: there is nothing to go on with.
-    """
-
-    def tell(message: str) -> None:
-        trainer.on_event(TrainingEvent("note", message=message))
-
-    checkpoint = trainer.store.newest(lambda damaged: tell(f"passed over: {damaged.where}: {damaged.what}"))
+    """Take up the newest whole checkpoint; tell of damaged ones, and where there is none at all."""
+    tell = trainer.on_event
+    checkpoint = trainer.store.newest(lambda damaged: tell(note(f"passed over: {damaged.where}: {damaged.what}")))
     if checkpoint is None:
-        tell("stopped before its first checkpoint: starting from the beginning")
+        tell(note("stopped before its first checkpoint: starting from the beginning"))
         return
-    keys = changed(before, trainer.settings, settings_by_key())
-    check_lengths(keys, checkpoint.progress.phase)
+    check_lengths(changed(before, trainer.settings, settings_by_key()), checkpoint.progress.phase)
     trainer.resume(checkpoint)
     if trainer.done and run.complete:
         raise ResumeError(
             "this run is finished", where=str(run.path), remedy=f"use its model ({run.model}), or ask for more epochs"
         )
-    tell(f"resumed after {trainer.progress.place()}")
+    tell(note(f"resumed after {trainer.progress.place()}"))
 
 
 def _compute_lower(trainer: Trainer, run: RunDirectory) -> None:
     """Give the trainer's splits what the frozen layers say of them, from the run's cache or computed now."""
-    settings, learner = trainer.settings, trainer.learner
-    count = settings.train.freeze_layers
+    settings, learner, count = trainer.settings, trainer.learner, trainer.settings.train.freeze_layers
+    how = count, run.path / _CACHE, settings.evaluation.batch_size, settings.train.precision
 
     def with_lower(split: Encoded, name: str) -> Encoded:
         comments = counted(len(split.tokens), f"{name} comment")
         what = f"the lowest {counted(count, 'layer')}: outputs for {comments}, kept while the run trains"
-        trainer.on_event(TrainingEvent("note", message=what))
-        lower = lower_outputs(
-            learner.growth.model,
-            split.tokens,
-            count,
-            run.path / _CACHE,
-            settings.evaluation.batch_size,
-            settings.train.precision,
-        )
-        return replace(split, lower=lower)
+        trainer.on_event(note(what))
+        return replace(split, lower=lower_outputs(learner.growth.model, split.tokens, *how))
 
     learner.train = with_lower(learner.train, "training")
     trainer.valid_split = with_lower(trainer.valid_split, "validation")
@@ -378,52 +316,29 @@ def _until_stopped(trainer: Trainer, run: RunDirectory, *, signals: bool) -> Ite
             yield
         except Stopped as stopped:
             kind = TerminatedRunError if stopped.number == signal.SIGTERM else InterruptedRunError
-            raise kind(
-                f"stopped after {trainer.progress.place()}; its checkpoint is written",
-                where=str(run.path),
-                remedy=f"go on with: {resume_command(run.path, trainer.ranks.size)}",
-            ) from None
-
-
-def encode(tokenizer: Tokenizer, split: Split) -> Encoded:
-    """Return a split as the network reads it."""
-    return Encoded(tokenize(tokenizer, split.texts), split.labels, split.weights)
+            what = f"stopped after {trainer.progress.place()}; its checkpoint is written"
+            remedy = f"go on with: {resume_command(run.path, trainer.ranks.size)}"
+            raise kind(what, where=str(run.path), remedy=remedy) from None
 
 
 _TINY = (
-    "data.sample_size=64",
-    "model.layers=1",
-    "model.hidden=16",
-    "model.ffn=16",
-    "model.max_length=16",
-    "train.epochs=1",
-    "dendrites.epochs=1",
-    "dendrites.joint_epochs=0",
-    "evaluation.resamples=10",
+    *("data.sample_size=64", "model.layers=1", "model.hidden=16", "model.ffn=16", "model.max_length=16"),
+    *("train.epochs=1", "dendrites.epochs=1", "dendrites.joint_epochs=0", "evaluation.resamples=10"),
     "train.threads=1",
 )
 
 
 def round_trip() -> dict[str, Any]:
-    """Train on a few sample rows, save, load twice and predict.
-
-    Returns:
-        "ok": whether both loaded models give the same finite scores; "dendrites": whether dendrites were
-        trained; "fold_difference": of the folded model; "scores": of one comment, by label.
-
-    Raises:
-        GkillerError: whatever goes wrong on the way.
-    """
+    """Train on a few sample rows, save, load twice and predict; "ok" says whether both give the same finite scores."""
     dendrites = not unavailable_reason()
     settings = resolve(overrides=[*_TINY, f"dendrites.enabled={str(dendrites).lower()}"], environ={}).settings
     with tempfile.TemporaryDirectory(prefix="gkiller-selftest-") as folder:
         result = train(settings, out=Path(folder))
-        scores = [score_texts(load_model(result.run.path), ["you are kind"]) for _ in range(2)]
-        labels = load_model(result.run.path).labels
-    same = bool(np.isfinite(scores[0]).all() and np.array_equal(scores[0], scores[1]))
+        models = [load_model(result.run.path) for _ in range(2)]
+    scores = [score_texts(model, ["you are kind"]) for model in models]
     return {
-        "ok": same,
+        "ok": bool(np.isfinite(scores[0]).all() and np.array_equal(scores[0], scores[1])),
         "dendrites": dendrites,
         "fold_difference": result.finished.fold_difference,
-        "scores": dict(zip(labels, scores[0][0].tolist(), strict=True)),
+        "scores": dict(zip(models[0].labels, scores[0][0].tolist(), strict=True)),
     }

@@ -7,6 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,33 +19,38 @@ from torch import Tensor
 from gkiller.errors import DivergedError, ResumeError
 from gkiller.tokens.batches import training_batches
 from gkiller.training.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
-from gkiller.training.frozen import frozen_parameters
-from gkiller.training.gain import Gain, gain_line, judge, kept_dendrites
-from gkiller.training.learner import Encoded, Learner, Rows, Validation, require_both_classes
+from gkiller.training.learner import Encoded, Learner, Validation, require_both_classes
 from gkiller.training.losses import build_optimizer, rate, trained_parameters
-from gkiller.training.opening import check_network, check_place, lengthened
-from gkiller.training.phases import Position, TrainingEvent, ends_dendrite, first_phase, lengths, next_phase
-from gkiller.training.runtime import Ranks, Stopped, StopRequest, check_same, restore_rng, rng_state, seed_everything
+from gkiller.training.network import frozen_parameters
+from gkiller.training.phases import (
+    Gain,
+    Phase,
+    Position,
+    TrainingEvent,
+    ends_dendrite,
+    first_phase,
+    gain_line,
+    judge,
+    kept_dendrites,
+    lengths,
+    next_phase,
+)
+from gkiller.training.runtime import Stopped, StopRequest, check_same, restore_rng, rng_state, seed_everything
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from gkiller.data.dataset import FloatArray
-    from gkiller.model.dendrites.growth import Growth
     from gkiller.settings.definition import Settings
     from gkiller.training.checkpoint import CheckpointStore
-    from gkiller.training.phases import Phase
+    from gkiller.training.phases import Phase, Position
 
 EventCallback = Callable[[TrainingEvent], None]
-MetricsCallback = Callable[[dict[str, Any]], None]
 _EPOCH_STRIDE = 1_000_003  # primes: the seeds of neighbouring runs, epochs and ranks do not meet
 _RANK_STRIDE = 7_919
 
 
 class Trainer:
-    """Trains one network through its phases.
-
-    Raises:
-        SingleClassError: no label has both classes in a split.
-    """
+    """Trains one network through its phases; a SingleClassError where no label has both classes in a split."""
 
     def __init__(
         self,
@@ -54,33 +61,22 @@ class Trainer:
         store: CheckpointStore,
         *,
         on_event: EventCallback,
-        on_metrics: MetricsCallback,
-        stop: StopRequest | None = None,
+        on_metrics: Callable[[dict[str, Any]], None],
     ) -> None:
         watched = learner.watched
         require_both_classes(valid.labels[:, watched], [names[place] for place in watched])
         self.settings = settings
         self.valid_split = valid
-        self.learner = learner
+        self.learner, self.growth, self.ranks = learner, learner.growth, learner.ranks
         self.store = store
         self.on_event = on_event
         self.on_metrics = on_metrics
-        self.stop = stop or StopRequest()
+        self.stop = StopRequest()
         self.steps = math.ceil(len(learner.train.tokens) / settings.train.batch_size)
         self.lengths = lengths(settings, self.steps)
         self.progress = Position(first_phase(settings, self.lengths))
         self._optimizer_state: dict[str, Tensor] = {}
         self._saved_at = time.monotonic()
-
-    @property
-    def growth(self) -> Growth:
-        """The network."""
-        return self.learner.growth
-
-    @property
-    def ranks(self) -> Ranks:
-        """The processes that train together."""
-        return self.learner.ranks
 
     # -- phases ---------------------------------------------------------------------------------
 
@@ -100,31 +96,32 @@ class Trainer:
         return self.progress
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Take up a checkpoint.
-
-        Raises:
-            ResumeError: it does not fit this training.
-        """
-        self.progress = checkpoint.progress
-        check_place(self.progress, self.settings.dendrites, self.steps)
-        self.progress.phase = lengthened(self.progress.phase, self.lengths)
-        for score in self.progress.tracked:
+        """Take up a checkpoint; a ResumeError where it does not fit this training."""
+        progress = self.progress = checkpoint.progress
+        most = self.settings.dendrites.count if self.settings.dendrites.enabled else 0
+        if progress.phase.dendrites > most or not 0 <= progress.step <= self.steps:
+            raise ResumeError(f"the checkpoint, {progress.place()}, is of another training")
+        epochs, planned = self.lengths.of(progress.phase), counted(progress.phase.epochs, "epoch")
+        if epochs < progress.phase.epochs:
+            what = f"the {progress.phase.name} phase was planned for {planned} and cannot get shorter"
+            raise ResumeError(what, remedy=f"ask for {planned} or more")
+        progress.phase = replace(progress.phase, epochs=epochs)
+        for score in progress.tracked:
             if self.growth.count == 0:
                 self.growth.observe(score)
-        while self.growth.count < self.progress.phase.dendrites:
-            self.growth.grow(max(self.progress.best.values()))
+        while self.growth.count < progress.phase.dendrites:
+            self.growth.grow(max(progress.best.values()))
         if not self._switched():  # else the network has grown since it was written
-            check_network(self.growth.state(), checkpoint.weights)
+            own, given = self.growth.state(), checkpoint.weights
+            fits = {name for name in own.keys() & given.keys() if own[name].shape == given[name].shape}
+            if odd := sorted({*own, *given} - fits):
+                raise ResumeError(f"the checkpoint is of another network: {', '.join(odd[:3])}")
         self.growth.load(checkpoint.weights)
         self._restore_rng(checkpoint.rng)
         self._optimizer_state = checkpoint.optimizer
 
     def heed_stop(self) -> None:
-        """Stop here if a rank was asked to; the newest checkpoint must hold all that there is.
-
-        Raises:
-            Stopped: one was.
-        """
+        """Raise `Stopped` if a rank was asked to stop; the newest checkpoint must hold all that there is."""
         (asked,) = self._agreed(self.stop.number)
         if asked:
             raise Stopped(asked)
@@ -141,8 +138,7 @@ class Trainer:
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
                 raise ResumeError(f"the random generators' states are none: {error}") from error
             return
-        message = f"begun with {len(states)} processes, now {self.ranks.size}: random numbers start anew"
-        self.on_event(self._event("note", message=message))
+        self._note(f"begun with {len(states)} processes, now {self.ranks.size}: random numbers start anew")
         self._seed()
 
     def _advance(self) -> None:
@@ -156,7 +152,10 @@ class Trainer:
             return
         if following.trains != "tops":  # top weights go on from the candidates just trained
             source = following.dendrites if following.name == "joint" else following.dendrites - 1
-            self._start_from_best(source, following.dendrites)
+            best = self.store.load_best(source, progress.best_epoch[source])
+            while self.growth.count < following.dendrites:
+                self.growth.grow(progress.best[source])
+            self.growth.load(best)
         progress.start(following)
 
     def _following(self) -> Phase | None:
@@ -174,18 +173,12 @@ class Trainer:
                 scores = self._best_scores(count - 1), self._best_scores(count)
                 found = judge(self.settings, best, truth, scores, split.weights)
                 progress.gains[count] = Gain(**self.ranks.from_first(vars(found)))
-                self.on_event(self._event("note", message=gain_line(count, found)))
+                self._note(gain_line(count, found))
 
     def _best_scores(self, count: int) -> FloatArray:
         """Return the validation scores (n, watched) of the best weights with so many dendrites per Linear."""
         self.growth.load(self.store.load_best(count, self.progress.best_epoch[count]))
         return self.learner.scores(self.valid_split)
-
-    def _start_from_best(self, source: int, dendrites: int) -> None:
-        best = self.store.load_best(source, self.progress.best_epoch[source])
-        while self.growth.count < dendrites:
-            self.growth.grow(self.progress.best[source])
-        self.growth.load(best)
 
     def _phase_over(self) -> bool:
         progress = self.progress
@@ -207,13 +200,10 @@ class Trainer:
         optimizer = build_optimizer(parameters, lr=phase.lr, weight_decay=self.settings.train.weight_decay)
         restore_optimizer(optimizer, parameters, self._optimizer_state)
         if self.ranks.size > 1:
-            check_same(self.ranks, [hashlib.sha256(save(self.growth.state())).hexdigest()])
+            check_same(self.ranks, hashlib.sha256(save(self.growth.state())).hexdigest())
         self.learner.begin_phase()
-        self.on_event(self._event("phase"))
-
-        def tensors() -> dict[str, Tensor]:
-            return optimizer_tensors(optimizer, parameters)
-
+        self._tell("phase")
+        tensors = partial(optimizer_tensors, optimizer, parameters)
         while not self._phase_over():
             self._train_epoch(optimizer, tensors)
             self._close_epoch()
@@ -222,7 +212,7 @@ class Trainer:
                 why = "the history rule" if switched else "patience"
                 early = f"{phase.name} phase ended by {why} after epoch {self.progress.phase_epoch}"
                 self.progress.stopped_early.append(early)
-                self.on_event(self._event("note", message=early))
+                self._note(early)
             self._save({} if switched else tensors())
             self.heed_stop()
 
@@ -237,7 +227,8 @@ class Trainer:
         self.learner.begin_epoch(progress.epoch)
         progress.epoch_seconds += time.perf_counter() - started
         self.growth.model.train()
-        for batch in self._batches()[progress.step :]:
+        own, sizes = self.settings.train, self.learner.train.tokens.lengths
+        for batch in training_batches(sizes, own.batch_size, own.seed, progress.epoch)[progress.step :]:
             started = time.perf_counter()
             lr = self._rate(progress.step)
             for group in optimizer.param_groups:
@@ -245,7 +236,7 @@ class Trainer:
             with self._named_epoch():
                 loss = self.learner.step(optimizer, batch, progress.phase)
             progress.stepped(loss, len(batch), time.perf_counter() - started)
-            self.on_event(self._event("step", step=progress.step, loss=loss, rows_per_second=self._speed()))
+            self._tell("step", step=progress.step, loss=loss, rows_per_second=self._speed())
             asked, due = self._agreed(self.stop.number, self._checkpoint_is_due())
             if asked or due:
                 self._save(optimizer_state())
@@ -256,11 +247,6 @@ class Trainer:
         """Seed the epoch that begins: what is drawn in it depends on nothing before it."""
         seed = self.settings.train.seed * _EPOCH_STRIDE + self.progress.epoch + 1
         seed_everything(seed + _RANK_STRIDE * self.ranks.rank)
-
-    def _batches(self) -> list[Rows]:
-        train = self.settings.train
-        sizes = self.learner.train.tokens.lengths
-        return training_batches(sizes, train.batch_size, train.seed, self.progress.epoch)
 
     def _rate(self, step: int) -> float:
         """Return the learning rate of a step of this epoch, counted from 0."""
@@ -282,8 +268,10 @@ class Trainer:
         progress.seconds += seconds
         progress.close_epoch()
         best = self._keep_best(score)
-        if phase.name == "neuron" and self.settings.dendrites.enabled:
-            self._watch_history(found.ap)
+        own = self.settings.dendrites
+        if phase.name == "neuron" and own.enabled and own.switch == "history":
+            progress.tracked.append(found.ap)
+            self.growth.observe(found.ap)
         row = {
             "epoch": progress.epoch,
             "phase": phase.name,
@@ -301,7 +289,7 @@ class Trainer:
         }
         progress.metrics.append(row)
         self.on_metrics(row)
-        self.on_event(self._event("epoch", step=self.steps, loss=loss, score=score, rows_per_second=speed))
+        self._tell("epoch", step=self.steps, loss=loss, score=score, rows_per_second=speed)
 
     def validate(self) -> Validation:
         """Score the validation split with the current weights."""
@@ -316,11 +304,7 @@ class Trainer:
             raise
 
     def _keep_best(self, score: float) -> bool:
-        """Record a score; write the weights when they are the best with this many dendrites.
-
-        Returns:
-            Whether the score is the best of all so far, with any number of dendrites.
-        """
+        """Record a score, and the weights when they are the best with this many dendrites; whether with any number."""
         progress, count = self.progress, self.progress.phase.dendrites
         if progress.phase_best is None or score > progress.phase_best:
             progress.phase_best, progress.stale = score, 0
@@ -334,11 +318,6 @@ class Trainer:
         if self.ranks.first:
             self.store.save_best(self.growth.state(), count, progress.epoch)
         return all(score > other for dendrites, other in progress.best.items() if dendrites != count)
-
-    def _watch_history(self, ap: float) -> None:
-        if self.settings.dendrites.switch == "history":
-            self.progress.tracked.append(ap)
-            self.growth.observe(ap)
 
     # -- checkpoints ----------------------------------------------------------------------------
 
@@ -364,16 +343,21 @@ class Trainer:
             self.store.save(Checkpoint(self.progress, state, optimizer, rng))
         self._saved_at = time.monotonic()
 
-    def _event(self, kind: Any, **values: Any) -> TrainingEvent:
+    def _note(self, message: str) -> None:
+        self._tell("note", message=message)
+
+    def _tell(self, kind: Any, **values: Any) -> None:
         progress = self.progress
-        return TrainingEvent(
-            kind=kind,
-            phase=progress.phase.name,
-            phase_index=progress.phase_number,
-            epoch=progress.phase_epoch + (kind == "step"),
-            epochs=progress.phase.epochs,
-            steps=self.steps,
-            metric=self.settings.train.metric,
-            trains=progress.phase.trains,
-            **values,
+        self.on_event(
+            TrainingEvent(
+                kind=kind,
+                phase=progress.phase.name,
+                phase_index=progress.phase_number,
+                epoch=progress.phase_epoch + (kind == "step"),
+                epochs=progress.phase.epochs,
+                steps=self.steps,
+                metric=self.settings.train.metric,
+                trains=progress.phase.trains,
+                **values,
+            )
         )

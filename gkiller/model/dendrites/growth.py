@@ -1,17 +1,15 @@
-"""How a network grows during training: the interface the training loop sees, and the one that never grows."""
+"""How a network grows during training: what the training loop sees, as a network that never grows; and folding."""
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gkiller.errors import DendritePatternError, FoldMismatchError
-from gkiller.model.dendritic import DendriticLinear, add_dendrites
 from gkiller.model.layout import usable_positions
-from gkiller.model.network import ToxicityClassifier, new_classifier
+from gkiller.model.network import DendriticLinear, ToxicityClassifier, add_dendrites, new_classifier
 from gkiller.wording import did_you_mean
 
 State = dict[str, Tensor]
@@ -19,115 +17,75 @@ ENCODER = "bert."
 FOLD_TOLERANCE = 1e-5
 
 
-class Growth(Protocol):
-    """A network in training, with or without dendrites.
+class Growth:
+    """A network in training, without dendrites; `PerforatedGrowth` grows some.
 
     States are always in the names and shapes of the folded model, whatever the training modules look like.
+
+    Attributes:
+        model: the network in training; growing may put a new object here.
+        count: dendrites per chosen Linear.
     """
-
-    model: ToxicityClassifier
-    count: int
-
-    def observe(self, score: float) -> bool:
-        """Tell the history rule a neuron epoch's validation score; True when it says to switch."""
-        ...
-
-    def grow(self, score: float) -> None:
-        """Give every chosen Linear one more dendrite; ``score`` is the best validation score so far."""
-        ...
-
-    def neuron_parameters(self) -> dict[str, nn.Parameter]:
-        """Everything that is not a dendrite, by folded name."""
-        ...
-
-    def dendrite_parameters(self) -> dict[str, nn.Parameter]:
-        """The newest dendrites' weights and links and all top weights, by folded name."""
-        ...
-
-    def all_dendrites(self) -> dict[str, nn.Parameter]:
-        """Every dendrite's weights, links and top weights, old and new, by folded name."""
-        ...
-
-    def grown(self) -> dict[str, nn.Module]:
-        """The modules that carry dendrites, by folded name."""
-        ...
-
-    def state(self) -> State:
-        """A copy of the current weights, by folded name, on the CPU."""
-        ...
-
-    def load(self, state: State) -> None:
-        """Take over weights; dendrites that the state does not have are silenced (top weight 0)."""
-        ...
-
-
-class PlainGrowth:
-    """A `Growth` that stays as it is: training without dendrites."""
 
     def __init__(self, model: ToxicityClassifier) -> None:
         self.model = model
         self.count = 0
 
     def observe(self, score: float) -> bool:
-        """Never switch."""
+        """Tell the history rule a neuron epoch's validation score; True when it says to switch."""
         return False
 
     def grow(self, score: float) -> None:
-        """Raise a RuntimeError: the loop does not grow a plain network."""
+        """Give every chosen Linear one more dendrite; ``score`` is the best validation score so far."""
         raise RuntimeError("a network without dendrites does not grow")
 
     def neuron_parameters(self) -> dict[str, nn.Parameter]:
-        """Return every parameter, by name."""
+        """Return everything that is not a dendrite, by folded name."""
         return dict(self.model.named_parameters())
 
     def dendrite_parameters(self) -> dict[str, nn.Parameter]:
-        """Return none."""
+        """Return the newest dendrites' weights and links and all top weights, by folded name."""
         return {}
 
     def all_dendrites(self) -> dict[str, nn.Parameter]:
-        """Return none."""
+        """Return every dendrite's weights, links and top weights in use, by folded name."""
         return {}
 
     def grown(self) -> dict[str, nn.Module]:
-        """Return none."""
+        """Return the modules that carry dendrites, by folded name."""
         return {}
 
     def state(self) -> State:
-        """Return a copy of the weights, by name, on the CPU."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.named_parameters()}
+        """Return a copy of the current weights, by folded name, on the CPU."""
+        parameters = {**self.neuron_parameters(), **self.all_dendrites()}
+        return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
 
     def load(self, state: State) -> None:
-        """Take over weights, strictly by name."""
+        """Take over weights; dendrites that the state does not have are silenced (top weight 0)."""
         self.model.load_state_dict(state)
 
 
 def chosen_linears(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     """Return the names of the encoder's Linears that grow dendrites, in the network's order.
 
-    Args:
-        patterns: shell patterns matched with or without the leading "bert."; "*" is all (12 in BERT-Tiny).
-
-    Raises:
-        DendritePatternError: a pattern matches none of them.
+    Shell patterns match with or without the leading "bert."; "*" is all (12 in BERT-Tiny). A DendritePatternError for a
+    pattern that matches none.
     """
     names = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(f"{ENCODER}encoder.")
     ]
-    matching = {pattern: [name for name in names if _matches(name, pattern)] for pattern in patterns}
+    matching = {
+        pattern: [n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n.removeprefix(ENCODER), pattern)]
+        for pattern in patterns
+    }
     for pattern, found in matching.items():
         if not found:
-            raise DendritePatternError(
-                f"{pattern!r} matches none of the encoder's Linears",
-                where="dendrites.patterns",
-                remedy=did_you_mean(pattern, [name.removeprefix(ENCODER) for name in names]),
-            )
+            what = f"{pattern!r} matches none of the encoder's Linears"
+            remedy = did_you_mean(pattern, [name.removeprefix(ENCODER) for name in names])
+            raise DendritePatternError(what, where="dendrites.patterns", remedy=remedy)
     return [name for name in names if any(name in found for found in matching.values())]
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name.removeprefix(ENCODER), pattern)
 
 
 def dendrite_counts(state: State) -> dict[str, int]:
@@ -151,11 +109,7 @@ def folded(model: ToxicityClassifier, state: State, activation: str) -> Toxicity
 def check_fold(growth: Growth, plain: ToxicityClassifier) -> float:
     """Return the largest difference of the folded model's logits from the training model's, on random tokens.
 
-    Args:
-        growth: it must hold the weights that ``plain`` was folded from.
-
-    Raises:
-        FoldMismatchError: the difference exceeds `FOLD_TOLERANCE`.
+    ``growth`` must hold the weights that ``plain`` was folded from; a FoldMismatchError beyond `FOLD_TOLERANCE`.
     """
     config = plain.bert.config
     generator = torch.Generator().manual_seed(0)
@@ -172,10 +126,9 @@ def check_fold(growth: Growth, plain: ToxicityClassifier) -> float:
     training.train(was_training)
     difference = float((expected - found).abs().max())
     if not difference <= FOLD_TOLERANCE:
-        raise FoldMismatchError(
-            f"the folded model's logits differ from the training model's by {difference:.2e}",
-            remedy=f"at most {FOLD_TOLERANCE:.0e} is allowed; please report this as a fault of gkiller",
-        )
+        what = f"the folded model's logits differ from the training model's by {difference:.2e}"
+        remedy = f"at most {FOLD_TOLERANCE:.0e} is allowed; please report this as a fault of gkiller"
+        raise FoldMismatchError(what, remedy=remedy)
     return difference
 
 

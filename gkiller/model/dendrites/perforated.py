@@ -8,26 +8,116 @@ thrown away, and one `PerforatedGrowth` at a time owns the globals, until its ``
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
+import os
+import pdb
 import platform
+import random
+import signal
 import sys
 import tempfile
 import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from gkiller.errors import DendriteError, DendritesUnavailableError
-from gkiller.model.dendrites.containment import contained
-from gkiller.model.dendrites.growth import State
-from gkiller.model.dendritic import ACTIVATIONS
+from gkiller.model.dendrites.growth import Growth, State
 from gkiller.model.layout import SUPPORTED
-from gkiller.model.network import ToxicityClassifier
+from gkiller.model.network import ACTIVATIONS, ToxicityClassifier
+from gkiller.private import matplotlib_apart
 
 _NAME: Final = "perforatedai"
 _OWNER = threading.Lock()  # perforatedai's globals serve one training per process
+_TERMINATED = 128 + signal.SIGTERM
+# perforatedai writes its files in the first of several processes only, and then looks for them in each.
+_LAUNCHER = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "OMPI_COMM_WORLD_RANK", "PMI_RANK"),
+)
+
+
+class _DebuggerStopError(Exception):
+    """perforatedai called its debugger."""
+
+
+def _refuse_debugger(*_: Any, **__: Any) -> None:
+    raise _DebuggerStopError
+
+
+@contextlib.contextmanager
+def _plot_backend() -> Iterator[None]:
+    """Give matplotlib its backend back: importing perforatedai sets it to one that draws no windows."""
+    with matplotlib_apart():
+        import matplotlib
+
+    # Read and written as in a plain dict: matplotlib's own access would choose a backend.
+    before = dict.__getitem__(matplotlib.rcParams, "backend")
+    try:
+        yield
+    finally:
+        if not isinstance(before, str):  # none was chosen yet
+            dict.__setitem__(matplotlib.rcParams, "backend", before)
+        elif dict.__getitem__(matplotlib.rcParams, "backend") != before:
+            matplotlib.use(before)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hide what a launcher of several processes has set in the environment."""
+    before = {name: os.environ.pop(name) for name in _LAUNCHER if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def contained(directory: Path, seed: int) -> Iterator[None]:
+    """Run perforatedai's code: seeded, quiet, in ``directory``, and unable to stop the process.
+
+    Put back afterwards: the current directory, the standard streams, a launcher's variables, warning
+    filters, the random states of torch, numpy and Python, ``pdb.set_trace`` and matplotlib's backend.
+    A DendriteError where it called its debugger or ``sys.exit``, or asked a question; the message has its last output.
+    """
+    said = io.StringIO()
+    numpy_state, python_state, before = np.random.get_state(), random.getstate(), Path.cwd()
+    set_trace, stdin = pdb.set_trace, sys.stdin
+    devices = list(range(torch.cuda.device_count()))
+    try:
+        os.chdir(directory)
+        pdb.set_trace, sys.stdin = _refuse_debugger, io.StringIO()
+        with (
+            _plot_backend(),
+            _alone(),
+            torch.random.fork_rng(devices=devices),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(said),
+        ):
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            yield
+    except (SystemExit, EOFError, _DebuggerStopError) as error:
+        if isinstance(error, SystemExit) and error.code == _TERMINATED:
+            raise  # a signal that came while perforatedai was running
+        last = " ".join(said.getvalue().split())[-400:]
+        remedy = "check dendrites.patterns, or train with --no-dendrites"
+        raise DendriteError(f"perforatedai gave up: {last or type(error).__name__}", remedy=remedy) from error
+    finally:
+        pdb.set_trace, sys.stdin = set_trace, stdin
+        os.chdir(before)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
 
 
 def unavailable_reason() -> str:
@@ -46,22 +136,16 @@ def require_available() -> None:
         )
 
 
-class PerforatedGrowth:
+class PerforatedGrowth(Growth):
     """A `Growth` whose chosen Linears are wrapped by perforatedai.
 
     Use it as a context manager, or call ``close``; only one can be open in a process.
 
     Args:
-        model: its Linears are wrapped in place.
-        names: the Linears to wrap, as `chosen_linears` returns them.
+        names: the Linears to wrap in place, as `chosen_linears` returns them.
         patience: epochs without gain after which the history rule switches.
         most: the most dendrites that will ever be grown per Linear.
-        seed: of the dendrites' initial weights.
-        init_std: standard deviation of a new dendrite's weights and biases.
-
-    Attributes:
-        model: the network in training; growing may put a new object here.
-        count: dendrites per wrapped Linear.
+        seed: of the dendrites' initial weights, whose standard deviation is ``init_std``.
 
     Raises:
         DendritesUnavailableError: perforatedai is not installed.
@@ -81,16 +165,10 @@ class PerforatedGrowth:
     ) -> None:
         require_available()
         if not _OWNER.acquire(blocking=False):
-            raise DendriteError(
-                "another training in this process is growing dendrites",
-                remedy="perforatedai serves one training at a time; close the other, or use another process",
-            )
-        self.model = model
-        self.count = 0
-        self._names = names
-        self._seed = seed
-        self._init_std = init_std
-        self._closed = False
+            remedy = "perforatedai serves one training at a time; close the other, or use another process"
+            raise DendriteError("another training in this process is growing dendrites", remedy=remedy)
+        super().__init__(model)
+        self._names, self._seed, self._init_std, self._closed = names, seed, init_std, False
         self._scratch = tempfile.TemporaryDirectory(prefix="gkiller-dendrites-")
         try:
             self._wrap(activation, patience, most)
@@ -135,7 +213,7 @@ class PerforatedGrowth:
             raise DendriteError(f"perforatedai grew {self.count} dendrites per Linear, not {count}")
 
     def neuron_parameters(self) -> dict[str, nn.Parameter]:
-        """Everything that is not a dendrite nor an unused copy of perforatedai's, by folded name."""
+        """Return everything that is not a dendrite nor an unused copy of perforatedai's, by folded name."""
         return {
             name.replace(".main_module.", "."): parameter
             for name, parameter in self.model.named_parameters()
@@ -143,7 +221,7 @@ class PerforatedGrowth:
         }
 
     def dendrite_parameters(self) -> dict[str, nn.Parameter]:
-        """The newest dendrites' weights and links and all top weights, by folded name."""
+        """Return the newest dendrites' weights and links and all top weights, by folded name."""
         newest = {"dendrites": self.count - 1, "dendrite_links": self.count - 2, "dendrite_tops": -1}
         named = self.all_dendrites().items()
         return {name: p for name, p in named if newest[_kind(name)[0]] == _kind(name)[1]}
@@ -165,21 +243,10 @@ class PerforatedGrowth:
 
     def grown(self) -> dict[str, nn.Module]:
         """Return the wrapped Linears, by folded name."""
-        return {
-            name: module for name, module in self.model.named_modules() if type(module).__name__ == "PAINeuronModule"
-        }
-
-    def state(self) -> State:
-        """Return a copy of the weights, by folded name, on the CPU."""
-        parameters = {**self.neuron_parameters(), **self.all_dendrites()}
-        return {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
+        return {name: m for name, m in self.model.named_modules() if type(m).__name__ == "PAINeuronModule"}
 
     def load(self, state: State) -> None:
-        """Take over weights; dendrites that the state does not have are silenced (top weight 0).
-
-        Raises:
-            KeyError: the state has a name that this network lacks, or lacks a neuron's.
-        """
+        """Take over weights, as `Growth.load`; a KeyError for a name that this network lacks, or a neuron's missing."""
         neurons, dendritic = self.neuron_parameters(), self.all_dendrites()
         if unknown := state.keys() - {*neurons, *dendritic}:
             raise KeyError(min(unknown))
