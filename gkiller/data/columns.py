@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from gkiller.data.catalogue import Part
 from gkiller.data.labels import (
     ID_NAMES,
     LABEL_NAMES,
@@ -17,14 +17,19 @@ from gkiller.data.labels import (
     label_problem,
     need_header,
     refuse_repeated,
+    usual_columns,
     vocabulary_name,
 )
+from gkiller.data.readers import Reader
 from gkiller.data.readers.delimited import DelimitedReader
 from gkiller.data.readers.jsonl import JsonLinesReader
 from gkiller.data.readers.parquet import ParquetReader
 from gkiller.errors import ColumnError
-from gkiller.settings import DataSettings
 from gkiller.wording import did_you_mean
+
+if TYPE_CHECKING:
+    from gkiller.data.hub import Part
+    from gkiller.settings import DataSettings
 
 SINGLE_LABEL = "toxicity"
 
@@ -161,9 +166,7 @@ def _need_somewhere(parts: Sequence[Part], names: Sequence[list[str]], settings:
         found = column in everywhere or (flag == "--label-columns" and _same_label(column, spellings))
         if column and not found:
             where = ", ".join(dict.fromkeys(part.reader.name for part in parts))
-            raise ColumnError(
-                f"there is no column {column!r} ({flag})", where=where, remedy=did_you_mean(column, list(everywhere))
-            )
+            raise missing_column(column, flag, where, list(everywhere))
 
 
 def _spellings(names: Iterable[str]) -> dict[str, list[str]]:
@@ -202,11 +205,11 @@ def _part_labels(part: Part, names: list[str], settings: DataSettings, plan: Col
             )
     elif part.known is not None:
         labels = {canonical_name(name): name for name in part.known.default_labels if name in names}
-        labels = labels or {SINGLE_LABEL: _guess(part, names, LABEL_NAMES, "--label-columns", plan)}
+        labels = labels or {SINGLE_LABEL: _label_column(part, names, plan)}
     else:
         labels = _vocabulary(part, names, settings, plan)
         if len(labels) < 2:
-            labels = {SINGLE_LABEL: _guess(part, names, LABEL_NAMES, "--label-columns", plan)}
+            labels = {SINGLE_LABEL: _label_column(part, names, plan)}
     return labels
 
 
@@ -220,7 +223,7 @@ def _vocabulary(part: Part, names: list[str], settings: DataSettings, plan: Colu
     for name in names:
         if vocabulary_name(name):
             found.setdefault(vocabulary_name(name), name)
-    usual = next((word for word in LABEL_NAMES if any(name.lower() == word for name in names)), "")
+    usual = next(iter(usual_columns(names, LABEL_NAMES)), "")
     if len(found) < 2 or vocabulary_name(usual) != SINGLE_LABEL:
         return {}
     columns = list(found.values())
@@ -276,20 +279,13 @@ def _part_columns(
     text = settings.text_column
     if text is None and part.known is not None and part.known.text_column in names:
         text = part.known.text_column
-    if text is None:
-        text = _guess(part, names, TEXT_NAMES, "--text-column", plan)
-    elif text not in names:
-        raise ColumnError(
-            f"there is no column {text!r} (--text-column)", where=part.reader.name, remedy=did_you_mean(text, names)
-        )
+    text = comment_column(part.reader, names, text, plan.guesses)
     if text in labels.values():
         raise ColumnError(
             f"column {text!r} would be both the comment and a label",
             where=part.reader.name,
             remedy="name the columns with --text-column and --label-columns",
         )
-    if isinstance(part.reader, ParquetReader):
-        part.reader.refuse_lists(text)
     identifier = settings.id_column if settings.id_column in names else None
     if settings.id_column is None:
         identifier = next((name for name in names if name.lower() in ID_NAMES and name != text), None)
@@ -301,30 +297,51 @@ def _part_columns(
     return PartColumns(text=text, labels=labels, id=identifier, weight=weight)
 
 
-def _guess(part: Part, names: list[str], usual: Sequence[str], flag: str, plan: ColumnPlan) -> str:
-    """Return the first column with a usual name.
+def comment_column(
+    reader: Reader, names: list[str], named: str | None, guesses: list[str], *, scoring: bool = False
+) -> str:
+    """Return the comment's column: the named one, else one with a usual name.
+
+    Args:
+        guesses: takes a line where the name was guessed.
+        scoring: whether the first of names that differ in case will do, and an only column of any name.
 
     Raises:
-        ColumnError: there is none.
+        ColumnError: it is not there, holds lists, or cannot be guessed.
     """
-    for word in usual:
-        hits = [name for name in names if name.lower() == word]
-        if len(hits) > 1:
-            raise ColumnError(
-                f"columns {', '.join(map(repr, hits))} differ in case only",
-                where=part.reader.name,
-                remedy=f"say which one with {flag}",
-            )
-        if hits:
-            what = "comment" if flag == "--text-column" else "label"
-            plan.guesses.append(f"{part.reader.name}: {hits[0]!r} is taken as the {what} column")
-            return hits[0]
-    there = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    raise ColumnError(
-        f"no column has a usual name ({', '.join(usual)})",
-        where=part.reader.name,
-        remedy=f"name one with {flag}; there are: {there}",
-    )
+    if named is None:
+        found = usual_columns(names, TEXT_NAMES)
+        if scoring:
+            found = found[:1] or (names if len(names) == 1 else [])
+        named = _one_of(found, reader.name, names, TEXT_NAMES, "--text-column", guesses)
+    elif named not in names:
+        raise missing_column(named, "--text-column", reader.name, names)
+    if isinstance(reader, ParquetReader):
+        reader.refuse_lists(named)
+    return named
+
+
+def missing_column(column: str, flag: str, where: str, names: Sequence[str]) -> ColumnError:
+    """Return the error for a column that is named and not there, with the nearest one that is."""
+    return ColumnError(f"there is no column {column!r} ({flag})", where=where, remedy=did_you_mean(column, names))
+
+
+def _one_of(hits: list[str], name: str, names: list[str], usual: Sequence[str], flag: str, guesses: list[str]) -> str:
+    """Return the one column that was found by its usual name."""
+    if len(hits) == 1:
+        what = "comment" if flag == "--text-column" else "label"
+        guesses.append(f"{name}: {hits[0]!r} is taken as the {what} column")
+        return hits[0]
+    what, remedy = f"columns {', '.join(map(repr, hits))} differ in case only", f"say which one with {flag}"
+    if not hits:
+        there = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        what, remedy = f"no column has a usual name ({', '.join(usual)})", f"name one with {flag}; there are: {there}"
+    raise ColumnError(what, where=name, remedy=remedy)
+
+
+def _label_column(part: Part, names: list[str], plan: ColumnPlan) -> str:
+    found = usual_columns(names, LABEL_NAMES)
+    return _one_of(found, part.reader.name, names, LABEL_NAMES, "--label-columns", plan.guesses)
 
 
 def _tell_gaps(part: Part, labels: dict[str, str], plan: ColumnPlan) -> None:

@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.columns import plan_columns
-from gkiller.data.dataset import SPLIT_NAMES, Dataset
+from gkiller.data.dataset import MANIFEST_NAME, SPLIT_NAMES, Dataset
 from gkiller.data.labels import UNKNOWN
 from gkiller.data.load import known_codes, read_prepared
-from gkiller.data.manifest import MANIFEST_NAME
+from gkiller.data.prepare import Duplicates, class_warnings, find_duplicates, label_counts
 from gkiller.data.readers import BATCH_ROWS
 from gkiller.data.rows import CleanBatch, clean_rows, exact_hash, folded_hash, new_tally
 from gkiller.data.sources import resolve_sources
-from gkiller.data.splits import Duplicates, class_warnings, find_duplicates, label_counts
 from gkiller.errors import EmptyDataError, OutputError, SettingsError
 from gkiller.private import matplotlib_apart
 from gkiller.settings import DataSettings

@@ -202,6 +202,12 @@ _LONGEST_NAME = 60
 _MOST_WORDS = 4
 
 
+def usual_columns(names: Sequence[str], usual: Sequence[str]) -> list[str]:
+    """Return the columns, in any case, that have the first usual name there is."""
+    hits = ([name for name in names if name.lower() == word.lower()] for word in usual)
+    return next(filter(None, hits), [])
+
+
 def refuse_repeated(names: Sequence[str], what: str, where: str) -> None:
     """Check that no column's name stands twice; columns without a name may.
 

@@ -14,18 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.columns import plan_columns
-from gkiller.data.dataset import SPLIT_NAMES, DataManifest, Dataset, Split
-from gkiller.data.labels import UNKNOWN, canonical_name, label_problem
-from gkiller.data.manifest import (
+from gkiller.data.dataset import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     PREPARE_AGAIN,
+    SPLIT_NAMES,
+    DataManifest,
+    Dataset,
     Fingerprint,
+    Split,
     read_manifest,
     split_file,
     table_codes,
     table_weights,
 )
+from gkiller.data.labels import UNKNOWN, canonical_name, label_problem
 from gkiller.data.prepare import prepare
 from gkiller.data.readers.pipes import is_pipe
 from gkiller.data.rows import clean_rows, new_tally

@@ -1,29 +1,69 @@
-"""Raw rows become canonical ones, or are refused or counted: nothing is mended silently."""
+"""The one rule for the value of a comment, whoever reads it: text, missing, too long or badly encoded."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.catalogue import Part
-from gkiller.data.columns import ColumnPlan, PartColumns
-from gkiller.data.comments import SKIP, comment_fault
-from gkiller.data.hub import HubReader
 from gkiller.data.labels import MOST_CLASSES, UNKNOWN, LabelReader, as_number, has_decimal_comma
-from gkiller.data.readers import BadRowError, RawBatch, place
+from gkiller.data.readers import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, place
 from gkiller.data.readers.text import encoding_error
-from gkiller.errors import EmptyDataError, LabelValueError
-from gkiller.settings import DataSettings
-from gkiller.wording import Progress
+from gkiller.errors import EmptyDataError, LabelValueError, RowError
+
+if TYPE_CHECKING:
+    from gkiller.data.columns import ColumnPlan, PartColumns
+    from gkiller.data.hub import Part
+    from gkiller.settings import DataSettings
+    from gkiller.wording import Progress
+
+SKIP = "or skip such rows with --on-error skip"
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is null, or the NaN that tables of numbers have in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def comment_fault(
+    value: Any, where: Callable[[], str], *, empty: bool = False, escaped: bool = False
+) -> BadRowError | None:
+    """Return what is wrong with a comment, or None.
+
+    Text is what is written: "nan", "NA" and "null" are comments.
+
+    Args:
+        empty: whether a comment may be empty or white space. One to score may; one to learn from may not.
+        escaped: whether a NUL or half a surrogate pair can be meant, as JSON can escape both.
+    """
+    if is_missing(value):
+        what = "the comment is missing" if empty else "the comment is empty or missing"
+        return _bad("missing_text", what, where)
+    if not isinstance(value, str):
+        return _bad("not_text", f"the comment is of type {type(value).__name__}, not text", where)
+    if not empty and not value.strip():
+        return _bad("missing_text", "the comment is empty or missing", where)
+    if len(value) > MAX_FIELD_CHARACTERS:
+        return _bad("oversized", f"the comment has over {MAX_FIELD_CHARACTERS:,} characters", where)
+    if escaped or (value.isascii() and "\0" not in value):
+        return None
+    error = encoding_error(value, where())
+    return None if error is None else BadRowError("encoding", error)
+
+
+def _bad(kind: str, what: str, where: Callable[[], str]) -> BadRowError:
+    mend = "shorten it" if kind == "oversized" else "mend the row"
+    return BadRowError(kind, RowError(what, where=where(), remedy=f"{mend}, {SKIP}"))
+
 
 EXAMPLES_KEPT = 5
+
 """``progress(stage, done, total)``; total is None while unknown."""
 
 
@@ -115,7 +155,7 @@ class _Cleaner:
         self.columns = columns
         self.labels = [(columns.labels.get(label), tally.readers[label]) for label in plan.labels]
         self.refuse = settings.on_error == "refuse"
-        if isinstance(part.reader, HubReader):
+        if hasattr(part.reader, "named"):  # of the hub
             numbered = any(reader.numbered for _, reader in self.labels)
             part.reader.named = bool(settings.positive_values) and not numbered
         self.tally = tally

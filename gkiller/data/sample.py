@@ -27,8 +27,8 @@ from typing import Any, cast
 import numpy as np
 
 from gkiller.assets import asset_path
-from gkiller.data.catalogue import Part, find_known
 from gkiller.data.dataset import SPLIT_NAMES, DataManifest, Dataset, Split
+from gkiller.data.hub import Part, find_known
 from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.data.readers import BATCH_ROWS, RawBatch
 

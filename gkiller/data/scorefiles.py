@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gkiller.data.labels import FLAG_LABELS, ID_NAMES, TEXT_NAMES, as_number, has_decimal_comma
+from gkiller.data.columns import missing_column
+from gkiller.data.labels import FLAG_LABELS, ID_NAMES, TEXT_NAMES, as_number, has_decimal_comma, usual_columns
 from gkiller.data.readers import place
 from gkiller.data.readers.pipes import is_pipe
 from gkiller.data.rows import fold_text
-from gkiller.data.sources import data_suffix, resolve_sources
+from gkiller.data.sources import is_table, resolve_sources
 from gkiller.errors import ColumnError, LabelMismatchError, RowError, ScoreRangeError, SourceNotFoundError
-from gkiller.wording import counted, did_you_mean
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from gkiller.data.catalogue import Part
     from gkiller.data.dataset import FloatArray, IntArray, Split
+    from gkiller.data.hub import Part
     from gkiller.data.readers import RawBatch
 
 
@@ -69,7 +70,7 @@ class ScoreFile:
 def is_score_file(name: str) -> bool:
     """Whether a name is that of a file of scores, there or not, rather than of a model."""
     path = Path(name).expanduser()
-    return path.is_file() or is_pipe(name) or (bool(data_suffix(path)) and not path.is_dir())
+    return path.is_file() or is_pipe(name) or (is_table(path) and not path.is_dir())
 
 
 def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
@@ -207,7 +208,7 @@ def read_column(
     part = _part(name, "file")
     columns = part.reader.columns()
     if column not in columns:
-        raise ColumnError(f"there is no column {column!r} ({flag})", where=name, remedy=did_you_mean(column, columns))
+        raise missing_column(column, flag, name, columns)
     ids = [id_column, *ID_NAMES] if id_column is not None else ID_NAMES
     texts = [text_column, *TEXT_NAMES] if text_column is not None else TEXT_NAMES
     records = Records(name)
@@ -267,10 +268,7 @@ def _batches(
     Of ``id_names`` and of ``text_names`` the first one there counts, in any case. A row without an id gets
     one of ``stem`` and its number, or none where ``stem`` is None.
     """
-    lower = {name.lower(): name for name in reversed(columns)}
-    identifier, text = (
-        next((lower[name.lower()] for name in names if name.lower() in lower), None) for names in (id_names, text_names)
-    )
+    identifier, text = (next(iter(usual_columns(columns, names)), None) for names in (id_names, text_names))
     number = "row" if stem is None and "row" in columns else None
     wanted = [name for name in (identifier, text, number, *extra) if name is not None]
     whole = {"ids": True, "texts": text is not None, "numbers": number is not None}

@@ -7,27 +7,25 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
-from gkiller.data.catalogue import SPLIT_ALIASES, KnownSource, Part, find_known, known_names
-from gkiller.data.hub import hub_parts
-from gkiller.data.readers.delimited import DelimitedReader
-from gkiller.data.readers.jsonl import JsonLinesReader
-from gkiller.data.readers.parquet import ParquetReader
-from gkiller.data.readers.pipes import STDIN, is_pipe, keep_until_gone, open_pipe, sniff, spool
+from gkiller.data.hub import SPLIT_ALIASES, KnownSource, Part, find_known, hub_parts, known_names
+from gkiller.data.readers.pipes import (
+    STDIN,
+    TITLES,
+    Form,
+    file_format,
+    is_pipe,
+    keep_until_gone,
+    open_pipe,
+    open_reader,
+    sniff,
+    spool,
+    unknown_format,
+)
 from gkiller.data.readers.text import readable, text_lines
 from gkiller.data.sample import sample_parts
 from gkiller.errors import FormatError, SourceNotFoundError
 from gkiller.wording import did_you_mean, nearest
-
-_FORMATS = {
-    ".csv": "CSV",
-    ".tsv": "TSV",
-    ".jsonl": "JSON Lines",
-    ".ndjson": "JSON Lines",
-    ".json": "JSON Lines",
-    ".parquet": "Parquet",
-}
 
 FORMAT_NAMES = ".csv, .tsv, .jsonl, .parquet, each also with .gz"
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w.-]+)?")
@@ -42,12 +40,9 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def data_suffix(path: Path) -> str:
-    """Return the format suffix of a file name in lower case, without ``.gz``; empty when unknown."""
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return suffixes[-1] if suffixes and suffixes[-1] in _FORMATS else ""
+def is_table(path: Path) -> bool:
+    """Whether a file's name is that of a format that is read here, also with ``.gz``."""
+    return file_format(path) not in (None, "txt")
 
 
 def resolve_sources(
@@ -132,7 +127,7 @@ def _resolve_split(source: str, split: str, revision: str | None, notes: list[st
 
 def _is_hub_name(source: str, path: Path) -> bool:
     """Tell whether a name that is no path here can be a hub data set."""
-    if not _HUB_NAME.fullmatch(source) or data_suffix(path):
+    if not _HUB_NAME.fullmatch(source) or is_table(path):
         return False
     return not path.parent.is_dir()
 
@@ -140,7 +135,12 @@ def _is_hub_name(source: str, path: Path) -> bool:
 def _file_part(path: Path, name: str, split: str) -> Part:
     if is_pipe(name):
         return _pipe_part(name, split)
-    return _regular_part(path, name, split, data_suffix(path))
+    if not path.is_file():
+        raise FormatError("this is not a regular file", where=name, remedy="write it to a file first")
+    form = file_format(path)
+    if form is None or form == "txt":
+        raise unknown_format(path, name, FORMAT_NAMES)
+    return _opened(path, name, split, form)
 
 
 def _pipe_part(name: str, split: str) -> Part:
@@ -153,38 +153,27 @@ def _pipe_part(name: str, split: str) -> Part:
         if name != "-":
             stream.close()
     try:
-        form = sniff(copy, shown)
-        first = next(text_lines(copy, shown, "\n"), "") if form == "txt" else ""
-        suffix = data_suffix(path) or {"txt": ".tsv" if "\t" in first else ".csv"}.get(form, f".{form}")
-        part = _regular_part(copy, shown, split, suffix)
+        form = file_format(path) if is_table(path) else sniff(copy, shown)
+        if form == "txt":
+            form = "tsv" if "\t" in next(text_lines(copy, shown, "\n"), "") else "csv"
+        assert form is not None, path
+        part = _opened(copy, shown, split, form)
     except BaseException:
         shutil.rmtree(copy.parent, ignore_errors=True)
         raise
     keep_until_gone(part.reader, copy)
-    part.stem = "stdin" if name == "-" else path.name.split(".")[0] or "row"
+    part.stem = "stdin" if name == "-" else _stem(path)
     part.reader.notes.append(f"{shown}: a pipe, copied to a temporary file and read as {part.info['format']}")
     return part
 
 
-def _regular_part(path: Path, name: str, split: str, suffix: str) -> Part:
-    if not path.is_file():
-        raise FormatError("this is not a regular file", where=name, remedy="write it to a file first")
-    reader: DelimitedReader | JsonLinesReader | ParquetReader
-    if suffix in (".csv", ".tsv"):
-        reader = DelimitedReader(path, name, suffix)
-    elif suffix in (".jsonl", ".ndjson", ".json"):
-        reader = JsonLinesReader(path, name)
-    elif suffix == ".parquet":
-        reader = ParquetReader(path, name)
-    else:
-        raise FormatError(
-            f"unknown file format {''.join(path.suffixes[-2:]) or '(no suffix)'}",
-            where=name,
-            remedy=f"gkiller reads {FORMAT_NAMES}",
-        )
-    info: dict[str, Any] = {"kind": "file", "format": _FORMATS[suffix]}
-    stem = path.name.split(".")[0] or "row"
-    return Part(split=split, reader=reader, stem=stem, path=path, info=info)
+def _opened(path: Path, name: str, split: str, form: Form) -> Part:
+    info = {"kind": "file", "format": TITLES[form]}
+    return Part(split=split, reader=open_reader(path, name, form), stem=_stem(path), path=path, info=info)
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0] or "row"
 
 
 def _folder_parts(folder: Path, name: str, notes: list[str]) -> list[Part]:
@@ -198,7 +187,7 @@ def _folder_parts(folder: Path, name: str, notes: list[str]) -> list[Part]:
             raise SourceNotFoundError("the link leads to no file", where=shown, remedy="remove or mend it")
         if split:
             parts.append(_file_part(path, shown, split))
-        elif data_suffix(path) or (path.is_dir() and path.name.lower() in SPLIT_ALIASES):
+        elif is_table(path) or (path.is_dir() and path.name.lower() in SPLIT_ALIASES):
             left.append(path.name)
     if not any(part.split == "train" for part in parts):
         there = ", ".join(path.name for path in files[:10]) or "nothing"
@@ -214,7 +203,7 @@ def _folder_parts(folder: Path, name: str, notes: list[str]) -> list[Part]:
 
 def _split_of(path: Path) -> str:
     """Return the split a file of a folder belongs to, or an empty string."""
-    if not data_suffix(path):
+    if not is_table(path):
         return ""
     stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
     match = _SPLIT_STEM.fullmatch(stem)
@@ -224,9 +213,9 @@ def _split_of(path: Path) -> str:
 def _missing(source: str, path: Path) -> SourceNotFoundError:
     """Return the error for something that is not there, with the nearest thing that is."""
     parent = path.parent
-    looks_like_path = bool(data_suffix(path)) or "/" in source or "\\" in source or source.startswith((".", "~"))
+    looks_like_path = is_table(path) or "/" in source or "\\" in source or source.startswith((".", "~"))
     entries = list(parent.iterdir()) if parent.is_dir() else []
-    files = [e.name for e in entries if data_suffix(e) or (e.is_dir() and not data_suffix(path))]
+    files = [e.name for e in entries if is_table(e) or (e.is_dir() and not is_table(path))]
     names = files if looks_like_path else [*known_names(), *files]
     close = nearest(path.name, names, count=1)
     if not looks_like_path:
@@ -259,7 +248,7 @@ def is_plain_path(source: str) -> bool:
     """Tell whether a source can only be a path: it is not the sample, and no name of a hub data set."""
     if source == "sample" or find_known(source) is not None:
         return False
-    return bool(data_suffix(Path(source))) or not _HUB_NAME.fullmatch(source)
+    return is_table(Path(source)) or not _HUB_NAME.fullmatch(source)
 
 
 def public_source(source: str) -> str:

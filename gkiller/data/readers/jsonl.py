@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from gkiller.data.labels import TEXT_NAMES
 from gkiller.data.readers import (
@@ -20,13 +22,69 @@ from gkiller.data.readers import (
     in_batches,
     place,
 )
-from gkiller.data.readers.pipes import Layout, json_layout
-from gkiller.data.readers.text import TextReader, byte_pieces, check_text, encoding_error, replayable
+from gkiller.data.readers.text import (
+    PARQUET,
+    TextReader,
+    byte_pieces,
+    check_text,
+    encoding_error,
+    open_bytes,
+    readable,
+    replayable,
+)
 from gkiller.errors import DataError, EmptyDataError, FormatError, RowError
 
 _SPACE = " \t\r\n"
 _CUT = 16
 """Characters before the end of what was read in which an error may be due to the rest missing."""
+
+
+Layout = Literal["lines", "array", "values"]
+_MOST = 1 << 16
+OPEN = tuple(",[{:")
+"""What a line of JSON that goes on in the next one ends with."""
+
+OBJECT = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:')
+
+
+def json_layout(path: Path, name: str) -> Layout:
+    """Return how a file of JSON is laid out: a value a line, one array, or values that span lines.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with readable(name), open_bytes(path) as stream:
+        head, whole = first_lines(cast(io.BufferedReader, stream))
+    first = (lines_of(head) or [""])[0].strip()
+    if first.startswith("["):
+        return "array"
+    if first != "{" and not (whole and first[-1:] in OPEN and OBJECT.match(first)):
+        return "lines"
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return "values"
+    return "lines"
+
+
+def lines_of(head: bytes) -> list[str]:
+    """Return the lines that are not blank."""
+    return [line for line in head.decode("utf-8", "surrogateescape").split("\n") if line.strip()]
+
+
+def first_lines(stream: io.BufferedReader) -> tuple[bytes, bool]:
+    """Return a stream's beginning up to its first line that says something, and whether its first line is whole."""
+    head, ended = b"", False
+    while len(head) < _MOST:
+        piece = stream.read1(_MOST - len(head))
+        ended = not piece
+        head += piece
+        found = [line for line in head.removeprefix(codecs.BOM_UTF8).split(b"\n")[:-1] if line.strip()]
+        told = len(found) > 1 or (found and found[0].strip() not in (b"[", b"{"))
+        if ended or told or head.startswith(PARQUET):
+            break
+    head = head.removeprefix(codecs.BOM_UTF8)
+    return head, ended or b"\n" in head.lstrip()
 
 
 class JsonValue(NamedTuple):

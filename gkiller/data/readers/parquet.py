@@ -11,8 +11,7 @@ from typing import Any, BinaryIO, cast
 
 from gkiller.data.labels import refuse_repeated
 from gkiller.data.readers import BATCH_BYTES, BATCH_ROWS, RawBatch
-from gkiller.data.readers.pipes import copy_bounded
-from gkiller.data.readers.text import readable
+from gkiller.data.readers.text import copy_bounded, readable
 from gkiller.errors import ColumnError, EmptyDataError, FormatError
 
 _DECODED_BYTES = 256 << 20

@@ -10,6 +10,7 @@ import codecs
 import gzip
 import io
 import select
+import shutil
 import time
 import weakref
 import zlib
@@ -34,6 +35,9 @@ from gkiller.errors import DataError, EmptyDataError, EncodingError, FormatError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+
+MOST_BYTES = 4 << 30
+"""What is unpacked, or comes through a pipe, is copied to a temporary file up to this size."""
 
 _GRACE = 0.02
 """Seconds for which a busy writer is waited for, so that a bulk job is not cut into small chunks."""
@@ -133,12 +137,13 @@ _PEEK = 4096
 _PIECE = 1 << 16
 _MOST_LINES = 64
 _GZIP = b"\x1f\x8b"
+PARQUET = b"PAR1\x15"
 _NUL_SHARE = 0.2
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 _MAGIC = {
     _GZIP: ("gzip data within gzip data", "unpack it once"),
-    b"PAR1\x15": ("a Parquet file", "name it .parquet"),
+    PARQUET: ("a Parquet file", "name it .parquet"),
     b"PK\x03\x04": ("a zip or Excel file", "unpack it, or export it as CSV in UTF-8"),
     b"\xd0\xcf\x11\xe0": ("an old Excel file", "export it as CSV in UTF-8"),
 }
@@ -210,6 +215,25 @@ def open_bytes(path: Path) -> BinaryIO:
         return cast(BinaryIO, gzip.open(stream, "rb"))
     stream.close()
     return cast(BinaryIO, gzip.open(path, "rb"))
+
+
+def copy_bounded(source: BinaryIO, target: Path, name: str) -> None:
+    """Copy a stream to a file of at most `MOST_BYTES`, and of half the space that is free.
+
+    Raises:
+        FormatError: there are more.
+    """
+    most, size = min(MOST_BYTES, shutil.disk_usage(target.parent).free // 2), 0
+    with target.open("wb") as file:
+        while piece := source.read(1 << 20):
+            size += len(piece)
+            if size > most:
+                raise FormatError(
+                    f"it holds over {most:,} bytes, too many for a temporary file",
+                    where=name,
+                    remedy="write it to a file first, unpacked and in parts",
+                )
+            file.write(piece)
 
 
 def read_head(stream: BinaryIO) -> bytes:

@@ -183,7 +183,7 @@ def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, expla
         if packed:
             raise SettingsError("Parquet is packed by itself", where="--output", remedy="drop .gz from the file's name")
         try:
-            from gkiller.inference.bulk.parquet import Parquet
+            from gkiller.inference.bulk.formats import Parquet
 
             return Parquet(shape)
         except ImportError as error:
