@@ -69,7 +69,6 @@ def plan_columns(parts: Sequence[Part], settings: DataSettings) -> ColumnPlan:
 
     Raises:
         ColumnError: a named column is not there, names clash, or nothing can be guessed.
-        DataError: a header cannot be read.
     """
     plan = ColumnPlan(labels=(), parts=[])
     _check_named(settings)
@@ -85,7 +84,8 @@ def plan_columns(parts: Sequence[Part], settings: DataSettings) -> ColumnPlan:
     _check_labels(plan.labels, parts[0].reader.name)
     for part, there, labels in zip(parts, names, maps, strict=True):
         plan.parts.append(_part_columns(part, there, labels, settings, plan))
-        _tell_gaps(part, labels, plan)
+        if missing := [label for label in plan.labels if label not in labels]:
+            plan.notes.append(f"{part.reader.name}: has no column for {', '.join(missing)}: unknown in its rows")
     plan.weighted = any(columns.weight for columns in plan.parts)
     return plan
 
@@ -94,17 +94,10 @@ def _check_named(settings: DataSettings) -> None:
     """Refuse names that clash before any file is read."""
     named = settings.label_columns
     refuse_repeated(named, "the setting", "--label-columns")
-    for flag, other in (
-        ("--text-column", settings.text_column),
-        ("--id-column", settings.id_column),
-        ("--weight-column", settings.weight_column),
-    ):
-        if other is not None and other in named:
-            raise ColumnError(
-                f"column {other!r} is named both as a label and as {flag}",
-                where="--label-columns",
-                remedy="name a column for one purpose",
-            )
+    for kind in ("text", "id", "weight"):
+        if (other := getattr(settings, f"{kind}_column")) is not None and other in named:
+            what = f"column {other!r} is named both as a label and as --{kind}-column"
+            raise ColumnError(what, where="--label-columns", remedy="name a column for one purpose")
     if len(named) < 2:
         return
     _check_labels([canonical_name(column) for column in named], "--label-columns")
@@ -112,33 +105,21 @@ def _check_named(settings: DataSettings) -> None:
     for column in named:
         label = canonical_name(column)
         if label in RESERVED_NAMES:
-            raise ColumnError(
-                f"a label cannot be called {label!r}", where="--label-columns", remedy="rename the column"
-            )
+            what = f"a label cannot be called {label!r}"
+            raise ColumnError(what, where="--label-columns", remedy="rename the column")
         if label in owners:
-            raise ColumnError(
-                f"columns {owners[label]!r} and {column!r} are both the label {label!r}",
-                where="--label-columns",
-                remedy="name one of them",
-            )
+            what = f"columns {owners[label]!r} and {column!r} are both the label {label!r}"
+            raise ColumnError(what, where="--label-columns", remedy="name one of them")
         owners[label] = column
 
 
 def _check_labels(labels: Sequence[str], where: str) -> None:
-    """Refuse labels that no model directory may have.
-
-    Raises:
-        ColumnError: a label's name is too long or not printable, or there are too many.
-    """
+    """Refuse labels that no model directory may have: too many, or with a name too long or not printable."""
     if len(labels) > MAX_LABELS:
-        raise ColumnError(
-            f"there are {len(labels):,} labels; a model has {MAX_LABELS:,} at most",
-            where=where,
-            remedy="name fewer columns with --label-columns",
-        )
+        what = f"there are {len(labels):,} labels; a model has {MAX_LABELS:,} at most"
+        raise ColumnError(what, where=where, remedy="name fewer columns with --label-columns")
     for label in labels:
-        problem = label_problem(label)
-        if problem:
+        if problem := label_problem(label):
             shown = ascii(label) if len(label) <= 80 else ascii(label[:80]) + "..."
             raise ColumnError(f"no label can have the name {shown}: {problem}", where=where, remedy="rename the column")
 
@@ -185,31 +166,29 @@ def _same_label(column: str, spellings: dict[str, list[str]]) -> str | None:
 
 def _part_labels(part: Part, names: list[str], settings: DataSettings, plan: ColumnPlan) -> dict[str, str]:
     """Return the label columns of one part, by label."""
-    single = len(settings.label_columns) == 1
-    if settings.label_columns:
-        labels = {}
-        there, spellings = frozenset(names), _spellings(names)
-        for column in settings.label_columns:
-            found = column if column in there else _same_label(column, spellings)
-            if found is None:
-                continue
-            if found != column:
-                plan.notes.append(f"{part.reader.name}: column {found!r} is read as {column!r}")
-            labels[SINGLE_LABEL if single else canonical_name(column)] = found
+    named = settings.label_columns
+    labels: dict[str, str] = {}
+    if not named:
+        if part.known is not None:
+            labels = {canonical_name(name): name for name in part.known.default_labels if name in names}
+        elif len(found := _vocabulary(part, names, settings, plan)) > 1:
+            labels = found
         if not labels:
-            first = settings.label_columns[0]
-            raise ColumnError(
-                f"there is no label column here: not {', '.join(map(repr, settings.label_columns))}",
-                where=part.reader.name,
-                remedy=did_you_mean(first, names),
-            )
-    elif part.known is not None:
-        labels = {canonical_name(name): name for name in part.known.default_labels if name in names}
-        labels = labels or {SINGLE_LABEL: _label_column(part, names, plan)}
-    else:
-        labels = _vocabulary(part, names, settings, plan)
-        if len(labels) < 2:
-            labels = {SINGLE_LABEL: _label_column(part, names, plan)}
+            hits = usual_columns(names, LABEL_NAMES)
+            only = _one_of(hits, part.reader.name, names, LABEL_NAMES, "--label-columns", plan.guesses)
+            labels = {SINGLE_LABEL: only}
+        return labels
+    there, spellings = frozenset(names), _spellings(names)
+    for column in named:
+        same = column if column in there else _same_label(column, spellings)
+        if same is None:
+            continue
+        if same != column:
+            plan.notes.append(f"{part.reader.name}: column {same!r} is read as {column!r}")
+        labels[SINGLE_LABEL if len(named) == 1 else canonical_name(column)] = same
+    if not labels:
+        what = f"there is no label column here: not {', '.join(map(repr, named))}"
+        raise ColumnError(what, where=part.reader.name, remedy=did_you_mean(named[0], names))
     return labels
 
 
@@ -281,18 +260,14 @@ def _part_columns(
         text = part.known.text_column
     text = comment_column(part.reader, names, text, plan.guesses)
     if text in labels.values():
-        raise ColumnError(
-            f"column {text!r} would be both the comment and a label",
-            where=part.reader.name,
-            remedy="name the columns with --text-column and --label-columns",
-        )
+        remedy = "name the columns with --text-column and --label-columns"
+        what = f"column {text!r} would be both the comment and a label"
+        raise ColumnError(what, where=part.reader.name, remedy=remedy)
     identifier = settings.id_column if settings.id_column in names else None
     if settings.id_column is None:
         identifier = next((name for name in names if name.lower() in ID_NAMES and name != text), None)
         identifier = None if identifier in labels.values() else identifier
-    for label, column in labels.items():
-        if label != column:
-            plan.renames[column] = label
+    plan.renames |= {column: label for label, column in labels.items() if label != column}
     weight = settings.weight_column if settings.weight_column in names else None
     return PartColumns(text=text, labels=labels, id=identifier, weight=weight)
 
@@ -337,14 +312,3 @@ def _one_of(hits: list[str], name: str, names: list[str], usual: Sequence[str], 
         there = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         what, remedy = f"no column has a usual name ({', '.join(usual)})", f"name one with {flag}; there are: {there}"
     raise ColumnError(what, where=name, remedy=remedy)
-
-
-def _label_column(part: Part, names: list[str], plan: ColumnPlan) -> str:
-    found = usual_columns(names, LABEL_NAMES)
-    return _one_of(found, part.reader.name, names, LABEL_NAMES, "--label-columns", plan.guesses)
-
-
-def _tell_gaps(part: Part, labels: dict[str, str], plan: ColumnPlan) -> None:
-    missing = [label for label in plan.labels if label not in labels]
-    if missing:
-        plan.notes.append(f"{part.reader.name}: has no column for {', '.join(missing)}: unknown in its rows")

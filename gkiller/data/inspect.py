@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.columns import plan_columns
 from gkiller.data.dataset import MANIFEST_NAME, SPLIT_NAMES, Dataset
 from gkiller.data.labels import UNKNOWN
 from gkiller.data.load import known_codes, read_prepared
 from gkiller.data.prepare import Duplicates, class_warnings, find_duplicates, label_counts
 from gkiller.data.readers import BATCH_ROWS
-from gkiller.data.rows import CleanBatch, clean_rows, exact_hash, folded_hash, new_tally
+from gkiller.data.rows import CleanBatch, Reading, digests
 from gkiller.data.sources import resolve_sources
 from gkiller.errors import EmptyDataError, OutputError, SettingsError
 from gkiller.private import matplotlib_apart
@@ -118,36 +117,24 @@ def _open(source: str | Path | Dataset, settings: DataSettings, progress: Progre
     if isinstance(source, Dataset):
         return _Source(name, source.labels, _dataset_rows(source))
     plan = resolve_sources([name], revision=settings.revision)
-    skipping = settings.model_copy(update={"on_error": "skip"})
-    columns = plan_columns(plan.parts, skipping)
-    tally = new_tally(plan.parts, columns, skipping)
+    reading = Reading(plan, settings.model_copy(update={"on_error": "skip"}))
+    columns = reading.columns
     notes = [*plan.notes, *columns.notes, *columns.guesses]
 
     def batches() -> Iterator[tuple[str, CleanBatch]]:
-        for batch in clean_rows(plan.parts, columns, skipping, tally, progress):
+        for batch in reading.rows(progress):
             yield plan.parts[batch.part].split, batch
-        notes.extend(note for part in plan.parts for note in part.reader.notes)
+        notes.extend(reading.notes())
 
-    return _Source(name, columns.labels, batches(), notes, tally.bad)
+    return _Source(name, columns.labels, batches(), notes, reading.bad)
 
 
 def _dataset_rows(dataset: Dataset) -> Iterator[tuple[str, CleanBatch]]:
     for name, split in dataset.splits.items():
         for start in range(0, len(split), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
-            texts = split.texts[rows]
-            yield (
-                name,
-                CleanBatch(
-                    part=0,
-                    ids=split.ids[rows],
-                    texts=texts,
-                    labels=known_codes(split.labels[rows]),
-                    weights=split.weights[rows],
-                    folded=np.frombuffer(b"".join(map(folded_hash, texts)), dtype="<u8").reshape(-1, 2),
-                    exact=np.frombuffer(b"".join(map(exact_hash, texts)), dtype="<u8"),
-                ),
-            )
+            ids, texts, codes = split.ids[rows], split.texts[rows], known_codes(split.labels[rows])
+            yield name, CleanBatch(0, ids, texts, codes, split.weights[rows], *digests(texts))
 
 
 def _length_counter(path: Path | None, max_length: int) -> Callable[[list[str]], list[int]]:

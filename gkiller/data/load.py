@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.columns import plan_columns
 from gkiller.data.dataset import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -31,7 +30,7 @@ from gkiller.data.dataset import (
 from gkiller.data.labels import UNKNOWN, canonical_name, label_problem
 from gkiller.data.prepare import prepare
 from gkiller.data.readers.pipes import is_pipe
-from gkiller.data.rows import clean_rows, new_tally
+from gkiller.data.rows import Reading
 from gkiller.data.sources import resolve_sources
 from gkiller.errors import ColumnError, EmptyDataError, FormatError, SettingsError
 from gkiller.settings import DataSettings
@@ -253,17 +252,12 @@ def load_labelled(
 
 
 def _whole_file(settings: DataSettings, progress: Progress | None) -> tuple[Dataset, Split]:
-    plan = resolve_sources([settings.source], revision=settings.revision)
-    columns = plan_columns(plan.parts, settings)
-    tally = new_tally(plan.parts, columns, settings)
-    pieces = []
-    for batch in clean_rows(plan.parts, columns, settings, tally, progress):
-        pieces.append(Split(batch.ids, batch.texts, _floats(batch.labels), batch.weights))
+    reading = Reading(resolve_sources([settings.source], revision=settings.revision), settings)
+    pieces = [Split(one.ids, one.texts, _floats(one.labels), one.weights) for one in reading.rows(progress)]
     if not pieces:
         raise EmptyDataError("there are no rows", where=settings.source, remedy="name another file")
-    notes = [note for part in plan.parts for note in part.reader.notes]
-    manifest = DataManifest(source=settings.source, notes=notes)
-    return Dataset(columns.labels, {}, manifest), _joined(pieces)
+    manifest = DataManifest(source=settings.source, notes=reading.notes())
+    return Dataset(reading.columns.labels, {}, manifest), _joined(pieces)
 
 
 def _joined(pieces: list[Split]) -> Split:

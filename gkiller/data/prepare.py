@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller import __version__
-from gkiller.data.columns import ColumnPlan, plan_columns
+from gkiller.data.columns import ColumnPlan
 from gkiller.data.dataset import (
     FORMAT,
     FORMAT_VERSION,
@@ -28,7 +28,7 @@ from gkiller.data.dataset import (
     write_manifest,
 )
 from gkiller.data.labels import UNKNOWN
-from gkiller.data.rows import Tally, clean_rows, new_tally
+from gkiller.data.rows import Reading
 from gkiller.data.sources import Plan, check_files, known_of, resolve_sources
 from gkiller.errors import EmptyDataError, SingleClassError
 from gkiller.settings import DataSettings
@@ -285,8 +285,8 @@ def prepare(
     refuse_source_within(out, [Path(name).expanduser() for name in (*named, *valid, *test)])
     plan = resolve_sources(named, valid, test, settings.revision)
     check_files(plan.parts)
-    columns = plan_columns(plan.parts, settings)
-    job = _Job(settings, plan, columns, new_tally(plan.parts, columns, settings))
+    job = Reading(plan, settings)
+    columns = job.columns
     with atomic_directory(out) as folder:
         spill = folder / "spill.parquet"
         keys = _spill(job, spill, progress)
@@ -303,16 +303,6 @@ def prepare(
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is read, and how."""
-
-    settings: DataSettings
-    plan: Plan
-    columns: ColumnPlan
-    tally: Tally
-
-
-@dataclass(frozen=True)
 class _Keys:
     """What is kept of each of n rows in memory: its part, digests, and labels of shape (n, L)."""
 
@@ -323,12 +313,12 @@ class _Keys:
     ids: npt.NDArray[np.int64]
 
 
-def _spill(job: _Job, path: Path, progress: Progress | None) -> _Keys:
+def _spill(job: Reading, path: Path, progress: Progress | None) -> _Keys:
     """Run the first pass: write all good rows to ``path`` and return their keys."""
-    columns, tally = job.columns, job.tally
+    columns = job.columns
     writer = RowWriter(path, columns.labels, fingerprint=False)
     kept = []
-    for batch in clean_rows(job.plan.parts, columns, job.settings, tally, progress):
+    for batch in job.rows(progress):
         weights = batch.weights if columns.weighted else None
         writer.add(rows_table(columns.labels, batch.ids, batch.texts, batch.labels, weights))
         parts = np.full(len(batch), batch.part, dtype=np.int16)
@@ -337,14 +327,14 @@ def _spill(job: _Job, path: Path, progress: Progress | None) -> _Keys:
     writer.close()
     if not kept:
         raise EmptyDataError(
-            f"no row of {sum(tally.read):,} is good: " + ", ".join(f"{n:,} {k}" for k, n in tally.bad.items()),
+            f"no row of {sum(job.counts):,} is good: " + ", ".join(f"{n:,} {k}" for k, n in job.bad.items()),
             where=job.plan.parts[0].reader.name,
             remedy="run with --on-error refuse to see the first one",
         )
     return _Keys(*map(np.concatenate, zip(*kept, strict=True)))
 
 
-def _decide(job: _Job, keys: _Keys) -> tuple[Duplicates, npt.NDArray[np.int8]]:
+def _decide(job: Reading, keys: _Keys) -> tuple[Duplicates, npt.NDArray[np.int8]]:
     """Return the duplicates, and each row's split (``DROPPED`` where it goes)."""
     splits = [part.split for part in job.plan.parts]
     given = np.array([SPLIT_NAMES.index(split) for split in splits], dtype=np.int8)[keys.parts]
@@ -399,11 +389,10 @@ def _write_splits(
 
 
 def _manifest(
-    job: _Job, keys: _Keys, duplicates: Duplicates, assigned: npt.NDArray[np.int8], writers: dict[str, RowWriter]
+    job: Reading, keys: _Keys, duplicates: Duplicates, assigned: npt.NDArray[np.int8], writers: dict[str, RowWriter]
 ) -> DataManifest:
     """Return the manifest, without any time of day: the same input gives the same bytes."""
-    settings, plan, columns, tally = job.settings, job.plan, job.columns, job.tally
-    readers = tally.readers
+    settings, plan, columns, readers = job.settings, job.plan, job.columns, job.labels
     given = {part.split for part in plan.parts}
     splits = {}
     warnings = []
@@ -443,17 +432,17 @@ def _manifest(
         weighted=columns.weighted,
         renames=columns.renames,
         guesses=columns.guesses,
-        notes=[*plan.notes, *columns.notes, *(note for part in plan.parts for note in part.reader.notes)],
+        notes=[*plan.notes, *columns.notes, *job.notes()],
         warnings=warnings,
-        rows_read=sum(tally.read),
+        rows_read=sum(job.counts),
         rows_kept=int(np.count_nonzero(assigned != DROPPED)),
         dropped={
-            "bad": dict(sorted(tally.bad.items())),
+            "bad": dict(sorted(job.bad.items())),
             "exact_duplicates": duplicates.exact,
             "folded_duplicates": duplicates.folded,
             "overlap": duplicates.overlap,
         },
-        bad_row_examples=tally.examples,
+        bad_row_examples=job.examples,
         conflicts=duplicates.conflicts,
         splits=splits,
         class_weights=class_weights(splits[SPLIT_NAMES[TRAIN]]["labels"]),
@@ -469,9 +458,9 @@ def _origin(name: str, given: set[str]) -> str:
     return "given" if whole else "given, less what was split off"
 
 
-def _source_entries(job: _Job) -> list[dict[str, Any]]:
+def _source_entries(job: Reading) -> list[dict[str, Any]]:
     entries = []
-    for part, chosen, rows in zip(job.plan.parts, job.columns.parts, job.tally.read, strict=True):
+    for part, chosen, rows in zip(job.plan.parts, job.columns.parts, job.counts, strict=True):
         entry: dict[str, Any] = {"name": part.reader.name, "split": part.split, **part.info, "rows": rows}
         entry["columns"] = {"text": chosen.text, "labels": chosen.labels, "id": chosen.id, "weight": chosen.weight}
         if part.path is not None:

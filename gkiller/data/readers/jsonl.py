@@ -87,6 +87,21 @@ def first_lines(stream: io.BufferedReader) -> tuple[bytes, bool]:
     return head, ended or b"\n" in head.lstrip()
 
 
+class _Decoder(json.JSONDecoder):
+    """Remembers a key that stands twice in an object: which of its values counts would be a guess."""
+
+    def __init__(self) -> None:
+        self.repeated: str | None = None
+        super().__init__(object_pairs_hook=self._object)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs) and self.repeated is None:
+            seen: set[str] = set()
+            self.repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        return value
+
+
 class JsonValue(NamedTuple):
     """A value: its number from 1, the line it starts on, its source text, and a key that stands twice."""
 
@@ -118,8 +133,7 @@ class JsonValues:
         self._ended = False
         self._found: deque[JsonValue] = deque()
         self._error: DataError | None = None
-        self._repeated: str | None = None
-        self._parse = json.JSONDecoder(object_pairs_hook=self._object).raw_decode
+        self._json = _Decoder()
 
     def __iter__(self) -> Iterator[JsonValue]:
         """Yield the values.
@@ -199,9 +213,9 @@ class JsonValues:
         text = self._buffer
         if self._tried and not self._ended and len(text) - position < 2 * self._tried and not self._idle():
             return None  # trying again for every piece would make a long value's time quadratic
-        self._repeated = None
+        self._json.repeated = None
         try:
-            value, end = self._parse(text, position)
+            value, end = self._json.raw_decode(text, position)
         except json.JSONDecodeError as error:
             cut = error.pos >= len(text) - _CUT or error.msg.startswith("Unterminated string")
             if not cut or self._ended:
@@ -213,20 +227,13 @@ class JsonValues:
         self._tried = 0
         self._row += 1
         line = self._line + text.count("\n", 0, position)
-        self._found.append(JsonValue(self._row, line, value, text[position:end], self._repeated))
+        self._found.append(JsonValue(self._row, line, value, text[position:end], self._json.repeated))
         self._state = "comma" if self._array else "value"
         return end
 
     def _idle(self) -> bool:
         pipe = replayable(self._path)
         return pipe is not None and pipe.blocked()
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) != len(pairs) and self._repeated is None:
-            seen: set[str] = set()
-            self._repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        return value
 
     def _broken(self, what: str, position: int = 0) -> DataError:
         line = self._line + self._buffer.count("\n", 0, position)
@@ -303,12 +310,10 @@ class JsonLinesReader(TextReader):
             raise EmptyDataError("the file is empty", where=self.name, remedy="give a file with JSON objects")
         if count == 1 and until is None and isinstance(value, dict):
             self._refuse_wrapped(value)
+        if not keys and fault is not None:
+            raise fault.error
         if not keys:
-            raise (
-                fault.error
-                if fault is not None
-                else RowError("the objects have no keys", where=self.name, remedy="give each object a text and a label")
-            )
+            raise RowError("the objects have no keys", where=self.name, remedy="give each object a text and a label")
         return list(keys)
 
     def _refuse_wrapped(self, value: dict[str, Any]) -> None:
@@ -328,46 +333,42 @@ class JsonLinesReader(TextReader):
         if self._layout is None:
             self._layout = json_layout(self.path, self.name)
         if self._layout == "lines":
-            for row, number, line in self._rows():
-                try:
-                    yield row, number, self._parse(line, row, number), len(line)
-                except BadRowError as bad:
-                    yield row, number, bad, len(line)
-            return
-        array = self._layout == "array"
-        self._values = JsonValues(self.path, self.name, array=array)
-        for found in self._values:
-            where = place(self.name, found.row, found.line)
-            value = {"text": found.value} if array and isinstance(found.value, str) else found.value
-            try:
-                yield (found.row, found.line, _checked(value, found.source, found.repeated, where), len(found.source))
-            except BadRowError as bad:
-                yield found.row, found.line, bad, len(found.source)
+            found = self._rows()
+        else:
+            self._values = JsonValues(self.path, self.name, array=self._layout == "array")
+            found = iter(self._values)
+        for row, line, value, source, repeated in found:
+            if self._layout == "array" and isinstance(value, str):
+                value = {"text": value}
+            where, what = place(self.name, row, line), ""
+            if (broken := encoding_error(source, where)) is not None:
+                value = BadRowError("encoding", broken)
+            elif isinstance(value, _Unusable):
+                what = value.what
+            elif repeated is not None:
+                what = f"the key {repeated!r} stands twice"
+            elif not isinstance(value, dict):
+                what = f"a JSON {_KINDS.get(type(value), 'null')} stands where an object should"
+            if what:
+                remedy = "mend the line, or skip such rows with --on-error skip"
+                value = BadRowError("json", RowError(what, where=where, remedy=remedy))
+            yield row, line, value, len(source)
 
-    def _rows(self) -> Iterator[tuple[int, int, str]]:
-        """Yield row number, line number and line; blank lines are no rows."""
-        row = 0
+    def _rows(self) -> Iterator[JsonValue]:
+        """Yield the value of each line; blank lines are no rows."""
+        decoder, row = _Decoder(), 0
         for number, line in enumerate(self.lines("\n"), start=1):
-            if not line.isspace():
-                row += 1
-                yield row, number, line
-
-    def _parse(self, line: str, row: int, number: int) -> dict[str, Any]:
-        where = place(self.name, row, number)
-        broken = encoding_error(line, where)
-        if broken is not None:
-            raise BadRowError("encoding", broken)
-        try:
-            value = json.loads(line, object_pairs_hook=_unique)
-        except _RepeatedKeyError as error:
-            raise BadRowError("json", _json_error(f"the key {error.key!r} stands twice", where)) from error
-        except json.JSONDecodeError as error:
-            raise BadRowError(
-                "json", _json_error(f"not valid JSON: {error.msg} at character {error.colno}", where)
-            ) from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
-            raise BadRowError("json", _json_error("not usable JSON", where)) from error
-        return _object(value, where)
+            if line.isspace():
+                continue
+            row += 1
+            decoder.repeated = None
+            try:
+                value = decoder.decode(line)
+            except json.JSONDecodeError as error:
+                value = _Unusable(f"not valid JSON: {error.msg} at character {error.colno}")
+            except (ValueError, RecursionError):  # a number of thousands of digits; endless nesting
+                value = _Unusable("not usable JSON")
+            yield JsonValue(row, number, value, line, decoder.repeated)
 
     def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
         """Yield the wanted keys of all rows, in order.
@@ -412,44 +413,10 @@ def _paths(value: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator[
             yield prefix + key
 
 
-def _checked(value: Any, source: str, repeated: str | None, where: str) -> dict[str, Any]:
-    """Return an array's element where it is a good object."""
-    broken = encoding_error(source, where)
-    if broken is not None:
-        raise BadRowError("encoding", broken)
-    if repeated is not None:
-        raise BadRowError("json", _json_error(f"the key {repeated!r} stands twice", where))
-    return _object(value, where)
+class _Unusable(NamedTuple):
+    """Stands for the value of a line that holds none."""
+
+    what: str
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadRowError("json", _json_error(f"a JSON {_kind(value)} stands where an object should", where))
-    return value
-
-
-class _RepeatedKeyError(Exception):
-    def __init__(self, key: str) -> None:
-        self.key = key
-        super().__init__(key)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object, refusing repeated keys: which value counts would be a guess."""
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _RepeatedKeyError(key)
-            seen.add(key)
-    return value
-
-
-def _json_error(what: str, where: str) -> DataError:
-    return RowError(what, where=where, remedy="mend the line, or skip such rows with --on-error skip")
-
-
-def _kind(value: object) -> str:
-    names = {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
-    return names.get(type(value), "null")
+_KINDS = {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}

@@ -1,10 +1,8 @@
 """What is written for each row: JSON Lines, CSV or Parquet.
 
 Scores have six digits after the point. Each writer turns a chunk into bytes that follow those of the chunks
-before, so that a file can be cut off after any chunk and gone on with.
-
-The limits of chunks depend on the rows alone, so that a resumed job meets the same ones; only where rows are
-answered as they come does a chunk end early.
+before, so that a file can be cut off after any chunk and gone on with. The limits of chunks depend on the rows
+alone, so that a resumed job meets the same ones, unless rows are answered as they come.
 """
 
 from __future__ import annotations
@@ -160,19 +158,11 @@ def answers(chunk: Chunk, scored: Scored, shape: Shape) -> Iterator[Answer]:
     windows, truncated = scored.windows.tolist(), scored.truncated.tolist()
     for i in kept.tolist():
         key = flagged[i].tobytes()
-        flags = names.get(key)
-        if flags is None:
+        if (flags := names.get(key)) is None:
             flags = names[key] = tuple(label for label, one in zip(shape.labels, flagged[i], strict=True) if one)
-        yield Answer(
-            chunk.rows[i],
-            chunk.ids[i],
-            chunk.texts[i],
-            flags,
-            scored.scores[i].tolist(),
-            windows[i],
-            truncated[i],
-            kept=chunk.kept[i],
-        )
+        scores = scored.scores[i].tolist()
+        own = (chunk.rows[i], chunk.ids[i], chunk.texts[i])
+        yield Answer(*own, flags, scores, windows[i], truncated[i], kept=chunk.kept[i])
 
 
 class Writer(Protocol):
@@ -180,22 +170,17 @@ class Writer(Protocol):
 
     def header(self) -> bytes:
         """Return what the file starts with."""
+        return b""
 
     def rows(self, answers: Sequence[Answer]) -> bytes:
         """Return the bytes of a chunk, which may be none."""
 
     def finish(self, partial: Path, target: Path) -> None:
         """Make the finished file of the bytes in ``partial``; it may be moved."""
-
-
-class _Streamed:
-    """A file that is finished as it is written."""
-
-    def finish(self, partial: Path, target: Path) -> None:
         partial.replace(target)
 
 
-class JsonLines(_Streamed):
+class JsonLines(Writer):
     """An object per row: row, id, text, flagged, flags, scores; windows and truncated where they matter.
 
     Where some labels do not decide, also flag_labels: those that do.
@@ -210,24 +195,17 @@ class JsonLines(_Streamed):
         self._flags: dict[tuple[str, ...], str] = {}
         self._kept = [_plain(name) for name in kept_names(shape)]
 
-    def header(self) -> bytes:
-        """Return nothing."""
-        return b""
-
     def rows(self, answers: Sequence[Answer]) -> bytes:
         """Return a line per answer."""
         return "".join(map(self.line, answers)).encode()
 
     def line(self, answer: Answer) -> str:
         """Return an answer's line."""
-        flags = self._flags.get(answer.flags)
-        if flags is None:
+        if (flags := self._flags.get(answer.flags)) is None:
             flags = self._flags[answer.flags] = _plain(list(answer.flags))
         parts = [f'{{"row": {answer.row}']
-        if self._shape.ids:
-            parts.append(f'"id": {_plain(answer.id)}')
-        if self._shape.text:
-            parts.append(f'"text": {_plain(answer.text)}')
+        parts += [f'"id": {_plain(answer.id)}'] if self._shape.ids else []
+        parts += [f'"text": {_plain(answer.text)}'] if self._shape.text else []
         parts.append(self._template % ("true" if answer.flags else "false", flags, *answer.scores))
         if answer.windows > 1:
             parts.append(f'"windows": {answer.windows}')
@@ -254,12 +232,11 @@ def _plain(value: Any) -> str:
     return json.dumps(clean(value) if isinstance(value, str) else value, ensure_ascii=False)
 
 
-class Csv(_Streamed):
+class Csv(Writer):
     """A line per row; flags are joined by ``|``, each label's score has a column."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
-        self._score = f"%.{DIGITS}f"
         self._text = safe_cell if shape.csv_safe else clean
 
     def header(self) -> bytes:
@@ -274,13 +251,12 @@ class Csv(_Streamed):
         own: list[object] = [answer.row]
         if self._shape.ids:
             own.append(answer.id if isinstance(answer.id, int | float) else self._text(answer.id or ""))
-        if self._shape.text:
-            own.append(self._text(answer.text))
+        own += [self._text(answer.text)] if self._shape.text else []
         own += ["true" if answer.flags else "false", self._text("|".join(answer.flags))]
         if self._shape.some_decide:
             own.append(self._text("|".join(self._shape.deciding)))
         own += [answer.windows, "true" if answer.truncated else "false"]
-        own += [self._score % score for score in answer.scores]
+        own += [f"{score:.{DIGITS}f}" for score in answer.scores]
         return own + list(map(self._kept, answer.kept))
 
     def _kept(self, value: Any) -> str:
@@ -295,7 +271,7 @@ class Csv(_Streamed):
         return "".join(lines).encode()
 
 
-class Shown(_Streamed):
+class Shown(Writer):
     """Another writer's lines for a terminal: control characters are escaped."""
 
     def __init__(self, writer: Writer, form: OutputFormat) -> None:
@@ -311,7 +287,7 @@ class Shown(_Streamed):
         return self._safe(self._writer.rows(answers).decode()).encode()
 
 
-class Gzip:
+class Gzip(Writer):
     """Packs another writer's bytes: each chunk is a gzip member of its own, which tools read as one file."""
 
     def __init__(self, writer: Writer) -> None:
@@ -324,10 +300,6 @@ class Gzip:
     def rows(self, answers: Sequence[Answer]) -> bytes:
         """Return the packed rows, or nothing."""
         return _packed(self._writer.rows(answers))
-
-    def finish(self, partial: Path, target: Path) -> None:
-        """Finish as the other writer does."""
-        self._writer.finish(partial, target)
 
 
 def _packed(data: bytes) -> bytes:
@@ -359,7 +331,7 @@ def kept_names(shape: Shape) -> list[str]:
     return names
 
 
-class Parquet:
+class Parquet(Writer):
     """Row groups of 65,536 rows; until the file is finished its rows are an Arrow stream."""
 
     _GROUP = 1 << 16
