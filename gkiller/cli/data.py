@@ -260,7 +260,7 @@ def list_sources(json: JsonFlag = False) -> None:
     from gkiller.data.hub import KNOWN_SOURCES
 
     if json:
-        emit_json({"sources": [source.as_dict() for source in KNOWN_SOURCES]})
+        emit_json({"sources": KNOWN_SOURCES})
         return
     rows = [
         (source.name, source.access, source.rows, ", ".join(source.label_columns), source.licence, source.description)

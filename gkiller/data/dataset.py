@@ -1,4 +1,4 @@
-"""A data set in memory, and the manifest that says where it came from. Needs numpy only."""
+"""A data set in memory, its manifest, and prepared directories: Parquet files of canonical rows, fingerprinted."""
 
 from __future__ import annotations
 
@@ -20,13 +20,10 @@ from gkiller.storage.files import json_text, sha256_file
 from gkiller.wording import counted, nearest
 
 FloatArray: TypeAlias = NDArray[np.float64]
-
 IntArray: TypeAlias = NDArray[np.intp]
 
 SPLIT_NAMES = ("train", "valid", "test")
-
 LEAST_OF_A_KIND = 3
-
 """From so many rows of the same labels on, at least one goes to each split that is split off train."""
 
 
@@ -124,9 +121,6 @@ class Split:
         """At most ``size`` rows, stratified on "any label positive"; the order is kept.
 
         The share of positives stays, rounded, but with at least one row of each kind where possible.
-
-        Raises:
-            ValueError: ``size`` is below 1.
         """
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
@@ -161,39 +155,26 @@ class Dataset:
                 raise ValueError(f"split {name!r} has {split.labels.shape[1]} label columns, not {len(self.labels)}")
 
     def split(self, name: str) -> Split:
-        """Return the split of that name.
-
-        Raises:
-            SourceNotFoundError: there is none, or the rows were too few to split it off.
-        """
+        """Return the split of that name, or raise a `SourceNotFoundError`."""
         if name in self.splits:
             return self.splits[name]
         there = ", ".join(s for s in SPLIT_NAMES if s in self.splits) or "none"
         source = self.manifest.get("source") or "this data set"
+        what, remedy = f"there is no split {name!r}", f"choose one of the splits there are: {there}"
         if self.manifest.get("settings", {}).get(f"{name}_share"):  # it was to be split off
             rows = counted(len(self.splits.get("train", ())), "train row")
-            raise SourceNotFoundError(
-                f"there are too few rows to split off a split {name!r}: {rows}",
-                where=source,
-                remedy=f"give at least {LEAST_OF_A_KIND} different comments with {self.labels[0]!r} and "
-                f"{LEAST_OF_A_KIND} without any label, or rows of its own with "
-                f"'gkiller data prepare ... --{name} FILE'",
-            )
-        raise SourceNotFoundError(
-            f"there is no split {name!r}", where=source, remedy=f"choose one of the splits there are: {there}"
-        )
+            what = f"there are too few rows to split off a split {name!r}: {rows}"
+            remedy = f"give at least {LEAST_OF_A_KIND} different comments with {self.labels[0]!r} and "
+            remedy += f"{LEAST_OF_A_KIND} without any label, or rows of its own with "
+            remedy += f"'gkiller data prepare ... --{name} FILE'"
+        raise SourceNotFoundError(what, where=source, remedy=remedy)
 
 
 MANIFEST_NAME = "manifest.json"
-
 FORMAT = "gkiller-data"
-
 FORMAT_VERSION = 1
-
 ROW_GROUP_ROWS = 8192
-
 ROW_GROUP_BYTES = 32 << 20
-
 PREPARE_AGAIN = "run 'gkiller data prepare' again, with --force to replace it"
 
 
@@ -208,8 +189,7 @@ def rows_table(
     import pyarrow as pa
 
     columns = {"id": pa.array(ids, pa.string()), "text": pa.array(texts, pa.string())}
-    for position, label in enumerate(labels):
-        column = np.ascontiguousarray(codes[:, position])
+    for label, column in zip(labels, np.ascontiguousarray(codes.T), strict=True):
         columns[label] = pa.array(column, pa.int8(), mask=column == UNKNOWN)
     if weights is not None:
         columns["weight"] = pa.array(weights, pa.float64())
@@ -250,13 +230,8 @@ class Fingerprint:
         width = codes.shape[1]
         for i, (identifier, text) in enumerate(zip(ids, texts, strict=True)):
             head, body = identifier.encode(), text.encode()
-            self._digest.update(
-                struct.pack("<II", len(head), len(body))
-                + head
-                + body
-                + packed[i * width : (i + 1) * width]
-                + numbers[i * 8 : (i + 1) * 8]
-            )
+            row = struct.pack("<II", len(head), len(body)) + head + body + packed[i * width : (i + 1) * width]
+            self._digest.update(row + numbers[i * 8 : (i + 1) * 8])
 
     def hexdigest(self) -> str:
         """Return the fingerprint of the rows added so far."""
@@ -336,12 +311,7 @@ def write_manifest(folder: Path, manifest: DataManifest) -> None:
 
 
 def read_manifest(directory: Path) -> DataManifest:
-    """Read and check a prepared directory's manifest.
-
-    Raises:
-        SourceNotFoundError: there is no such directory.
-        FormatError: there is no manifest of gkiller, or it has changed.
-    """
+    """Read a prepared directory's manifest, and check that it is there and has not changed."""
     path = directory / MANIFEST_NAME
     if not directory.is_dir():
         there = [entry.name for entry in directory.parent.iterdir()] if directory.parent.is_dir() else []
@@ -351,21 +321,16 @@ def read_manifest(directory: Path) -> DataManifest:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise FormatError(
-            f"the directory has no {MANIFEST_NAME}: it is not prepared data",
-            where=str(directory),
-            remedy="make one with 'gkiller data prepare SOURCE --out DIR'",
-        ) from error
+        what = f"the directory has no {MANIFEST_NAME}: it is not prepared data"
+        remedy = "make one with 'gkiller data prepare SOURCE --out DIR'"
+        raise FormatError(what, where=str(directory), remedy=remedy) from error
     except (OSError, ValueError, RecursionError) as error:
         raise _refused(f"the manifest cannot be read: {error}", path) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise _refused("this is not the manifest of prepared data", path)
     if manifest.get("format_version") != FORMAT_VERSION:
-        raise FormatError(
-            f"unknown format version {manifest.get('format_version')!r}; this gkiller reads {FORMAT_VERSION}",
-            where=str(path),
-            remedy="use the gkiller that wrote it, or prepare the data again",
-        )
+        what = f"unknown format version {manifest.get('format_version')!r}; this gkiller reads {FORMAT_VERSION}"
+        raise FormatError(what, where=str(path), remedy="use the gkiller that wrote it, or prepare the data again")
     found: DataManifest = manifest  # type: ignore[assignment]  # its digest says that gkiller wrote it
     if found.get("digest") != manifest_digest(found):
         raise _refused("the manifest was changed after it was written", path)
@@ -373,11 +338,7 @@ def read_manifest(directory: Path) -> DataManifest:
 
 
 def split_file(directory: Path, entry: SplitEntry) -> Path:
-    """Return a split's file, after checking its SHA-256; a manifest may come from anybody.
-
-    Raises:
-        FormatError: the file is not there, not in this directory, or not the one that was prepared.
-    """
+    """Return a split's file, after checking its place and its SHA-256: a manifest may come from anybody."""
     name: object = entry["file"]
     if not isinstance(name, str) or name in ("", ".", "..") or PureWindowsPath(name).name != name:
         what = f"the manifest names the file {str(name)[:80]!r}, which is not in this directory"
@@ -404,26 +365,14 @@ def is_prepared(folder: Path) -> bool:
 
 
 def check_output(out: Path, *, overwrite: bool) -> None:
-    """Refuse an output folder that must not be replaced.
-
-    Raises:
-        OutputError: it is a file, holds other things, or is a prepared folder and ``overwrite`` is off.
-    """
+    """Refuse an output folder that must not be replaced: with other things, or prepared data unless asked."""
     if not out.exists():
         return
     if not out.is_dir():
         raise OutputError("there is a file of that name", where=str(out), remedy="choose another --out")
-    if not any(out.iterdir()):
+    if not any(out.iterdir()) or (overwrite and is_prepared(out)):
         return
-    if not is_prepared(out):
-        raise OutputError(
-            "the folder is not empty and was not written by gkiller",
-            where=str(out),
-            remedy="choose another --out; it is not replaced even with --force",
-        )
-    if not overwrite:
-        raise OutputError(
-            "the folder already holds prepared data",
-            where=str(out),
-            remedy="choose another --out, or replace it with --force",
-        )
+    what, remedy = "the folder is not empty and was not written by gkiller", "; it is not replaced even with --force"
+    if is_prepared(out):
+        what, remedy = "the folder already holds prepared data", ", or replace it with --force"
+    raise OutputError(what, where=str(out), remedy=f"choose another --out{remedy}")

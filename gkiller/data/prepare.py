@@ -1,15 +1,20 @@
-"""Duplicates, which row goes to which split, and what each split then has of every label."""
+"""From sources to a prepared directory, in two passes and in bounded memory.
+
+The first pass validates, writes canonical rows to a temporary file, and keeps of each row only digests and
+labels (about 50 bytes). Duplicates and splits are decided on those; the second pass copies the rows into
+the files of their splits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from gkiller import __version__
 from gkiller.data.columns import ColumnPlan
@@ -45,9 +50,7 @@ class Shares(NamedTuple):
     test: float
 
 
-def split_rows(
-    folded: npt.NDArray[np.uint64], labels: npt.NDArray[np.int8], shares: Shares, seed: int
-) -> npt.NDArray[np.int8]:
+def split_rows(folded: NDArray[np.uint64], labels: NDArray[np.int8], shares: Shares, seed: int) -> NDArray[np.int8]:
     """Assign rows without duplicates to train, valid and test: stratified and seeded.
 
     Each row's rank comes from a seeded mix of its text's digest, so the same comments are split the same
@@ -64,7 +67,8 @@ def split_rows(
     """
     splits = np.full(len(folded), TRAIN, dtype=np.int8)
     priority = _mix(folded[:, 0] ^ _mix(folded[:, 1] + np.uint64(seed & 0xFFFFFFFFFFFFFFFF)))
-    combination = _combination(labels)
+    _, combination = np.unique(labels, axis=0, return_inverse=True)
+    combination = combination.reshape(-1)
     stratum = (labels[:, 0] - UNKNOWN) * 2 + (labels == 1).any(axis=1)
     seen = 0
     for code in np.unique(stratum):
@@ -84,7 +88,7 @@ def _quota(seen: int, size: int, share: float) -> int:
     return max(count, 1) if share > 0 and size >= LEAST_OF_A_KIND else count
 
 
-def _draw(rows: npt.NDArray[np.int64], count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _draw(rows: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Take ``count`` rows, evenly spaced in ``rows``, but never all; return them and the rest."""
     count = min(count, max(len(rows) - 1, 0))
     chosen = np.zeros(len(rows), dtype=bool)
@@ -93,12 +97,7 @@ def _draw(rows: npt.NDArray[np.int64], count: int) -> tuple[npt.NDArray[np.int64
     return rows[chosen], rows[~chosen]
 
 
-def _combination(labels: npt.NDArray[np.int8]) -> npt.NDArray[np.int64]:
-    _, inverse = np.unique(labels, axis=0, return_inverse=True)
-    return inverse.reshape(-1).astype(np.int64)
-
-
-def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble 64-bit numbers: the output function of SplitMix64 (Steele, Lea and Flood, 2014)."""
     z = values + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -110,7 +109,7 @@ def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 class Duplicates:
     """Which of n rows stay, and why the others go."""
 
-    keep: npt.NDArray[np.bool_]
+    keep: NDArray[np.bool_]
     exact: int  # rows dropped because the same text, to the letter, stands earlier in their split
     folded: int  # rows dropped because a text that differs in case or white space only does
     # rows dropped because another given split has their text, as train in test and so on
@@ -120,24 +119,16 @@ class Duplicates:
 
 
 def find_duplicates(
-    folded: npt.NDArray[np.uint64],
-    exact: npt.NDArray[np.uint64],
-    splits: npt.NDArray[np.int8],
-    labels: npt.NDArray[np.int8],
+    folded: NDArray[np.uint64], exact: NDArray[np.uint64], splits: NDArray[np.int8], labels: NDArray[np.int8]
 ) -> Duplicates:
     """Find rows with the same folded text; the first row stays, a test row before a valid and a train row.
 
     Args:
-        folded: shape (n, 2), digests of the folded texts.
-        exact: shape (n,), digests of the texts.
+        folded: shape (n, 2), n over 0: digests of the folded texts; ``exact``, of the texts, has shape (n,).
         splits: shape (n,), positions in ``SPLIT_NAMES``.
         labels: shape (n, L), -1 where unknown.
     """
     n = len(exact)
-    pairs = list(combinations(range(len(SPLIT_NAMES)), 2))
-    overlap = {f"{SPLIT_NAMES[low]} in {SPLIT_NAMES[high]}": 0 for low, high in pairs}
-    if n == 0:
-        return Duplicates(np.zeros(0, dtype=bool), 0, 0, overlap, 0, 0)
     order = np.lexsort((np.arange(n), -splits, folded[:, 1], folded[:, 0]))
     starts = _run_starts(folded[order])
     head = order[np.maximum.accumulate(np.where(starts, np.arange(n), 0))]
@@ -146,12 +137,14 @@ def find_duplicates(
     dropped, kept = order[~starts], head[~starts]
     here = splits[dropped] == splits[kept]
     repeated = _repeats_exactly(folded, exact, order)
-    conflict = ((labels[dropped] != labels[kept]) & (labels[dropped] != UNKNOWN) & (labels[kept] != UNKNOWN)).any(
-        axis=1
-    )
-    for low, high in pairs:
-        count = np.count_nonzero((splits[dropped] == low) & (splits[kept] == high))
-        overlap[f"{SPLIT_NAMES[low]} in {SPLIT_NAMES[high]}"] = int(count)
+    ours, theirs = labels[dropped], labels[kept]
+    conflict = ((ours != theirs) & (ours != UNKNOWN) & (theirs != UNKNOWN)).any(axis=1)
+    overlap = {
+        f"{SPLIT_NAMES[low]} in {SPLIT_NAMES[high]}": int(
+            np.count_nonzero((splits[dropped] == low) & (splits[kept] == high))
+        )
+        for low, high in combinations(range(len(SPLIT_NAMES)), 2)
+    }
     return Duplicates(
         keep=keep,
         exact=int(np.count_nonzero(here & repeated[dropped])),
@@ -162,7 +155,7 @@ def find_duplicates(
     )
 
 
-def _run_starts(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+def _run_starts(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Mark where a run of equal rows starts in a sorted array of shape (n, k)."""
     starts = np.ones(len(keys), dtype=bool)
     starts[1:] = (keys[1:] != keys[:-1]).any(axis=1)
@@ -170,8 +163,8 @@ def _run_starts(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
 
 
 def _repeats_exactly(
-    folded: npt.NDArray[np.uint64], exact: npt.NDArray[np.uint64], order: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
+    folded: NDArray[np.uint64], exact: NDArray[np.uint64], order: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Mark the rows before which, in ``order``, the very same text stands."""
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
@@ -182,17 +175,13 @@ def _repeats_exactly(
     return repeated
 
 
-def _conflicting_groups(
-    order: npt.NDArray[np.int64], starts: npt.NDArray[np.bool_], labels: npt.NDArray[np.int8]
-) -> int:
-    first = np.flatnonzero(starts)
-    ordered = labels[order]
-    positive = np.maximum.reduceat((ordered == 1).astype(np.int8), first, axis=0)
-    negative = np.maximum.reduceat((ordered == 0).astype(np.int8), first, axis=0)
-    return int(np.count_nonzero(((positive == 1) & (negative == 1)).any(axis=1)))
+def _conflicting_groups(order: NDArray[np.int64], starts: NDArray[np.bool_], labels: NDArray[np.int8]) -> int:
+    first, ordered = np.flatnonzero(starts), labels[order]
+    positive, negative = (np.logical_or.reduceat(ordered == value, first, axis=0) for value in (1, 0))
+    return int(np.count_nonzero((positive & negative).any(axis=1)))
 
 
-def label_counts(labels: Sequence[str], codes: npt.NDArray[np.int8]) -> dict[str, LabelCount]:
+def label_counts(labels: Sequence[str], codes: NDArray[np.int8]) -> dict[str, LabelCount]:
     """Count each label's rows; ``codes`` has shape (n, L), -1 where unknown."""
     counts = {}
     for position, label in enumerate(labels):
@@ -214,17 +203,11 @@ def class_weights(counts: dict[str, LabelCount]) -> dict[str, dict[str, float | 
     return weights
 
 
-def check_classes(labels: Sequence[str], codes: npt.NDArray[np.int8], where: str) -> None:
-    """Refuse train rows, with labels of shape (n, L), from which no label can be learnt.
-
-    Raises:
-        EmptyDataError: there are no rows.
-        SingleClassError: no label has both classes.
-    """
+def check_classes(labels: Sequence[str], codes: NDArray[np.int8], where: str) -> None:
+    """Refuse train rows, with labels of shape (n, L), from which no label can be learnt."""
     if not len(codes):
-        raise EmptyDataError(
-            "no rows are left to train on", where=where, remedy="give more rows; see the bad and dropped ones"
-        )
+        remedy = "give more rows; see the bad and dropped ones"
+        raise EmptyDataError("no rows are left to train on", where=where, remedy=remedy)
     counts = label_counts(labels, codes)
     if any(count["positive"] and count["negative"] for count in counts.values()):
         return
@@ -244,8 +227,8 @@ def class_warnings(split: str, counts: dict[str, LabelCount]) -> list[str]:
     """Return a line for each label of a split that lacks a class."""
     lines = []
     for label, count in counts.items():
-        classes = (("positive", count["positive"]), ("negative", count["negative"]))
-        if missing := [f"no {name}" for name, rows in classes if not rows]:
+        classes = {"positive": count["positive"], "negative": count["negative"]}
+        if missing := [f"no {name}" for name, rows in classes.items() if not rows]:
             lines.append(f"{split}: {' and '.join(missing)} row of {label!r}")
     return lines
 
@@ -277,7 +260,7 @@ def prepare(
         progress: stages are ``reading`` and ``writing``, in rows.
 
     Raises:
-        DataError: one of its leaves for each thing that can be wrong with sources, rows or ``out``.
+        DataError: something is wrong with sources, rows or ``out``.
     """
     out = Path(out)
     check_output(out, overwrite=overwrite)
@@ -306,11 +289,11 @@ def prepare(
 class _Keys:
     """What is kept of each of n rows in memory: its part, digests, and labels of shape (n, L)."""
 
-    parts: npt.NDArray[np.int16]
-    folded: npt.NDArray[np.uint64]
-    exact: npt.NDArray[np.uint64]
-    codes: npt.NDArray[np.int8]
-    ids: npt.NDArray[np.int64]
+    parts: NDArray[np.int16]
+    folded: NDArray[np.uint64]
+    exact: NDArray[np.uint64]
+    codes: NDArray[np.int8]
+    ids: NDArray[np.int64]
 
 
 def _spill(job: Reading, path: Path, progress: Progress | None) -> _Keys:
@@ -326,28 +309,23 @@ def _spill(job: Reading, path: Path, progress: Progress | None) -> _Keys:
         kept.append((parts, batch.folded, batch.exact, batch.labels, ids))
     writer.close()
     if not kept:
-        raise EmptyDataError(
-            f"no row of {sum(job.counts):,} is good: " + ", ".join(f"{n:,} {k}" for k, n in job.bad.items()),
-            where=job.plan.parts[0].reader.name,
-            remedy="run with --on-error refuse to see the first one",
-        )
+        what = f"no row of {sum(job.counts):,} is good: " + ", ".join(f"{n:,} {k}" for k, n in job.bad.items())
+        remedy = "run with --on-error refuse to see the first one"
+        raise EmptyDataError(what, where=job.plan.parts[0].reader.name, remedy=remedy)
     return _Keys(*map(np.concatenate, zip(*kept, strict=True)))
 
 
-def _decide(job: Reading, keys: _Keys) -> tuple[Duplicates, npt.NDArray[np.int8]]:
+def _decide(job: Reading, keys: _Keys) -> tuple[Duplicates, NDArray[np.int8]]:
     """Return the duplicates, and each row's split (``DROPPED`` where it goes)."""
     splits = [part.split for part in job.plan.parts]
     given = np.array([SPLIT_NAMES.index(split) for split in splits], dtype=np.int8)[keys.parts]
     duplicates = find_duplicates(keys.folded, keys.exact, given, keys.codes)
     assigned = np.where(duplicates.keep, given, np.int8(DROPPED))
-    shares = Shares(
-        valid=0.0 if "valid" in splits else job.settings.valid_share,
-        test=0.0 if "test" in splits else job.settings.test_share,
-    )
+    own = job.settings
+    shares = Shares(0.0 if "valid" in splits else own.valid_share, 0.0 if "test" in splits else own.test_share)
     train = np.flatnonzero(assigned == TRAIN)
     if len(train):
-        seed = job.settings.split_seed
-        assigned[train] = split_rows(keys.folded[train], keys.codes[train], shares, seed)
+        assigned[train] = split_rows(keys.folded[train], keys.codes[train], shares, own.split_seed)
     return duplicates, assigned
 
 
@@ -369,7 +347,7 @@ def _check_given(plan: Plan, keys: _Keys, duplicates: Duplicates) -> None:
 
 
 def _write_splits(
-    spill: Path, folder: Path, columns: ColumnPlan, assigned: npt.NDArray[np.int8], progress: Progress | None
+    spill: Path, folder: Path, columns: ColumnPlan, assigned: NDArray[np.int8], progress: Progress | None
 ) -> dict[str, RowWriter]:
     """Run the second pass; return the closed writers of the splits that have rows."""
     import pyarrow as pa
@@ -389,7 +367,7 @@ def _write_splits(
 
 
 def _manifest(
-    job: Reading, keys: _Keys, duplicates: Duplicates, assigned: npt.NDArray[np.int8], writers: dict[str, RowWriter]
+    job: Reading, keys: _Keys, duplicates: Duplicates, assigned: NDArray[np.int8], writers: dict[str, RowWriter]
 ) -> DataManifest:
     """Return the manifest, without any time of day: the same input gives the same bytes."""
     settings, plan, columns, readers = job.settings, job.plan, job.columns, job.labels
@@ -452,17 +430,15 @@ def _manifest(
 
 def _origin(name: str, given: set[str]) -> str:
     """Say whether a split is as the sources have it."""
-    if name not in given:
-        return "split off train"
     whole = name != "train" or given >= set(SPLIT_NAMES)
-    return "given" if whole else "given, less what was split off"
+    return "split off train" if name not in given else "given" if whole else "given, less what was split off"
 
 
 def _source_entries(job: Reading) -> list[dict[str, Any]]:
     entries = []
     for part, chosen, rows in zip(job.plan.parts, job.columns.parts, job.counts, strict=True):
         entry: dict[str, Any] = {"name": part.reader.name, "split": part.split, **part.info, "rows": rows}
-        entry["columns"] = {"text": chosen.text, "labels": chosen.labels, "id": chosen.id, "weight": chosen.weight}
+        entry["columns"] = asdict(chosen)
         if part.path is not None:
             entry |= {"bytes": part.path.stat().st_size, "sha256": sha256_file(part.path)}
         entries.append(entry)

@@ -8,20 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from gkiller.data.hub import SPLIT_ALIASES, KnownSource, Part, find_known, hub_parts, known_names
-from gkiller.data.readers.pipes import (
-    STDIN,
-    TITLES,
-    Form,
-    file_format,
-    is_pipe,
-    keep_until_gone,
-    open_pipe,
-    open_reader,
-    sniff,
-    spool,
-    unknown_format,
-)
+from gkiller.data.dataset import SPLIT_NAMES
+from gkiller.data.hub import KNOWN_SOURCES, SPLIT_ALIASES, KnownSource, Part, find_known, hub_parts
+from gkiller.data.readers import pipes
 from gkiller.data.readers.text import readable, text_lines
 from gkiller.data.sample import sample_parts
 from gkiller.errors import FormatError, SourceNotFoundError
@@ -42,7 +31,7 @@ class Plan:
 
 def is_table(path: Path) -> bool:
     """Whether a file's name is that of a format that is read here, also with ``.gz``."""
-    return file_format(path) not in (None, "txt")
+    return pipes.file_format(path) not in (None, "txt")
 
 
 def resolve_sources(
@@ -63,23 +52,17 @@ def resolve_sources(
     for source in sources:
         plan.parts += _resolve(source, revision, plan.notes)
     if not any(part.split == "train" for part in plan.parts):
-        raise SourceNotFoundError(
-            "there is nothing to train on", where=", ".join(sources), remedy="name a file or a folder with train.*"
-        )
+        remedy = "name a file or a folder with train.*"
+        raise SourceNotFoundError("there is nothing to train on", where=", ".join(sources), remedy=remedy)
     for split, named in (("valid", valid), ("test", test)):
         for source in named:
             plan.parts += _resolve_split(source, split, revision, plan.notes)
-    order = {"train": 0, "valid": 1, "test": 2}
-    plan.parts.sort(key=lambda part: order[part.split])
+    plan.parts.sort(key=lambda part: SPLIT_NAMES.index(part.split))
     return plan
 
 
 def check_files(parts: Sequence[Part]) -> None:
-    """Refuse a file that is named for two splits, by whatever name or link.
-
-    Raises:
-        FormatError: one is.
-    """
+    """Refuse a file that is named for two splits, by whatever name or link."""
     owners: dict[tuple[int, int], Part] = {}
     for part in parts:
         if part.path is None:
@@ -89,11 +72,9 @@ def check_files(parts: Sequence[Part]) -> None:
         owner = owners.setdefault((status.st_dev, status.st_ino), part)
         if owner.split != part.split:
             same = "" if owner.reader.name == part.reader.name else f" (as {owner.reader.name})"
-            raise FormatError(
-                f"the same file is given for the {owner.split}{same} and the {part.split} split",
-                where=part.reader.name,
-                remedy=f"give other rows for {part.split}, or leave it out and rows of train are taken",
-            )
+            what = f"the same file is given for the {owner.split}{same} and the {part.split} split"
+            remedy = f"give other rows for {part.split}, or leave it out and rows of train are taken"
+            raise FormatError(what, where=part.reader.name, remedy=remedy)
 
 
 def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:
@@ -102,12 +83,12 @@ def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder_parts(path, source, notes)
-    if path.exists() or is_pipe(source):
+    if path.exists() or pipes.is_pipe(source):
         return [_file_part(path, source, "train")]
     known = find_known(source)
     if known is not None:
         return hub_parts(known.repository, None, revision, known, notes)
-    if _is_hub_name(source, path):
+    if _HUB_NAME.fullmatch(source) and not is_table(path) and not path.parent.is_dir():
         repository, _, config = source.partition(":")
         return hub_parts(repository, config or None, revision, find_known(repository), notes)
     raise _missing(source, path)
@@ -115,45 +96,37 @@ def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:
 
 def _resolve_split(source: str, split: str, revision: str | None, notes: list[str]) -> list[Part]:
     path = Path(source).expanduser()
-    if path.is_file() or is_pipe(source):
+    if path.is_file() or pipes.is_pipe(source):
         return [_file_part(path, source, split)]
     parts = [part for part in _resolve(source, revision, notes) if part.split == split]
     if not parts:
-        raise SourceNotFoundError(
-            f"it has no {split} split", where=source, remedy="name a file, or a source that has that split"
-        )
+        remedy = "name a file, or a source that has that split"
+        raise SourceNotFoundError(f"it has no {split} split", where=source, remedy=remedy)
     return parts
 
 
-def _is_hub_name(source: str, path: Path) -> bool:
-    """Tell whether a name that is no path here can be a hub data set."""
-    if not _HUB_NAME.fullmatch(source) or is_table(path):
-        return False
-    return not path.parent.is_dir()
-
-
 def _file_part(path: Path, name: str, split: str) -> Part:
-    if is_pipe(name):
+    if pipes.is_pipe(name):
         return _pipe_part(name, split)
     if not path.is_file():
         raise FormatError("this is not a regular file", where=name, remedy="write it to a file first")
-    form = file_format(path)
+    form = pipes.file_format(path)
     if form is None or form == "txt":
-        raise unknown_format(path, name, FORMAT_NAMES)
+        raise pipes.unknown_format(path, name, FORMAT_NAMES)
     return _opened(path, name, split, form)
 
 
 def _pipe_part(name: str, split: str) -> Part:
     """Return the part of a pipe, copied to a temporary file that goes when the part's reader does."""
-    stream, path = open_pipe(name), Path(name)
-    shown = STDIN if name == "-" else name
+    stream, path = pipes.open_pipe(name), Path(name)
+    shown = pipes.STDIN if name == "-" else name
     try:
-        copy = spool(stream, shown)
+        copy = pipes.spool(stream, shown)
     finally:
         if name != "-":
             stream.close()
     try:
-        form = file_format(path) if is_table(path) else sniff(copy, shown)
+        form = pipes.file_format(path) if is_table(path) else pipes.sniff(copy, shown)
         if form == "txt":
             form = "tsv" if "\t" in next(text_lines(copy, shown, "\n"), "") else "csv"
         assert form is not None, path
@@ -161,15 +134,15 @@ def _pipe_part(name: str, split: str) -> Part:
     except BaseException:
         shutil.rmtree(copy.parent, ignore_errors=True)
         raise
-    keep_until_gone(part.reader, copy)
+    pipes.keep_until_gone(part.reader, copy)
     part.stem = "stdin" if name == "-" else _stem(path)
     part.reader.notes.append(f"{shown}: a pipe, copied to a temporary file and read as {part.info['format']}")
     return part
 
 
-def _opened(path: Path, name: str, split: str, form: Form) -> Part:
-    info = {"kind": "file", "format": TITLES[form]}
-    return Part(split=split, reader=open_reader(path, name, form), stem=_stem(path), path=path, info=info)
+def _opened(path: Path, name: str, split: str, form: pipes.Form) -> Part:
+    info = {"kind": "file", "format": pipes.TITLES[form]}
+    return Part(split=split, reader=pipes.open_reader(path, name, form), stem=_stem(path), path=path, info=info)
 
 
 def _stem(path: Path) -> str:
@@ -191,11 +164,8 @@ def _folder_parts(folder: Path, name: str, notes: list[str]) -> list[Part]:
             left.append(path.name)
     if not any(part.split == "train" for part in parts):
         there = ", ".join(path.name for path in files[:10]) or "nothing"
-        raise FormatError(
-            f"the folder has no train file; it holds: {there}",
-            where=name,
-            remedy=f"name its files train.*, valid.* and test.* ({FORMAT_NAMES}), or name files one by one",
-        )
+        remedy = f"name its files train.*, valid.* and test.* ({FORMAT_NAMES}), or name files one by one"
+        raise FormatError(f"the folder has no train file; it holds: {there}", where=name, remedy=remedy)
     if left:
         notes.append(f"{name}: not read, as no split has that name: {', '.join(left)}")
     return parts
@@ -216,26 +186,20 @@ def _missing(source: str, path: Path) -> SourceNotFoundError:
     looks_like_path = is_table(path) or "/" in source or "\\" in source or source.startswith((".", "~"))
     entries = list(parent.iterdir()) if parent.is_dir() else []
     files = [e.name for e in entries if is_table(e) or (e.is_dir() and not is_table(path))]
-    names = files if looks_like_path else [*known_names(), *files]
+    known = [one.name for one in KNOWN_SOURCES]
+    names = files if looks_like_path else [*known, *files]
     close = nearest(path.name, names, count=1)
     if not looks_like_path:
-        advice = did_you_mean(source, close) if close else did_you_mean(source, known_names()) + "."
-        return SourceNotFoundError(
-            "no file, folder or known data set has that name",
-            where=source,
-            remedy=f"{advice} A hub data set is named org/name",
-        )
+        advice = did_you_mean(source, close) if close else did_you_mean(source, known) + "."
+        what = "no file, folder or known data set has that name"
+        return SourceNotFoundError(what, where=source, remedy=f"{advice} A hub data set is named org/name")
     if not parent.is_dir():
         what = f"no such file: the folder {str(parent)!r} is not there"
         return SourceNotFoundError(what, where=source, remedy="check the path")
-    remedy = f"did you mean {str(parent / close[0])!r}?" if close else f"check the path; {_listing(files)}"
+    there = "there are: " + ", ".join(sorted(files)[:10]) + (", ..." if len(files) > 10 else "")
+    there = there if files else "no data file is in that folder"
+    remedy = f"did you mean {str(parent / close[0])!r}?" if close else f"check the path; {there}"
     return SourceNotFoundError("no such file or folder", where=source, remedy=remedy)
-
-
-def _listing(names: list[str]) -> str:
-    if not names:
-        return "no data file is in that folder"
-    return "there are: " + ", ".join(sorted(names)[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def local_path(source: str) -> str | None:
@@ -252,11 +216,7 @@ def is_plain_path(source: str) -> bool:
 
 
 def public_source(source: str) -> str:
-    """Return what may be told of a source to strangers: of a local one its last component alone.
-
-    Args:
-        source: as a manifest names it; several stand with `` + `` between them.
-    """
+    """Return what may be told to strangers of a manifest's source: of each local one its last component alone."""
     names = [source] if Path(source).expanduser().exists() else source.split(" + ")
     shown = " + ".join(dict.fromkeys(_last_component(name) for name in names))
     return "".join(letter if letter.isprintable() else "?" for letter in shown)
@@ -272,5 +232,4 @@ def _last_component(source: str) -> str:
 
 def known_of(parts: Sequence[Part]) -> list[KnownSource]:
     """Return the known sources among the parts, each once."""
-    found: dict[str, KnownSource] = {part.known.name: part.known for part in parts if part.known is not None}
-    return list(found.values())
+    return list({part.known.name: part.known for part in parts if part.known is not None}.values())

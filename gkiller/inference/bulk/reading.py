@@ -14,23 +14,9 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple, cast
 
 from gkiller.data.columns import comment_column, missing_column
 from gkiller.data.labels import ID_NAMES, TEXT_NAMES, need_header, usual_columns
-from gkiller.data.readers import RawBatch, Reader, place
+from gkiller.data.readers import RawBatch, Reader, pipes, place
 from gkiller.data.readers.jsonl import WHOLE, JsonLinesReader, json_layout
 from gkiller.data.readers.parquet import ParquetReader
-from gkiller.data.readers.pipes import (
-    FORMATS,
-    STDIN,
-    TITLES,
-    file_format,
-    is_pipe,
-    keep_until_gone,
-    need_pyarrow,
-    open_pipe,
-    open_reader,
-    sniff,
-    spool,
-    unknown_format,
-)
 from gkiller.data.readers.text import Replayable, TextReader, encoding_error
 from gkiller.data.rows import SKIP, comment_fault, is_missing
 from gkiller.errors import ColumnError, GkillerError, RowError
@@ -112,24 +98,24 @@ def from_file(
     Raises:
         DataError: it cannot be read, is empty or of an unknown format, or has no such column.
     """
-    pipe = is_pipe(path)
-    found = (file_format(path) or "auto") if form == "auto" else form
+    pipe = pipes.is_pipe(path)
+    found = (pipes.file_format(path) or "auto") if form == "auto" else form
     if pipe:
         owned = str(path) != "-"
-        name = name if owned else STDIN
+        name = name if owned else pipes.STDIN
         columns = {"text_column": text_column, "id_column": id_column}
-        return from_stream(open_pipe(path), found, name=name, owned=owned, keep=keep, **columns)
+        return from_stream(pipes.open_pipe(path), found, name=name, owned=owned, keep=keep, **columns)
     if found == "auto":
-        known = f"{', '.join(('.txt', '.text', *FORMATS))}, each also with .gz"
-        raise unknown_format(path, name, f"{known}; else name the format with --input-format")
-    return _source(open_reader(path, name, found), found, _Named(text_column, id_column, keep))
+        known = f"{', '.join(('.txt', '.text', *pipes.FORMATS))}, each also with .gz"
+        raise pipes.unknown_format(path, name, f"{known}; else name the format with --input-format")
+    return _source(pipes.open_reader(path, name, found), found, _Named(text_column, id_column, keep))
 
 
 def from_stream(
     stream: BinaryIO,
     form: InputFormat = "auto",
     *,
-    name: str = STDIN,
+    name: str = pipes.STDIN,
     owned: bool = False,
     text_column: str | None = None,
     id_column: str | None = None,
@@ -150,22 +136,22 @@ def from_stream(
     named = _Named(text_column, id_column, keep)
     notes = []
     if form == "auto":
-        form = sniff(path, name)
+        form = pipes.sniff(path, name)
         if form != "txt":
-            where = "standard input" if name == STDIN else name
-            title = "JSON" if form == "jsonl" and json_layout(path, name) != "lines" else TITLES[form]
+            where = "standard input" if name == pipes.STDIN else name
+            title = "JSON" if form == "jsonl" and json_layout(path, name) != "lines" else pipes.TITLES[form]
             notes.append(f"{where} is read as {title} (--input-format txt reads it as text)")
     if form == "parquet":
-        need_pyarrow(name)
+        pipes.need_pyarrow(name)
         opened = replay.open()
         replay.release()
-        copy = spool(opened, name)
-        reader = open_reader(copy, name, form)
-        keep_until_gone(reader, copy)
+        copy = pipes.spool(opened, name)
+        reader = pipes.open_reader(copy, name, form)
+        pipes.keep_until_gone(reader, copy)
         source = _source(reader, form, named)
         notes.append(f"{name}: copied to a temporary file, as Parquet is not read in one pass")
     else:
-        source = _source(open_reader(path, name, form), form, named)
+        source = _source(pipes.open_reader(path, name, form), form, named)
         begin = source.rows
 
         def rows() -> Iterator[Row | None]:
