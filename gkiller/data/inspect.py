@@ -78,10 +78,6 @@ def inspect(
         Plain values. ``splits`` holds per split its rows, labels, lengths, duplicates and histogram;
         ``overlap``, for each ordered pair of splits, the rows of the one whose folded text is in the other;
         ``conflicting_texts`` counts the folded texts that have both values of a label.
-
-    Raises:
-        DataError: the source cannot be read, or there are no rows.
-        ModelError: the tokenizer cannot be read, or is not one that the model could use.
     """
     lengths = _length_counter(tokenizer_path, max_length)
     found = _open(source, settings or DataSettings(), progress)
@@ -207,12 +203,7 @@ METADATA: dict[str, dict[str, str | None]] = {
 
 
 def check_plot(path: Path) -> None:
-    """Refuse a plot's name before any work is done for it.
-
-    Raises:
-        SettingsError: its suffix names no format that a plot can have.
-        OutputError: its folder is not there.
-    """
+    """Refuse a plot's name, for its suffix or its folder, before any work is done for it."""
     if path.suffix.lower() not in METADATA:
         what = f"a plot cannot be {path.suffix!r}" if path.suffix else "the plot's name has no suffix"
         stem = path.with_suffix("") if path.name else Path("plot")
@@ -228,10 +219,6 @@ def plot_inspection(result: dict[str, Any], path: Path) -> None:
 
     Left: the share of positive rows per label and split. Right: how long the comments are, as shares of
     their split, with the model's cut marked; the last bar holds everything longer.
-
-    Raises:
-        SettingsError: the suffix names none of these formats.
-        OutputError: its folder is not there, or the file cannot be written.
     """
     check_plot(path)
     with matplotlib_apart():

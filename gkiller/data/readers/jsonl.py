@@ -48,11 +48,7 @@ OBJECT = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:')
 
 
 def json_layout(path: Path, name: str) -> Layout:
-    """Return how a file of JSON is laid out: a value a line, one array, or values that span lines.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Return how a file of JSON is laid out: a value a line, one array, or values that span lines."""
     with readable(name), open_bytes(path) as stream:
         head, whole = first_lines(cast(io.BufferedReader, stream))
     first = (lines_of(head) or [""])[0].strip()
@@ -113,11 +109,7 @@ class JsonValue(NamedTuple):
 
 
 class JsonValues:
-    """The elements of one JSON array, or JSON values with white space between them.
-
-    Args:
-        array: whether it is one array.
-    """
+    """The elements of one JSON ``array``, or JSON values with white space between them."""
 
     def __init__(self, path: Path, name: str, *, array: bool) -> None:
         self._path = path
@@ -136,11 +128,7 @@ class JsonValues:
         self._json = _Decoder()
 
     def __iter__(self) -> Iterator[JsonValue]:
-        """Yield the values.
-
-        Raises:
-            DataError: the file cannot be read, or is broken from some value on.
-        """
+        """Yield the values, up to where the file is broken."""
         while True:
             while self._found:
                 yield self._found.popleft()
@@ -264,13 +252,10 @@ class JsonLinesReader(TextReader):
         """Return the keys of the first thousand objects, in order of appearance; of a pipe's first object.
 
         Keys of objects within objects are given by their paths.
-
-        Raises:
-            DataError: the file cannot be read, is empty, or holds no object there.
         """
         if not self._columns:
             check_text(self.path, self.name)
-            self._columns = self._keys(_PEEK_ROWS, until=None if self.watched() is None else _at_once)
+            self._columns = self._keys(_PEEK_ROWS, until=None if self.watched() is None else lambda: True)
         return list(self._columns)
 
     def more_columns(self) -> list[str]:
@@ -322,11 +307,9 @@ class JsonLinesReader(TextReader):
             return
         for key, item in value.items():
             if isinstance(item, list) and item and isinstance(item[0], dict):
-                raise FormatError(
-                    f"the file is one JSON object, which holds a list of objects in {key!r}",
-                    where=self.name,
-                    remedy=f"take the list out of it: jq -c '.[{json.dumps(key)}][]' FILE > NEW.jsonl",
-                )
+                what = f"the file is one JSON object, which holds a list of objects in {key!r}"
+                remedy = f"take the list out of it: jq -c '.[{json.dumps(key)}][]' FILE > NEW.jsonl"
+                raise FormatError(what, where=self.name, remedy=remedy)
 
     def _objects(self) -> Iterator[tuple[int, int, dict[str, Any] | BadRowError, int]]:
         """Yield row number, line number, object or fault, and size."""
@@ -371,11 +354,7 @@ class JsonLinesReader(TextReader):
             yield JsonValue(row, number, value, line, decoder.repeated)
 
     def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
-        """Yield the wanted keys of all rows, in order.
-
-        Raises:
-            DataError: the file cannot be read.
-        """
+        """Yield the wanted keys of all rows, in order."""
         yield from in_batches(wanted, self._parsed(wanted), self.watched())
 
     def _parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
@@ -386,10 +365,6 @@ class JsonLinesReader(TextReader):
             else:
                 values = [value if name == WHOLE else picked(value, name) for name in wanted]
                 yield RawRow(row, number, values, size)
-
-
-def _at_once() -> bool:
-    return True
 
 
 def picked(value: Any, name: str) -> Any:

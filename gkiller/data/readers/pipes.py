@@ -22,14 +22,8 @@ from gkiller.errors import FormatError, SourceNotFoundError
 
 STDIN = "(standard input)"
 Form = Literal["txt", "csv", "tsv", "jsonl", "parquet"]
-FORMATS: dict[str, Form] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-}
+_JSON: dict[str, Form] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+FORMATS: dict[str, Form] = {".csv": "csv", ".tsv": "tsv", **_JSON, ".parquet": "parquet"}
 """The formats of tables, by suffix."""
 
 TITLES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet"}
@@ -52,11 +46,7 @@ def unknown_format(path: Path, name: str, known: str) -> FormatError:
 
 
 def open_reader(path: Path, name: str, form: Form) -> Reader:
-    """Return the reader of a format; nothing is read yet.
-
-    Raises:
-        FormatError: it is Parquet, and pyarrow is not installed.
-    """
+    """Return the reader of a format; nothing is read yet."""
     match form:
         case "txt":
             return LinesReader(path, name)
@@ -88,27 +78,18 @@ def is_pipe(source: str | Path) -> bool:
 
 
 def open_pipe(source: str | Path) -> BinaryIO:
-    """Open what `is_pipe` tells of for reading.
-
-    Raises:
-        SourceNotFoundError: it cannot be opened, or standard input is closed or a terminal.
-    """
+    """Open what `is_pipe` tells of for reading; standard input must be neither closed nor a terminal."""
     if str(source) != "-":
         with readable(str(source)):
             return Path(source).expanduser().open("rb")
     if sys.stdin is None or sys.stdin.isatty():
-        raise SourceNotFoundError(
-            "nothing is piped into standard input", where="-", remedy="pipe something into the command"
-        )
+        what, remedy = "nothing is piped into standard input", "pipe something into the command"
+        raise SourceNotFoundError(what, where="-", remedy=remedy)
     return sys.stdin.buffer
 
 
 def spool(source: BinaryIO, name: str) -> Path:
-    """Copy a stream to a temporary file and return its path; `keep_until_gone` removes it.
-
-    Raises:
-        FormatError: the stream is too long, or there is no space for it.
-    """
+    """Copy a stream to a temporary file of bounded size and return its path; `keep_until_gone` removes it."""
     folder = Path(tempfile.mkdtemp(prefix="gkiller-"))
     path = folder / "input"
     try:
@@ -133,12 +114,6 @@ def sniff(path: Path, name: str) -> Form:
     """Return the format of a stream: Parquet, JSON, CSV or TSV with a usual header, else text.
 
     No more is read than the first line that is not blank, and one more where that is a lone bracket.
-
-    Args:
-        path: the stream; see `gkiller.data.readers.text.Replayable`.
-
-    Raises:
-        DataError: it cannot be read.
     """
     with readable(name), open_bytes(path) as stream:
         head, whole = first_lines(cast(io.BufferedReader, stream))
