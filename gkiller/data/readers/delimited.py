@@ -23,7 +23,7 @@ from gkiller.data.labels import (
     TEXT_NAMES,
     refuse_repeated,
 )
-from gkiller.data.readers import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
+from gkiller.data.readers import MAX_FIELD_CHARACTERS, BadRowError, RawRow, place
 from gkiller.data.readers.text import TextReader, check_text, encoding_problem, text_lines
 from gkiller.errors import EmptyDataError, EncodingError, FormatError, RowError
 from gkiller.wording import counted
@@ -325,11 +325,7 @@ class DelimitedReader(TextReader):
         self._header: list[str] = []
 
     def columns(self) -> list[str]:
-        """Return the header's names, without the white space around them.
-
-        Raises:
-            DataError: the file cannot be read, is empty, or its header is broken.
-        """
+        """Return the header's names, without the white space around them."""
         if self._header:
             return self._header
         check_text(self.path, self.name)
@@ -371,24 +367,14 @@ class DelimitedReader(TextReader):
         try:
             yield from parse_records(self._lines(), separator, padded=padded, profile=profile)
         except UnclosedQuoteError as error:
-            raise RowError(
-                "the file ends inside a quoted field that starts on this line",
-                where=f"{self.name}, line {error.line:,}",
-                remedy='close the quote there; a quote inside a quoted field is written twice, as ""',
-            ) from error
+            what = "the file ends inside a quoted field that starts on this line"
+            remedy = 'close the quote there; a quote inside a quoted field is written twice, as ""'
+            raise RowError(what, where=f"{self.name}, line {error.line:,}", remedy=remedy) from error
 
-    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
-        """Yield the wanted columns of all rows, in order.
-
-        Rows of empty fields and repeated headers are no rows; ``notes`` tells of them after the last batch.
-
-        Raises:
-            DataError: the file cannot be read, a quote is never closed, or another header follows.
-        """
-        slots = {name: slot for slot, name in enumerate(self.columns())}
-        yield from in_batches(wanted, self._parsed([slots[name] for name in wanted]), self.watched())
-
-    def _parsed(self, slots: Sequence[int]) -> Iterator[RawRow]:
+    def parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        """Yield the rows: those of empty fields and repeated headers are none; ``notes`` tells of them at the end."""
+        places = {name: slot for slot, name in enumerate(self.columns())}
+        slots = [places[name] for name in wanted]
         records = self._records(Profile(self._header, self._dialect.separator))
         next(records)
         extras = _Extras(self.name, self._header)
@@ -439,11 +425,7 @@ class _Extras:
         self.found: dict[str, tuple[int, int]] = {}
 
     def take(self, record: Record) -> bool:
-        """Whether a record is none of the rows; it is counted.
-
-        Raises:
-            FormatError: the header of another file follows.
-        """
+        """Whether a record is none of the rows; it is counted."""
         what = ""
         if len(record.fields) > 1 and not any(field.strip() for field in record.fields):
             what = "empty row"
@@ -472,11 +454,9 @@ class _Extras:
         if not odd and [_PURPOSES.get(name, name) for name in folded] == self.purposes:
             return True
         if sorted(folded) == sorted(self.folded):
-            raise FormatError(
-                "a header with the columns in another order stands among the rows",
-                where=f"{self.name}, line {record.line:,}",
-                remedy="files were joined here: split them there, and name each",
-            )
+            what = "a header with the columns in another order stands among the rows"
+            remedy = "files were joined here: split them there, and name each"
+            raise FormatError(what, where=f"{self.name}, line {record.line:,}", remedy=remedy)
         return False
 
     def notes(self) -> list[str]:

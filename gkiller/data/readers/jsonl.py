@@ -13,15 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from gkiller.data.labels import TEXT_NAMES
-from gkiller.data.readers import (
-    MAX_FIELD_CHARACTERS,
-    MAX_LINE_CHARACTERS,
-    BadRowError,
-    RawBatch,
-    RawRow,
-    in_batches,
-    place,
-)
+from gkiller.data.readers import MAX_FIELD_CHARACTERS, MAX_LINE_CHARACTERS, BadRowError, RawRow, place
 from gkiller.data.readers.text import (
     PARQUET,
     TextReader,
@@ -353,11 +345,8 @@ class JsonLinesReader(TextReader):
                 value = _Unusable("not usable JSON")
             yield JsonValue(row, number, value, line, decoder.repeated)
 
-    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
-        """Yield the wanted keys of all rows, in order."""
-        yield from in_batches(wanted, self._parsed(wanted), self.watched())
-
-    def _parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+    def parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        """Yield the wanted keys of all rows."""
         for row, number, value, size in self._objects():
             size = min(size, MAX_FIELD_CHARACTERS)
             if isinstance(value, BadRowError):

@@ -210,11 +210,9 @@ def _check_ratio(metadata: Any, name: str) -> None:
             column = group.column(j)
             plain, packed = column.total_uncompressed_size, column.total_compressed_size
             if plain > _DECODED_BYTES and plain > _MOST_RATIO * max(1, packed):
-                raise FormatError(
-                    f"{packed:,} bytes of column {column.path_in_schema!r} unpack to {plain:,} bytes",
-                    where=f"{name}, row group {i + 1:,}",
-                    remedy="check where the file is from, or write it again with smaller row groups",
-                )
+                what = f"{packed:,} bytes of column {column.path_in_schema!r} unpack to {plain:,} bytes"
+                remedy = "check where the file is from, or write it again with smaller row groups"
+                raise FormatError(what, where=f"{name}, row group {i + 1:,}", remedy=remedy)
 
 
 @contextmanager

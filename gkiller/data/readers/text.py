@@ -160,6 +160,14 @@ class TextReader:
         """Whether the next row has not come yet, and reading it would block; never so for a file."""
         return self._open is not None and self._open.waiting()
 
+    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
+        """Yield the wanted columns of all rows, in order."""
+        yield from in_batches(wanted, self.parsed(wanted), self.watched())
+
+    def parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        """Yield all rows."""
+        raise NotImplementedError
+
     def watched(self) -> Callable[[], bool] | None:
         """Return `waiting` where it may ever be so."""
         return self.waiting if replayable(self.path) is not None else None
@@ -202,11 +210,8 @@ def copy_bounded(source: BinaryIO, target: Path, name: str) -> None:
         while piece := source.read(1 << 20):
             size += len(piece)
             if size > most:
-                raise FormatError(
-                    f"it holds over {most:,} bytes, too many for a temporary file",
-                    where=name,
-                    remedy="write it to a file first, unpacked and in parts",
-                )
+                what = f"it holds over {most:,} bytes, too many for a temporary file"
+                raise FormatError(what, where=name, remedy="write it to a file first, unpacked and in parts")
             file.write(piece)
 
 
@@ -232,11 +237,8 @@ def check_text(path: Path, name: str, *, empty: bool = False) -> None:
         if head.startswith(magic):
             raise FormatError(f"this is {kind}, not text", where=name, remedy=remedy)
     if head.startswith(_UTF16_MARKS) or (len(head) >= 8 and head.count(0) > _NUL_SHARE * len(head)):
-        raise EncodingError(
-            "the file looks like UTF-16 or UTF-32, not UTF-8",
-            where=name,
-            remedy="convert it, for example: iconv -f UTF-16 -t UTF-8 FILE > NEW",
-        )
+        what = "the file looks like UTF-16 or UTF-32, not UTF-8"
+        raise EncodingError(what, where=name, remedy="convert it, for example: iconv -f UTF-16 -t UTF-8 FILE > NEW")
 
 
 class Lines:
@@ -304,11 +306,8 @@ class Lines:
             self._lines.extend(self._split(bytes(self._rest[:end])))
             del self._rest[:end]
         if len(self._rest) >= MAX_LINE_CHARACTERS:
-            raise FormatError(
-                f"a line has over {MAX_LINE_CHARACTERS:,} bytes",
-                where=self._name,
-                remedy="check that this is a text file with a row per line",
-            )
+            what = f"a line has over {MAX_LINE_CHARACTERS:,} bytes"
+            raise FormatError(what, where=self._name, remedy="check that this is a text file with a row per line")
         return True
 
     def _split(self, data: bytes) -> list[bytes]:
@@ -369,11 +368,8 @@ class LinesReader(TextReader):
         check_text(self.path, self.name, empty=True)
         return ["text"]
 
-    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
-        """Yield all lines, in order."""
-        yield from in_batches(wanted, self._parsed(), self.watched())
-
-    def _parsed(self) -> Iterator[RawRow]:
+    def parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        """Yield the lines."""
         what, remedy = f"the line has over {MAX_FIELD_CHARACTERS:,} characters", "shorten it, or skip such rows with "
         for number, line in enumerate(self.lines("\n"), start=1):
             text = line.removesuffix("\n").removesuffix("\r")

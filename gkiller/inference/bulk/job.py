@@ -120,11 +120,8 @@ def _after(chunks: Iterator[Chunk], before: Mark, sink: Sink) -> Iterator[Chunk]
             break
         done = chunk
     if before.digest and done.digest != before.digest:
-        raise ResumeError(
-            "the input is not what the unfinished job read",
-            where=f"rows 1 to {before.rows:,}",
-            remedy="give the same input, or start anew: --force",
-        )
+        what, remedy = "the input is not what the unfinished job read", "give the same input, or start anew: --force"
+        raise ResumeError(what, where=f"rows 1 to {before.rows:,}", remedy=remedy)
     if pending is None and done.last < before.rows:
         raise ResumeError(
             f"the output goes up to row {before.rows:,}, the input has {done.last:,}",

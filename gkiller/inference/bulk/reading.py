@@ -173,11 +173,9 @@ def _source(reader: Reader, form: str, named: _Named) -> Source:
     if form == "txt":
         refuse_keep(named.keep, reader.name, "a text file")
         if (column := named.text or named.id) is not None:
-            raise ColumnError(
-                f"a text file has no columns, so none is called {column!r}",
-                where=reader.name,
-                remedy="leave --text-column and --id-column out, or name the format with --input-format",
-            )
+            what = f"a text file has no columns, so none is called {column!r}"
+            remedy = "leave --text-column and --id-column out, or name the format with --input-format"
+            raise ColumnError(what, where=reader.name, remedy=remedy)
         [text] = reader.columns()
     else:
         text, identifier = _columns(reader, form, named, notes)
@@ -289,11 +287,8 @@ class Kept:
 def refuse_keep(keep: Keep, source: str, what: str) -> None:
     """Refuse to keep columns of an input without columns."""
     if keep is None or keep:
-        raise ColumnError(
-            f"{what} has no columns to keep",
-            where=source,
-            remedy="leave --keep and --keep-columns out, or name the format with --input-format",
-        )
+        remedy = "leave --keep and --keep-columns out, or name the format with --input-format"
+        raise ColumnError(f"{what} has no columns to keep", where=source, remedy=remedy)
 
 
 def kept_columns(reader: Reader, form: str, text: str, identifier: str | None, keep: Keep) -> Kept:

@@ -113,8 +113,7 @@ class FileSink(Sink):
         """Return how far an earlier job came.
 
         Raises:
-            OutputError: the file is there already, is read, or cannot be written; a file that is not ours has
-                the name of the journal or of the partial file.
+            OutputError: the file is there already, is read, or cannot be written, or its helpers' names are taken.
             ResumeError: an unfinished job is there and is not to be gone on with, had other settings, or was changed.
             RunLockedError: another process works on it.
         """
@@ -157,11 +156,8 @@ class FileSink(Sink):
         for place in (self._scratch, self.partial, self.journal):
             odd = place.is_symlink() or (place.exists() and not place.is_file())
             if odd or (not ours and place.exists() and place.stat().st_size):
-                raise OutputError(
-                    "a file that gkiller did not write has the name that this job needs while it runs",
-                    where=str(place),
-                    remedy="move that file away, or give the output another name",
-                )
+                what = "a file that gkiller did not write has the name that this job needs while it runs"
+                raise OutputError(what, where=str(place), remedy="move that file away, or give the output another name")
 
     def _go_on(self, known: Mapping[str, Any]) -> None:
         assert self._stream is not None
@@ -302,9 +298,8 @@ def _lock(stream: BinaryIO, path: Path) -> None:
     # The file may have been finished, and moved to its place, before it was locked here.
     if not locked or not path.exists() or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
         stream.close()
-        raise RunLockedError(
-            "another process writes to this file", where=str(path), remedy="wait for it, or name another file"
-        )
+        remedy = "wait for it, or name another file"
+        raise RunLockedError("another process writes to this file", where=str(path), remedy=remedy)
 
 
 _LINE_BLOCK = 1 << 16
@@ -387,19 +382,14 @@ class StreamSink(Sink):
                 reader.seek(0)
                 yield reader
         except OSError as error:
-            raise ResumeError(
-                f"an earlier job's lines cannot be read: {error}",
-                where="standard output",
-                remedy="append to the file with >>, or name it with --output",
-            ) from error
+            what, remedy = f"an earlier job's lines cannot be read: {error}", "append to the file with >>"
+            raise ResumeError(what, where="standard output", remedy=f"{remedy}, or name it with --output") from error
 
 
 def _foreign() -> ResumeError:
-    return ResumeError(
-        "what is there was not written by 'gkiller predict --format jsonl' with this model",
-        where="standard output",
-        remedy="write to another file: nothing was changed in this one",
-    )
+    what = "what is there was not written by 'gkiller predict --format jsonl' with this model"
+    remedy = "write to another file: nothing was changed in this one"
+    return ResumeError(what, where="standard output", remedy=remedy)
 
 
 def _torn_row(line: bytes, fallback: int) -> int:
@@ -427,11 +417,9 @@ def whole_lines_backwards(reader: BinaryIO) -> Iterator[tuple[int, bytes]]:
         tail = reader.read(size) + tail
         end = len(tail)
         while (cut := tail.rfind(b"\n", 0, end - 1 if not torn else end)) >= 0:
-            if torn:
-                torn = False
-            else:
+            if not torn:
                 yield position + cut + 1, tail[cut + 1 : end]
-            end = cut + 1
+            torn, end = False, cut + 1
         tail = tail[:end]
     if tail and not torn:
         yield 0, tail
