@@ -77,7 +77,9 @@ def plan_columns(parts: Sequence[Part], settings: DataSettings) -> ColumnPlan:
     maps = [_part_labels(part, there, settings, plan) for part, there in zip(parts, names, strict=True)]
     if not settings.label_columns:
         maps = _learnable(parts, maps, plan)
-    plan.labels = _label_order(settings, maps)
+    met = dict.fromkeys(label for labels in maps for label in labels)
+    order = {canonical_name(column): place for place, column in enumerate(settings.label_columns)}
+    plan.labels = tuple(sorted(met, key=lambda label: order.get(label, len(order))))  # as named, or first met
     if len(plan.labels) == 1 and plan.labels[0] != SINGLE_LABEL:
         maps = [{SINGLE_LABEL: next(iter(labels.values()))} for labels in maps]
         plan.labels = (SINGLE_LABEL,)
@@ -130,11 +132,8 @@ def _names(part: Part, settings: DataSettings) -> list[str]:
     asked = [settings.text_column, settings.id_column, settings.weight_column, *settings.label_columns]
     if isinstance(part.reader, DelimitedReader):
         need_header(names, asked, f"{part.reader.name}, line 1")
-    there = frozenset(names)
-    missing = any(name is not None and name not in there for name in asked)
-    if missing and isinstance(part.reader, JsonLinesReader):
-        return part.reader.all_columns()
-    return names
+    missing = not {None, *names}.issuperset(asked)
+    return part.reader.all_columns() if missing and isinstance(part.reader, JsonLinesReader) else names
 
 
 def _need_somewhere(parts: Sequence[Part], names: Sequence[list[str]], settings: DataSettings) -> None:
@@ -243,13 +242,6 @@ def _learnable(parts: Sequence[Part], maps: Sequence[dict[str, str]], plan: Colu
             plan.notes.append(f"{part.reader.name}: not used, as no train row has these labels: {unused}")
         kept.append(rest or labels)
     return kept
-
-
-def _label_order(settings: DataSettings, maps: Iterable[dict[str, str]]) -> tuple[str, ...]:
-    """Return the labels in the order in which they are named, or first met."""
-    met = list(dict.fromkeys(label for labels in maps for label in labels))
-    named = {canonical_name(column): place for place, column in enumerate(settings.label_columns)}
-    return tuple(sorted(met, key=lambda label: named.get(label, len(named))))
 
 
 def _part_columns(

@@ -111,7 +111,6 @@ SPLIT_ALIASES = {
     "test": "test",
     "testing": "test",
 }
-
 """How files and hub splits may be named, in lower case."""
 
 

@@ -32,7 +32,7 @@ HISTOGRAM_BINS = 32
 
 
 class _Measures(NamedTuple):
-    """What is kept of n rows: lengths, labels of shape (n, L), and digests as in ``CleanBatch``."""
+    """What is kept of n rows: lengths, and labels, weights and digests as in ``CleanBatch``."""
 
     lengths: npt.NDArray[np.int32]
     characters: npt.NDArray[np.int32]

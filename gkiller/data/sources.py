@@ -44,9 +44,7 @@ def resolve_sources(
         valid: sources whose rows are validation rows; of a folder or hub data set, that split alone.
 
     Raises:
-        SourceNotFoundError: something named is not there.
-        FormatError: a file of an unknown format, or a folder without split files.
-        HubUnavailableError: a hub data set cannot be had.
+        DataError: something is not there, of an unknown format, a folder without split files, or the hub fails.
     """
     plan = Plan()
     for source in sources:

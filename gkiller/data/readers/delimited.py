@@ -14,15 +14,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from gkiller.data.labels import (
-    ALIASES,
-    CANONICAL_LABELS,
-    CLASS_NAMES,
-    ID_NAMES,
-    LABEL_NAMES,
-    TEXT_NAMES,
-    refuse_repeated,
-)
+from gkiller.data import labels
+from gkiller.data.labels import CLASS_NAMES, ID_NAMES, TEXT_NAMES, refuse_repeated
 from gkiller.data.readers import MAX_FIELD_CHARACTERS, BadRowError, RawRow, place
 from gkiller.data.readers.text import TextReader, check_text, encoding_problem, text_lines
 from gkiller.errors import EmptyDataError, EncodingError, FormatError, RowError
@@ -34,7 +27,7 @@ _AROUND = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # seen by nobody
 _QUOTED = re.compile(r'"[^"]*"')
 _LOOKED_AT = 20
 
-_LABELS = frozenset((*LABEL_NAMES, *CANONICAL_LABELS, *ALIASES))
+_LABELS = frozenset((*labels.LABEL_NAMES, *labels.CANONICAL_LABELS, *labels.ALIASES))
 _PURPOSES = dict.fromkeys(TEXT_NAMES, "text") | dict.fromkeys(ID_NAMES, "id") | dict.fromkeys(_LABELS, "label")
 _USUAL = frozenset((*_PURPOSES, "weight"))
 
@@ -62,8 +55,7 @@ def find_dialect(lines: Iterable[str], form: str) -> Dialect:
     """Find out how a ``.csv`` or ``.tsv`` file is written; more than its header is read only in doubt."""
     rows = (line for line in lines if line.strip("\r\n"))
     header = next(rows, "")
-    announced = separator_line(header)
-    if announced:
+    if announced := separator_line(header):
         header = next(rows, "")
     bare = _QUOTED.sub('""', header)
     marks = [mark for mark in _MARKS[form] if mark in bare]
@@ -130,22 +122,22 @@ class Profile:
         fields = line.rstrip("\r\n").split(self._separator)
         if len(fields) != self._width or self._width < 2:
             return False
-        verdicts = [self._fits(column, field) for column, field in enumerate(fields)]
+        verdicts = {self._fits(column, field) for column, field in enumerate(fields)}
         return False not in verdicts and True in verdicts
 
     def _fits(self, column: int, field: str) -> bool | None:
         """Whether a field is of its column's kind; None where the column tells nothing."""
-        kind, words = self._kinds[column], self._words[column]
+        kind, words, word = self._kinds[column], self._words[column], field.strip()
         if not self._rows:
             kind = self._named[column]
-            alike = _kind(field) <= kind or field.strip().lower() in CLASS_NAMES
-            return None if kind == _TEXT else alike and bool(field.strip())
+            alike = _kind(field) <= kind or word.lower() in CLASS_NAMES
+            return None if kind == _TEXT else alike and bool(word)
         if kind == _WORD:
             known = len(words) <= _MOST_WORDS and self._rows >= _ROWS_PER_WORD * len(words)
-            return field.strip() in words if known else None
+            return word in words if known else None
         if kind == _TEXT or words == {""}:
             return None
-        return field.strip() in words if not field.strip() else _kind(field) <= kind
+        return _kind(field) <= kind if word else word in words
 
 
 class Span:

@@ -212,8 +212,7 @@ class JsonValues:
         return end
 
     def _idle(self) -> bool:
-        pipe = replayable(self._path)
-        return pipe is not None and pipe.blocked()
+        return (pipe := replayable(self._path)) is not None and pipe.blocked()
 
     def _broken(self, what: str, position: int = 0) -> DataError:
         line = self._line + self._buffer.count("\n", 0, position)

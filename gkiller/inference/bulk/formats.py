@@ -11,7 +11,7 @@ import csv
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,9 +53,6 @@ def chunked(rows: Iterator[Row | None], size: int, on_error: OnError, *, live: b
         rows: in order, numbered from 1 without gaps; None says that the next one has not come yet.
         on_error: "fail" raises a bad row's error (earlier chunks are handed on by then), "skip" leaves the row out.
         live: whether a chunk, be it without a row, ends where the next row has not come yet.
-
-    Raises:
-        GkillerError: a bad row, with "fail".
     """
     seen = hashlib.sha256()
     chunk: Chunk | None = None
@@ -98,9 +95,7 @@ def _closed(chunk: Chunk, seen: hashlib._Hash) -> Chunk:
 
 
 OutputFormat = Literal["jsonl", "csv", "parquet"]
-
 DIGITS = 6
-
 _OWN = ("row", "id", "text", "flagged", "flags", FLAG_LABELS, "windows", "truncated")
 
 
@@ -271,39 +266,32 @@ class Csv(Writer):
         return "".join(lines).encode()
 
 
-class Shown(Writer):
+class _Changed(Writer):
+    """Another writer's bytes, changed."""
+
+    def __init__(self, writer: Writer, change: Callable[[bytes], bytes]) -> None:
+        self._writer, self._change = writer, change
+
+    def header(self) -> bytes:
+        return self._change(self._writer.header())
+
+    def rows(self, answers: Sequence[Answer]) -> bytes:
+        return self._change(self._writer.rows(answers))
+
+
+class Shown(_Changed):
     """Another writer's lines for a terminal: control characters are escaped."""
 
     def __init__(self, writer: Writer, form: OutputFormat) -> None:
-        self._writer = writer
-        self._safe = visible_json if form == "jsonl" else visible
-
-    def header(self) -> bytes:
-        """Return the header, safe to show."""
-        return self._safe(self._writer.header().decode()).encode()
-
-    def rows(self, answers: Sequence[Answer]) -> bytes:
-        """Return the rows, safe to show."""
-        return self._safe(self._writer.rows(answers).decode()).encode()
+        safe = visible_json if form == "jsonl" else visible
+        super().__init__(writer, lambda data: safe(data.decode()).encode())
 
 
-class Gzip(Writer):
+class Gzip(_Changed):
     """Packs another writer's bytes: each chunk is a gzip member of its own, which tools read as one file."""
 
     def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-
-    def header(self) -> bytes:
-        """Return the packed header, or nothing."""
-        return _packed(self._writer.header())
-
-    def rows(self, answers: Sequence[Answer]) -> bytes:
-        """Return the packed rows, or nothing."""
-        return _packed(self._writer.rows(answers))
-
-
-def _packed(data: bytes) -> bytes:
-    return gzip.compress(data, mtime=0) if data else b""
+        super().__init__(writer, lambda data: gzip.compress(data, mtime=0) if data else b"")
 
 
 def column_names(shape: Shape) -> list[str]:
@@ -360,24 +348,21 @@ class Parquet(Writer):
         if not answers:
             return b""
         columns: dict[str, list[Any]] = {
-            "row": [answer.row for answer in answers],
             "id": [None if answer.id is None else clean(str(answer.id)) for answer in answers],
             "text": [clean(answer.text) for answer in answers],
             "flagged": [bool(answer.flags) for answer in answers],
             "flags": [list(answer.flags) for answer in answers],
             FLAG_LABELS: [list(self._shape.deciding)] * len(answers),
-            "windows": [answer.windows for answer in answers],
-            "truncated": [answer.truncated for answer in answers],
         }
+        columns |= {name: [getattr(answer, name) for answer in answers] for name in ("row", "windows", "truncated")}
         scores = zip(*(answer.scores for answer in answers), strict=True)
         rounded = [[round(value, DIGITS) for value in column] for column in scores]
         kept: list[list[Any]] = [list(values) for values in zip(*(one.kept for one in answers), strict=True)]
         if not self._shape.types:
             kept = [[text_of(value) for value in values] for values in kept]
         own = [columns[name] for name in self._schema.names[: -len(rounded) - len(kept)]]
-        arrays = [
-            pa.array(values, field.type) for values, field in zip([*own, *rounded, *kept], self._schema, strict=True)
-        ]
+        pairs = zip([*own, *rounded, *kept], self._schema, strict=True)
+        arrays = [pa.array(values, field.type) for values, field in pairs]
         return bytes(pa.RecordBatch.from_arrays(arrays, schema=self._schema).serialize().to_pybytes())
 
     def finish(self, partial: Path, target: Path) -> None:
