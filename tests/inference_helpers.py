@@ -12,10 +12,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from toy import RUDE, comment, toy_tokenizer
 
-from gkiller.inference.bulk.columns import Row
 from gkiller.inference.bulk.formats import Shape
 from gkiller.inference.bulk.job import Job, Outcome, make_writer, run
-from gkiller.inference.bulk.reading import Source
+from gkiller.inference.bulk.reading import Row, Source
 from gkiller.inference.bulk.sinks import FileSink
 from gkiller.inference.classifier import Classifier
 from gkiller.storage.files import sha256_file

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from data_helpers import all_rows, many, settings, write_csv, write_jsonl, write_parquet
 
-from gkiller.data.comments import comment_fault
 from gkiller.data.prepare import prepare
+from gkiller.data.rows import comment_fault
 
 WORDS = ("nan", "NaN", "NA", "null", "None", "n/a")
 

@@ -15,7 +15,7 @@ from data_helpers import all_rows, read_rows, settings, write_jsonl
 from huggingface_hub import constants, errors
 
 from gkiller.data import hub
-from gkiller.data.catalogue import KNOWN_SOURCES, find_known
+from gkiller.data.hub import KNOWN_SOURCES, find_known
 from gkiller.data.prepare import prepare
 from gkiller.errors import ColumnError, FormatError, HubUnavailableError, SourceNotFoundError
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from data_helpers import many, settings, write_csv
 
-from gkiller.data.dataset import Dataset, Split
+from gkiller.data.dataset import Dataset, Split, manifest_digest
 from gkiller.data.load import load_dataset, read_prepared, split_fingerprint
-from gkiller.data.manifest import manifest_digest
 from gkiller.data.prepare import prepare
 from gkiller.errors import ColumnError, FormatError, SettingsError, SourceNotFoundError
 

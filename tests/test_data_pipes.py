@@ -16,7 +16,7 @@ from data_helpers import write_csv, write_jsonl, write_parquet
 
 from gkiller.data.load import load_labelled
 from gkiller.data.prepare import prepare
-from gkiller.data.readers import pipes as spool
+from gkiller.data.readers import text as spool
 from gkiller.data.readers.parquet import ParquetReader
 from gkiller.errors import ColumnError, EmptyDataError, FormatError
 from gkiller.inference.bulk.reading import from_file

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from toy import SIX
 
-from gkiller.data.prepare import prepare
+from gkiller.data.prepare import TEST, VALID, Shares, prepare, split_rows
 from gkiller.data.rows import fold_text
-from gkiller.data.splits import TEST, VALID, Shares, split_rows
 from gkiller.errors import OutputError, SourceNotFoundError
 
 

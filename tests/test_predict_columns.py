@@ -19,9 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy import comment
 
-from gkiller.inference.bulk.columns import Row, safe_cell
 from gkiller.inference.bulk.formats import Shape, chunked, column_names
-from gkiller.inference.bulk.reading import from_file
+from gkiller.inference.bulk.reading import Row, from_file, safe_cell
 
 HEADER = ["text", "id", "note", "toxicity", "row"]
 RECORDS = [["you idiot", "1", ' a,b\n"c" ', "0.5", "x"], ["thank you", "2", "", "-1", "é"]]

@@ -19,10 +19,9 @@ from inference_helpers import TEXTS, KilledError, breaking, job, to_file
 from gkiller.errors import OutputError, ResumeError, RowError, RunLockedError, SettingsError
 from gkiller.inference import load
 from gkiller.inference.bulk import sinks
-from gkiller.inference.bulk.columns import Row
 from gkiller.inference.bulk.formats import Shape
 from gkiller.inference.bulk.job import Outcome, make_writer, run
-from gkiller.inference.bulk.reading import Source, from_texts
+from gkiller.inference.bulk.reading import Row, Source, from_texts
 from gkiller.inference.bulk.sinks import StreamSink, whole_lines_backwards
 from gkiller.inference.classifier import Classifier
 
@@ -341,7 +340,7 @@ def test_progress_is_told_after_every_chunk(clf: Classifier) -> None:
 def test_parquet_has_large_row_groups_whatever_the_chunks(
     clf: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gkiller.inference.bulk.parquet.Parquet._GROUP", 10)
+    monkeypatch.setattr("gkiller.inference.bulk.formats.Parquet._GROUP", 10)
     to_file(clf, tmp_path / "a.parquet", breaking(TEXTS, 0))
     file = pq.ParquetFile(tmp_path / "a.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [10, 10, 3]

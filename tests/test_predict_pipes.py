@@ -20,9 +20,8 @@ from gkiller.data.readers import pipes as sniff
 from gkiller.data.readers import text as replay
 from gkiller.data.readers import text as textfile
 from gkiller.data.readers.text import Replayable
-from gkiller.inference.bulk.columns import Row
 from gkiller.inference.bulk.formats import chunked
-from gkiller.inference.bulk.reading import Source, from_file, from_stream
+from gkiller.inference.bulk.reading import Row, Source, from_file, from_stream
 
 FORMATS = ("txt", "csv", "tsv", "jsonl", "json", "pretty", "parquet")
 rows_of = st.lists(plain_text.filter(lambda text: "\n" not in text and "\r" not in text), min_size=1, max_size=30)

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from gkiller.data.readers import MAX_FIELD_CHARACTERS
 from gkiller.data.readers.text import Replayable
 from gkiller.errors import ColumnError, EmptyDataError, EncodingError, FormatError, RowError
-from gkiller.inference.bulk.columns import Row
 from gkiller.inference.bulk.formats import chunked
-from gkiller.inference.bulk.reading import Source, from_file, from_stream, from_texts
+from gkiller.inference.bulk.reading import Row, Source, from_file, from_stream, from_texts
 
 
 def raw(path: Path, content: bytes) -> Path:

@@ -128,7 +128,7 @@ def augment_data(
 ) -> None:
     """Add changed copies of train comments that keep their labels: noise, disguises, other wordings."""
     from gkiller.data.augment.prepared import augment_source
-    from gkiller.data.manifest import is_prepared
+    from gkiller.data.dataset import is_prepared
 
     settings = resolved.settings
     wanted = source or settings.data.source
@@ -208,10 +208,10 @@ def _show_inspection(result: dict[str, Any]) -> None:
 @app.command("list")
 def list_sources(json: JsonFlag = False) -> None:
     """List the data sets that gkiller knows by name."""
-    from gkiller.data.catalogue import KNOWN_SOURCES
+    from gkiller.data.hub import KNOWN_SOURCES
 
     if json:
-        emit_json({"sources": [source.as_dict() for source in KNOWN_SOURCES]})
+        emit_json({"sources": KNOWN_SOURCES})
         return
     rows = [
         (source.name, source.access, source.rows, ", ".join(source.label_columns), source.licence, source.description)

@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gkiller.inference import Classifier
-    from gkiller.inference.bulk.columns import Keep
     from gkiller.inference.bulk.formats import OutputFormat, Shape
     from gkiller.inference.bulk.job import Job, Outcome
-    from gkiller.inference.bulk.reading import InputFormat, Source
+    from gkiller.inference.bulk.reading import InputFormat, Keep, Source
     from gkiller.inference.bulk.sinks import Sink
 
 _FORMATS: dict[OutputFormat, tuple[str, ...]] = {
@@ -209,8 +208,7 @@ def _source(
     id_column: str | None,
     keep: Keep,
 ) -> Source:
-    from gkiller.inference.bulk.columns import refuse_keep
-    from gkiller.inference.bulk.reading import from_file, from_stream, from_texts
+    from gkiller.inference.bulk.reading import from_file, from_stream, from_texts, refuse_keep
 
     if texts is not None and path is not None:
         raise SettingsError("give TEXT or --input, not both", where="--input", remedy="drop one of them")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from gkiller.data.catalogue import Part
 from gkiller.data.labels import (
     ID_NAMES,
     LABEL_NAMES,
@@ -17,14 +17,19 @@ from gkiller.data.labels import (
     label_problem,
     need_header,
     refuse_repeated,
+    usual_columns,
     vocabulary_name,
 )
+from gkiller.data.readers import Reader
 from gkiller.data.readers.delimited import DelimitedReader
 from gkiller.data.readers.jsonl import JsonLinesReader
 from gkiller.data.readers.parquet import ParquetReader
 from gkiller.errors import ColumnError
-from gkiller.settings import DataSettings
 from gkiller.wording import did_you_mean
+
+if TYPE_CHECKING:
+    from gkiller.data.hub import Part
+    from gkiller.settings import DataSettings
 
 SINGLE_LABEL = "toxicity"
 
@@ -64,7 +69,6 @@ def plan_columns(parts: Sequence[Part], settings: DataSettings) -> ColumnPlan:
 
     Raises:
         ColumnError: a named column is not there, names clash, or nothing can be guessed.
-        DataError: a header cannot be read.
     """
     plan = ColumnPlan(labels=(), parts=[])
     _check_named(settings)
@@ -73,14 +77,17 @@ def plan_columns(parts: Sequence[Part], settings: DataSettings) -> ColumnPlan:
     maps = [_part_labels(part, there, settings, plan) for part, there in zip(parts, names, strict=True)]
     if not settings.label_columns:
         maps = _learnable(parts, maps, plan)
-    plan.labels = _label_order(settings, maps)
+    met = dict.fromkeys(label for labels in maps for label in labels)
+    order = {canonical_name(column): place for place, column in enumerate(settings.label_columns)}
+    plan.labels = tuple(sorted(met, key=lambda label: order.get(label, len(order))))  # as named, or first met
     if len(plan.labels) == 1 and plan.labels[0] != SINGLE_LABEL:
         maps = [{SINGLE_LABEL: next(iter(labels.values()))} for labels in maps]
         plan.labels = (SINGLE_LABEL,)
     _check_labels(plan.labels, parts[0].reader.name)
     for part, there, labels in zip(parts, names, maps, strict=True):
         plan.parts.append(_part_columns(part, there, labels, settings, plan))
-        _tell_gaps(part, labels, plan)
+        if missing := [label for label in plan.labels if label not in labels]:
+            plan.notes.append(f"{part.reader.name}: has no column for {', '.join(missing)}: unknown in its rows")
     plan.weighted = any(columns.weight for columns in plan.parts)
     return plan
 
@@ -89,17 +96,10 @@ def _check_named(settings: DataSettings) -> None:
     """Refuse names that clash before any file is read."""
     named = settings.label_columns
     refuse_repeated(named, "the setting", "--label-columns")
-    for flag, other in (
-        ("--text-column", settings.text_column),
-        ("--id-column", settings.id_column),
-        ("--weight-column", settings.weight_column),
-    ):
-        if other is not None and other in named:
-            raise ColumnError(
-                f"column {other!r} is named both as a label and as {flag}",
-                where="--label-columns",
-                remedy="name a column for one purpose",
-            )
+    for kind in ("text", "id", "weight"):
+        if (other := getattr(settings, f"{kind}_column")) is not None and other in named:
+            what = f"column {other!r} is named both as a label and as --{kind}-column"
+            raise ColumnError(what, where="--label-columns", remedy="name a column for one purpose")
     if len(named) < 2:
         return
     _check_labels([canonical_name(column) for column in named], "--label-columns")
@@ -107,33 +107,21 @@ def _check_named(settings: DataSettings) -> None:
     for column in named:
         label = canonical_name(column)
         if label in RESERVED_NAMES:
-            raise ColumnError(
-                f"a label cannot be called {label!r}", where="--label-columns", remedy="rename the column"
-            )
+            what = f"a label cannot be called {label!r}"
+            raise ColumnError(what, where="--label-columns", remedy="rename the column")
         if label in owners:
-            raise ColumnError(
-                f"columns {owners[label]!r} and {column!r} are both the label {label!r}",
-                where="--label-columns",
-                remedy="name one of them",
-            )
+            what = f"columns {owners[label]!r} and {column!r} are both the label {label!r}"
+            raise ColumnError(what, where="--label-columns", remedy="name one of them")
         owners[label] = column
 
 
 def _check_labels(labels: Sequence[str], where: str) -> None:
-    """Refuse labels that no model directory may have.
-
-    Raises:
-        ColumnError: a label's name is too long or not printable, or there are too many.
-    """
+    """Refuse labels that no model directory may have: too many, or with a name too long or not printable."""
     if len(labels) > MAX_LABELS:
-        raise ColumnError(
-            f"there are {len(labels):,} labels; a model has {MAX_LABELS:,} at most",
-            where=where,
-            remedy="name fewer columns with --label-columns",
-        )
+        what = f"there are {len(labels):,} labels; a model has {MAX_LABELS:,} at most"
+        raise ColumnError(what, where=where, remedy="name fewer columns with --label-columns")
     for label in labels:
-        problem = label_problem(label)
-        if problem:
+        if problem := label_problem(label):
             shown = ascii(label) if len(label) <= 80 else ascii(label[:80]) + "..."
             raise ColumnError(f"no label can have the name {shown}: {problem}", where=where, remedy="rename the column")
 
@@ -144,11 +132,8 @@ def _names(part: Part, settings: DataSettings) -> list[str]:
     asked = [settings.text_column, settings.id_column, settings.weight_column, *settings.label_columns]
     if isinstance(part.reader, DelimitedReader):
         need_header(names, asked, f"{part.reader.name}, line 1")
-    there = frozenset(names)
-    missing = any(name is not None and name not in there for name in asked)
-    if missing and isinstance(part.reader, JsonLinesReader):
-        return part.reader.all_columns()
-    return names
+    missing = not {None, *names}.issuperset(asked)
+    return part.reader.all_columns() if missing and isinstance(part.reader, JsonLinesReader) else names
 
 
 def _need_somewhere(parts: Sequence[Part], names: Sequence[list[str]], settings: DataSettings) -> None:
@@ -161,9 +146,7 @@ def _need_somewhere(parts: Sequence[Part], names: Sequence[list[str]], settings:
         found = column in everywhere or (flag == "--label-columns" and _same_label(column, spellings))
         if column and not found:
             where = ", ".join(dict.fromkeys(part.reader.name for part in parts))
-            raise ColumnError(
-                f"there is no column {column!r} ({flag})", where=where, remedy=did_you_mean(column, list(everywhere))
-            )
+            raise missing_column(column, flag, where, list(everywhere))
 
 
 def _spellings(names: Iterable[str]) -> dict[str, list[str]]:
@@ -182,31 +165,29 @@ def _same_label(column: str, spellings: dict[str, list[str]]) -> str | None:
 
 def _part_labels(part: Part, names: list[str], settings: DataSettings, plan: ColumnPlan) -> dict[str, str]:
     """Return the label columns of one part, by label."""
-    single = len(settings.label_columns) == 1
-    if settings.label_columns:
-        labels = {}
-        there, spellings = frozenset(names), _spellings(names)
-        for column in settings.label_columns:
-            found = column if column in there else _same_label(column, spellings)
-            if found is None:
-                continue
-            if found != column:
-                plan.notes.append(f"{part.reader.name}: column {found!r} is read as {column!r}")
-            labels[SINGLE_LABEL if single else canonical_name(column)] = found
+    named = settings.label_columns
+    labels: dict[str, str] = {}
+    if not named:
+        if part.known is not None:
+            labels = {canonical_name(name): name for name in part.known.default_labels if name in names}
+        elif len(found := _vocabulary(part, names, settings, plan)) > 1:
+            labels = found
         if not labels:
-            first = settings.label_columns[0]
-            raise ColumnError(
-                f"there is no label column here: not {', '.join(map(repr, settings.label_columns))}",
-                where=part.reader.name,
-                remedy=did_you_mean(first, names),
-            )
-    elif part.known is not None:
-        labels = {canonical_name(name): name for name in part.known.default_labels if name in names}
-        labels = labels or {SINGLE_LABEL: _guess(part, names, LABEL_NAMES, "--label-columns", plan)}
-    else:
-        labels = _vocabulary(part, names, settings, plan)
-        if len(labels) < 2:
-            labels = {SINGLE_LABEL: _guess(part, names, LABEL_NAMES, "--label-columns", plan)}
+            hits = usual_columns(names, LABEL_NAMES)
+            only = _one_of(hits, part.reader.name, names, LABEL_NAMES, "--label-columns", plan.guesses)
+            labels = {SINGLE_LABEL: only}
+        return labels
+    there, spellings = frozenset(names), _spellings(names)
+    for column in named:
+        same = column if column in there else _same_label(column, spellings)
+        if same is None:
+            continue
+        if same != column:
+            plan.notes.append(f"{part.reader.name}: column {same!r} is read as {column!r}")
+        labels[SINGLE_LABEL if len(named) == 1 else canonical_name(column)] = same
+    if not labels:
+        what = f"there is no label column here: not {', '.join(map(repr, named))}"
+        raise ColumnError(what, where=part.reader.name, remedy=did_you_mean(named[0], names))
     return labels
 
 
@@ -220,7 +201,7 @@ def _vocabulary(part: Part, names: list[str], settings: DataSettings, plan: Colu
     for name in names:
         if vocabulary_name(name):
             found.setdefault(vocabulary_name(name), name)
-    usual = next((word for word in LABEL_NAMES if any(name.lower() == word for name in names)), "")
+    usual = next(iter(usual_columns(names, LABEL_NAMES)), "")
     if len(found) < 2 or vocabulary_name(usual) != SINGLE_LABEL:
         return {}
     columns = list(found.values())
@@ -263,71 +244,63 @@ def _learnable(parts: Sequence[Part], maps: Sequence[dict[str, str]], plan: Colu
     return kept
 
 
-def _label_order(settings: DataSettings, maps: Iterable[dict[str, str]]) -> tuple[str, ...]:
-    """Return the labels in the order in which they are named, or first met."""
-    met = list(dict.fromkeys(label for labels in maps for label in labels))
-    named = {canonical_name(column): place for place, column in enumerate(settings.label_columns)}
-    return tuple(sorted(met, key=lambda label: named.get(label, len(named))))
-
-
 def _part_columns(
     part: Part, names: list[str], labels: dict[str, str], settings: DataSettings, plan: ColumnPlan
 ) -> PartColumns:
     text = settings.text_column
     if text is None and part.known is not None and part.known.text_column in names:
         text = part.known.text_column
-    if text is None:
-        text = _guess(part, names, TEXT_NAMES, "--text-column", plan)
-    elif text not in names:
-        raise ColumnError(
-            f"there is no column {text!r} (--text-column)", where=part.reader.name, remedy=did_you_mean(text, names)
-        )
+    text = comment_column(part.reader, names, text, plan.guesses)
     if text in labels.values():
-        raise ColumnError(
-            f"column {text!r} would be both the comment and a label",
-            where=part.reader.name,
-            remedy="name the columns with --text-column and --label-columns",
-        )
-    if isinstance(part.reader, ParquetReader):
-        part.reader.refuse_lists(text)
+        remedy = "name the columns with --text-column and --label-columns"
+        what = f"column {text!r} would be both the comment and a label"
+        raise ColumnError(what, where=part.reader.name, remedy=remedy)
     identifier = settings.id_column if settings.id_column in names else None
     if settings.id_column is None:
         identifier = next((name for name in names if name.lower() in ID_NAMES and name != text), None)
         identifier = None if identifier in labels.values() else identifier
-    for label, column in labels.items():
-        if label != column:
-            plan.renames[column] = label
+    plan.renames |= {column: label for label, column in labels.items() if label != column}
     weight = settings.weight_column if settings.weight_column in names else None
     return PartColumns(text=text, labels=labels, id=identifier, weight=weight)
 
 
-def _guess(part: Part, names: list[str], usual: Sequence[str], flag: str, plan: ColumnPlan) -> str:
-    """Return the first column with a usual name.
+def comment_column(
+    reader: Reader, names: list[str], named: str | None, guesses: list[str], *, scoring: bool = False
+) -> str:
+    """Return the comment's column: the named one, else one with a usual name.
+
+    Args:
+        guesses: takes a line where the name was guessed.
+        scoring: whether the first of names that differ in case will do, and an only column of any name.
 
     Raises:
-        ColumnError: there is none.
+        ColumnError: it is not there, holds lists, or cannot be guessed.
     """
-    for word in usual:
-        hits = [name for name in names if name.lower() == word]
-        if len(hits) > 1:
-            raise ColumnError(
-                f"columns {', '.join(map(repr, hits))} differ in case only",
-                where=part.reader.name,
-                remedy=f"say which one with {flag}",
-            )
-        if hits:
-            what = "comment" if flag == "--text-column" else "label"
-            plan.guesses.append(f"{part.reader.name}: {hits[0]!r} is taken as the {what} column")
-            return hits[0]
-    there = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    raise ColumnError(
-        f"no column has a usual name ({', '.join(usual)})",
-        where=part.reader.name,
-        remedy=f"name one with {flag}; there are: {there}",
-    )
+    if named is None:
+        found = usual_columns(names, TEXT_NAMES)
+        if scoring:
+            found = found[:1] or (names if len(names) == 1 else [])
+        named = _one_of(found, reader.name, names, TEXT_NAMES, "--text-column", guesses)
+    elif named not in names:
+        raise missing_column(named, "--text-column", reader.name, names)
+    if isinstance(reader, ParquetReader):
+        reader.refuse_lists(named)
+    return named
 
 
-def _tell_gaps(part: Part, labels: dict[str, str], plan: ColumnPlan) -> None:
-    missing = [label for label in plan.labels if label not in labels]
-    if missing:
-        plan.notes.append(f"{part.reader.name}: has no column for {', '.join(missing)}: unknown in its rows")
+def missing_column(column: str, flag: str, where: str, names: Sequence[str]) -> ColumnError:
+    """Return the error for a column that is named and not there, with the nearest one that is."""
+    return ColumnError(f"there is no column {column!r} ({flag})", where=where, remedy=did_you_mean(column, names))
+
+
+def _one_of(hits: list[str], name: str, names: list[str], usual: Sequence[str], flag: str, guesses: list[str]) -> str:
+    """Return the one column that was found by its usual name."""
+    if len(hits) == 1:
+        what = "comment" if flag == "--text-column" else "label"
+        guesses.append(f"{name}: {hits[0]!r} is taken as the {what} column")
+        return hits[0]
+    what, remedy = f"columns {', '.join(map(repr, hits))} differ in case only", f"say which one with {flag}"
+    if not hits:
+        there = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        what, remedy = f"no column has a usual name ({', '.join(usual)})", f"name one with {flag}; there are: {there}"
+    raise ColumnError(what, where=name, remedy=remedy)

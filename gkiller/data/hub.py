@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, read as a stream through ``datasets``.
+"""The data sets that gkiller knows by name, parts of sources, and the Hugging Face hub through ``datasets``.
 
 The hub is asked once, with a time limit, before ``datasets`` starts: that library would otherwise retry
 for minutes. With ``HF_HUB_OFFLINE`` set nothing is asked, and the local cache is read instead.
@@ -9,14 +9,122 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from gkiller.data.catalogue import SPLIT_ALIASES, KnownSource, Part
-from gkiller.data.labels import CLASS_NAMES
-from gkiller.data.readers import BATCH_ROWS, RawBatch
+from gkiller.data.labels import CANONICAL_LABELS, CLASS_NAMES
+from gkiller.data.readers import BATCH_ROWS, RawBatch, Reader
 from gkiller.data.readers.parquet import arrow_batches
 from gkiller.errors import DataError, FormatError, HubUnavailableError, SourceNotFoundError
 from gkiller.private import silence_hub
+
+
+@dataclass(frozen=True)
+class KnownSource:
+    """A data set with its columns, so that no flag is needed."""
+
+    name: str
+    repository: str  # its name on the hub; empty for the embedded sample
+    text_column: str
+    label_columns: tuple[str, ...]
+    default_labels: tuple[str, ...]
+    licence: str
+    access: str  # embedded, open, or manual when files must be fetched by hand
+    rows: str
+    description: str
+    remedy: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+_JIGSAW_LABELS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
+
+KNOWN_SOURCES = (
+    KnownSource(
+        name="sample",
+        repository="",
+        text_column="text",
+        label_columns=CANONICAL_LABELS,
+        default_labels=CANONICAL_LABELS,
+        licence="Apache-2.0, synthetic: written for gkiller",
+        access="embedded",
+        rows="over 5,000",
+        description="Synthetic comments from hand-written frames; for trying gkiller out, not for use.",
+    ),
+    KnownSource(
+        name="civil_comments",
+        repository="google/civil_comments",
+        text_column="text",
+        label_columns=(*CANONICAL_LABELS, "sexual_explicit"),
+        default_labels=("toxicity",),
+        licence="CC0-1.0",
+        access="open",
+        rows="about 2 million",
+        description="Comments of the Civil Comments platform; labels are shares of raters (scores).",
+        aliases=("google/civil_comments",),
+    ),
+    KnownSource(
+        name="jigsaw",
+        repository="google/jigsaw_toxicity_pred",
+        text_column="comment_text",
+        label_columns=_JIGSAW_LABELS,
+        default_labels=("toxic",),
+        licence="labels CC0-1.0, text CC BY-SA 3.0 (Wikipedia)",
+        access="manual",
+        rows="about 160,000",
+        description="Wikipedia talk-page comments of the 2018 Jigsaw challenge, six labels of 0 and 1.",
+        remedy="download train.csv of the Kaggle challenge 'jigsaw-toxic-comment-classification-challenge', "
+        "then: gkiller data prepare train.csv --text-column comment_text --label-columns " + ",".join(_JIGSAW_LABELS),
+        aliases=("jigsaw_toxicity_pred", "jigsaw_toxic", "google/jigsaw_toxicity_pred"),
+    ),
+    KnownSource(
+        name="jigsaw_unintended_bias",
+        repository="google/jigsaw_unintended_bias",
+        text_column="comment_text",
+        label_columns=("target", *CANONICAL_LABELS[1:]),
+        default_labels=("target",),
+        licence="CC0-1.0",
+        access="manual",
+        rows="about 1.8 million",
+        description="Civil Comments with identity annotations, of the 2019 Jigsaw challenge (scores).",
+        remedy="download train.csv of the Kaggle challenge "
+        "'jigsaw-unintended-bias-in-toxicity-classification', then: gkiller data prepare train.csv "
+        "--text-column comment_text --label-columns target; "
+        "or use the data set civil_comments, which has the same comments",
+        aliases=("google/jigsaw_unintended_bias",),
+    ),
+)
+
+
+def find_known(name: str) -> KnownSource | None:
+    """Return the known source of that name or alias, in any case, or None."""
+    return next((one for one in KNOWN_SOURCES if name.lower() in (one.name, *one.aliases)), None)
+
+
+SPLIT_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+"""How files and hub splits may be named, in lower case."""
+
+
+@dataclass
+class Part:
+    """One file or hub split."""
+
+    split: str  # train, valid or test
+    reader: Reader
+    stem: str
+    path: Path | None = None
+    known: KnownSource | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
 
 TIMEOUT_SECONDS = 10.0
 
@@ -27,18 +135,11 @@ _OTHER_WAYS = (
 
 
 class HubReader:
-    """Reads one split of a hub data set.
-
-    Args:
-        dataset: a ``datasets.IterableDataset`` or ``datasets.Dataset``.
-
-    Attributes:
-        named: whether a class column's numbers are read as the names behind them, whatever those are.
-    """
+    """Reads one split of a hub data set, a ``datasets.IterableDataset`` or ``datasets.Dataset``."""
 
     def __init__(self, dataset: Any, name: str) -> None:
         self.name = name
-        self.named = False
+        self.named = False  # whether a class column's numbers are read as the names behind them, whatever those are
         self.notes: list[str] = []
         self._dataset = dataset
         self._columns: list[str] = []
@@ -48,11 +149,7 @@ class HubReader:
         self.total: int | None = getattr(known, "num_examples", None) or None
 
     def columns(self) -> list[str]:
-        """Return the column names; reads one row when the data set does not tell them.
-
-        Raises:
-            DataError: the hub fails, or the split is empty.
-        """
+        """Return the column names; reads one row when the data set does not tell them."""
         if not self._columns:
             with hub_faults(self.name):
                 names = self._dataset.column_names
@@ -62,11 +159,7 @@ class HubReader:
         return self._columns
 
     def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
-        """Yield the wanted columns of all rows, in order.
-
-        Raises:
-            DataError: the hub fails on the way.
-        """
+        """Yield the wanted columns of all rows, in order."""
         classes = {name: self._class_values(name) for name in wanted}
         row = 1
         with hub_faults(self.name):
@@ -92,10 +185,7 @@ class HubReader:
 def hub_parts(
     repository: str, config: str | None, revision: str | None, known: KnownSource | None, notes: list[str]
 ) -> list[Part]:
-    """Return the splits of a hub data set; none of its rows is read yet.
-
-    Args:
-        repository: ``org/name``.
+    """Return the splits of the hub data set ``org/name``; none of its rows is read yet.
 
     Raises:
         HubUnavailableError: the hub cannot be reached or refuses, or files must be fetched by hand.
@@ -103,9 +193,8 @@ def hub_parts(
     """
     name = repository + (f":{config}" if config else "")
     if known is not None and known.access == "manual":
-        raise HubUnavailableError(
-            "the hub does not hold this data set's files; they must be fetched by hand", where=name, remedy=known.remedy
-        )
+        what = "the hub does not hold this data set's files; they must be fetched by hand"
+        raise HubUnavailableError(what, where=name, remedy=known.remedy)
     commit = resolve_commit(repository, revision)
     with hub_faults(name):
         splits = load_splits(repository, config, commit or revision)
@@ -120,30 +209,22 @@ def hub_parts(
         stem = f"{repository.split('/')[-1]}-{split}"
         parts.append(Part(split=target, reader=reader, stem=stem, known=known, info={**info, "split": split}))
     if not any(part.split == "train" for part in parts):
-        raise SourceNotFoundError(
-            f"the data set has no train split; it has: {', '.join(splits) or 'none'}",
-            where=name,
-            remedy="save the split you want to a file, and name that",
-        )
+        what = f"the data set has no train split; it has: {', '.join(splits) or 'none'}"
+        raise SourceNotFoundError(what, where=name, remedy="save the split you want to a file, and name that")
     if left:
         notes.append(f"{name}: splits not read: {', '.join(left)}")
     return parts
 
 
 def resolve_commit(repository: str, revision: str | None) -> str | None:
-    """Ask the hub, once and with a time limit, which commit is meant; None when offline by choice.
-
-    Raises:
-        HubUnavailableError: the hub cannot be reached, or refuses.
-    """
+    """Ask the hub, once and with a time limit, which commit is meant; None when offline by choice."""
     from huggingface_hub import HfApi, constants
 
     silence_hub()
     if constants.HF_HUB_OFFLINE:
         return None
     with hub_faults(repository):
-        found = HfApi().dataset_info(repository, revision=revision, timeout=TIMEOUT_SECONDS)
-    commit: str | None = found.sha
+        commit: str | None = HfApi().dataset_info(repository, revision=revision, timeout=TIMEOUT_SECONDS).sha
     return commit
 
 
@@ -160,65 +241,52 @@ def load_splits(repository: str, config: str | None, revision: str | None) -> di
 
 @contextmanager
 def hub_faults(name: str) -> Iterator[None]:
-    """Turn what ``datasets`` and ``huggingface_hub`` raise into errors with a remedy.
-
-    Raises:
-        HubUnavailableError: no connection, no such data set, or no permission.
-        FormatError: the data set is there but cannot be read.
-    """
+    """Turn what ``datasets`` and ``huggingface_hub`` raise into errors with a remedy."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub import constants, errors
 
-    host = constants.ENDPOINT
     try:
         yield
-    except errors.GatedRepoError as error:
-        what, remedy = ("the data set is gated", f"accept its terms at {host}/datasets/{name}, then: hf auth login")
-        raise HubUnavailableError(what, where=name, remedy=remedy) from error
-    except errors.RevisionNotFoundError as error:
-        what = "the data set has no such revision"
-        raise HubUnavailableError(what, where=name, remedy="check --revision") from error
-    except errors.RepositoryNotFoundError as error:
-        what = f"{host} knows no such data set, or it is private"
-        raise HubUnavailableError(
-            what, where=name, remedy="check its name; for a private one: hf auth login"
-        ) from error
-    except errors.HFValidationError as error:
-        raise SourceNotFoundError(f"not a data set's name: {_brief(error)}", where=name, remedy="org/name") from error
-    except (*_transport_errors(), DatasetsError, ValueError, RuntimeError) as error:
-        raise _translate(error, name, host) from error
+    except (*_transport_errors(), errors.HFValidationError, DatasetsError, ValueError, RuntimeError) as error:
+        raise _translate(error, name, constants.ENDPOINT) from error
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
     """Return what a failed connection raises; huggingface_hub has changed its HTTP library before."""
-    found: list[type[Exception]] = [OSError]
-    for library in ("httpx", "httpx2"):
-        module = sys.modules.get(library)
-        if module is not None:
-            found.append(module.HTTPError)
-    return tuple(found)
+    modules = (sys.modules.get(library) for library in ("httpx", "httpx2"))
+    return (OSError, *(module.HTTPError for module in modules if module is not None))
 
 
 def _translate(error: Exception, name: str, host: str) -> DataError:
     from huggingface_hub import constants, errors
 
-    if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
-        what = f"which configuration of the data set is meant? {_brief(error)}"
-        return SourceNotFoundError(what, where=name, remedy="name it after a colon, as org/name:config")
-    if "script" in str(error) and isinstance(error, RuntimeError):
-        what = "the data set is a loading script, which is not run"
+    kind: type[DataError] = HubUnavailableError
+    brief, message, remedy = _brief(error), str(error), _OTHER_WAYS
+    if isinstance(error, errors.GatedRepoError):
+        what, remedy = "the data set is gated", f"accept its terms at {host}/datasets/{name}, then: hf auth login"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        what, remedy = "the data set has no such revision", "check --revision"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        what = f"{host} knows no such data set, or it is private"
+        remedy = "check its name; for a private one: hf auth login"
+    elif isinstance(error, errors.HFValidationError):
+        kind, what, remedy = SourceNotFoundError, f"not a data set's name: {brief}", "org/name"
+    elif "Config name is missing" in message or "BuilderConfig" in message:
+        kind, what = SourceNotFoundError, f"which configuration of the data set is meant? {brief}"
+        remedy = "name it after a colon, as org/name:config"
+    elif "script" in message and isinstance(error, RuntimeError):
+        kind, what = FormatError, "the data set is a loading script, which is not run"
         remedy = "try --revision refs/convert/parquet, or download its files and name them"
-        return FormatError(what, where=name, remedy=remedy)
-    if constants.HF_HUB_OFFLINE:
-        what = f"HF_HUB_OFFLINE is set, and the local cache does not hold the data set: {_brief(error)}"
-        return HubUnavailableError(what, where=name, remedy="unset it, or name local files")
-    if isinstance(error, errors.HfHubHTTPError):
-        what = f"{host} refused: {_brief(error)}"
-        return HubUnavailableError(what, where=name, remedy=_OTHER_WAYS)
-    if isinstance(error, _transport_errors()):
-        what = f"{host} cannot be reached: {_brief(error)}"
-        return HubUnavailableError(what, where=name, remedy=_OTHER_WAYS)
-    return FormatError(f"the data set cannot be read: {_brief(error)}", where=name, remedy=_OTHER_WAYS)
+    elif constants.HF_HUB_OFFLINE:
+        what = f"HF_HUB_OFFLINE is set, and the local cache does not hold the data set: {brief}"
+        remedy = "unset it, or name local files"
+    elif isinstance(error, errors.HfHubHTTPError):
+        what = f"{host} refused: {brief}"
+    elif isinstance(error, _transport_errors()):
+        what = f"{host} cannot be reached: {brief}"
+    else:
+        kind, what = FormatError, f"the data set cannot be read: {brief}"
+    return kind(what, where=name, remedy=remedy)
 
 
 def _brief(error: BaseException) -> str:

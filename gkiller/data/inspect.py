@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.columns import plan_columns
-from gkiller.data.dataset import SPLIT_NAMES, Dataset
+from gkiller.data.dataset import MANIFEST_NAME, SPLIT_NAMES, Dataset
 from gkiller.data.labels import UNKNOWN
 from gkiller.data.load import known_codes, read_prepared
-from gkiller.data.manifest import MANIFEST_NAME
+from gkiller.data.prepare import Duplicates, class_warnings, find_duplicates, label_counts
 from gkiller.data.readers import BATCH_ROWS
-from gkiller.data.rows import CleanBatch, clean_rows, exact_hash, folded_hash, new_tally
+from gkiller.data.rows import CleanBatch, Reading, digests
 from gkiller.data.sources import resolve_sources
-from gkiller.data.splits import Duplicates, class_warnings, find_duplicates, label_counts
 from gkiller.errors import EmptyDataError, OutputError, SettingsError
 from gkiller.private import matplotlib_apart
 from gkiller.settings import DataSettings
@@ -34,7 +32,7 @@ HISTOGRAM_BINS = 32
 
 
 class _Measures(NamedTuple):
-    """What is kept of n rows: lengths, labels of shape (n, L), and digests as in ``CleanBatch``."""
+    """What is kept of n rows: lengths, and labels, weights and digests as in ``CleanBatch``."""
 
     lengths: npt.NDArray[np.int32]
     characters: npt.NDArray[np.int32]
@@ -80,10 +78,6 @@ def inspect(
         Plain values. ``splits`` holds per split its rows, labels, lengths, duplicates and histogram;
         ``overlap``, for each ordered pair of splits, the rows of the one whose folded text is in the other;
         ``conflicting_texts`` counts the folded texts that have both values of a label.
-
-    Raises:
-        DataError: the source cannot be read, or there are no rows.
-        ModelError: the tokenizer cannot be read, or is not one that the model could use.
     """
     lengths = _length_counter(tokenizer_path, max_length)
     found = _open(source, settings or DataSettings(), progress)
@@ -119,36 +113,24 @@ def _open(source: str | Path | Dataset, settings: DataSettings, progress: Progre
     if isinstance(source, Dataset):
         return _Source(name, source.labels, _dataset_rows(source))
     plan = resolve_sources([name], revision=settings.revision)
-    skipping = settings.model_copy(update={"on_error": "skip"})
-    columns = plan_columns(plan.parts, skipping)
-    tally = new_tally(plan.parts, columns, skipping)
+    reading = Reading(plan, settings.model_copy(update={"on_error": "skip"}))
+    columns = reading.columns
     notes = [*plan.notes, *columns.notes, *columns.guesses]
 
     def batches() -> Iterator[tuple[str, CleanBatch]]:
-        for batch in clean_rows(plan.parts, columns, skipping, tally, progress):
+        for batch in reading.rows(progress):
             yield plan.parts[batch.part].split, batch
-        notes.extend(note for part in plan.parts for note in part.reader.notes)
+        notes.extend(reading.notes())
 
-    return _Source(name, columns.labels, batches(), notes, tally.bad)
+    return _Source(name, columns.labels, batches(), notes, reading.bad)
 
 
 def _dataset_rows(dataset: Dataset) -> Iterator[tuple[str, CleanBatch]]:
     for name, split in dataset.splits.items():
         for start in range(0, len(split), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
-            texts = split.texts[rows]
-            yield (
-                name,
-                CleanBatch(
-                    part=0,
-                    ids=split.ids[rows],
-                    texts=texts,
-                    labels=known_codes(split.labels[rows]),
-                    weights=split.weights[rows],
-                    folded=np.frombuffer(b"".join(map(folded_hash, texts)), dtype="<u8").reshape(-1, 2),
-                    exact=np.frombuffer(b"".join(map(exact_hash, texts)), dtype="<u8"),
-                ),
-            )
+            ids, texts, codes = split.ids[rows], split.texts[rows], known_codes(split.labels[rows])
+            yield name, CleanBatch(0, ids, texts, codes, split.weights[rows], *digests(texts))
 
 
 def _length_counter(path: Path | None, max_length: int) -> Callable[[list[str]], list[int]]:
@@ -221,12 +203,7 @@ METADATA: dict[str, dict[str, str | None]] = {
 
 
 def check_plot(path: Path) -> None:
-    """Refuse a plot's name before any work is done for it.
-
-    Raises:
-        SettingsError: its suffix names no format that a plot can have.
-        OutputError: its folder is not there.
-    """
+    """Refuse a plot's name, for its suffix or its folder, before any work is done for it."""
     if path.suffix.lower() not in METADATA:
         what = f"a plot cannot be {path.suffix!r}" if path.suffix else "the plot's name has no suffix"
         stem = path.with_suffix("") if path.name else Path("plot")
@@ -242,10 +219,6 @@ def plot_inspection(result: dict[str, Any], path: Path) -> None:
 
     Left: the share of positive rows per label and split. Right: how long the comments are, as shares of
     their split, with the model's cut marked; the last bar holds everything longer.
-
-    Raises:
-        SettingsError: the suffix names none of these formats.
-        OutputError: its folder is not there, or the file cannot be written.
     """
     check_plot(path)
     with matplotlib_apart():

@@ -36,18 +36,8 @@ ALIASES = {"toxic": "toxicity", "severe_toxic": "severe_toxicity", "identity_hat
 RESERVED_NAMES = ("id", "text", "weight")
 """Columns of a prepared file that are not labels."""
 
-CLASS_NAMES = {
-    "true": 1,
-    "yes": 1,
-    "toxic": 1,
-    "false": 0,
-    "no": 0,
-    "non-toxic": 0,
-    "non_toxic": 0,
-    "nontoxic": 0,
-    "not toxic": 0,
-    "not_toxic": 0,
-}
+_NEGATIVE = ("false", "no", "non-toxic", "non_toxic", "nontoxic", "not toxic", "not_toxic")
+CLASS_NAMES = dict.fromkeys(("true", "yes", "toxic"), 1) | dict.fromkeys(_NEGATIVE, 0)
 """Class names that stand for 0 and 1, in lower case."""
 
 UNKNOWN_NAMES = frozenset({"", "nan", "na", "n/a", "null", "none"})
@@ -108,26 +98,18 @@ class LabelReader:
 
     Args:
         positive: names of the positive classes; all others are negative. Empty for the usual names.
-
-    Attributes:
-        numbered: whether a number is among the positive classes' names.
-        scores: whether a value strictly between 0 and 1 was cut.
     """
 
     def __init__(self, cutoff: float, positive: Iterable[str] = ()) -> None:
         self.cutoff = cutoff
         self._positive = {_class_key(name) for name in positive}
-        self.numbered = any(isinstance(key, float) for key in self._positive)
-        self.scores = False
+        self.numbered = any(isinstance(key, float) for key in self._positive)  # a number names a positive class
+        self.scores = False  # whether a value strictly between 0 and 1 was cut
         self.class_names: dict[str, int] = {}
         self._known: dict[Any, int] = {}
 
     def read(self, value: Any) -> int:
-        """Return 0, 1 or ``UNKNOWN``.
-
-        Raises:
-            ValueError: the value is none of those the module describes, or one class name too many.
-        """
+        """Return 0, 1 or ``UNKNOWN``; a ValueError says that it is no label, or one class name too many."""
         if value is None:
             return UNKNOWN
         try:
@@ -202,12 +184,14 @@ _LONGEST_NAME = 60
 _MOST_WORDS = 4
 
 
-def refuse_repeated(names: Sequence[str], what: str, where: str) -> None:
-    """Check that no column's name stands twice; columns without a name may.
+def usual_columns(names: Sequence[str], usual: Sequence[str]) -> list[str]:
+    """Return the columns, in any case, that have the first usual name there is."""
+    hits = ([name for name in names if name.lower() == word.lower()] for word in usual)
+    return next(filter(None, hits), [])
 
-    Raises:
-        ColumnError: one does.
-    """
+
+def refuse_repeated(names: Sequence[str], what: str, where: str) -> None:
+    """Check that no column's name stands twice; columns without a name may."""
     twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if twice:
         named = ", ".join(map(repr, twice[:20])) + (", ..." if len(twice) > 20 else "")
@@ -219,17 +203,11 @@ def need_header(names: Sequence[str], asked: Collection[str | None], where: str)
 
     It is one where a name is usual or asked for. Else it is a row where one field, but not all, is a number
     or a class name, or has the length of a sentence.
-
-    Raises:
-        ColumnError: it is a row.
     """
     if any(name.lower() in (*TEXT_NAMES, *LABEL_NAMES, *ID_NAMES) or name in asked for name in names):
         return
     values = [bool(_DECIMAL.fullmatch(name)) or name.lower() in _VALUES for name in names]
     sentence = any(len(name) > _LONGEST_NAME or len(name.split()) >= _MOST_WORDS for name in names)
     if sentence or (any(values) and not all(values)):
-        raise ColumnError(
-            "there is no header: the first line looks like a row",
-            where=where,
-            remedy="put a line of column names above it, such as text,label",
-        )
+        remedy = "put a line of column names above it, such as text,label"
+        raise ColumnError("there is no header: the first line looks like a row", where=where, remedy=remedy)

@@ -13,22 +13,24 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
-from gkiller.data.columns import plan_columns
-from gkiller.data.dataset import SPLIT_NAMES, DataManifest, Dataset, Split
-from gkiller.data.labels import UNKNOWN, canonical_name, label_problem
-from gkiller.data.manifest import (
+from gkiller.data.dataset import (
     FORMAT_VERSION,
     MANIFEST_NAME,
     PREPARE_AGAIN,
+    SPLIT_NAMES,
+    DataManifest,
+    Dataset,
     Fingerprint,
+    Split,
     read_manifest,
     split_file,
     table_codes,
     table_weights,
 )
+from gkiller.data.labels import UNKNOWN, canonical_name, label_problem
 from gkiller.data.prepare import prepare
 from gkiller.data.readers.pipes import is_pipe
-from gkiller.data.rows import clean_rows, new_tally
+from gkiller.data.rows import Reading
 from gkiller.data.sources import resolve_sources
 from gkiller.errors import ColumnError, EmptyDataError, FormatError, SettingsError
 from gkiller.settings import DataSettings
@@ -67,21 +69,15 @@ def load_dataset(settings: DataSettings, *, cache: Path, progress: Progress | No
 
 
 def check_settings(settings: DataSettings, manifest: DataManifest) -> None:
-    """Refuse settings that ask for something else than was prepared, rather than ignore them.
-
-    Raises:
-        SettingsError: columns, cutoff or positive classes are set to something else.
-    """
+    """Refuse columns, cutoff or positive classes that are not those of the prepared data, rather than ignore them."""
     used = manifest.get("settings", {})
     plain = settings.model_dump(mode="json")
     for name in ("text_column", "id_column", "weight_column", "cutoff", "positive_values"):
         wanted = plain[name]
         if getattr(settings, name) != DataSettings.model_fields[name].default and wanted != used.get(name):
-            raise SettingsError(
-                f"data.{name} is {wanted!r}, but the data were prepared with {used.get(name)!r}",
-                where=settings.source,
-                remedy=f"leave data.{name} out, or prepare the data again with it",
-            )
+            what = f"data.{name} is {wanted!r}, but the data were prepared with {used.get(name)!r}"
+            remedy = f"leave data.{name} out, or prepare the data again with it"
+            raise SettingsError(what, where=settings.source, remedy=remedy)
 
 
 def _load_cached(settings: DataSettings, cache: Path, progress: Progress | None) -> Dataset:
@@ -111,26 +107,16 @@ def _cache_key(settings: DataSettings) -> str:
 
 
 def read_prepared(directory: Path) -> Dataset:
-    """Read a prepared directory into memory, after checking every file's SHA-256.
-
-    Raises:
-        SourceNotFoundError: there is no such directory.
-        FormatError: it was not prepared by gkiller, is of an unknown version, or a byte has changed.
-    """
+    """Read a prepared directory into memory; a `FormatError` where a byte of it has changed."""
     directory = Path(directory)
     manifest = read_manifest(directory)
     labels = tuple(map(str, manifest["labels"]))
     for label in labels:
         if problem := label_problem(label):
-            raise FormatError(
-                f"the label {ascii(label)[:80]} cannot be used: {problem}",
-                where=str(directory / MANIFEST_NAME),
-                remedy=PREPARE_AGAIN,
-            )
-    splits = {}
-    for name in SPLIT_NAMES:
-        if entry := manifest["splits"].get(name):
-            splits[name] = _read_split(split_file(directory, entry), labels)
+            what = f"the label {ascii(label)[:80]} cannot be used: {problem}"
+            raise FormatError(what, where=str(directory / MANIFEST_NAME), remedy=PREPARE_AGAIN)
+    entries = {name: entry for name in SPLIT_NAMES if (entry := manifest["splits"].get(name))}
+    splits = {name: _read_split(split_file(directory, entry), labels) for name, entry in entries.items()}
     return Dataset(labels, splits, manifest)
 
 
@@ -138,19 +124,13 @@ def _read_split(path: Path, labels: tuple[str, ...]) -> Split:
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
-    return Split(
-        ids=table.column("id").to_pylist(),
-        texts=table.column("text").to_pylist(),
-        labels=_floats(table_codes(table, labels)),
-        weights=table_weights(table),
-    )
+    ids, texts = table.column("id").to_pylist(), table.column("text").to_pylist()
+    return Split(ids, texts, _floats(table_codes(table, labels)), table_weights(table))
 
 
 def _floats(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
     """Return labels with NaN instead of -1 where they are unknown."""
-    values = codes.astype(np.float32)
-    values[codes == UNKNOWN] = np.nan
-    return values
+    return np.where(codes == UNKNOWN, np.float32(np.nan), codes.astype(np.float32))
 
 
 def known_codes(labels: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
@@ -178,20 +158,14 @@ def select_labels(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
     """Return the data set with these labels only, by name or alias; with all when none is named.
 
     Rows of which none of the labels is known are left out.
-
-    Raises:
-        ColumnError: the data set has no such label.
     """
     if not names:
         return dataset
     chosen = list(dict.fromkeys(name if name in dataset.labels else canonical_name(name) for name in names))
     for name, label in zip(names, chosen, strict=False):
         if label not in dataset.labels:
-            raise ColumnError(
-                f"the data set has no label {name!r}",
-                where=dataset.manifest.get("source", ""),
-                remedy=did_you_mean(name, dataset.labels),
-            )
+            where, remedy = dataset.manifest.get("source", ""), did_you_mean(name, dataset.labels)
+            raise ColumnError(f"the data set has no label {name!r}", where=where, remedy=remedy)
     if tuple(chosen) == dataset.labels:
         return dataset
     slots = [dataset.labels.index(label) for label in chosen]
@@ -228,10 +202,6 @@ def load_labelled(
     Args:
         split: "train", "valid", "test", "all", or None for ``default`` (for "all" with a single file).
         whole_file: whether a single file is taken whole; else it is split as for training.
-
-    Raises:
-        SettingsError: there is no split of that name.
-        DataError: the source cannot be read.
     """
     names = (*SPLIT_NAMES, ALL)
     if split is not None and split not in names:
@@ -250,17 +220,12 @@ def load_labelled(
 
 
 def _whole_file(settings: DataSettings, progress: Progress | None) -> tuple[Dataset, Split]:
-    plan = resolve_sources([settings.source], revision=settings.revision)
-    columns = plan_columns(plan.parts, settings)
-    tally = new_tally(plan.parts, columns, settings)
-    pieces = []
-    for batch in clean_rows(plan.parts, columns, settings, tally, progress):
-        pieces.append(Split(batch.ids, batch.texts, _floats(batch.labels), batch.weights))
+    reading = Reading(resolve_sources([settings.source], revision=settings.revision), settings)
+    pieces = [Split(one.ids, one.texts, _floats(one.labels), one.weights) for one in reading.rows(progress)]
     if not pieces:
         raise EmptyDataError("there are no rows", where=settings.source, remedy="name another file")
-    notes = [note for part in plan.parts for note in part.reader.notes]
-    manifest = DataManifest(source=settings.source, notes=notes)
-    return Dataset(columns.labels, {}, manifest), _joined(pieces)
+    manifest = DataManifest(source=settings.source, notes=reading.notes())
+    return Dataset(reading.columns.labels, {}, manifest), _joined(pieces)
 
 
 def _joined(pieces: list[Split]) -> Split:

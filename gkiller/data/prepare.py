@@ -8,44 +8,233 @@ the files of their splits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import combinations, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from gkiller import __version__
-from gkiller.data.columns import ColumnPlan, plan_columns
-from gkiller.data.dataset import SPLIT_NAMES, DataManifest, SplitEntry
-from gkiller.data.manifest import (
+from gkiller.data.columns import ColumnPlan
+from gkiller.data.dataset import (
     FORMAT,
     FORMAT_VERSION,
+    LEAST_OF_A_KIND,
+    SPLIT_NAMES,
+    DataManifest,
+    LabelCount,
     RowWriter,
+    SplitEntry,
     check_output,
     read_row_groups,
     rows_table,
     write_manifest,
 )
-from gkiller.data.rows import Tally, clean_rows, new_tally
+from gkiller.data.labels import UNKNOWN
+from gkiller.data.rows import Reading
 from gkiller.data.sources import Plan, check_files, known_of, resolve_sources
-from gkiller.data.splits import (
-    TRAIN,
-    Duplicates,
-    Shares,
-    check_classes,
-    class_warnings,
-    class_weights,
-    find_duplicates,
-    label_counts,
-    split_rows,
-)
-from gkiller.errors import EmptyDataError
+from gkiller.errors import EmptyDataError, SingleClassError
 from gkiller.settings import DataSettings
 from gkiller.storage.files import atomic_directory, refuse_source_within, sha256_file
 from gkiller.wording import Progress, counted
 
+TRAIN, VALID, TEST = range(len(SPLIT_NAMES))
+
+
+class Shares(NamedTuple):
+    """Shares of the rows to split off; 0 where the split is given or not wanted."""
+
+    valid: float
+    test: float
+
+
+def split_rows(folded: NDArray[np.uint64], labels: NDArray[np.int8], shares: Shares, seed: int) -> NDArray[np.int8]:
+    """Assign rows without duplicates to train, valid and test: stratified and seeded.
+
+    Each row's rank comes from a seeded mix of its text's digest, so the same comments are split the same
+    way whatever the batch size or the order of the files. A stratum is a value of the first label (0, 1,
+    unknown) with "some label is positive" or not. Each gives its share, to one row, but keeps one for train;
+    within it, rows are drawn evenly over the combinations of all labels.
+
+    Args:
+        folded: shape (n, 2), digests of the folded texts, all different.
+        labels: shape (n, L), -1 where unknown.
+
+    Returns:
+        Positions in ``SPLIT_NAMES``, of shape (n,).
+    """
+    splits = np.full(len(folded), TRAIN, dtype=np.int8)
+    priority = _mix(folded[:, 0] ^ _mix(folded[:, 1] + np.uint64(seed & 0xFFFFFFFFFFFFFFFF)))
+    _, combination = np.unique(labels, axis=0, return_inverse=True)
+    combination = combination.reshape(-1)
+    stratum = (labels[:, 0] - UNKNOWN) * 2 + (labels == 1).any(axis=1)
+    seen = 0
+    for code in np.unique(stratum):
+        rows = np.flatnonzero(stratum == code)
+        rows = rows[np.lexsort((priority[rows], combination[rows]))]
+        tested, rest = _draw(rows, _quota(seen, len(rows), shares.test))
+        validated, _ = _draw(rest, _quota(seen, len(rows), shares.valid))
+        splits[tested] = TEST
+        splits[validated] = VALID
+        seen += len(rows)
+    return splits
+
+
+def _quota(seen: int, size: int, share: float) -> int:
+    """Return how many of a stratum's rows to draw, so that the strata's sum is the share of all rows."""
+    count = int((seen + size) * share + 0.5) - int(seen * share + 0.5)
+    return max(count, 1) if share > 0 and size >= LEAST_OF_A_KIND else count
+
+
+def _draw(rows: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Take ``count`` rows, evenly spaced in ``rows``, but never all; return them and the rest."""
+    count = min(count, max(len(rows) - 1, 0))
+    chosen = np.zeros(len(rows), dtype=bool)
+    if count:
+        chosen[(2 * np.arange(count) + 1) * len(rows) // (2 * count)] = True
+    return rows[chosen], rows[~chosen]
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit numbers: the output function of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    z = values + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Which of n rows stay, and why the others go."""
+
+    keep: NDArray[np.bool_]
+    exact: int  # rows dropped because the same text, to the letter, stands earlier in their split
+    folded: int  # rows dropped because a text that differs in case or white space only does
+    # rows dropped because another given split has their text, as train in test and so on
+    overlap: dict[str, int]
+    conflicts: int  # dropped rows of any of these kinds whose known labels differ from the kept row's
+    conflicting_groups: int  # texts for which some label is both 0 and 1
+
+
+def find_duplicates(
+    folded: NDArray[np.uint64], exact: NDArray[np.uint64], splits: NDArray[np.int8], labels: NDArray[np.int8]
+) -> Duplicates:
+    """Find rows with the same folded text; the first row stays, a test row before a valid and a train row.
+
+    Args:
+        folded: shape (n, 2), n over 0: digests of the folded texts; ``exact``, of the texts, has shape (n,).
+        splits: shape (n,), positions in ``SPLIT_NAMES``.
+        labels: shape (n, L), -1 where unknown.
+    """
+    n = len(exact)
+    order = np.lexsort((np.arange(n), -splits, folded[:, 1], folded[:, 0]))
+    starts = _run_starts(folded[order])
+    head = order[np.maximum.accumulate(np.where(starts, np.arange(n), 0))]
+    keep = np.zeros(n, dtype=bool)
+    keep[order[starts]] = True
+    dropped, kept = order[~starts], head[~starts]
+    here = splits[dropped] == splits[kept]
+    repeated = _repeats_exactly(folded, exact, order)
+    ours, theirs = labels[dropped], labels[kept]
+    conflict = ((ours != theirs) & (ours != UNKNOWN) & (theirs != UNKNOWN)).any(axis=1)
+    overlap = {
+        f"{SPLIT_NAMES[low]} in {SPLIT_NAMES[high]}": int(
+            np.count_nonzero((splits[dropped] == low) & (splits[kept] == high))
+        )
+        for low, high in combinations(range(len(SPLIT_NAMES)), 2)
+    }
+    return Duplicates(
+        keep=keep,
+        exact=int(np.count_nonzero(here & repeated[dropped])),
+        folded=int(np.count_nonzero(here & ~repeated[dropped])),
+        overlap=overlap,
+        conflicts=int(np.count_nonzero(conflict)),
+        conflicting_groups=_conflicting_groups(order, starts, labels),
+    )
+
+
+def _run_starts(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Mark where a run of equal rows starts in a sorted array of shape (n, k)."""
+    starts = np.ones(len(keys), dtype=bool)
+    starts[1:] = (keys[1:] != keys[:-1]).any(axis=1)
+    return starts
+
+
+def _repeats_exactly(
+    folded: NDArray[np.uint64], exact: NDArray[np.uint64], order: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Mark the rows before which, in ``order``, the very same text stands."""
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    finer = np.lexsort((rank, exact, folded[:, 1], folded[:, 0]))
+    keys = np.column_stack([folded[finer], exact[finer]])
+    repeated = np.empty(len(order), dtype=bool)
+    repeated[finer] = ~_run_starts(keys)
+    return repeated
+
+
+def _conflicting_groups(order: NDArray[np.int64], starts: NDArray[np.bool_], labels: NDArray[np.int8]) -> int:
+    first, ordered = np.flatnonzero(starts), labels[order]
+    positive, negative = (np.logical_or.reduceat(ordered == value, first, axis=0) for value in (1, 0))
+    return int(np.count_nonzero((positive & negative).any(axis=1)))
+
+
+def label_counts(labels: Sequence[str], codes: NDArray[np.int8]) -> dict[str, LabelCount]:
+    """Count each label's rows; ``codes`` has shape (n, L), -1 where unknown."""
+    counts = {}
+    for position, label in enumerate(labels):
+        negative, positive = (int(np.count_nonzero(codes[:, position] == value)) for value in (0, 1))
+        known = positive + negative
+        counts[label] = LabelCount(
+            positive=positive, negative=negative, unknown=len(codes) - known, rate=positive / known if known else None
+        )
+    return counts
+
+
+def class_weights(counts: dict[str, LabelCount]) -> dict[str, dict[str, float | None]]:
+    """Return scikit-learn's ``balanced`` weights, n / (2 n_c) over known rows; None for an absent class."""
+    weights: dict[str, dict[str, float | None]] = {}
+    for label, count in counts.items():
+        classes = {"0": count["negative"], "1": count["positive"]}
+        known = sum(classes.values())
+        weights[label] = {name: known / (2 * rows) if rows else None for name, rows in classes.items()}
+    return weights
+
+
+def check_classes(labels: Sequence[str], codes: NDArray[np.int8], where: str) -> None:
+    """Refuse train rows, with labels of shape (n, L), from which no label can be learnt."""
+    if not len(codes):
+        remedy = "give more rows; see the bad and dropped ones"
+        raise EmptyDataError("no rows are left to train on", where=where, remedy=remedy)
+    counts = label_counts(labels, codes)
+    if any(count["positive"] and count["negative"] for count in counts.values()):
+        return
+    found = "; ".join(
+        f"{label}: {count['positive']:,} positive, {count['negative']:,} negative"
+        for label, count in islice(counts.items(), 10)
+    ) + ("; ..." if len(counts) > 10 else "")
+    raise SingleClassError(
+        f"the train rows have one class only ({found})",
+        where=where,
+        remedy="add rows of the other class, check the label column, name the positive classes with "
+        "--positive-values, or lower --cutoff for scores",
+    )
+
+
+def class_warnings(split: str, counts: dict[str, LabelCount]) -> list[str]:
+    """Return a line for each label of a split that lacks a class."""
+    lines = []
+    for label, count in counts.items():
+        classes = {"positive": count["positive"], "negative": count["negative"]}
+        if missing := [f"no {name}" for name, rows in classes.items() if not rows]:
+            lines.append(f"{split}: {' and '.join(missing)} row of {label!r}")
+    return lines
+
+
 DROPPED = -1
+
 UNSTATED_LICENCE = "not stated: see where the file came from"
 
 
@@ -71,7 +260,7 @@ def prepare(
         progress: stages are ``reading`` and ``writing``, in rows.
 
     Raises:
-        DataError: one of its leaves for each thing that can be wrong with sources, rows or ``out``.
+        DataError: something is wrong with sources, rows or ``out``.
     """
     out = Path(out)
     check_output(out, overwrite=overwrite)
@@ -79,8 +268,8 @@ def prepare(
     refuse_source_within(out, [Path(name).expanduser() for name in (*named, *valid, *test)])
     plan = resolve_sources(named, valid, test, settings.revision)
     check_files(plan.parts)
-    columns = plan_columns(plan.parts, settings)
-    job = _Job(settings, plan, columns, new_tally(plan.parts, columns, settings))
+    job = Reading(plan, settings)
+    columns = job.columns
     with atomic_directory(out) as folder:
         spill = folder / "spill.parquet"
         keys = _spill(job, spill, progress)
@@ -97,32 +286,22 @@ def prepare(
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What is read, and how."""
-
-    settings: DataSettings
-    plan: Plan
-    columns: ColumnPlan
-    tally: Tally
-
-
-@dataclass(frozen=True)
 class _Keys:
     """What is kept of each of n rows in memory: its part, digests, and labels of shape (n, L)."""
 
-    parts: npt.NDArray[np.int16]
-    folded: npt.NDArray[np.uint64]
-    exact: npt.NDArray[np.uint64]
-    codes: npt.NDArray[np.int8]
-    ids: npt.NDArray[np.int64]
+    parts: NDArray[np.int16]
+    folded: NDArray[np.uint64]
+    exact: NDArray[np.uint64]
+    codes: NDArray[np.int8]
+    ids: NDArray[np.int64]
 
 
-def _spill(job: _Job, path: Path, progress: Progress | None) -> _Keys:
+def _spill(job: Reading, path: Path, progress: Progress | None) -> _Keys:
     """Run the first pass: write all good rows to ``path`` and return their keys."""
-    columns, tally = job.columns, job.tally
+    columns = job.columns
     writer = RowWriter(path, columns.labels, fingerprint=False)
     kept = []
-    for batch in clean_rows(job.plan.parts, columns, job.settings, tally, progress):
+    for batch in job.rows(progress):
         weights = batch.weights if columns.weighted else None
         writer.add(rows_table(columns.labels, batch.ids, batch.texts, batch.labels, weights))
         parts = np.full(len(batch), batch.part, dtype=np.int16)
@@ -130,28 +309,23 @@ def _spill(job: _Job, path: Path, progress: Progress | None) -> _Keys:
         kept.append((parts, batch.folded, batch.exact, batch.labels, ids))
     writer.close()
     if not kept:
-        raise EmptyDataError(
-            f"no row of {sum(tally.read):,} is good: " + ", ".join(f"{n:,} {k}" for k, n in tally.bad.items()),
-            where=job.plan.parts[0].reader.name,
-            remedy="run with --on-error refuse to see the first one",
-        )
+        what = f"no row of {sum(job.counts):,} is good: " + ", ".join(f"{n:,} {k}" for k, n in job.bad.items())
+        remedy = "run with --on-error refuse to see the first one"
+        raise EmptyDataError(what, where=job.plan.parts[0].reader.name, remedy=remedy)
     return _Keys(*map(np.concatenate, zip(*kept, strict=True)))
 
 
-def _decide(job: _Job, keys: _Keys) -> tuple[Duplicates, npt.NDArray[np.int8]]:
+def _decide(job: Reading, keys: _Keys) -> tuple[Duplicates, NDArray[np.int8]]:
     """Return the duplicates, and each row's split (``DROPPED`` where it goes)."""
     splits = [part.split for part in job.plan.parts]
     given = np.array([SPLIT_NAMES.index(split) for split in splits], dtype=np.int8)[keys.parts]
     duplicates = find_duplicates(keys.folded, keys.exact, given, keys.codes)
     assigned = np.where(duplicates.keep, given, np.int8(DROPPED))
-    shares = Shares(
-        valid=0.0 if "valid" in splits else job.settings.valid_share,
-        test=0.0 if "test" in splits else job.settings.test_share,
-    )
+    own = job.settings
+    shares = Shares(0.0 if "valid" in splits else own.valid_share, 0.0 if "test" in splits else own.test_share)
     train = np.flatnonzero(assigned == TRAIN)
     if len(train):
-        seed = job.settings.split_seed
-        assigned[train] = split_rows(keys.folded[train], keys.codes[train], shares, seed)
+        assigned[train] = split_rows(keys.folded[train], keys.codes[train], shares, own.split_seed)
     return duplicates, assigned
 
 
@@ -173,7 +347,7 @@ def _check_given(plan: Plan, keys: _Keys, duplicates: Duplicates) -> None:
 
 
 def _write_splits(
-    spill: Path, folder: Path, columns: ColumnPlan, assigned: npt.NDArray[np.int8], progress: Progress | None
+    spill: Path, folder: Path, columns: ColumnPlan, assigned: NDArray[np.int8], progress: Progress | None
 ) -> dict[str, RowWriter]:
     """Run the second pass; return the closed writers of the splits that have rows."""
     import pyarrow as pa
@@ -193,11 +367,10 @@ def _write_splits(
 
 
 def _manifest(
-    job: _Job, keys: _Keys, duplicates: Duplicates, assigned: npt.NDArray[np.int8], writers: dict[str, RowWriter]
+    job: Reading, keys: _Keys, duplicates: Duplicates, assigned: NDArray[np.int8], writers: dict[str, RowWriter]
 ) -> DataManifest:
     """Return the manifest, without any time of day: the same input gives the same bytes."""
-    settings, plan, columns, tally = job.settings, job.plan, job.columns, job.tally
-    readers = tally.readers
+    settings, plan, columns, readers = job.settings, job.plan, job.columns, job.labels
     given = {part.split for part in plan.parts}
     splits = {}
     warnings = []
@@ -237,17 +410,17 @@ def _manifest(
         weighted=columns.weighted,
         renames=columns.renames,
         guesses=columns.guesses,
-        notes=[*plan.notes, *columns.notes, *(note for part in plan.parts for note in part.reader.notes)],
+        notes=[*plan.notes, *columns.notes, *job.notes()],
         warnings=warnings,
-        rows_read=sum(tally.read),
+        rows_read=sum(job.counts),
         rows_kept=int(np.count_nonzero(assigned != DROPPED)),
         dropped={
-            "bad": dict(sorted(tally.bad.items())),
+            "bad": dict(sorted(job.bad.items())),
             "exact_duplicates": duplicates.exact,
             "folded_duplicates": duplicates.folded,
             "overlap": duplicates.overlap,
         },
-        bad_row_examples=tally.examples,
+        bad_row_examples=job.examples,
         conflicts=duplicates.conflicts,
         splits=splits,
         class_weights=class_weights(splits[SPLIT_NAMES[TRAIN]]["labels"]),
@@ -257,17 +430,15 @@ def _manifest(
 
 def _origin(name: str, given: set[str]) -> str:
     """Say whether a split is as the sources have it."""
-    if name not in given:
-        return "split off train"
     whole = name != "train" or given >= set(SPLIT_NAMES)
-    return "given" if whole else "given, less what was split off"
+    return "split off train" if name not in given else "given" if whole else "given, less what was split off"
 
 
-def _source_entries(job: _Job) -> list[dict[str, Any]]:
+def _source_entries(job: Reading) -> list[dict[str, Any]]:
     entries = []
-    for part, chosen, rows in zip(job.plan.parts, job.columns.parts, job.tally.read, strict=True):
+    for part, chosen, rows in zip(job.plan.parts, job.columns.parts, job.counts, strict=True):
         entry: dict[str, Any] = {"name": part.reader.name, "split": part.split, **part.info, "rows": rows}
-        entry["columns"] = {"text": chosen.text, "labels": chosen.labels, "id": chosen.id, "weight": chosen.weight}
+        entry["columns"] = asdict(chosen)
         if part.path is not None:
             entry |= {"bytes": part.path.stat().st_size, "sha256": sha256_file(part.path)}
         entries.append(entry)

@@ -27,8 +27,8 @@ from typing import Any, cast
 import numpy as np
 
 from gkiller.assets import asset_path
-from gkiller.data.catalogue import Part, find_known
 from gkiller.data.dataset import SPLIT_NAMES, DataManifest, Dataset, Split
+from gkiller.data.hub import Part, find_known
 from gkiller.data.labels import CANONICAL_LABELS
 from gkiller.data.readers import BATCH_ROWS, RawBatch
 
@@ -76,13 +76,8 @@ def sample_dataset() -> Dataset:
     splits = {}
     for name in SPLIT_NAMES:
         part = [row for row in rows if row.split == name]
-        labels = [[row.labels[label] for label in SAMPLE_LABELS] for row in part]
-        splits[name] = Split(
-            ids=[row.id for row in part],
-            texts=[row.text for row in part],
-            labels=np.array(labels, dtype=np.float32),
-            weights=np.ones(len(part)),
-        )
+        labels = np.array([[row.labels[label] for label in SAMPLE_LABELS] for row in part], dtype=np.float32)
+        splits[name] = Split([row.id for row in part], [row.text for row in part], labels, np.ones(len(part)))
     return Dataset(SAMPLE_LABELS, splits, cast("DataManifest", sample_manifest(rows)))
 
 
@@ -148,14 +143,5 @@ class SampleReader:
 
 def sample_parts() -> list[Part]:
     """Return the sample's three splits."""
-    known = find_known("sample")
-    return [
-        Part(
-            split=split,
-            reader=SampleReader(split),
-            stem="sample",
-            known=known,
-            info={"kind": "sample", "synthetic": True, "seed": SAMPLE_SEED},
-        )
-        for split in SPLIT_NAMES
-    ]
+    known, info = find_known("sample"), {"kind": "sample", "synthetic": True, "seed": SAMPLE_SEED}
+    return [Part(split, SampleReader(split), "sample", known=known, info=dict(info)) for split in SPLIT_NAMES]

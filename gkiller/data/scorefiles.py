@@ -13,21 +13,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gkiller.data.labels import FLAG_LABELS, ID_NAMES, TEXT_NAMES, as_number, has_decimal_comma
+from gkiller.data.columns import missing_column
+from gkiller.data.labels import FLAG_LABELS, ID_NAMES, TEXT_NAMES, as_number, has_decimal_comma, usual_columns
 from gkiller.data.readers import place
 from gkiller.data.readers.pipes import is_pipe
 from gkiller.data.rows import fold_text
-from gkiller.data.sources import data_suffix, resolve_sources
+from gkiller.data.sources import is_table, resolve_sources
 from gkiller.errors import ColumnError, LabelMismatchError, RowError, ScoreRangeError, SourceNotFoundError
-from gkiller.wording import counted, did_you_mean
+from gkiller.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from gkiller.data.catalogue import Part
     from gkiller.data.dataset import FloatArray, IntArray, Split
+    from gkiller.data.hub import Part
     from gkiller.data.readers import RawBatch
 
 
@@ -69,7 +70,7 @@ class ScoreFile:
 def is_score_file(name: str) -> bool:
     """Whether a name is that of a file of scores, there or not, rather than of a model."""
     path = Path(name).expanduser()
-    return path.is_file() or is_pipe(name) or (bool(data_suffix(path)) and not path.is_dir())
+    return path.is_file() or is_pipe(name) or (is_table(path) and not path.is_dir())
 
 
 def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
@@ -79,10 +80,7 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
     also in the object ``scores``.
 
     Raises:
-        SourceNotFoundError: no such file.
-        DataError: it cannot be read, or a row is broken.
-        LabelMismatchError: it has none of the labels.
-        ScoreRangeError: a score is missing or is no number in 0..1.
+        DataError: it cannot be read, has none of the labels, or a row is broken or without a score in 0..1.
     """
     part = _part(name, "score file")
     columns = part.reader.columns()
@@ -116,11 +114,8 @@ def read_scores(name: str, labels: Sequence[str]) -> ScoreFile:
             if deciding:
                 decided.add(row.names(FLAG_LABELS))
     if not chosen:
-        raise LabelMismatchError(
-            f"the score file has no score of {', '.join(labels)}",
-            where=name,
-            remedy=f"it holds: {', '.join(columns[:20])}; name the data's labels with --label-columns",
-        )
+        remedy = f"it holds: {', '.join(columns[:20])}; name the data's labels with --label-columns"
+        raise LabelMismatchError(f"the score file has no score of {', '.join(labels)}", where=name, remedy=remedy)
     return ScoreFile(
         records,
         chosen,
@@ -162,8 +157,7 @@ class _Row(NamedTuple):
         raise self.broken(column, f"the {column} are no list of labels")
 
     def broken(self, column: str, what: str) -> RowError:
-        remedy = "give a file as gkiller predict writes it"
-        return RowError(what, where=self._where(column), remedy=remedy)
+        return RowError(what, where=self._where(column), remedy="give a file as gkiller predict writes it")
 
     def _where(self, column: str) -> str:
         line = self.batch.lines[self.i] if self.batch.lines else None
@@ -171,19 +165,12 @@ class _Row(NamedTuple):
 
 
 def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> float:
-    """Return a threshold that separates m scores of one label as its m flags do.
-
-    Raises:
-        ScoreRangeError: there is none, up to rounding.
-    """
+    """Return a threshold that separates m scores of one label as its m flags do, up to rounding."""
     low = float(scores[~flags].max()) if (~flags).any() else 0.0
     high = float(scores[flags].min()) if flags.any() else 1.0
     if low > high + ROUNDING or (low == 1.0 and not flags.any()):
-        raise ScoreRangeError(
-            f"no threshold explains the flags: {low:g} is not flagged, {high:g} would be",
-            where=where,
-            remedy="name the threshold with --threshold-a or --threshold-b",
-        )
+        what = f"no threshold explains the flags: {low:g} is not flagged, {high:g} would be"
+        raise ScoreRangeError(what, where=where, remedy="name the threshold with --threshold-a or --threshold-b")
     middle = low + (high - low) / 2
     return middle if low < middle else high
 
@@ -191,23 +178,17 @@ def flag_threshold(scores: FloatArray, flags: NDArray[np.bool_], where: str) -> 
 def read_column(
     name: str, column: str, *, text_column: str | None = None, id_column: str | None = None, flag: str = "--slice"
 ) -> tuple[Records, list[Any]]:
-    """Read one column of a file of comments, and what tells its rows apart.
+    """Read one column of a file of comments, and what tells its rows apart: comment and id of usual names, or as named.
 
     A row without an id gets the one that ``gkiller data prepare`` gives it: name of the file, row number.
 
-    Args:
-        text_column: None for one with a usual name.
-        id_column: None for one with a usual name.
-
     Raises:
-        SourceNotFoundError: no such file.
-        ColumnError: no such column, or none that holds the comment.
-        DataError: it cannot be read, or a row is broken.
+        DataError: it cannot be read, lacks a column, or a row is broken.
     """
     part = _part(name, "file")
     columns = part.reader.columns()
     if column not in columns:
-        raise ColumnError(f"there is no column {column!r} ({flag})", where=name, remedy=did_you_mean(column, columns))
+        raise missing_column(column, flag, name, columns)
     ids = [id_column, *ID_NAMES] if id_column is not None else ID_NAMES
     texts = [text_column, *TEXT_NAMES] if text_column is not None else TEXT_NAMES
     records = Records(name)
@@ -215,20 +196,13 @@ def read_column(
     for batch in _batches(part, records, columns, [column], ids, texts, part.stem):
         values += batch.columns[column]
     if not records.texts:
-        raise ColumnError(
-            "no column holds the comment, so the rows cannot be checked against the data",
-            where=name,
-            remedy="name it with --text-column",
-        )
+        what = "no column holds the comment, so the rows cannot be checked against the data"
+        raise ColumnError(what, where=name, remedy="name it with --text-column")
     return records, values
 
 
 def join(records: Records, split: Split) -> tuple[IntArray, str]:
-    """Find each of n rows of the data in a file; return its position there, and how it was found in words.
-
-    Raises:
-        RowError: a row is missing or not the same comment, or an id is not clear.
-    """
+    """Find each of n rows of the data in a file; return its position there, and how it was found in words."""
     same = records.ids == split.ids
     usable = not records.texts or not set(records.ids).isdisjoint(split.ids)
     if records.ids and not same and usable:
@@ -267,10 +241,7 @@ def _batches(
     Of ``id_names`` and of ``text_names`` the first one there counts, in any case. A row without an id gets
     one of ``stem`` and its number, or none where ``stem`` is None.
     """
-    lower = {name.lower(): name for name in reversed(columns)}
-    identifier, text = (
-        next((lower[name.lower()] for name in names if name.lower() in lower), None) for names in (id_names, text_names)
-    )
+    identifier, text = (next(iter(usual_columns(columns, names)), None) for names in (id_names, text_names))
     number = "row" if stem is None and "row" in columns else None
     wanted = [name for name in (identifier, text, number, *extra) if name is not None]
     whole = {"ids": True, "texts": text is not None, "numbers": number is not None}
@@ -313,44 +284,32 @@ def _by_id(records: Records, split: Split) -> IntArray:
     places = np.array([first.get(identifier, -1) for identifier in split.ids], dtype=np.intp)
     if (places < 0).any():
         row = int(np.argmax(places < 0))
-        raise RowError(
-            f"{counted(int((places < 0).sum()), 'row')} of {len(split):,} of the data are not in it; "
-            f"the first is row {row + 1:,}, id {split.ids[row]!r:.60}",
-            where=records.name,
-            remedy=f"{_SAME_ROWS}; of predict, without --only-flagged and --on-error skip",
-        )
+        what = f"{counted(int((places < 0).sum()), 'row')} of {len(split):,} of the data are not in it; "
+        what += f"the first is row {row + 1:,}, id {split.ids[row]!r:.60}"
+        remedy = f"{_SAME_ROWS}; of predict, without --only-flagged and --on-error skip"
+        raise RowError(what, where=records.name, remedy=remedy)
     for identifier in split.ids if again else ():
         if identifier in again:
-            raise RowError(
-                f"the id {identifier!r:.60} is in the rows {first[identifier] + 1:,} and {again[identifier] + 1:,}",
-                where=records.name,
-                remedy="give every row its own id, or a file without ids in the order of the data",
-            )
+            what = f"the id {identifier!r:.60} is in the rows {first[identifier] + 1:,} and {again[identifier] + 1:,}"
+            remedy = "give every row its own id, or a file without ids in the order of the data"
+            raise RowError(what, where=records.name, remedy=remedy)
     return places
 
 
 def _check_order(records: Records, n: int) -> None:
     if records.count != n:
-        raise RowError(
-            f"it has {counted(records.count, 'row')} and the data {n:,}, and it has no ids to join them by",
-            where=records.name,
-            remedy=_SAME_ROWS,
-        )
+        what = f"it has {counted(records.count, 'row')} and the data {n:,}, and it has no ids to join them by"
+        raise RowError(what, where=records.name, remedy=_SAME_ROWS)
     gap = next((i for i, number in enumerate(records.numbers) if number != i + 1), None)
     if gap is not None:
-        raise RowError(
-            f"the row numbers are not 1, 2, 3 and so on: row {gap + 1:,} says {records.numbers[gap]:,}",
-            where=place(records.name, gap + 1, column="row"),
-            remedy="rows were left out or sorted: " + _SAME_ROWS,
-        )
+        what = f"the row numbers are not 1, 2, 3 and so on: row {gap + 1:,} says {records.numbers[gap]:,}"
+        where = place(records.name, gap + 1, column="row")
+        raise RowError(what, where=where, remedy="rows were left out or sorted: " + _SAME_ROWS)
 
 
 def _check_texts(records: Records, split: Split, places: IntArray) -> None:
     for row, position in enumerate(places.tolist()):
         there, here = records.texts[position], split.texts[row]
         if there != here and fold_text(there) != fold_text(here):
-            raise RowError(
-                f"the comment is not that of row {row + 1:,} of the data: {there[:40]!r}, not {here[:40]!r}",
-                where=place(records.name, position + 1),
-                remedy=_SAME_ROWS,
-            )
+            what = f"the comment is not that of row {row + 1:,} of the data: {there[:40]!r}, not {here[:40]!r}"
+            raise RowError(what, where=place(records.name, position + 1), remedy=_SAME_ROWS)

@@ -7,27 +7,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
-from gkiller.data.catalogue import SPLIT_ALIASES, KnownSource, Part, find_known, known_names
-from gkiller.data.hub import hub_parts
-from gkiller.data.readers.delimited import DelimitedReader
-from gkiller.data.readers.jsonl import JsonLinesReader
-from gkiller.data.readers.parquet import ParquetReader
-from gkiller.data.readers.pipes import STDIN, is_pipe, keep_until_gone, open_pipe, sniff, spool
+from gkiller.data.dataset import SPLIT_NAMES
+from gkiller.data.hub import KNOWN_SOURCES, SPLIT_ALIASES, KnownSource, Part, find_known, hub_parts
+from gkiller.data.readers import pipes
 from gkiller.data.readers.text import readable, text_lines
 from gkiller.data.sample import sample_parts
 from gkiller.errors import FormatError, SourceNotFoundError
 from gkiller.wording import did_you_mean, nearest
-
-_FORMATS = {
-    ".csv": "CSV",
-    ".tsv": "TSV",
-    ".jsonl": "JSON Lines",
-    ".ndjson": "JSON Lines",
-    ".json": "JSON Lines",
-    ".parquet": "Parquet",
-}
 
 FORMAT_NAMES = ".csv, .tsv, .jsonl, .parquet, each also with .gz"
 _HUB_NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w.-]+)?")
@@ -42,12 +29,9 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def data_suffix(path: Path) -> str:
-    """Return the format suffix of a file name in lower case, without ``.gz``; empty when unknown."""
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return suffixes[-1] if suffixes and suffixes[-1] in _FORMATS else ""
+def is_table(path: Path) -> bool:
+    """Whether a file's name is that of a format that is read here, also with ``.gz``."""
+    return pipes.file_format(path) not in (None, "txt")
 
 
 def resolve_sources(
@@ -60,31 +44,23 @@ def resolve_sources(
         valid: sources whose rows are validation rows; of a folder or hub data set, that split alone.
 
     Raises:
-        SourceNotFoundError: something named is not there.
-        FormatError: a file of an unknown format, or a folder without split files.
-        HubUnavailableError: a hub data set cannot be had.
+        DataError: something is not there, of an unknown format, a folder without split files, or the hub fails.
     """
     plan = Plan()
     for source in sources:
         plan.parts += _resolve(source, revision, plan.notes)
     if not any(part.split == "train" for part in plan.parts):
-        raise SourceNotFoundError(
-            "there is nothing to train on", where=", ".join(sources), remedy="name a file or a folder with train.*"
-        )
+        remedy = "name a file or a folder with train.*"
+        raise SourceNotFoundError("there is nothing to train on", where=", ".join(sources), remedy=remedy)
     for split, named in (("valid", valid), ("test", test)):
         for source in named:
             plan.parts += _resolve_split(source, split, revision, plan.notes)
-    order = {"train": 0, "valid": 1, "test": 2}
-    plan.parts.sort(key=lambda part: order[part.split])
+    plan.parts.sort(key=lambda part: SPLIT_NAMES.index(part.split))
     return plan
 
 
 def check_files(parts: Sequence[Part]) -> None:
-    """Refuse a file that is named for two splits, by whatever name or link.
-
-    Raises:
-        FormatError: one is.
-    """
+    """Refuse a file that is named for two splits, by whatever name or link."""
     owners: dict[tuple[int, int], Part] = {}
     for part in parts:
         if part.path is None:
@@ -94,11 +70,9 @@ def check_files(parts: Sequence[Part]) -> None:
         owner = owners.setdefault((status.st_dev, status.st_ino), part)
         if owner.split != part.split:
             same = "" if owner.reader.name == part.reader.name else f" (as {owner.reader.name})"
-            raise FormatError(
-                f"the same file is given for the {owner.split}{same} and the {part.split} split",
-                where=part.reader.name,
-                remedy=f"give other rows for {part.split}, or leave it out and rows of train are taken",
-            )
+            what = f"the same file is given for the {owner.split}{same} and the {part.split} split"
+            remedy = f"give other rows for {part.split}, or leave it out and rows of train are taken"
+            raise FormatError(what, where=part.reader.name, remedy=remedy)
 
 
 def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:
@@ -107,12 +81,12 @@ def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:
     path = Path(source).expanduser()
     if path.is_dir():
         return _folder_parts(path, source, notes)
-    if path.exists() or is_pipe(source):
+    if path.exists() or pipes.is_pipe(source):
         return [_file_part(path, source, "train")]
     known = find_known(source)
     if known is not None:
         return hub_parts(known.repository, None, revision, known, notes)
-    if _is_hub_name(source, path):
+    if _HUB_NAME.fullmatch(source) and not is_table(path) and not path.parent.is_dir():
         repository, _, config = source.partition(":")
         return hub_parts(repository, config or None, revision, find_known(repository), notes)
     raise _missing(source, path)
@@ -120,71 +94,57 @@ def _resolve(source: str, revision: str | None, notes: list[str]) -> list[Part]:
 
 def _resolve_split(source: str, split: str, revision: str | None, notes: list[str]) -> list[Part]:
     path = Path(source).expanduser()
-    if path.is_file() or is_pipe(source):
+    if path.is_file() or pipes.is_pipe(source):
         return [_file_part(path, source, split)]
     parts = [part for part in _resolve(source, revision, notes) if part.split == split]
     if not parts:
-        raise SourceNotFoundError(
-            f"it has no {split} split", where=source, remedy="name a file, or a source that has that split"
-        )
+        remedy = "name a file, or a source that has that split"
+        raise SourceNotFoundError(f"it has no {split} split", where=source, remedy=remedy)
     return parts
 
 
-def _is_hub_name(source: str, path: Path) -> bool:
-    """Tell whether a name that is no path here can be a hub data set."""
-    if not _HUB_NAME.fullmatch(source) or data_suffix(path):
-        return False
-    return not path.parent.is_dir()
-
-
 def _file_part(path: Path, name: str, split: str) -> Part:
-    if is_pipe(name):
+    if pipes.is_pipe(name):
         return _pipe_part(name, split)
-    return _regular_part(path, name, split, data_suffix(path))
+    if not path.is_file():
+        raise FormatError("this is not a regular file", where=name, remedy="write it to a file first")
+    form = pipes.file_format(path)
+    if form is None or form == "txt":
+        raise pipes.unknown_format(path, name, FORMAT_NAMES)
+    return _opened(path, name, split, form)
 
 
 def _pipe_part(name: str, split: str) -> Part:
     """Return the part of a pipe, copied to a temporary file that goes when the part's reader does."""
-    stream, path = open_pipe(name), Path(name)
-    shown = STDIN if name == "-" else name
+    stream, path = pipes.open_pipe(name), Path(name)
+    shown = pipes.STDIN if name == "-" else name
     try:
-        copy = spool(stream, shown)
+        copy = pipes.spool(stream, shown)
     finally:
         if name != "-":
             stream.close()
     try:
-        form = sniff(copy, shown)
-        first = next(text_lines(copy, shown, "\n"), "") if form == "txt" else ""
-        suffix = data_suffix(path) or {"txt": ".tsv" if "\t" in first else ".csv"}.get(form, f".{form}")
-        part = _regular_part(copy, shown, split, suffix)
+        form = pipes.file_format(path) if is_table(path) else pipes.sniff(copy, shown)
+        if form == "txt":
+            form = "tsv" if "\t" in next(text_lines(copy, shown, "\n"), "") else "csv"
+        assert form is not None, path
+        part = _opened(copy, shown, split, form)
     except BaseException:
         shutil.rmtree(copy.parent, ignore_errors=True)
         raise
-    keep_until_gone(part.reader, copy)
-    part.stem = "stdin" if name == "-" else path.name.split(".")[0] or "row"
+    pipes.keep_until_gone(part.reader, copy)
+    part.stem = "stdin" if name == "-" else _stem(path)
     part.reader.notes.append(f"{shown}: a pipe, copied to a temporary file and read as {part.info['format']}")
     return part
 
 
-def _regular_part(path: Path, name: str, split: str, suffix: str) -> Part:
-    if not path.is_file():
-        raise FormatError("this is not a regular file", where=name, remedy="write it to a file first")
-    reader: DelimitedReader | JsonLinesReader | ParquetReader
-    if suffix in (".csv", ".tsv"):
-        reader = DelimitedReader(path, name, suffix)
-    elif suffix in (".jsonl", ".ndjson", ".json"):
-        reader = JsonLinesReader(path, name)
-    elif suffix == ".parquet":
-        reader = ParquetReader(path, name)
-    else:
-        raise FormatError(
-            f"unknown file format {''.join(path.suffixes[-2:]) or '(no suffix)'}",
-            where=name,
-            remedy=f"gkiller reads {FORMAT_NAMES}",
-        )
-    info: dict[str, Any] = {"kind": "file", "format": _FORMATS[suffix]}
-    stem = path.name.split(".")[0] or "row"
-    return Part(split=split, reader=reader, stem=stem, path=path, info=info)
+def _opened(path: Path, name: str, split: str, form: pipes.Form) -> Part:
+    info = {"kind": "file", "format": pipes.TITLES[form]}
+    return Part(split=split, reader=pipes.open_reader(path, name, form), stem=_stem(path), path=path, info=info)
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0] or "row"
 
 
 def _folder_parts(folder: Path, name: str, notes: list[str]) -> list[Part]:
@@ -198,15 +158,12 @@ def _folder_parts(folder: Path, name: str, notes: list[str]) -> list[Part]:
             raise SourceNotFoundError("the link leads to no file", where=shown, remedy="remove or mend it")
         if split:
             parts.append(_file_part(path, shown, split))
-        elif data_suffix(path) or (path.is_dir() and path.name.lower() in SPLIT_ALIASES):
+        elif is_table(path) or (path.is_dir() and path.name.lower() in SPLIT_ALIASES):
             left.append(path.name)
     if not any(part.split == "train" for part in parts):
         there = ", ".join(path.name for path in files[:10]) or "nothing"
-        raise FormatError(
-            f"the folder has no train file; it holds: {there}",
-            where=name,
-            remedy=f"name its files train.*, valid.* and test.* ({FORMAT_NAMES}), or name files one by one",
-        )
+        remedy = f"name its files train.*, valid.* and test.* ({FORMAT_NAMES}), or name files one by one"
+        raise FormatError(f"the folder has no train file; it holds: {there}", where=name, remedy=remedy)
     if left:
         notes.append(f"{name}: not read, as no split has that name: {', '.join(left)}")
     return parts
@@ -214,7 +171,7 @@ def _folder_parts(folder: Path, name: str, notes: list[str]) -> list[Part]:
 
 def _split_of(path: Path) -> str:
     """Return the split a file of a folder belongs to, or an empty string."""
-    if not data_suffix(path):
+    if not is_table(path):
         return ""
     stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
     match = _SPLIT_STEM.fullmatch(stem)
@@ -224,29 +181,23 @@ def _split_of(path: Path) -> str:
 def _missing(source: str, path: Path) -> SourceNotFoundError:
     """Return the error for something that is not there, with the nearest thing that is."""
     parent = path.parent
-    looks_like_path = bool(data_suffix(path)) or "/" in source or "\\" in source or source.startswith((".", "~"))
+    looks_like_path = is_table(path) or "/" in source or "\\" in source or source.startswith((".", "~"))
     entries = list(parent.iterdir()) if parent.is_dir() else []
-    files = [e.name for e in entries if data_suffix(e) or (e.is_dir() and not data_suffix(path))]
-    names = files if looks_like_path else [*known_names(), *files]
+    files = [e.name for e in entries if is_table(e) or (e.is_dir() and not is_table(path))]
+    known = [one.name for one in KNOWN_SOURCES]
+    names = files if looks_like_path else [*known, *files]
     close = nearest(path.name, names, count=1)
     if not looks_like_path:
-        advice = did_you_mean(source, close) if close else did_you_mean(source, known_names()) + "."
-        return SourceNotFoundError(
-            "no file, folder or known data set has that name",
-            where=source,
-            remedy=f"{advice} A hub data set is named org/name",
-        )
+        advice = did_you_mean(source, close) if close else did_you_mean(source, known) + "."
+        what = "no file, folder or known data set has that name"
+        return SourceNotFoundError(what, where=source, remedy=f"{advice} A hub data set is named org/name")
     if not parent.is_dir():
         what = f"no such file: the folder {str(parent)!r} is not there"
         return SourceNotFoundError(what, where=source, remedy="check the path")
-    remedy = f"did you mean {str(parent / close[0])!r}?" if close else f"check the path; {_listing(files)}"
+    there = "there are: " + ", ".join(sorted(files)[:10]) + (", ..." if len(files) > 10 else "")
+    there = there if files else "no data file is in that folder"
+    remedy = f"did you mean {str(parent / close[0])!r}?" if close else f"check the path; {there}"
     return SourceNotFoundError("no such file or folder", where=source, remedy=remedy)
-
-
-def _listing(names: list[str]) -> str:
-    if not names:
-        return "no data file is in that folder"
-    return "there are: " + ", ".join(sorted(names)[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def local_path(source: str) -> str | None:
@@ -259,15 +210,11 @@ def is_plain_path(source: str) -> bool:
     """Tell whether a source can only be a path: it is not the sample, and no name of a hub data set."""
     if source == "sample" or find_known(source) is not None:
         return False
-    return bool(data_suffix(Path(source))) or not _HUB_NAME.fullmatch(source)
+    return is_table(Path(source)) or not _HUB_NAME.fullmatch(source)
 
 
 def public_source(source: str) -> str:
-    """Return what may be told of a source to strangers: of a local one its last component alone.
-
-    Args:
-        source: as a manifest names it; several stand with `` + `` between them.
-    """
+    """Return what may be told to strangers of a manifest's source: of each local one its last component alone."""
     names = [source] if Path(source).expanduser().exists() else source.split(" + ")
     shown = " + ".join(dict.fromkeys(_last_component(name) for name in names))
     return "".join(letter if letter.isprintable() else "?" for letter in shown)
@@ -283,5 +230,4 @@ def _last_component(source: str) -> str:
 
 def known_of(parts: Sequence[Part]) -> list[KnownSource]:
     """Return the known sources among the parts, each once."""
-    found: dict[str, KnownSource] = {part.known.name: part.known for part in parts if part.known is not None}
-    return list(found.values())
+    return list({part.known.name: part.known for part in parts if part.known is not None}.values())

@@ -19,11 +19,12 @@ import numpy.typing as npt
 from gkiller import __version__
 from gkiller.data.augment import Variant, is_drawn, resolve_kinds, variants
 from gkiller.data.augment.seq2seq import PARAPHRASE, Paraphraser
-from gkiller.data.dataset import SPLIT_NAMES, DataManifest, SplitEntry
-from gkiller.data.load import check_settings
-from gkiller.data.manifest import (
+from gkiller.data.dataset import (
     MANIFEST_NAME,
+    SPLIT_NAMES,
+    DataManifest,
     RowWriter,
+    SplitEntry,
     check_output,
     read_manifest,
     read_row_groups,
@@ -31,9 +32,9 @@ from gkiller.data.manifest import (
     table_codes,
     write_manifest,
 )
-from gkiller.data.prepare import prepare
+from gkiller.data.load import check_settings
+from gkiller.data.prepare import TRAIN, class_weights, label_counts, prepare
 from gkiller.data.rows import exact_hash, folded_hash
-from gkiller.data.splits import TRAIN, class_weights, label_counts
 from gkiller.errors import SettingsError, SourceNotFoundError
 from gkiller.settings import AugmentSettings, DataSettings
 from gkiller.storage.files import atomic_directory, refuse_source_within, sha256_file

@@ -22,11 +22,7 @@ MAX_LINE_CHARACTERS = 1 << 26
 
 
 class BadRowError(Exception):
-    """A row that cannot be used: refused or counted, as the settings say.
-
-    Args:
-        kind: a short name to count it under, such as ``ragged``.
-    """
+    """A row that cannot be used: refused, or counted under a short name such as ``ragged``."""
 
     def __init__(self, kind: str, error: DataError) -> None:
         self.kind = kind

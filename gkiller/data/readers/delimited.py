@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from gkiller.data.labels import (
-    ALIASES,
-    CANONICAL_LABELS,
-    CLASS_NAMES,
-    ID_NAMES,
-    LABEL_NAMES,
-    TEXT_NAMES,
-    refuse_repeated,
-)
-from gkiller.data.readers import MAX_FIELD_CHARACTERS, BadRowError, RawBatch, RawRow, in_batches, place
+from gkiller.data import labels
+from gkiller.data.labels import CLASS_NAMES, ID_NAMES, TEXT_NAMES, refuse_repeated
+from gkiller.data.readers import MAX_FIELD_CHARACTERS, BadRowError, RawRow, place
 from gkiller.data.readers.text import TextReader, check_text, encoding_problem, text_lines
 from gkiller.errors import EmptyDataError, EncodingError, FormatError, RowError
 from gkiller.wording import counted
@@ -33,12 +27,8 @@ _AROUND = "\ufeff\u200b\u200c\u200d\u2060\u00ad"  # seen by nobody
 _QUOTED = re.compile(r'"[^"]*"')
 _LOOKED_AT = 20
 
-_PURPOSES = (
-    dict.fromkeys(TEXT_NAMES, "text")
-    | dict.fromkeys(ID_NAMES, "id")
-    | dict.fromkeys((*LABEL_NAMES, *CANONICAL_LABELS, *ALIASES), "label")
-)
-
+_LABELS = frozenset((*labels.LABEL_NAMES, *labels.CANONICAL_LABELS, *labels.ALIASES))
+_PURPOSES = dict.fromkeys(TEXT_NAMES, "text") | dict.fromkeys(ID_NAMES, "id") | dict.fromkeys(_LABELS, "label")
 _USUAL = frozenset((*_PURPOSES, "weight"))
 
 
@@ -55,11 +45,6 @@ def clean_name(name: str) -> str:
     return name.strip().strip(_AROUND).strip()
 
 
-def purpose(name: str) -> str:
-    """Return what the usual names of comments, ids and labels are for; another name as it is."""
-    return _PURPOSES.get(name, name)
-
-
 def separator_line(line: str) -> str:
     """Return the separator that a ``sep=`` line announces, or an empty string."""
     match = _SEP_LINE.fullmatch(line.rstrip("\r\n"))
@@ -67,15 +52,10 @@ def separator_line(line: str) -> str:
 
 
 def find_dialect(lines: Iterable[str], form: str) -> Dialect:
-    """Find out how a file is written; only a header that leaves a doubt makes it read more than the header.
-
-    Args:
-        form: ``.csv`` or ``.tsv``: which separator is expected.
-    """
+    """Find out how a ``.csv`` or ``.tsv`` file is written; more than its header is read only in doubt."""
     rows = (line for line in lines if line.strip("\r\n"))
     header = next(rows, "")
-    announced = separator_line(header)
-    if announced:
+    if announced := separator_line(header):
         header = next(rows, "")
     bare = _QUOTED.sub('""', header)
     marks = [mark for mark in _MARKS[form] if mark in bare]
@@ -105,7 +85,6 @@ _MOST_WORDS = 8
 _ROWS_PER_WORD = 3
 _LONGEST_CODE = 64
 _MANY = 5
-_LABELS = frozenset((*LABEL_NAMES, *CANONICAL_LABELS, *ALIASES))
 
 
 class Profile:
@@ -121,15 +100,15 @@ class Profile:
         self._header = list(header)
         self._width = len(header)
         self._rows = 0
-        self._named = [_kind_of_name(name) for name in header]
+        kinds = dict.fromkeys(ID_NAMES, _CODE) | dict.fromkeys(_LABELS, _UNIT)
+        self._named = [kinds.get(name.lower(), _TEXT) for name in header]
         self._kinds = [_UNIT] * len(header)
         self._words: list[set[str]] = [set() for _ in header]
 
     def learn(self, fields: Sequence[str]) -> None:
         """Take note of a record on one line; all but a file's first ones are passed over."""
-        if self._rows >= _LEARNT_ROWS or len(fields) != self._width:
-            return
-        if [clean_name(field) for field in fields] == self._header:
+        full = self._rows >= _LEARNT_ROWS or len(fields) != self._width
+        if full or [clean_name(field) for field in fields] == self._header:
             return
         self._rows += 1
         for column, field in enumerate(fields):
@@ -143,22 +122,22 @@ class Profile:
         fields = line.rstrip("\r\n").split(self._separator)
         if len(fields) != self._width or self._width < 2:
             return False
-        verdicts = [self._fits(column, field) for column, field in enumerate(fields)]
+        verdicts = {self._fits(column, field) for column, field in enumerate(fields)}
         return False not in verdicts and True in verdicts
 
     def _fits(self, column: int, field: str) -> bool | None:
         """Whether a field is of its column's kind; None where the column tells nothing."""
-        kind, words = self._kinds[column], self._words[column]
+        kind, words, word = self._kinds[column], self._words[column], field.strip()
         if not self._rows:
             kind = self._named[column]
-            alike = _kind(field) <= kind or field.strip().lower() in CLASS_NAMES
-            return None if kind == _TEXT else alike and bool(field.strip())
+            alike = _kind(field) <= kind or word.lower() in CLASS_NAMES
+            return None if kind == _TEXT else alike and bool(word)
         if kind == _WORD:
             known = len(words) <= _MOST_WORDS and self._rows >= _ROWS_PER_WORD * len(words)
-            return field.strip() in words if known else None
+            return word in words if known else None
         if kind == _TEXT or words == {""}:
             return None
-        return field.strip() in words if not field.strip() else _kind(field) <= kind
+        return _kind(field) <= kind if word else word in words
 
 
 class Span:
@@ -183,11 +162,8 @@ class Span:
     def swallowed(self, *, faulty: bool) -> bool:
         """Whether the record is most likely several: a stray quote opened it, and another one closed it.
 
-        A comment over several lines has no label at the end of its first line, so that line is no record;
-        or, where the label comes first, its last line is none.
-
-        Args:
-            faulty: whether the record is bad anyway, so that less evidence is enough.
+        The first line of a comment over several lines has no label at its end, so that it is no record; or, where
+        the label comes first, the last line has none. For a ``faulty`` record less evidence is enough.
         """
         if self.lines < 2:
             return False
@@ -195,12 +171,6 @@ class Span:
         ends = self._first and self._last and mostly
         many = self._inner_alike >= _MANY and 5 * self._inner_alike >= 4 * self._inner
         return ends or many or (faulty and mostly and self._inner_alike > 0)
-
-
-def _kind_of_name(name: str) -> int:
-    if name.lower() in _LABELS:
-        return _UNIT
-    return _CODE if name.lower() in ID_NAMES else _TEXT
 
 
 def _kind(field: str) -> int:
@@ -214,9 +184,6 @@ def _kind(field: str) -> int:
         number = float(word.replace(",", "."))
         return _UNIT if 0 <= number <= 1 or number == -1 else _NUMERIC
     return _CODE if any(map(str.isdigit, word)) else _WORD
-
-
-_EXPECTED = {".csv": ",", ".tsv": "\t"}
 
 
 class Record(NamedTuple):
@@ -252,47 +219,47 @@ def parse_records(
     return _Parser(lines, separator, padded, profile).records()
 
 
+@dataclass
 class _Parser:
-    def __init__(self, lines: Iterator[str], separator: str, padded: bool, profile: Profile | None) -> None:
-        self.lines = lines
-        self.separator = separator
-        self.padded = padded
-        self.profile = profile
-        self.span: Span | None = None
-        self.number = 0
-        self.opened = 0
-        self.line = ""
-        self.fault = ""
+    lines: Iterator[str]
+    separator: str
+    padded: bool
+    profile: Profile | None
+    span: Span | None = None
+    number: int = 0
+    opened: int = 0
+    line: str = ""
+    fault: str = ""
 
     def records(self) -> Iterator[Record]:
+        profile = self.profile
         for line in self.lines:
             self.number += 1
             start = self.number
             if '"' not in line:
-                body = line.rstrip("\r\n")
-                if body:
+                if body := line.rstrip("\r\n"):
                     fields = body.split(self.separator)
                     long = len(body) > MAX_FIELD_CHARACTERS and max(map(len, fields)) > MAX_FIELD_CHARACTERS
-                    if self.profile is not None:
-                        self.profile.learn(fields)
+                    if profile is not None:
+                        profile.learn(fields)
                     yield Record(start, fields, "oversized" if long else "", start)
                 continue
-            self.line = line
-            self.fault = ""
-            self.opened = 0
-            self.span = Span(self.profile, line) if self.profile is not None else None
+            self.line, self.fault, self.opened = line, "", 0
+            self.span = Span(profile, line) if profile is not None else None
             fields = self._fields()
             if self.span is not None and self.span.swallowed(faulty=bool(self.fault)):
                 self.fault = "swallowed"
-            elif self.profile is not None and start == self.number and not self.fault:
-                self.profile.learn(fields)
+            elif profile is not None and start == self.number and not self.fault:
+                profile.learn(fields)
             yield Record(start, fields, self.fault, self.number, self.opened)
 
     def _fields(self) -> list[str]:
         fields = []
         position: int | None = 0
         while position is not None:
-            opening = self._opening(position)
+            opening = position
+            while self.padded and self.line.startswith(" ", opening):
+                opening += 1
             if self.line.startswith('"', opening):
                 value, position = self._quoted(opening + 1)
             else:
@@ -301,12 +268,6 @@ class _Parser:
                 self.fault = self.fault or "oversized"
             fields.append(value)
         return fields
-
-    def _opening(self, position: int) -> int:
-        """Return where a field's opening quote would stand."""
-        while self.padded and self.line.startswith(" ", position):
-            position += 1
-        return position
 
     def _plain(self, position: int) -> tuple[str, int | None]:
         """Return an unquoted field and where the next one starts (None at the record's end)."""
@@ -317,9 +278,8 @@ class _Parser:
 
     def _quoted(self, position: int) -> tuple[str, int | None]:
         """Return a quoted field, whose content starts at ``position``, and where the next one starts."""
-        start = self.number
+        start, size = self.number, 0
         pieces: list[str] = []
-        size = 0
         while True:
             stop = self.line.find('"', position)
             end = len(self.line) if stop < 0 else stop
@@ -329,8 +289,7 @@ class _Parser:
             else:
                 self.fault = "oversized"
             if stop < 0:
-                following = next(self.lines, None)
-                if following is None:
+                if (following := next(self.lines, None)) is None:
                     raise UnclosedQuoteError(start)
                 self.line = following
                 self.number += 1
@@ -349,12 +308,7 @@ class _Parser:
 
 
 class DelimitedReader(TextReader):
-    """Reads one CSV or TSV file.
-
-    Args:
-        path: the file, plain or ``.gz``.
-        form: ``.csv`` or ``.tsv``; says which separator is expected.
-    """
+    """Reads one CSV or TSV file, plain or ``.gz``; ``form`` is ``.csv`` or ``.tsv``, the expected separator."""
 
     def __init__(self, path: Path, name: str, form: str) -> None:
         super().__init__(path, name)
@@ -363,16 +317,12 @@ class DelimitedReader(TextReader):
         self._header: list[str] = []
 
     def columns(self) -> list[str]:
-        """Return the header's names, without the white space around them.
-
-        Raises:
-            DataError: the file cannot be read, is empty, or its header is broken.
-        """
+        """Return the header's names, without the white space around them."""
         if self._header:
             return self._header
         check_text(self.path, self.name)
         self._dialect = find_dialect(text_lines(self.path, self.name, ""), self._form)
-        if self._dialect.separator != _EXPECTED[self._form]:
+        if self._dialect.separator != _MARKS[self._form][0]:
             self.notes.append(f"{self.name}: fields are separated by {self._dialect.separator!r}")
         record = next(self._records(None), None)
         if record is None:
@@ -386,10 +336,8 @@ class DelimitedReader(TextReader):
 
     def _check_header(self, record: Record, names: Sequence[str]) -> None:
         where = f"{self.name}, header (line {record.line})"
-        for name in names:
-            problem = encoding_problem(name)
-            if problem:
-                raise EncodingError(problem, where=where, remedy="convert the file to UTF-8")
+        if problem := next(filter(None, map(encoding_problem, names)), ""):
+            raise EncodingError(problem, where=where, remedy="convert the file to UTF-8")
         if names[0].startswith(("{", "[{")):
             raise FormatError("this is JSON, not CSV or TSV", where=self.name, remedy="name it .jsonl or .json")
         if record.fault:
@@ -411,24 +359,14 @@ class DelimitedReader(TextReader):
         try:
             yield from parse_records(self._lines(), separator, padded=padded, profile=profile)
         except UnclosedQuoteError as error:
-            raise RowError(
-                "the file ends inside a quoted field that starts on this line",
-                where=f"{self.name}, line {error.line:,}",
-                remedy='close the quote there; a quote inside a quoted field is written twice, as ""',
-            ) from error
+            what = "the file ends inside a quoted field that starts on this line"
+            remedy = 'close the quote there; a quote inside a quoted field is written twice, as ""'
+            raise RowError(what, where=f"{self.name}, line {error.line:,}", remedy=remedy) from error
 
-    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
-        """Yield the wanted columns of all rows, in order.
-
-        Rows of empty fields and repeated headers are no rows; ``notes`` tells of them after the last batch.
-
-        Raises:
-            DataError: the file cannot be read, a quote is never closed, or another header follows.
-        """
-        slots = {name: slot for slot, name in enumerate(self.columns())}
-        yield from in_batches(wanted, self._parsed([slots[name] for name in wanted]), self.watched())
-
-    def _parsed(self, slots: Sequence[int]) -> Iterator[RawRow]:
+    def parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        """Yield the rows: those of empty fields and repeated headers are none; ``notes`` tells of them at the end."""
+        places = {name: slot for slot, name in enumerate(self.columns())}
+        slots = [places[name] for name in wanted]
         records = self._records(Profile(self._header, self._dialect.separator))
         next(records)
         extras = _Extras(self.name, self._header)
@@ -437,60 +375,33 @@ class DelimitedReader(TextReader):
             if extras.take(record):
                 continue
             row += 1
-            fault = self._fault(record, row)
-            if fault is None:
+            if record.fault or len(record.fields) != len(self._header):
+                yield RawRow(row, record.line, [None] * len(slots), 0, self._fault(record, row))
+            else:
                 values = [record.fields[slot] for slot in slots]
                 yield RawRow(row, record.line, values, sum(map(len, values)))
-            else:
-                yield RawRow(row, record.line, [None] * len(slots), 0, fault)
         self.notes += [note for note in extras.notes() if note not in self.notes]
 
-    def _fault(self, record: Record, row: int) -> BadRowError | None:
-        where = place(self.name, row, record.line)
-        if record.fault == "oversized":
-            return BadRowError(
-                "oversized",
-                RowError(
-                    f"a field has over {MAX_FIELD_CHARACTERS:,} characters",
-                    where=where,
-                    remedy="shorten it, look for a missing quote, or skip such rows with --on-error skip",
-                ),
-            )
-        if record.fault == "swallowed":
-            what = (
-                f"the quoted field that starts on line {record.opened:,} goes on to line {record.last:,} and "
-                "holds what look like rows"
-            )
-            remedy = (
-                f"take out the quote on line {record.opened:,}, or close it there; with --on-error skip the "
-                f"{record.last - record.line + 1:,} lines are left out"
-            )
-            return BadRowError("swallowed", RowError(what, where=where, remedy=remedy))
-        if record.fault == "quoting":
-            return BadRowError(
-                "quoting",
-                RowError(
-                    "text follows the closing quote of a field" + _over_lines(record),
-                    where=where,
-                    remedy='write a quote inside a quoted field twice, as "", or use --on-error skip',
-                ),
-            )
-        if len(record.fields) != len(self._header):
-            return BadRowError(
-                "ragged",
-                RowError(
-                    f"the row has {len(record.fields):,} fields, the header {len(self._header):,}"
-                    + _over_lines(record),
-                    where=where,
-                    remedy="quote fields that hold the separator, or skip such rows with --on-error skip",
-                ),
-            )
-        return None
-
-
-def _over_lines(record: Record) -> str:
-    """Return how far a bad record goes, so that no line is lost without a word."""
-    return f"; the row goes from line {record.line:,} to line {record.last:,}" if record.opened else ""
+    def _fault(self, record: Record, row: int) -> BadRowError:
+        # how far a bad record goes, so that no line is lost without a word
+        over = f"; the row goes from line {record.line:,} to line {record.last:,}" if record.opened else ""
+        match record.fault:
+            case "oversized":
+                what = f"a field has over {MAX_FIELD_CHARACTERS:,} characters"
+                remedy = "shorten it, look for a missing quote, or skip such rows with --on-error skip"
+            case "swallowed":
+                what = f"the quoted field that starts on line {record.opened:,} goes on to line {record.last:,} and "
+                what += "holds what look like rows"
+                remedy = f"take out the quote on line {record.opened:,}, or close it there; with --on-error skip the "
+                remedy += f"{record.last - record.line + 1:,} lines are left out"
+            case "quoting":
+                what = f"text follows the closing quote of a field{over}"
+                remedy = 'write a quote inside a quoted field twice, as "", or use --on-error skip'
+            case _:
+                what = f"the row has {len(record.fields):,} fields, the header {len(self._header):,}{over}"
+                remedy = "quote fields that hold the separator, or skip such rows with --on-error skip"
+        error = RowError(what, where=place(self.name, row, record.line), remedy=remedy)
+        return BadRowError(record.fault or "ragged", error)
 
 
 class _Extras:
@@ -500,54 +411,45 @@ class _Extras:
         self.name = name
         self.header = header
         self.folded = [field.casefold() for field in header]
-        self.purposes = [purpose(name) for name in self.folded]
+        self.purposes = [_PURPOSES.get(name, name) for name in self.folded]
         self.first = frozenset((*self.folded, *self.purposes))
         self.longest = max(map(len, header)) + 20
         self.found: dict[str, tuple[int, int]] = {}
 
     def take(self, record: Record) -> bool:
-        """Whether a record is none of the rows; it is counted.
+        """Whether a record is none of the rows; it is counted."""
+        what = ""
+        if len(record.fields) > 1 and not any(field.strip() for field in record.fields):
+            what = "empty row"
+        elif self._is_header(record):
+            what = "repeated header"
+        if what:
+            count, first = self.found.get(what, (0, record.line))
+            self.found[what] = (count + 1, first)
+        return bool(what)
 
-        Raises:
-            FormatError: the header of another file follows.
-        """
+    def _is_header(self, record: Record) -> bool:
         fields = record.fields
-        if len(fields) > 1 and not any(field.strip() for field in fields):
-            return self._count("empty row", record.line)
         if len(fields[0]) > self.longest:
             return False
         first = clean_name(fields[0])
         if len(self.header) == 1:
-            repeated = len(fields) == 1 and first == self.header[0]
-            return repeated and self._count("repeated header", record.line)
+            return len(fields) == 1 and first == self.header[0]
         if len(fields) == 2 and not fields[1].strip() and separator_line(fields[0] + ";"):
-            return self._count("repeated header", record.line)
-        if purpose(first.strip('"').casefold()) not in self.first or len(fields) != len(self.header):
+            return True
+        word = first.strip('"').casefold()
+        if _PURPOSES.get(word, word) not in self.first or len(fields) != len(self.header):
             return False
         folded = [clean_name(field).strip('"').casefold() for field in fields]
-        if self._same_names(folded):
-            return self._count("repeated header", record.line)
+        # A class name such as "toxic" is a name only in the column of that name: else it is a label.
+        odd = any(new in CLASS_NAMES and new != old for new, old in zip(folded, self.folded, strict=True))
+        if not odd and [_PURPOSES.get(name, name) for name in folded] == self.purposes:
+            return True
         if sorted(folded) == sorted(self.folded):
-            raise FormatError(
-                "a header with the columns in another order stands among the rows",
-                where=f"{self.name}, line {record.line:,}",
-                remedy="files were joined here: split them there, and name each",
-            )
+            what = "a header with the columns in another order stands among the rows"
+            remedy = "files were joined here: split them there, and name each"
+            raise FormatError(what, where=f"{self.name}, line {record.line:,}", remedy=remedy)
         return False
-
-    def _same_names(self, names: Sequence[str]) -> bool:
-        """Whether names are those of the header, or other usual ones for the same purposes.
-
-        A class name such as "toxic" is a name only in the column of that name: else it is a label.
-        """
-        odd = any(new in CLASS_NAMES and new != old for new, old in zip(names, self.folded, strict=True))
-        return not odd and [purpose(name) for name in names] == self.purposes
-
-    def _count(self, what: str, line: int) -> bool:
-        """Count a record, and keep the line of the first of its kind."""
-        count, first = self.found.get(what, (0, line))
-        self.found[what] = (count + 1, first)
-        return True
 
     def notes(self) -> list[str]:
         """Return what was left out."""

@@ -3,30 +3,91 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from gkiller.data.labels import TEXT_NAMES
-from gkiller.data.readers import (
-    MAX_FIELD_CHARACTERS,
-    MAX_LINE_CHARACTERS,
-    BadRowError,
-    RawBatch,
-    RawRow,
-    in_batches,
-    place,
+from gkiller.data.readers import MAX_FIELD_CHARACTERS, MAX_LINE_CHARACTERS, BadRowError, RawRow, place
+from gkiller.data.readers.text import (
+    PARQUET,
+    TextReader,
+    byte_pieces,
+    check_text,
+    encoding_error,
+    open_bytes,
+    readable,
+    replayable,
 )
-from gkiller.data.readers.pipes import Layout, json_layout
-from gkiller.data.readers.text import TextReader, byte_pieces, check_text, encoding_error, replayable
 from gkiller.errors import DataError, EmptyDataError, FormatError, RowError
 
 _SPACE = " \t\r\n"
 _CUT = 16
 """Characters before the end of what was read in which an error may be due to the rest missing."""
+
+
+Layout = Literal["lines", "array", "values"]
+_MOST = 1 << 16
+OPEN = tuple(",[{:")
+"""What a line of JSON that goes on in the next one ends with."""
+
+OBJECT = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:')
+
+
+def json_layout(path: Path, name: str) -> Layout:
+    """Return how a file of JSON is laid out: a value a line, one array, or values that span lines."""
+    with readable(name), open_bytes(path) as stream:
+        head, whole = first_lines(cast(io.BufferedReader, stream))
+    first = (lines_of(head) or [""])[0].strip()
+    if first.startswith("["):
+        return "array"
+    if first != "{" and not (whole and first[-1:] in OPEN and OBJECT.match(first)):
+        return "lines"
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return "values"
+    return "lines"
+
+
+def lines_of(head: bytes) -> list[str]:
+    """Return the lines that are not blank."""
+    return [line for line in head.decode("utf-8", "surrogateescape").split("\n") if line.strip()]
+
+
+def first_lines(stream: io.BufferedReader) -> tuple[bytes, bool]:
+    """Return a stream's beginning up to its first line that says something, and whether its first line is whole."""
+    head, ended = b"", False
+    while len(head) < _MOST:
+        piece = stream.read1(_MOST - len(head))
+        ended = not piece
+        head += piece
+        found = [line for line in head.removeprefix(codecs.BOM_UTF8).split(b"\n")[:-1] if line.strip()]
+        told = len(found) > 1 or (found and found[0].strip() not in (b"[", b"{"))
+        if ended or told or head.startswith(PARQUET):
+            break
+    head = head.removeprefix(codecs.BOM_UTF8)
+    return head, ended or b"\n" in head.lstrip()
+
+
+class _Decoder(json.JSONDecoder):
+    """Remembers a key that stands twice in an object: which of its values counts would be a guess."""
+
+    def __init__(self) -> None:
+        self.repeated: str | None = None
+        super().__init__(object_pairs_hook=self._object)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs) and self.repeated is None:
+            seen: set[str] = set()
+            self.repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        return value
 
 
 class JsonValue(NamedTuple):
@@ -40,11 +101,7 @@ class JsonValue(NamedTuple):
 
 
 class JsonValues:
-    """The elements of one JSON array, or JSON values with white space between them.
-
-    Args:
-        array: whether it is one array.
-    """
+    """The elements of one JSON ``array``, or JSON values with white space between them."""
 
     def __init__(self, path: Path, name: str, *, array: bool) -> None:
         self._path = path
@@ -60,15 +117,10 @@ class JsonValues:
         self._ended = False
         self._found: deque[JsonValue] = deque()
         self._error: DataError | None = None
-        self._repeated: str | None = None
-        self._parse = json.JSONDecoder(object_pairs_hook=self._object).raw_decode
+        self._json = _Decoder()
 
     def __iter__(self) -> Iterator[JsonValue]:
-        """Yield the values.
-
-        Raises:
-            DataError: the file cannot be read, or is broken from some value on.
-        """
+        """Yield the values, up to where the file is broken."""
         while True:
             while self._found:
                 yield self._found.popleft()
@@ -141,9 +193,9 @@ class JsonValues:
         text = self._buffer
         if self._tried and not self._ended and len(text) - position < 2 * self._tried and not self._idle():
             return None  # trying again for every piece would make a long value's time quadratic
-        self._repeated = None
+        self._json.repeated = None
         try:
-            value, end = self._parse(text, position)
+            value, end = self._json.raw_decode(text, position)
         except json.JSONDecodeError as error:
             cut = error.pos >= len(text) - _CUT or error.msg.startswith("Unterminated string")
             if not cut or self._ended:
@@ -155,20 +207,12 @@ class JsonValues:
         self._tried = 0
         self._row += 1
         line = self._line + text.count("\n", 0, position)
-        self._found.append(JsonValue(self._row, line, value, text[position:end], self._repeated))
+        self._found.append(JsonValue(self._row, line, value, text[position:end], self._json.repeated))
         self._state = "comma" if self._array else "value"
         return end
 
     def _idle(self) -> bool:
-        pipe = replayable(self._path)
-        return pipe is not None and pipe.blocked()
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) != len(pairs) and self._repeated is None:
-            seen: set[str] = set()
-            self._repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        return value
+        return (pipe := replayable(self._path)) is not None and pipe.blocked()
 
     def _broken(self, what: str, position: int = 0) -> DataError:
         line = self._line + self._buffer.count("\n", 0, position)
@@ -199,13 +243,10 @@ class JsonLinesReader(TextReader):
         """Return the keys of the first thousand objects, in order of appearance; of a pipe's first object.
 
         Keys of objects within objects are given by their paths.
-
-        Raises:
-            DataError: the file cannot be read, is empty, or holds no object there.
         """
         if not self._columns:
             check_text(self.path, self.name)
-            self._columns = self._keys(_PEEK_ROWS, until=None if self.watched() is None else _at_once)
+            self._columns = self._keys(_PEEK_ROWS, until=None if self.watched() is None else lambda: True)
         return list(self._columns)
 
     def more_columns(self) -> list[str]:
@@ -245,12 +286,10 @@ class JsonLinesReader(TextReader):
             raise EmptyDataError("the file is empty", where=self.name, remedy="give a file with JSON objects")
         if count == 1 and until is None and isinstance(value, dict):
             self._refuse_wrapped(value)
+        if not keys and fault is not None:
+            raise fault.error
         if not keys:
-            raise (
-                fault.error
-                if fault is not None
-                else RowError("the objects have no keys", where=self.name, remedy="give each object a text and a label")
-            )
+            raise RowError("the objects have no keys", where=self.name, remedy="give each object a text and a label")
         return list(keys)
 
     def _refuse_wrapped(self, value: dict[str, Any]) -> None:
@@ -259,67 +298,54 @@ class JsonLinesReader(TextReader):
             return
         for key, item in value.items():
             if isinstance(item, list) and item and isinstance(item[0], dict):
-                raise FormatError(
-                    f"the file is one JSON object, which holds a list of objects in {key!r}",
-                    where=self.name,
-                    remedy=f"take the list out of it: jq -c '.[{json.dumps(key)}][]' FILE > NEW.jsonl",
-                )
+                what = f"the file is one JSON object, which holds a list of objects in {key!r}"
+                remedy = f"take the list out of it: jq -c '.[{json.dumps(key)}][]' FILE > NEW.jsonl"
+                raise FormatError(what, where=self.name, remedy=remedy)
 
     def _objects(self) -> Iterator[tuple[int, int, dict[str, Any] | BadRowError, int]]:
         """Yield row number, line number, object or fault, and size."""
         if self._layout is None:
             self._layout = json_layout(self.path, self.name)
         if self._layout == "lines":
-            for row, number, line in self._rows():
-                try:
-                    yield row, number, self._parse(line, row, number), len(line)
-                except BadRowError as bad:
-                    yield row, number, bad, len(line)
-            return
-        array = self._layout == "array"
-        self._values = JsonValues(self.path, self.name, array=array)
-        for found in self._values:
-            where = place(self.name, found.row, found.line)
-            value = {"text": found.value} if array and isinstance(found.value, str) else found.value
-            try:
-                yield (found.row, found.line, _checked(value, found.source, found.repeated, where), len(found.source))
-            except BadRowError as bad:
-                yield found.row, found.line, bad, len(found.source)
+            found = self._rows()
+        else:
+            self._values = JsonValues(self.path, self.name, array=self._layout == "array")
+            found = iter(self._values)
+        for row, line, value, source, repeated in found:
+            if self._layout == "array" and isinstance(value, str):
+                value = {"text": value}
+            where, what = place(self.name, row, line), ""
+            if (broken := encoding_error(source, where)) is not None:
+                value = BadRowError("encoding", broken)
+            elif isinstance(value, _Unusable):
+                what = value.what
+            elif repeated is not None:
+                what = f"the key {repeated!r} stands twice"
+            elif not isinstance(value, dict):
+                what = f"a JSON {_KINDS.get(type(value), 'null')} stands where an object should"
+            if what:
+                remedy = "mend the line, or skip such rows with --on-error skip"
+                value = BadRowError("json", RowError(what, where=where, remedy=remedy))
+            yield row, line, value, len(source)
 
-    def _rows(self) -> Iterator[tuple[int, int, str]]:
-        """Yield row number, line number and line; blank lines are no rows."""
-        row = 0
+    def _rows(self) -> Iterator[JsonValue]:
+        """Yield the value of each line; blank lines are no rows."""
+        decoder, row = _Decoder(), 0
         for number, line in enumerate(self.lines("\n"), start=1):
-            if not line.isspace():
-                row += 1
-                yield row, number, line
+            if line.isspace():
+                continue
+            row += 1
+            decoder.repeated = None
+            try:
+                value = decoder.decode(line)
+            except json.JSONDecodeError as error:
+                value = _Unusable(f"not valid JSON: {error.msg} at character {error.colno}")
+            except (ValueError, RecursionError):  # a number of thousands of digits; endless nesting
+                value = _Unusable("not usable JSON")
+            yield JsonValue(row, number, value, line, decoder.repeated)
 
-    def _parse(self, line: str, row: int, number: int) -> dict[str, Any]:
-        where = place(self.name, row, number)
-        broken = encoding_error(line, where)
-        if broken is not None:
-            raise BadRowError("encoding", broken)
-        try:
-            value = json.loads(line, object_pairs_hook=_unique)
-        except _RepeatedKeyError as error:
-            raise BadRowError("json", _json_error(f"the key {error.key!r} stands twice", where)) from error
-        except json.JSONDecodeError as error:
-            raise BadRowError(
-                "json", _json_error(f"not valid JSON: {error.msg} at character {error.colno}", where)
-            ) from error
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits; endless nesting
-            raise BadRowError("json", _json_error("not usable JSON", where)) from error
-        return _object(value, where)
-
-    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
-        """Yield the wanted keys of all rows, in order.
-
-        Raises:
-            DataError: the file cannot be read.
-        """
-        yield from in_batches(wanted, self._parsed(wanted), self.watched())
-
-    def _parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+    def parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        """Yield the wanted keys of all rows."""
         for row, number, value, size in self._objects():
             size = min(size, MAX_FIELD_CHARACTERS)
             if isinstance(value, BadRowError):
@@ -327,10 +353,6 @@ class JsonLinesReader(TextReader):
             else:
                 values = [value if name == WHOLE else picked(value, name) for name in wanted]
                 yield RawRow(row, number, values, size)
-
-
-def _at_once() -> bool:
-    return True
 
 
 def picked(value: Any, name: str) -> Any:
@@ -354,44 +376,10 @@ def _paths(value: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator[
             yield prefix + key
 
 
-def _checked(value: Any, source: str, repeated: str | None, where: str) -> dict[str, Any]:
-    """Return an array's element where it is a good object."""
-    broken = encoding_error(source, where)
-    if broken is not None:
-        raise BadRowError("encoding", broken)
-    if repeated is not None:
-        raise BadRowError("json", _json_error(f"the key {repeated!r} stands twice", where))
-    return _object(value, where)
+class _Unusable(NamedTuple):
+    """Stands for the value of a line that holds none."""
+
+    what: str
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadRowError("json", _json_error(f"a JSON {_kind(value)} stands where an object should", where))
-    return value
-
-
-class _RepeatedKeyError(Exception):
-    def __init__(self, key: str) -> None:
-        self.key = key
-        super().__init__(key)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object, refusing repeated keys: which value counts would be a guess."""
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _RepeatedKeyError(key)
-            seen.add(key)
-    return value
-
-
-def _json_error(what: str, where: str) -> DataError:
-    return RowError(what, where=where, remedy="mend the line, or skip such rows with --on-error skip")
-
-
-def _kind(value: object) -> str:
-    names = {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
-    return names.get(type(value), "null")
+_KINDS = {list: "array", str: "string", bool: "boolean", int: "number", float: "number"}

@@ -11,8 +11,7 @@ from typing import Any, BinaryIO, cast
 
 from gkiller.data.labels import refuse_repeated
 from gkiller.data.readers import BATCH_BYTES, BATCH_ROWS, RawBatch
-from gkiller.data.readers.pipes import copy_bounded
-from gkiller.data.readers.text import readable
+from gkiller.data.readers.text import copy_bounded, readable
 from gkiller.errors import ColumnError, EmptyDataError, FormatError
 
 _DECODED_BYTES = 256 << 20
@@ -20,11 +19,7 @@ _MOST_RATIO = 100
 
 
 def arrow_values(column: Any) -> list[Any]:
-    """Return a column's values; binary and badly encoded text come as text with lone surrogates.
-
-    Args:
-        column: a pyarrow ``Array`` or ``ChunkedArray``.
-    """
+    """Return an Arrow column's values; binary and badly encoded text come as text with lone surrogates."""
     import pyarrow as pa
 
     kind = column.type
@@ -50,15 +45,7 @@ def _shared(column: Any, values_of: Callable[[Any], list[Any]]) -> list[Any]:
 
 
 def _is_binary(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(_is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return str(kind) in ("binary", "large_binary", "binary_view")
 
 
 def _decode(value: bytes | None) -> str | None:
@@ -88,7 +75,7 @@ def arrow_batches(
     """Yield a pyarrow table or record batch as raw rows, in batches of bounded size.
 
     Args:
-        table: its columns may be structs; ``a.b`` names the field ``b`` of the column ``a``.
+        wanted: ``a.b`` names the field ``b`` of the column ``a`` of structs.
         scalars: those of them whose values are wanted as :func:`arrow_scalars`, with their types.
     """
     columns = {}
@@ -152,11 +139,7 @@ class ParquetReader:
         self._batch_rows = BATCH_ROWS
 
     def columns(self) -> list[str]:
-        """Return the column names, and learn the number of rows.
-
-        Raises:
-            DataError: the file cannot be read, is not Parquet, or has no rows.
-        """
+        """Return the column names, and learn the number of rows; a file without rows is refused."""
         if self._columns:
             return self._columns
         with self._file() as file:
@@ -166,7 +149,7 @@ class ParquetReader:
             found += zip(self.whole, file.schema_arrow.types, strict=True)
             self.total = file.metadata.num_rows
             self.types = {name: kept_type(kind) for name, kind in found}
-            self._texts = {name for name, kind in found if _is_text(kind)}
+            self._texts = {name for name, kind in found if _is_binary(kind) or str(kind) in ("string", "large_string")}
             self._batch_rows = _batch_rows(file.metadata)
             _check_ratio(file.metadata, self.name)
         if not self.total:
@@ -176,11 +159,7 @@ class ParquetReader:
         return names
 
     def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
-        """Yield the wanted columns of all rows, in order.
-
-        Raises:
-            DataError: the file cannot be read or is broken.
-        """
+        """Yield the wanted columns of all rows, in order."""
         self.columns()
         row = 1
         with self._file([name for name in wanted if name in self._texts]) as file:
@@ -189,20 +168,13 @@ class ParquetReader:
                 row += table.num_rows
 
     def refuse_lists(self, column: str) -> None:
-        """Refuse a column whose values are lists or maps, before they are decoded.
-
-        Raises:
-            ColumnError: they are.
-        """
+        """Refuse a column whose values are lists or maps, before they are decoded."""
         import pyarrow as pa
 
         kind = self.types[column]
         if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
-            raise ColumnError(
-                f"the column {column!r} holds {kind}, not text",
-                where=self.name,
-                remedy="name a column of text with --text-column",
-            )
+            remedy = "name a column of text with --text-column"
+            raise ColumnError(f"the column {column!r} holds {kind}, not text", where=self.name, remedy=remedy)
 
     @contextmanager
     def _file(self, texts: list[str] | None = None) -> Iterator[Any]:
@@ -216,11 +188,8 @@ class ParquetReader:
                 with pq.ParquetFile(path, read_dictionary=texts) as file:
                     yield file
             except (pa.ArrowException, OSError) as error:
-                raise FormatError(
-                    f"this is not a whole Parquet file: {_first_line(error)}",
-                    where=self.name,
-                    remedy="write or fetch the file again",
-                ) from error
+                what = f"this is not a whole Parquet file: {_first_line(error)}"
+                raise FormatError(what, where=self.name, remedy="write or fetch the file again") from error
 
 
 def _batch_rows(metadata: Any) -> int:
@@ -241,11 +210,9 @@ def _check_ratio(metadata: Any, name: str) -> None:
             column = group.column(j)
             plain, packed = column.total_uncompressed_size, column.total_compressed_size
             if plain > _DECODED_BYTES and plain > _MOST_RATIO * max(1, packed):
-                raise FormatError(
-                    f"{packed:,} bytes of column {column.path_in_schema!r} unpack to {plain:,} bytes",
-                    where=f"{name}, row group {i + 1:,}",
-                    remedy="check where the file is from, or write it again with smaller row groups",
-                )
+                what = f"{packed:,} bytes of column {column.path_in_schema!r} unpack to {plain:,} bytes"
+                remedy = "check where the file is from, or write it again with smaller row groups"
+                raise FormatError(what, where=f"{name}, row group {i + 1:,}", remedy=remedy)
 
 
 @contextmanager

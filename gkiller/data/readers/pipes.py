@@ -1,8 +1,7 @@
-"""What comes through a pipe: which format it holds, and a temporary copy where it is read more than once."""
+"""Files and pipes to their readers: which format it is, and a copy of a pipe that is read more than once."""
 
 from __future__ import annotations
 
-import codecs
 import io
 import json
 import re
@@ -14,14 +13,58 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 from gkiller.data.labels import TEXT_NAMES
-from gkiller.data.readers.text import open_bytes, readable
+from gkiller.data.readers import Reader
+from gkiller.data.readers.delimited import DelimitedReader
+from gkiller.data.readers.jsonl import OBJECT, OPEN, JsonLinesReader, first_lines, lines_of
+from gkiller.data.readers.parquet import ParquetReader
+from gkiller.data.readers.text import PARQUET, LinesReader, copy_bounded, open_bytes, readable
 from gkiller.errors import FormatError, SourceNotFoundError
 
 STDIN = "(standard input)"
-MOST_BYTES = 4 << 30
-"""What is unpacked, or comes through a pipe, is copied to a temporary file up to this size."""
+Form = Literal["txt", "csv", "tsv", "jsonl", "parquet"]
+_JSON: dict[str, Form] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+FORMATS: dict[str, Form] = {".csv": "csv", ".tsv": "tsv", **_JSON, ".parquet": "parquet"}
+"""The formats of tables, by suffix."""
 
+TITLES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet"}
 _DEVICES = ("/dev/stdin", "/dev/fd/", "/proc/")
+
+
+def file_format(path: Path) -> Form | None:
+    """Return the format that a file's name tells, with or without ``.gz``; None when unknown."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    return "txt" if suffix in (".txt", ".text") else FORMATS.get(suffix)
+
+
+def unknown_format(path: Path, name: str, known: str) -> FormatError:
+    """Return the error for a file whose name tells no format that can be read."""
+    suffix = "".join(path.suffixes[-2:]) or "(no suffix)"
+    return FormatError(f"unknown file format {suffix}", where=name, remedy=f"gkiller reads {known}")
+
+
+def open_reader(path: Path, name: str, form: Form) -> Reader:
+    """Return the reader of a format; nothing is read yet."""
+    match form:
+        case "txt":
+            return LinesReader(path, name)
+        case "jsonl":
+            return JsonLinesReader(path, name)
+        case "parquet":
+            need_pyarrow(name)
+            return ParquetReader(path, name)
+    return DelimitedReader(path, name, f".{form}")
+
+
+def need_pyarrow(name: str) -> None:
+    """Refuse Parquet where pyarrow is not installed."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        what, remedy = "Parquet needs pyarrow, which is not installed", "pip install pyarrow, or use CSV or JSON Lines"
+        raise FormatError(what, where=name, remedy=remedy) from error
 
 
 def is_pipe(source: str | Path) -> bool:
@@ -35,48 +78,20 @@ def is_pipe(source: str | Path) -> bool:
 
 
 def open_pipe(source: str | Path) -> BinaryIO:
-    """Open what `is_pipe` tells of for reading.
-
-    Raises:
-        SourceNotFoundError: it cannot be opened, or standard input is closed or a terminal.
-    """
+    """Open what `is_pipe` tells of for reading; standard input must be neither closed nor a terminal."""
     if str(source) != "-":
         with readable(str(source)):
             return Path(source).expanduser().open("rb")
     if sys.stdin is None or sys.stdin.isatty():
-        raise SourceNotFoundError(
-            "nothing is piped into standard input", where="-", remedy="pipe something into the command"
-        )
+        what, remedy = "nothing is piped into standard input", "pipe something into the command"
+        raise SourceNotFoundError(what, where="-", remedy=remedy)
     return sys.stdin.buffer
 
 
-def copy_bounded(source: BinaryIO, target: Path, name: str) -> None:
-    """Copy a stream to a file of at most `MOST_BYTES`, and of half the space that is free.
-
-    Raises:
-        FormatError: there are more.
-    """
-    most, size = min(MOST_BYTES, shutil.disk_usage(target.parent).free // 2), 0
-    with target.open("wb") as file:
-        while piece := source.read(1 << 20):
-            size += len(piece)
-            if size > most:
-                raise FormatError(
-                    f"it holds over {most:,} bytes, too many for a temporary file",
-                    where=name,
-                    remedy="write it to a file first, unpacked and in parts",
-                )
-            file.write(piece)
-
-
-def spool(source: BinaryIO, name: str, suffix: str = "") -> Path:
-    """Copy a stream to a temporary file and return its path; `keep_until_gone` removes it.
-
-    Raises:
-        FormatError: the stream is too long, or there is no space for it.
-    """
+def spool(source: BinaryIO, name: str) -> Path:
+    """Copy a stream to a temporary file of bounded size and return its path; `keep_until_gone` removes it."""
     folder = Path(tempfile.mkdtemp(prefix="gkiller-"))
-    path = folder / f"input{suffix}"
+    path = folder / "input"
     try:
         with readable(name):
             copy_bounded(source, path, name)
@@ -91,32 +106,20 @@ def keep_until_gone(owner: object, path: Path) -> None:
     weakref.finalize(owner, shutil.rmtree, path.parent, ignore_errors=True)
 
 
-Found = Literal["txt", "csv", "tsv", "jsonl", "parquet"]
-Layout = Literal["lines", "array", "values"]
-_MOST = 1 << 16
-_PARQUET = b"PAR1\x15"
-_OPEN = tuple(",[{:")
-_OBJECT = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:')
 _ARRAY = re.compile(r'\[\s*(?:\{\s*["}]|"(?:[^"\\]|\\.)*"\s*,)')
 _PLAIN_NAME = re.compile(r"[^\W\d][\w.-]*")
 
 
-def sniff(path: Path, name: str) -> Found:
+def sniff(path: Path, name: str) -> Form:
     """Return the format of a stream: Parquet, JSON, CSV or TSV with a usual header, else text.
 
     No more is read than the first line that is not blank, and one more where that is a lone bracket.
-
-    Args:
-        path: the stream; see `gkiller.data.readers.text.Replayable`.
-
-    Raises:
-        DataError: it cannot be read.
     """
     with readable(name), open_bytes(path) as stream:
-        head, whole = _first_lines(cast(io.BufferedReader, stream))
-    if head.startswith(_PARQUET):
+        head, whole = first_lines(cast(io.BufferedReader, stream))
+    if head.startswith(PARQUET):
         return "parquet"
-    lines = _lines(head)
+    lines = lines_of(head)
     if not lines:
         return "txt"
     first = lines[0].strip()
@@ -128,52 +131,10 @@ def sniff(path: Path, name: str) -> Found:
     return _delimited(first)
 
 
-def json_layout(path: Path, name: str) -> Layout:
-    """Return how a file of JSON is laid out: a value a line, one array, or values that span lines.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    with readable(name), open_bytes(path) as stream:
-        head, whole = _first_lines(cast(io.BufferedReader, stream))
-    first = (_lines(head) or [""])[0].strip()
-    if first.startswith("["):
-        return "array"
-    begins = first == "{" or (whole and first[-1:] in _OPEN and bool(_OBJECT.match(first)))
-    return "values" if begins and not _parses(first) else "lines"
-
-
-def _lines(head: bytes) -> list[str]:
-    return [line for line in head.decode("utf-8", "surrogateescape").split("\n") if line.strip()]
-
-
-def _parses(line: str) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _first_lines(stream: io.BufferedReader) -> tuple[bytes, bool]:
-    """Return the beginning of a stream, and whether its first line is whole."""
-    head = b""
-    while len(head) < _MOST:
-        piece = stream.read1(_MOST - len(head))
-        if not piece:
-            return head.removeprefix(codecs.BOM_UTF8), True
-        head += piece
-        found = [line for line in head.removeprefix(codecs.BOM_UTF8).split(b"\n")[:-1] if line.strip()]
-        if head.startswith(_PARQUET) or len(found) > 1 or (found and found[0].strip() not in (b"[", b"{")):
-            break
-    head = head.removeprefix(codecs.BOM_UTF8)
-    return head, b"\n" in head.lstrip()
-
-
 def _is_json(line: str, whole: bool) -> bool:
     """Whether a line is a JSON object, an array of objects or strings, or the beginning of one."""
-    begins = bool((_OBJECT if line[0] == "{" else _ARRAY).match(line))
-    if begins and (not whole or line[-1] in _OPEN):
+    begins = bool((OBJECT if line[0] == "{" else _ARRAY).match(line))
+    if begins and (not whole or line[-1] in OPEN):
         return True
     try:
         value = json.loads(line)
@@ -184,14 +145,15 @@ def _is_json(line: str, whole: bool) -> bool:
     return isinstance(value, dict)
 
 
-def _delimited(line: str) -> Found:
+def _delimited(line: str) -> Form:
     """Return "csv" or "tsv" for a header that names nothing but columns, a usual one of comments too."""
-    for separator, form in (("\t", "tsv"), (",", "csv"), (";", "csv")):
+    separators: tuple[tuple[str, Form], ...] = (("\t", "tsv"), (",", "csv"), (";", "csv"))
+    for separator, form in separators:
         fields = [_unquoted(field) for field in line.split(separator)]
         usual = any(field.lower() in TEXT_NAMES for field in fields)
         alone = len(fields) == 1 and "_" not in fields[0]  # "text" may well be a comment
         if usual and not alone and all(not field or _PLAIN_NAME.fullmatch(field) for field in fields):
-            return cast(Found, form) if len(fields) > 1 else "csv"
+            return form if len(fields) > 1 else "csv"
     return "txt"
 
 

@@ -10,6 +10,7 @@ import codecs
 import gzip
 import io
 import select
+import shutil
 import time
 import weakref
 import zlib
@@ -35,16 +36,18 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+MOST_BYTES = 4 << 30
+"""What is unpacked, or comes through a pipe, is copied to a temporary file up to this size."""
+
 _GRACE = 0.02
 """Seconds for which a busy writer is waited for, so that a bulk job is not cut into small chunks."""
 
 
 class Replayable:
-    """Stands for a path where a reader looks at a file's beginning before it reads the whole.
+    """Stands for the path of a stream that can be read only once; its beginning may be read again.
 
     Args:
-        stream: what can be read only once.
-        owned: whether it is closed when nothing reads from it any more.
+        owned: whether the stream is closed when nothing reads from it any more.
     """
 
     suffix = ""
@@ -59,11 +62,7 @@ class Replayable:
         self._asked = self._until = 0.0
 
     def blocked(self) -> bool:
-        """Whether reading on would wait: nothing has come, and the stream has not ended.
-
-        A stream without a file descriptor never blocks, and neither does one on Windows, where only sockets
-        can be asked: rows from there are answered in full batches.
-        """
+        """Whether reading on would wait; never so without a file descriptor, or on Windows, which cannot tell."""
         if self._handle is None:
             return False
         now = time.monotonic()
@@ -74,11 +73,7 @@ class Replayable:
         return blocked
 
     def open(self, mode: str = "rb") -> BinaryIO:
-        """Return a stream from the beginning.
-
-        Raises:
-            ValueError: the beginning was released.
-        """
+        """Return a stream from the beginning."""
         if not self._keep:
             raise ValueError("the stream's beginning is not kept any more")
         return cast(BinaryIO, io.BufferedReader(_Replay(self)))
@@ -133,23 +128,20 @@ _PEEK = 4096
 _PIECE = 1 << 16
 _MOST_LINES = 64
 _GZIP = b"\x1f\x8b"
+PARQUET = b"PAR1\x15"
 _NUL_SHARE = 0.2
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 _MAGIC = {
     _GZIP: ("gzip data within gzip data", "unpack it once"),
-    b"PAR1\x15": ("a Parquet file", "name it .parquet"),
+    PARQUET: ("a Parquet file", "name it .parquet"),
     b"PK\x03\x04": ("a zip or Excel file", "unpack it, or export it as CSV in UTF-8"),
     b"\xd0\xcf\x11\xe0": ("an old Excel file", "export it as CSV in UTF-8"),
 }
 
 
 class TextReader:
-    """Reads one text file; what every `Reader` of text has.
-
-    Args:
-        path: the file, plain or ``.gz``.
-    """
+    """Reads one text file, plain or ``.gz``; what every `Reader` of text has."""
 
     total: int | None = None
 
@@ -168,6 +160,14 @@ class TextReader:
         """Whether the next row has not come yet, and reading it would block; never so for a file."""
         return self._open is not None and self._open.waiting()
 
+    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
+        """Yield the wanted columns of all rows, in order."""
+        yield from in_batches(wanted, self.parsed(wanted), self.watched())
+
+    def parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        """Yield all rows."""
+        raise NotImplementedError
+
     def watched(self) -> Callable[[], bool] | None:
         """Return `waiting` where it may ever be so."""
         return self.waiting if replayable(self.path) is not None else None
@@ -175,20 +175,12 @@ class TextReader:
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn failures of the operating system and of gzip into errors that name the file.
-
-    Raises:
-        SourceNotFoundError: the file is not there or may not be read.
-        FormatError: it is broken gzip data, or the disk fails.
-    """
+    """Turn failures of the operating system and of gzip into errors that name the file."""
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FormatError(
-            f"this is not a whole gzip file: {error}",
-            where=name,
-            remedy="fetch or compress the file again; if it is plain text, drop .gz from its name",
-        ) from error
+        remedy = "fetch or compress the file again; if it is plain text, drop .gz from its name"
+        raise FormatError(f"this is not a whole gzip file: {error}", where=name, remedy=remedy) from error
     except FileNotFoundError as error:
         raise SourceNotFoundError("no such file", where=name, remedy="check the path") from error
     except IsADirectoryError as error:
@@ -196,9 +188,8 @@ def readable(name: str) -> Iterator[None]:
     except PermissionError as error:
         raise SourceNotFoundError("the file may not be read", where=name, remedy="check its permissions") from error
     except OSError as error:
-        raise FormatError(
-            f"the file cannot be read: {error.strerror or error}", where=name, remedy="check the disk"
-        ) from error
+        what = f"the file cannot be read: {error.strerror or error}"
+        raise FormatError(what, where=name, remedy="check the disk") from error
 
 
 def open_bytes(path: Path) -> BinaryIO:
@@ -212,29 +203,30 @@ def open_bytes(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path, "rb"))
 
 
+def copy_bounded(source: BinaryIO, target: Path, name: str) -> None:
+    """Copy a stream to a file, or refuse one of over `MOST_BYTES`, or half the space that is free."""
+    most, size = min(MOST_BYTES, shutil.disk_usage(target.parent).free // 2), 0
+    with target.open("wb") as file:
+        while piece := source.read(1 << 20):
+            size += len(piece)
+            if size > most:
+                what = f"it holds over {most:,} bytes, too many for a temporary file"
+                raise FormatError(what, where=name, remedy="write it to a file first, unpacked and in parts")
+            file.write(piece)
+
+
 def read_head(stream: BinaryIO) -> bytes:
     """Return the first bytes of a stream: what one read gives, or more while it is white space alone."""
     head = b""
     while len(head) < _PEEK and not head.removeprefix(codecs.BOM_UTF8).strip():
-        piece = cast(io.BufferedReader, stream).read1(_PEEK - len(head))
-        if not piece:
+        if not (piece := cast(io.BufferedReader, stream).read1(_PEEK - len(head))):
             break
         head += piece
     return head
 
 
 def check_text(path: Path, name: str, *, empty: bool = False) -> None:
-    """Refuse what is plainly not UTF-8 text.
-
-    Args:
-        empty: whether it may have no rows.
-
-    Raises:
-        EmptyDataError: the file has no bytes, or white space alone.
-        EncodingError: it is UTF-16 or UTF-32.
-        FormatError: it is another kind of file, or broken gzip data.
-        SourceNotFoundError: it cannot be opened.
-    """
+    """Refuse what is plainly not UTF-8 text: another kind of file, UTF-16, or nothing unless it may be ``empty``."""
     with readable(name), open_bytes(path) as stream:
         head = read_head(stream)
     if not head.removeprefix(codecs.BOM_UTF8).strip():
@@ -245,11 +237,8 @@ def check_text(path: Path, name: str, *, empty: bool = False) -> None:
         if head.startswith(magic):
             raise FormatError(f"this is {kind}, not text", where=name, remedy=remedy)
     if head.startswith(_UTF16_MARKS) or (len(head) >= 8 and head.count(0) > _NUL_SHARE * len(head)):
-        raise EncodingError(
-            "the file looks like UTF-16 or UTF-32, not UTF-8",
-            where=name,
-            remedy="convert it, for example: iconv -f UTF-16 -t UTF-8 FILE > NEW",
-        )
+        what = "the file looks like UTF-16 or UTF-32, not UTF-8"
+        raise EncodingError(what, where=name, remedy="convert it, for example: iconv -f UTF-16 -t UTF-8 FILE > NEW")
 
 
 class Lines:
@@ -269,11 +258,7 @@ class Lines:
         self._ended = False
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the lines.
-
-        Raises:
-            DataError: the file cannot be read, or a line has no end.
-        """
+        """Yield the lines; a line without end is refused."""
         lines = self._lines
         while lines or self._fill():
             while lines:
@@ -310,8 +295,7 @@ class Lines:
         piece = next(self._pieces, b"")
         if not piece:
             self._ended = True
-            if self._rest:
-                self._lines.extend(self._split(bytes(self._rest)))
+            self._lines.extend(self._split(bytes(self._rest)))
             return bool(self._lines)
         held = len(self._rest)
         self._rest += piece
@@ -322,11 +306,8 @@ class Lines:
             self._lines.extend(self._split(bytes(self._rest[:end])))
             del self._rest[:end]
         if len(self._rest) >= MAX_LINE_CHARACTERS:
-            raise FormatError(
-                f"a line has over {MAX_LINE_CHARACTERS:,} bytes",
-                where=self._name,
-                remedy="check that this is a text file with a row per line",
-            )
+            what = f"a line has over {MAX_LINE_CHARACTERS:,} bytes"
+            raise FormatError(what, where=self._name, remedy="check that this is a text file with a row per line")
         return True
 
     def _split(self, data: bytes) -> list[bytes]:
@@ -336,11 +317,7 @@ class Lines:
 
 
 def byte_pieces(path: Path, name: str) -> Iterator[bytes]:
-    """Yield a file's bytes as they come, unpacked and without a BOM.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """Yield a file's bytes as they come, unpacked and without a BOM."""
     with readable(name), open_bytes(path) as stream:
         read1 = cast(io.BufferedReader, stream).read1
         head = read1(_PIECE)
@@ -377,46 +354,27 @@ def encoding_problem(text: str) -> str:
 
 def encoding_error(text: str, where: str) -> DataError | None:
     """Return the error for a string that is not clean text, or None."""
-    problem = encoding_problem(text)
-    if not problem:
+    if not (problem := encoding_problem(text)):
         return None
-    remedy = (
-        "remove the NUL bytes, or skip such rows with --on-error skip"
-        if "NUL" in problem
-        else "convert the file to UTF-8, or skip such rows with --on-error skip"
-    )
-    return EncodingError(problem, where=where, remedy=remedy)
+    mend = "remove the NUL bytes" if "NUL" in problem else "convert the file to UTF-8"
+    return EncodingError(problem, where=where, remedy=f"{mend}, or skip such rows with --on-error skip")
 
 
 class LinesReader(TextReader):
     """Reads a text file with a comment a line; a blank line is an empty comment."""
 
     def columns(self) -> list[str]:
-        """Return the one column.
-
-        Raises:
-            DataError: the file cannot be read, or is plainly no text.
-        """
+        """Return the one column."""
         check_text(self.path, self.name, empty=True)
         return ["text"]
 
-    def batches(self, wanted: Sequence[str]) -> Iterator[RawBatch]:
-        """Yield all lines, in order.
-
-        Raises:
-            DataError: the file cannot be read.
-        """
-        yield from in_batches(wanted, self._parsed(), self.watched())
-
-    def _parsed(self) -> Iterator[RawRow]:
+    def parsed(self, wanted: Sequence[str]) -> Iterator[RawRow]:
+        """Yield the lines."""
+        what, remedy = f"the line has over {MAX_FIELD_CHARACTERS:,} characters", "shorten it, or skip such rows with "
         for number, line in enumerate(self.lines("\n"), start=1):
             text = line.removesuffix("\n").removesuffix("\r")
             if len(text) <= MAX_FIELD_CHARACTERS:
                 yield RawRow(number, None, [text], len(text))
                 continue
-            error = RowError(
-                f"the line has over {MAX_FIELD_CHARACTERS:,} characters",
-                where=place(self.name, number),
-                remedy="shorten it, or skip such rows with --on-error skip",
-            )
+            error = RowError(what, where=place(self.name, number), remedy=f"{remedy}--on-error skip")
             yield RawRow(number, None, [None], 0, BadRowError("oversized", error))

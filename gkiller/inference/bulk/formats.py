@@ -1,10 +1,8 @@
 """What is written for each row: JSON Lines, CSV or Parquet.
 
 Scores have six digits after the point. Each writer turns a chunk into bytes that follow those of the chunks
-before, so that a file can be cut off after any chunk and gone on with.
-
-The limits of chunks depend on the rows alone, so that a resumed job meets the same ones; only where rows are
-answered as they come does a chunk end early.
+before, so that a file can be cut off after any chunk and gone on with. The limits of chunks depend on the rows
+alone, so that a resumed job meets the same ones, unless rows are answered as they come.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import csv
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gkiller.data.labels import FLAG_LABELS
-from gkiller.inference.bulk.columns import MISSING, Row, extent, json_of, plain, safe_cell, text_of
+from gkiller.inference.bulk.reading import MISSING, Row, extent, json_of, plain, safe_cell, text_of
 from gkiller.inference.results import Contribution, reached
 from gkiller.inference.session import Scored, Scores
 from gkiller.tokens.batches import CHUNK_CHARACTERS
@@ -55,9 +53,6 @@ def chunked(rows: Iterator[Row | None], size: int, on_error: OnError, *, live: b
         rows: in order, numbered from 1 without gaps; None says that the next one has not come yet.
         on_error: "fail" raises a bad row's error (earlier chunks are handed on by then), "skip" leaves the row out.
         live: whether a chunk, be it without a row, ends where the next row has not come yet.
-
-    Raises:
-        GkillerError: a bad row, with "fail".
     """
     seen = hashlib.sha256()
     chunk: Chunk | None = None
@@ -158,19 +153,11 @@ def answers(chunk: Chunk, scored: Scored, shape: Shape) -> Iterator[Answer]:
     windows, truncated = scored.windows.tolist(), scored.truncated.tolist()
     for i in kept.tolist():
         key = flagged[i].tobytes()
-        flags = names.get(key)
-        if flags is None:
+        if (flags := names.get(key)) is None:
             flags = names[key] = tuple(label for label, one in zip(shape.labels, flagged[i], strict=True) if one)
-        yield Answer(
-            chunk.rows[i],
-            chunk.ids[i],
-            chunk.texts[i],
-            flags,
-            scored.scores[i].tolist(),
-            windows[i],
-            truncated[i],
-            kept=chunk.kept[i],
-        )
+        scores = scored.scores[i].tolist()
+        own = (chunk.rows[i], chunk.ids[i], chunk.texts[i])
+        yield Answer(*own, flags, scores, windows[i], truncated[i], kept=chunk.kept[i])
 
 
 class Writer(Protocol):
@@ -178,22 +165,17 @@ class Writer(Protocol):
 
     def header(self) -> bytes:
         """Return what the file starts with."""
+        return b""
 
     def rows(self, answers: Sequence[Answer]) -> bytes:
         """Return the bytes of a chunk, which may be none."""
 
     def finish(self, partial: Path, target: Path) -> None:
         """Make the finished file of the bytes in ``partial``; it may be moved."""
-
-
-class _Streamed:
-    """A file that is finished as it is written."""
-
-    def finish(self, partial: Path, target: Path) -> None:
         partial.replace(target)
 
 
-class JsonLines(_Streamed):
+class JsonLines(Writer):
     """An object per row: row, id, text, flagged, flags, scores; windows and truncated where they matter.
 
     Where some labels do not decide, also flag_labels: those that do.
@@ -208,24 +190,17 @@ class JsonLines(_Streamed):
         self._flags: dict[tuple[str, ...], str] = {}
         self._kept = [_plain(name) for name in kept_names(shape)]
 
-    def header(self) -> bytes:
-        """Return nothing."""
-        return b""
-
     def rows(self, answers: Sequence[Answer]) -> bytes:
         """Return a line per answer."""
         return "".join(map(self.line, answers)).encode()
 
     def line(self, answer: Answer) -> str:
         """Return an answer's line."""
-        flags = self._flags.get(answer.flags)
-        if flags is None:
+        if (flags := self._flags.get(answer.flags)) is None:
             flags = self._flags[answer.flags] = _plain(list(answer.flags))
         parts = [f'{{"row": {answer.row}']
-        if self._shape.ids:
-            parts.append(f'"id": {_plain(answer.id)}')
-        if self._shape.text:
-            parts.append(f'"text": {_plain(answer.text)}')
+        parts += [f'"id": {_plain(answer.id)}'] if self._shape.ids else []
+        parts += [f'"text": {_plain(answer.text)}'] if self._shape.text else []
         parts.append(self._template % ("true" if answer.flags else "false", flags, *answer.scores))
         if answer.windows > 1:
             parts.append(f'"windows": {answer.windows}')
@@ -252,12 +227,11 @@ def _plain(value: Any) -> str:
     return json.dumps(clean(value) if isinstance(value, str) else value, ensure_ascii=False)
 
 
-class Csv(_Streamed):
+class Csv(Writer):
     """A line per row; flags are joined by ``|``, each label's score has a column."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
-        self._score = f"%.{DIGITS}f"
         self._text = safe_cell if shape.csv_safe else clean
 
     def header(self) -> bytes:
@@ -272,13 +246,12 @@ class Csv(_Streamed):
         own: list[object] = [answer.row]
         if self._shape.ids:
             own.append(answer.id if isinstance(answer.id, int | float) else self._text(answer.id or ""))
-        if self._shape.text:
-            own.append(self._text(answer.text))
+        own += [self._text(answer.text)] if self._shape.text else []
         own += ["true" if answer.flags else "false", self._text("|".join(answer.flags))]
         if self._shape.some_decide:
             own.append(self._text("|".join(self._shape.deciding)))
         own += [answer.windows, "true" if answer.truncated else "false"]
-        own += [self._score % score for score in answer.scores]
+        own += [f"{score:.{DIGITS}f}" for score in answer.scores]
         return own + list(map(self._kept, answer.kept))
 
     def _kept(self, value: Any) -> str:
@@ -293,43 +266,32 @@ class Csv(_Streamed):
         return "".join(lines).encode()
 
 
-class Shown(_Streamed):
+class _Changed(Writer):
+    """Another writer's bytes, changed."""
+
+    def __init__(self, writer: Writer, change: Callable[[bytes], bytes]) -> None:
+        self._writer, self._change = writer, change
+
+    def header(self) -> bytes:
+        return self._change(self._writer.header())
+
+    def rows(self, answers: Sequence[Answer]) -> bytes:
+        return self._change(self._writer.rows(answers))
+
+
+class Shown(_Changed):
     """Another writer's lines for a terminal: control characters are escaped."""
 
     def __init__(self, writer: Writer, form: OutputFormat) -> None:
-        self._writer = writer
-        self._safe = visible_json if form == "jsonl" else visible
-
-    def header(self) -> bytes:
-        """Return the header, safe to show."""
-        return self._safe(self._writer.header().decode()).encode()
-
-    def rows(self, answers: Sequence[Answer]) -> bytes:
-        """Return the rows, safe to show."""
-        return self._safe(self._writer.rows(answers).decode()).encode()
+        safe = visible_json if form == "jsonl" else visible
+        super().__init__(writer, lambda data: safe(data.decode()).encode())
 
 
-class Gzip:
+class Gzip(_Changed):
     """Packs another writer's bytes: each chunk is a gzip member of its own, which tools read as one file."""
 
     def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-
-    def header(self) -> bytes:
-        """Return the packed header, or nothing."""
-        return _packed(self._writer.header())
-
-    def rows(self, answers: Sequence[Answer]) -> bytes:
-        """Return the packed rows, or nothing."""
-        return _packed(self._writer.rows(answers))
-
-    def finish(self, partial: Path, target: Path) -> None:
-        """Finish as the other writer does."""
-        self._writer.finish(partial, target)
-
-
-def _packed(data: bytes) -> bytes:
-    return gzip.compress(data, mtime=0) if data else b""
+        super().__init__(writer, lambda data: gzip.compress(data, mtime=0) if data else b"")
 
 
 def column_names(shape: Shape) -> list[str]:
@@ -355,3 +317,86 @@ def kept_names(shape: Shape) -> list[str]:
             taken.add(name)
         names.append(name)
     return names
+
+
+class Parquet(Writer):
+    """Row groups of 65,536 rows; until the file is finished its rows are an Arrow stream."""
+
+    _GROUP = 1 << 16
+
+    def __init__(self, shape: Shape) -> None:
+        import pyarrow as pa
+
+        self._shape = shape
+        optional = [("id", pa.string(), shape.ids), ("text", pa.string(), shape.text)]
+        own = [("row", pa.int64()), *((name, kind) for name, kind, wanted in optional if wanted)]
+        own += [("flagged", pa.bool_()), ("flags", pa.list_(pa.string()))]
+        own += [(FLAG_LABELS, pa.list_(pa.string()))] if shape.some_decide else []
+        own += [("windows", pa.int32()), ("truncated", pa.bool_())]
+        names = column_names(shape)[len(own) :]
+        kinds = [pa.float64()] * len(shape.labels) + list(shape.types or [pa.string()] * len(shape.kept))
+        self._schema = pa.schema([*own, *zip(names, kinds, strict=True)])
+
+    def header(self) -> bytes:
+        """Return the stream's schema."""
+        return bytes(self._schema.serialize().to_pybytes())
+
+    def rows(self, answers: Sequence[Answer]) -> bytes:
+        """Return the answers as one record batch."""
+        import pyarrow as pa
+
+        if not answers:
+            return b""
+        columns: dict[str, list[Any]] = {
+            "id": [None if answer.id is None else clean(str(answer.id)) for answer in answers],
+            "text": [clean(answer.text) for answer in answers],
+            "flagged": [bool(answer.flags) for answer in answers],
+            "flags": [list(answer.flags) for answer in answers],
+            FLAG_LABELS: [list(self._shape.deciding)] * len(answers),
+        }
+        columns |= {name: [getattr(answer, name) for answer in answers] for name in ("row", "windows", "truncated")}
+        scores = zip(*(answer.scores for answer in answers), strict=True)
+        rounded = [[round(value, DIGITS) for value in column] for column in scores]
+        kept: list[list[Any]] = [list(values) for values in zip(*(one.kept for one in answers), strict=True)]
+        if not self._shape.types:
+            kept = [[text_of(value) for value in values] for values in kept]
+        own = [columns[name] for name in self._schema.names[: -len(rounded) - len(kept)]]
+        pairs = zip([*own, *rounded, *kept], self._schema, strict=True)
+        arrays = [pa.array(values, field.type) for values, field in pairs]
+        return bytes(pa.RecordBatch.from_arrays(arrays, schema=self._schema).serialize().to_pybytes())
+
+    def finish(self, partial: Path, target: Path) -> None:
+        """Write the Parquet file next to the target, row group by row group, and move it there."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        temporary = target.with_name(f".{target.name}.new")
+        try:
+            with (
+                partial.open("rb") as stream,
+                pa.ipc.open_stream(stream) as batches,
+                pq.ParquetWriter(temporary, self._schema) as writer,
+            ):
+                for table in _groups(batches, self._schema, self._GROUP):
+                    writer.write_table(table, row_group_size=self._GROUP)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        partial.unlink()
+
+
+def _groups(batches: Any, schema: Any, size: int) -> Iterator[Any]:
+    """Yield tables of ``size`` rows, and the rest."""
+    import pyarrow as pa
+
+    held: list[Any] = []
+    count = 0
+    for batch in batches:
+        held.append(batch)
+        count += batch.num_rows
+        while count >= size:
+            table = pa.Table.from_batches(held, schema)
+            yield table.slice(0, size)
+            held, count = table.slice(size).to_batches(), count - size
+    if held:
+        yield pa.Table.from_batches(held, schema)

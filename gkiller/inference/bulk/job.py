@@ -10,13 +10,13 @@ from typing import Any
 from gkiller.errors import FormatError, ResumeError, SettingsError
 from gkiller.inference.bulk.formats import (
     DIGITS,
-    Answer,
     Chunk,
     Csv,
     Gzip,
     JsonLines,
     OnError,
     OutputFormat,
+    Parquet,
     Shape,
     Writer,
     answers,
@@ -29,8 +29,6 @@ from gkiller.inference.ort import onnxruntime
 from gkiller.inference.session import Scored
 from gkiller.tokens.batches import CHUNK_ROWS, LongText
 from gkiller.wording import Progress
-
-"""``progress(rows done, rows in all)``; the latter is None where it is not known."""
 
 EXAMPLES_KEPT = 5
 
@@ -47,7 +45,7 @@ class Job:
     explain: bool = False  # whether what each word adds is written, too
 
     def settings(self, form: OutputFormat, *, packed: bool) -> dict[str, Any]:
-        """Return everything that the output depends on, beside the input.
+        """Return everything that the output depends on, apart from the input.
 
         What becomes of a bad row is not in it: a job that one has ended may go on with "skip", and "fail"
         meets it again, as the rows that are done are read once more.
@@ -93,18 +91,17 @@ def run(
     Raises:
         DataError: the source is broken, or a row is bad and bad rows are not skipped.
         ResumeError: the input is not the one of the job that is gone on with.
-        OutputError: the output file cannot be written.
-        OSError: the output stream cannot be written.
+        OutputError: the output file cannot be written; for a stream it is an OSError.
     """
     with contextlib.closing(sink):
         before = sink.begin()
         mark, examples = before, list[str]()
         todo = _after(chunked(source.rows(), job.chunk_rows, job.on_error, live=live), before, sink)
         pairs = ((chunk, chunk.texts) for chunk in todo)
-        for chunk, scored in job.classifier.stream(pairs, long_text=job.long_text, due=_due):
+        for chunk, scored in job.classifier.stream(pairs, long_text=job.long_text, due=lambda chunk: chunk.due):
             found = list(answers(chunk, scored, job.shape))
             if job.explain:
-                found = [_explained(job.classifier, answer) for answer in found]
+                found = [replace(answer, explanation=job.classifier.explain(answer.text)) for answer in found]
             mark = _advanced(mark, chunk, scored, job.shape)
             sink.write(writer.rows(found), mark)
             examples += chunk.skipped[: EXAMPLES_KEPT - len(examples)]
@@ -114,29 +111,17 @@ def run(
     return Outcome(mark, before.rows, tuple(examples))
 
 
-def _due(chunk: Chunk) -> bool:
-    return chunk.due
-
-
 def _after(chunks: Iterator[Chunk], before: Mark, sink: Sink) -> Iterator[Chunk]:
-    """Yield the chunks that an earlier job did not finish.
-
-    Raises:
-        ResumeError: the input is shorter than, or not, what that job read.
-    """
-    done = Chunk(0)
-    pending: Chunk | None = None
+    """Yield the chunks that an earlier job did not finish; refuse an input that is not what it read."""
+    done, pending = Chunk(0), None
     for chunk in chunks:
         if chunk.last > before.rows:
             pending = chunk
             break
         done = chunk
     if before.digest and done.digest != before.digest:
-        raise ResumeError(
-            "the input is not what the unfinished job read",
-            where=f"rows 1 to {before.rows:,}",
-            remedy="give the same input, or start anew: --force",
-        )
+        what, remedy = "the input is not what the unfinished job read", "give the same input, or start anew: --force"
+        raise ResumeError(what, where=f"rows 1 to {before.rows:,}", remedy=remedy)
     if pending is None and done.last < before.rows:
         raise ResumeError(
             f"the output goes up to row {before.rows:,}, the input has {done.last:,}",
@@ -146,10 +131,6 @@ def _after(chunks: Iterator[Chunk], before: Mark, sink: Sink) -> Iterator[Chunk]
     if pending is not None:
         yield pending
         yield from chunks
-
-
-def _explained(classifier: Classifier, answer: Answer) -> Answer:
-    return replace(answer, explanation=classifier.explain(answer.text))
 
 
 def _advanced(mark: Mark, chunk: Chunk, scored: Scored, shape: Shape) -> Mark:
@@ -165,31 +146,19 @@ def _advanced(mark: Mark, chunk: Chunk, scored: Scored, shape: Shape) -> Mark:
 
 
 def make_writer(form: OutputFormat, shape: Shape, *, packed: bool = False, explain: bool = False) -> Writer:
-    """Return the writer of a format.
-
-    Raises:
-        SettingsError: the format cannot be packed, cannot hold explanations, or holds no formulas.
-        FormatError: Parquet without pyarrow.
-    """
+    """Return the writer of a format, or refuse what it cannot do."""
     if explain and form != "jsonl":
         raise SettingsError(f"{form} cannot hold explanations", where="--explain", remedy="use --format jsonl")
     if shape.csv_safe and form != "csv":
-        raise SettingsError(
-            f"{form} is no format that a spreadsheet reads formulas from",
-            where="--csv-safe",
-            remedy="use --format csv, or drop --csv-safe",
-        )
+        what = f"{form} is no format that a spreadsheet reads formulas from"
+        raise SettingsError(what, where="--csv-safe", remedy="use --format csv, or drop --csv-safe")
     if form == "parquet":
         if packed:
             raise SettingsError("Parquet is packed by itself", where="--output", remedy="drop .gz from the file's name")
         try:
-            from gkiller.inference.bulk.parquet import Parquet
-
             return Parquet(shape)
         except ImportError as error:
-            raise FormatError(
-                "Parquet needs pyarrow, which is not installed",
-                remedy="pip install pyarrow, or use --format csv or jsonl",
-            ) from error
+            remedy = "pip install pyarrow, or use --format csv or jsonl"
+            raise FormatError("Parquet needs pyarrow, which is not installed", remedy=remedy) from error
     writer: Writer = JsonLines(shape) if form == "jsonl" else Csv(shape)
     return Gzip(writer) if packed else writer

@@ -1,39 +1,52 @@
-"""Rows to score: from arguments, standard input, or a file, one at a time."""
+"""Rows to score: from arguments, standard input, or a file, one at a time, with the columns that the output repeats."""
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Final, Literal, NamedTuple, cast
 
-from gkiller.data.comments import comment_fault, is_missing
-from gkiller.data.labels import ID_NAMES, TEXT_NAMES, need_header
-from gkiller.data.readers import RawBatch, Reader, place
-from gkiller.data.readers.jsonl import JsonLinesReader
+from gkiller.data.columns import comment_column, missing_column
+from gkiller.data.labels import ID_NAMES, TEXT_NAMES, need_header, usual_columns
+from gkiller.data.readers import RawBatch, Reader, pipes, place
+from gkiller.data.readers.jsonl import WHOLE, JsonLinesReader, json_layout
 from gkiller.data.readers.parquet import ParquetReader
-from gkiller.data.readers.pipes import STDIN, is_pipe, json_layout, keep_until_gone, open_pipe, sniff, spool
-from gkiller.data.readers.text import LinesReader, Replayable, TextReader, encoding_error
-from gkiller.errors import ColumnError, FormatError, GkillerError, RowError
-from gkiller.inference.bulk.columns import Keep, Kept, Row, kept_columns, refuse_keep
-from gkiller.wording import did_you_mean
+from gkiller.data.readers.text import Replayable, TextReader, encoding_error
+from gkiller.data.rows import SKIP, comment_fault, is_missing
+from gkiller.errors import ColumnError, GkillerError, RowError
+from gkiller.tokens.encoding import clean
 
 InputFormat = Literal["auto", "txt", "csv", "tsv", "jsonl", "parquet"]
-_SUFFIXES: dict[str, InputFormat] = {
-    ".txt": "txt",
-    ".text": "txt",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-}
-_TITLES = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "parquet": "Parquet"}
-_SKIP = "mend the row, or skip such rows with --on-error skip"
+Keep = Sequence[str] | None
+"""Names of columns to keep, each one or several with commas between them; None for all."""
+
+_FORMULA: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+
+
+class _Missing:
+    """A key that a JSON object lacks, which is not the same as null."""
+
+    def __repr__(self) -> str:
+        return "missing"
+
+
+MISSING: Final = _Missing()
+
+
+class Row(NamedTuple):
+    """One row: its number from 1, its comment, its id and its kept values, or what is wrong with it."""
+
+    number: int
+    text: str
+    id: str | int | float | None
+    fault: GkillerError | None = None
+    kept: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -50,14 +63,19 @@ class Source:
     types: tuple[Any, ...] = ()
 
 
+class _Named(NamedTuple):
+    """The columns that the user named."""
+
+    text: str | None
+    id: str | None
+    keep: Keep
+
+
 def from_texts(texts: Sequence[str]) -> Source:
     """Return comments as a source."""
-
-    def rows() -> Iterator[Row | None]:
-        for number, text in enumerate(texts, start=1):
-            yield Row(number, text, None)
-
-    return Source("the arguments", False, rows, total=len(texts))
+    return Source(
+        "the arguments", False, lambda: (Row(n, text, None) for n, text in enumerate(texts, start=1)), total=len(texts)
+    )
 
 
 def from_file(
@@ -80,48 +98,32 @@ def from_file(
     Raises:
         DataError: it cannot be read, is empty or of an unknown format, or has no such column.
     """
-    pipe = is_pipe(path)
-    if form == "auto":
-        suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-        if suffixes and suffixes[-1] == ".gz":
-            suffixes.pop()
-        known = _SUFFIXES.get(suffixes[-1]) if suffixes else None
-        if known is None and not pipe:
-            raise FormatError(
-                f"unknown file format {''.join(path.suffixes[-2:]) or '(no suffix)'}",
-                where=name,
-                remedy=f"gkiller reads {', '.join(_SUFFIXES)}, each also with .gz; else name the format with "
-                "--input-format",
-            )
-        form = known or "auto"
+    pipe = pipes.is_pipe(path)
+    found = (pipes.file_format(path) or "auto") if form == "auto" else form
     if pipe:
         owned = str(path) != "-"
-        return from_stream(
-            open_pipe(path),
-            form,
-            name=name if owned else STDIN,
-            owned=owned,
-            text_column=text_column,
-            id_column=id_column,
-            keep=keep,
-        )
-    return _source(_reader(path, name, form), form, text_column, id_column, keep)
+        name = name if owned else pipes.STDIN
+        columns = {"text_column": text_column, "id_column": id_column}
+        return from_stream(pipes.open_pipe(path), found, name=name, owned=owned, keep=keep, **columns)
+    if found == "auto":
+        known = f"{', '.join(('.txt', '.text', *pipes.FORMATS))}, each also with .gz"
+        raise pipes.unknown_format(path, name, f"{known}; else name the format with --input-format")
+    return _source(pipes.open_reader(path, name, found), found, _Named(text_column, id_column, keep))
 
 
 def from_stream(
     stream: BinaryIO,
     form: InputFormat = "auto",
     *,
-    name: str = STDIN,
+    name: str = pipes.STDIN,
     owned: bool = False,
     text_column: str | None = None,
     id_column: str | None = None,
     keep: Keep = (),
 ) -> Source:
-    """Return a stream as a source.
+    """Return a stream of bytes, also packed with gzip, as a source; Parquet is copied to a temporary file.
 
     Args:
-        stream: bytes that can be read once, also packed with gzip.
         form: its format; "auto" goes by the first line: see `gkiller.data.readers.pipes.sniff`.
         owned: whether it is closed when the source is not used any more.
         keep: other columns whose values are handed on; None means all.
@@ -131,91 +133,56 @@ def from_stream(
     """
     replay = Replayable(stream, owned=owned)
     path = cast(Path, replay)
+    named = _Named(text_column, id_column, keep)
     notes = []
     if form == "auto":
-        form = sniff(path, name)
+        form = pipes.sniff(path, name)
         if form != "txt":
-            where = "standard input" if name == STDIN else name
-            title = "JSON" if form == "jsonl" and json_layout(path, name) != "lines" else _TITLES[form]
+            where = "standard input" if name == pipes.STDIN else name
+            title = "JSON" if form == "jsonl" and json_layout(path, name) != "lines" else pipes.TITLES[form]
             notes.append(f"{where} is read as {title} (--input-format txt reads it as text)")
     if form == "parquet":
-        return _spooled(replay, name, text_column, id_column, keep, notes)
-    source = _source(_reader(path, name, form), form, text_column, id_column, keep)
-    source.notes[:0] = notes
-    begin = source.rows
-
-    def rows() -> Iterator[Row | None]:
-        found = begin()
-        first = next(found, None)  # the file is open now
+        pipes.need_pyarrow(name)
+        opened = replay.open()
         replay.release()
-        if first is not None:
-            yield first
-            yield from found
-
-    source.rows = rows
-    return source
-
-
-def _spooled(
-    replay: Replayable, name: str, text_column: str | None, id_column: str | None, keep: Keep, notes: list[str]
-) -> Source:
-    """Return Parquet from a stream, copied to a temporary file, as its end has to be read first."""
-    _need_pyarrow(name)
-    stream = replay.open()
-    replay.release()
-    path = spool(stream, name)
-    reader = _reader(path, name, "parquet")
-    keep_until_gone(reader, path)
-    source = _source(reader, "parquet", text_column, id_column, keep)
-    source.notes[:0] = [*notes, f"{name}: copied to a temporary file, as Parquet is not read in one pass"]
-    return source
-
-
-def _reader(path: Path, name: str, form: str) -> Reader:
-    if form == "txt":
-        return LinesReader(path, name)
-    if form == "jsonl":
-        return JsonLinesReader(path, name)
-    if form == "parquet":
-        _need_pyarrow(name)
-        return ParquetReader(path, name)
-    from gkiller.data.readers.delimited import DelimitedReader
-
-    return DelimitedReader(path, name, f".{form}")
-
-
-def _need_pyarrow(name: str) -> None:
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise FormatError(
-            "Parquet needs pyarrow, which is not installed",
-            where=name,
-            remedy="pip install pyarrow, or use CSV or JSON Lines",
-        ) from error
-
-
-def _source(reader: Reader, form: str, text_column: str | None, id_column: str | None, keep: Keep) -> Source:
-    kept = Kept(reader.name, form)
-    if form == "txt":
-        refuse_keep(keep, reader.name, "a text file")
-        named = text_column or id_column
-        if named is not None:
-            raise ColumnError(
-                f"a text file has no columns, so none is called {named!r}",
-                where=reader.name,
-                remedy="leave --text-column and --id-column out, or name the format with --input-format",
-            )
-        [text], identifier = reader.columns(), None
-        notes: list[str] = []
+        copy = pipes.spool(opened, name)
+        reader = pipes.open_reader(copy, name, form)
+        pipes.keep_until_gone(reader, copy)
+        source = _source(reader, form, named)
+        notes.append(f"{name}: copied to a temporary file, as Parquet is not read in one pass")
     else:
-        text, identifier, notes = _columns(reader, form, text_column, id_column, keep)
-        if keep is None and isinstance(reader, JsonLinesReader) and reader.watched() is not None:
+        source = _source(pipes.open_reader(path, name, form), form, named)
+        begin = source.rows
+
+        def rows() -> Iterator[Row | None]:
+            found = begin()
+            first = next(found, None)  # the file is open now
+            replay.release()
+            if first is not None:
+                yield first
+                yield from found
+
+        source.rows = rows
+    source.notes[:0] = notes
+    return source
+
+
+def _source(reader: Reader, form: str, named: _Named) -> Source:
+    kept, notes = Kept(reader.name, form), list[str]()
+    identifier: str | None = None
+    if form == "txt":
+        refuse_keep(named.keep, reader.name, "a text file")
+        if (column := named.text or named.id) is not None:
+            what = f"a text file has no columns, so none is called {column!r}"
+            remedy = "leave --text-column and --id-column out, or name the format with --input-format"
+            raise ColumnError(what, where=reader.name, remedy=remedy)
+        [text] = reader.columns()
+    else:
+        text, identifier = _columns(reader, form, named, notes)
+        if named.keep is None and isinstance(reader, JsonLinesReader) and reader.watched() is not None:
             reader.look_further()
-        kept = kept_columns(reader, form, text, identifier, keep)
-
+        kept = kept_columns(reader, form, text, identifier, named.keep)
     told = len(reader.notes)
-
     waiting = reader.watched() if isinstance(reader, TextReader) else None
 
     def rows() -> Iterator[Row | None]:
@@ -228,77 +195,47 @@ def _source(reader: Reader, form: str, text_column: str | None, id_column: str |
                 yield None
         source.notes += reader.notes[told:]
 
-    notes = [*notes, *reader.notes]
+    notes += reader.notes
     source = Source(reader.name, identifier is not None, rows, reader.total, notes, kept.names, kept.types)
     return source
 
 
-def _columns(
-    reader: Reader, form: str, text_column: str | None, id_column: str | None, keep: Keep
-) -> tuple[str, str | None, list[str]]:
-    """Return the columns of comment and id, and what was guessed."""
+def _columns(reader: Reader, form: str, named: _Named, notes: list[str]) -> tuple[str, str | None]:
+    """Return the columns of comment and id."""
     names = reader.columns()
     if form in ("csv", "tsv"):
-        need_header(names, (text_column, id_column), f"{reader.name}, line 1")
-    if isinstance(reader, JsonLinesReader) and not _enough(names, text_column, id_column, keep):
+        need_header(names, named[:2], f"{reader.name}, line 1")
+    if isinstance(reader, JsonLinesReader) and not _enough(names, named):
         names = reader.more_columns()
-    for column, flag in ((text_column, "--text-column"), (id_column, "--id-column")):
-        if column is not None and column not in names:
-            raise ColumnError(
-                f"there is no column {column!r} ({flag})", where=reader.name, remedy=did_you_mean(column, names)
-            )
-    notes = []
-    lower = {name.lower(): name for name in reversed(names)}
-    if text_column is None:
-        text_column = next((lower[usual] for usual in TEXT_NAMES if usual in lower), None)
-        if text_column is None and len(names) == 1:
-            text_column = names[0]
-        if text_column is None:
-            there = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-            raise ColumnError(
-                f"no column has a usual name ({', '.join(TEXT_NAMES)})",
-                where=reader.name,
-                remedy=f"name one with --text-column; there are: {there}",
-            )
-        notes.append(f"{reader.name}: {text_column!r} is taken as the comment column")
-    if isinstance(reader, ParquetReader):
-        reader.refuse_lists(text_column)
-    if id_column is None:
-        id_column = next((lower[usual] for usual in ID_NAMES if usual in lower), None)
-        id_column = None if id_column == text_column else id_column
-    return text_column, id_column, notes
+    if named.id is not None and named.id not in names and (named.text is None or named.text in names):
+        raise missing_column(named.id, "--id-column", reader.name, names)
+    text = comment_column(reader, names, named.text, notes, scoring=True)
+    found = next(iter(usual_columns(names, ID_NAMES)), None) if named.id is None else named.id
+    return text, None if named.id is None and found == text else found
 
 
-def _enough(names: Sequence[str], text_column: str | None, id_column: str | None, keep: Keep) -> bool:
+def _enough(names: Sequence[str], named: _Named) -> bool:
     """Whether the columns that are named, or a usual one, are among those of the first rows."""
-    known = {name.lower() for name in names}
-    text = text_column in names if text_column is not None else not known.isdisjoint(TEXT_NAMES)
-    kept = all(one in names or set(one.split(",")).issubset(names) for one in keep or ())
-    return text and kept and (id_column is None or id_column in names)
+    text = named.text in names if named.text is not None else bool(usual_columns(names, TEXT_NAMES))
+    kept = all(one in names or set(one.split(",")).issubset(names) for one in named.keep or ())
+    return text and kept and (named.id is None or named.id in names)
 
 
 def _row(batch: RawBatch, position: int, name: str, form: str, text: str, identifier: str | None) -> Row:
-    number = batch.rows[position]
-    line = batch.lines[position] if batch.lines else None
-    bad = batch.bad.get(position)
-    if bad is not None:
+    number, line = batch.rows[position], batch.lines[position] if batch.lines else None
+    if (bad := batch.bad.get(position)) is not None:
         return Row(number, "", None, bad.error)
-    value = batch.columns[text][position]
-    found = comment_fault(
-        value, lambda: place(name, number, line, text if form != "txt" else None), empty=True, escaped=form == "jsonl"
-    )
-    fault: GkillerError | None = None if found is None else found.error
-    key = _id(batch.columns[identifier][position]) if identifier is not None else None
-    if fault is None and key is not None:
+    value, key, fault = batch.columns[text][position], None, None
+    column = text if form != "txt" else None
+    found = comment_fault(value, lambda: place(name, number, line, column), empty=True, escaped=form == "jsonl")
+    if found is not None:
+        return Row(number, "", None, found.error)
+    if identifier is not None and not is_missing(key := batch.columns[identifier][position]):
+        key = str(key) if isinstance(key, Decimal | date | time) else key  # of Parquet
         fault = _id_fault(key, lambda: place(name, number, line, identifier))
-    return Row(number, "", None, fault) if fault is not None else Row(number, value, key)
-
-
-def _id(value: Any) -> Any:
-    """Return an id as it is written: Parquet's decimals and times as text, None where it is missing."""
-    if is_missing(value):
-        return None
-    return str(value) if isinstance(value, Decimal | date | time) else value
+    else:
+        key = None
+    return Row(number, value, key) if fault is None else Row(number, "", None, fault)
 
 
 def _id_fault(value: Any, where: Callable[[], str]) -> GkillerError | None:
@@ -307,4 +244,122 @@ def _id_fault(value: Any, where: Callable[[], str]) -> GkillerError | None:
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return None
     what = "infinite" if isinstance(value, float) else f"of type {type(value).__name__}, not text or a number"
-    return RowError(f"the id is {what}", where=where(), remedy=f"{_SKIP}; --id-column names another column")
+    return RowError(
+        f"the id is {what}", where=where(), remedy=f"mend the row, {SKIP}; --id-column names another column"
+    )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which columns are kept, and how a row's values are found."""
+
+    source: str
+    form: str
+    names: tuple[str, ...] = ()
+    types: tuple[Any, ...] = ()
+    wanted: tuple[str, ...] = ()
+    # keys of JSON objects that may be there; empty where others do no harm
+    known: frozenset[str] = frozenset()
+
+    def add(self, row: Row, batch: RawBatch, position: int) -> Row:
+        """Return a row with its kept values, or with what is wrong with them."""
+        if row.fault is not None:
+            return row
+        fault: GkillerError | None = None
+        if self.wanted == (WHOLE,):
+            found = batch.columns[WHOLE][position]
+            values = tuple(found.get(name, MISSING) for name in self.names)
+            if (late := next((key for key in found if key not in self.known), None)) is not None:
+                fault = ColumnError(
+                    f"the key {late!r} is in none of the first objects, from which the columns are known",
+                    where=place(self.source, row.number),
+                    remedy="name the columns to keep with --keep, or put an object with every key first",
+                )
+        else:
+            values = tuple(batch.columns[name][position] for name in self.names)
+            if self.form in ("csv", "tsv"):
+                odd = (pair for pair in zip(self.names, values, strict=True) if pair[1] and not pair[1].isascii())
+                faults = (encoding_error(value, place(self.source, row.number, None, name)) for name, value in odd)
+                fault = next(filter(None, faults), None)
+        return row._replace(kept=values) if fault is None else row._replace(text="", id=None, fault=fault)
+
+
+def refuse_keep(keep: Keep, source: str, what: str) -> None:
+    """Refuse to keep columns of an input without columns."""
+    if keep is None or keep:
+        remedy = "leave --keep and --keep-columns out, or name the format with --input-format"
+        raise ColumnError(f"{what} has no columns to keep", where=source, remedy=remedy)
+
+
+def kept_columns(reader: Reader, form: str, text: str, identifier: str | None, keep: Keep) -> Kept:
+    """Return what is kept of an input: the comment and the id are not, they have columns of their own.
+
+    Raises:
+        ColumnError: a named column is not there, or is the comment.
+    """
+    columns = reader.columns()
+    whole: list[str] = getattr(reader, "whole", columns)
+    columns = list(dict.fromkeys([*columns, *whole]))
+    if keep is None:
+        names = tuple(name for name in whole if name not in (text, identifier))
+        if form == "jsonl":
+            return Kept(reader.name, form, names, wanted=(WHOLE,), known=frozenset(whole))
+    else:
+        named = dict.fromkeys(one for given in keep for one in ([given] if given in columns else given.split(",")))
+        for name in named:
+            if name not in columns:
+                raise missing_column(name, "--keep", reader.name, columns)
+            if name == text:
+                what = f"{name!r} is the comment column (--keep)"
+                raise ColumnError(what, where=reader.name, remedy="--with-text repeats the comment as 'text'")
+        names = tuple(name for name in named if name != identifier)
+    if not isinstance(reader, ParquetReader):
+        return Kept(reader.name, form, names, wanted=names)
+    reader.scalars = frozenset(names)
+    return Kept(reader.name, form, names, tuple(reader.types[name] for name in names), names)
+
+
+def extent(value: Any) -> int:
+    """Return about how many characters a kept value has."""
+    return len(value) if isinstance(value, str) else len(str(value))
+
+
+def plain(value: Any) -> Any:
+    """Return a kept value as JSON can hold it.
+
+    Times are in ISO 8601, decimals text with all digits, binary data in Base64; NaN is null, infinities are text.
+    """
+    if value is None or value is MISSING or isinstance(value, bool | int | str):
+        return None if value is MISSING else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "as_py"):
+        # Python's own times have no nanoseconds.
+        stamp = str(value.type).startswith(("timestamp", "time"))
+        return value.cast("string").as_py().replace(" ", "T") if stamp else plain(value.as_py())
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def json_of(value: Any) -> str:
+    """Return a kept value as JSON; a lone surrogate stays escaped."""
+    text = json.dumps(found := plain(value), ensure_ascii=False)
+    return text if text.isascii() or text == clean(text) else json.dumps(found)
+
+
+def text_of(value: Any) -> str | None:
+    """Return a kept value as text: text as it is, other values as JSON, None where there is none."""
+    if (found := plain(value)) is None:
+        return None
+    return clean(found if isinstance(found, str) else json.dumps(found, ensure_ascii=False))
+
+
+def safe_cell(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: an apostrophe goes first, as OWASP advises."""
+    found = clean(text)
+    return f"'{found}" if found.startswith(_FORMULA) else found

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from gkiller.errors import OutputError, ResumeError, RunLockedError
 from gkiller.inference.bulk.formats import Writer
@@ -24,6 +24,7 @@ from gkiller.wording import one_line
 _VERSION = 2
 _KEYS = {"version", "settings", "replaces", "bytes", "sha256", "mark", "digest"}
 _KEYS_1 = {"version", "settings", "bytes", "mark"}  # of earlier releases, which had no digests
+_ANEW = "start anew: --force"
 _JOURNAL_BYTES = _BLOCK = 1 << 20
 _JOURNAL_SECONDS = 1.0
 
@@ -50,11 +51,12 @@ class _Done:
     found: Any = field(default_factory=hashlib.sha256)
 
 
-class Sink(Protocol):
-    """Takes the output chunk by chunk."""
+class Sink:
+    """Takes the output chunk by chunk; what a sink has no need to do it leaves as it is here: nothing."""
 
     def begin(self) -> Mark:
         """Return how far an earlier job came; chunks up to there are not written again."""
+        return Mark()
 
     def rewind(self, row: int) -> None:
         """Take back what an earlier job wrote from this input row on."""
@@ -70,15 +72,13 @@ class Sink(Protocol):
 
 
 @dataclass
-class FileSink:
+class FileSink(Sink):
     """A file that is put in its place when it is whole.
 
     Until then ``NAME.partial`` holds what is written and ``NAME.progress.json`` says how far it is valid,
-    renewed about once a second: after a kill, the rest is cut off and done again. The journal carries digests
-    of itself and of those bytes, so that a job never goes on with a file that somebody changed. A file of
-    either name that no such job wrote is left alone, and so is one that has come to ``path`` since the job
-    began. Where ``path`` is a link, it stays, and what it leads
-    to is replaced.
+    renewed about once a second: after a kill, the rest is cut off and done again. Digests of itself and of those
+    bytes keep a job from going on with a file that somebody changed. A file of either name that no such job wrote
+    is left alone, and so is one that has come to ``path`` meanwhile. Of a link, what it leads to is replaced.
     """
 
     path: Path
@@ -89,7 +89,7 @@ class FileSink:
     inputs: Sequence[Path | int] = ()
     _stream: BinaryIO | None = None
     _done: _Done = field(default_factory=_Done)
-    _rows_kept: int = 0
+    rows_kept: int = 0  # input rows that the journal on the disk says are done: they are not done again
     _saved_at: float = float("-inf")
     _dirty: bool = False
     _replaces: bool = False  # what is at `path`: as the job began, also after it was gone on with
@@ -109,17 +109,11 @@ class FileSink:
         """Where the Parquet writer makes the finished file."""
         return self.path.with_name(f".{self.path.name}.new")
 
-    @property
-    def rows_kept(self) -> int:
-        """Input rows that the journal on the disk says are done: a resumed job does not do them again."""
-        return self._rows_kept
-
     def begin(self) -> Mark:
         """Return how far an earlier job came.
 
         Raises:
-            OutputError: the file is there already, is read, or cannot be written; a file that is not ours has
-                the name of the journal or of the partial file.
+            OutputError: the file is there already, is read, or cannot be written, or its helpers' names are taken.
             ResumeError: an unfinished job is there and is not to be gone on with, had other settings, or was changed.
             RunLockedError: another process works on it.
         """
@@ -147,11 +141,8 @@ class FileSink:
         started = self.journal.exists()
         self._refuse_foreign()
         if started and not self.resume and not self.force:
-            raise ResumeError(
-                "an unfinished job is there",
-                where=str(self.journal),
-                remedy="go on with it: --resume; or start anew: --force",
-            )
+            remedy = f"go on with it: --resume; or {_ANEW}"
+            raise ResumeError("an unfinished job is there", where=str(self.journal), remedy=remedy)
         if self.path.exists() and not self.force and not (started and self.resume):
             raise OutputError("the file is there already", where=str(self.path), remedy="--force replaces it")
         if started and self.resume and self.path.exists() and not self.partial.exists():
@@ -161,58 +152,38 @@ class FileSink:
 
     def _refuse_foreign(self) -> None:
         """Refuse files with the names of ours that no job of ours wrote; even --force would lose them."""
-        foreign, ours = None, self.journal.exists() and _is_journal(self.journal)
-        for place in (self.journal, self.partial, self._scratch):
-            if (
-                place.is_symlink()
-                or (place.exists() and not place.is_file())
-                or (not ours and place.exists() and place.stat().st_size)
-            ):
-                foreign = place
-        if foreign is not None:
-            raise OutputError(
-                "a file that gkiller did not write has the name that this job needs while it runs",
-                where=str(foreign),
-                remedy="move that file away, or give the output another name",
-            )
+        ours = self.journal.exists() and _is_journal(self.journal)
+        for place in (self._scratch, self.partial, self.journal):
+            odd = place.is_symlink() or (place.exists() and not place.is_file())
+            if odd or (not ours and place.exists() and place.stat().st_size):
+                what = "a file that gkiller did not write has the name that this job needs while it runs"
+                raise OutputError(what, where=str(place), remedy="move that file away, or give the output another name")
 
     def _go_on(self, known: Mapping[str, Any]) -> None:
         assert self._stream is not None
         size, valid = self._stream.seek(0, os.SEEK_END), known["bytes"]
         if size < valid:
-            raise ResumeError(
-                f"the unfinished file has {size:,} bytes, fewer than the {valid:,} written down",
-                where=str(self.partial),
-                remedy="start anew: --force",
-            )
+            what = f"the unfinished file has {size:,} bytes, fewer than the {valid:,} written down"
+            raise ResumeError(what, where=str(self.partial), remedy=_ANEW)
         found, left = hashlib.sha256(), valid
         self._stream.seek(0)
         while left and (block := self._stream.read(min(_BLOCK, left))):
             found.update(block)
             left -= len(block)
         if found.hexdigest() != known["sha256"]:
-            raise ResumeError(
-                "the unfinished file was changed since it was written",
-                where=str(self.partial),
-                remedy="start anew: --force",
-            )
+            what = "the unfinished file was changed since it was written"
+            raise ResumeError(what, where=str(self.partial), remedy=_ANEW)
         self._replaces = known["replaces"]
         self._refuse_newcomer()
         self._stream.truncate(valid)
         self._done = _Done(valid, Mark(**known["mark"]), found)
-        self._rows_kept = self._done.mark.rows
+        self.rows_kept = self._done.mark.rows
 
     def _refuse_newcomer(self) -> None:
         """Refuse to replace a file that was not there when the job began, unless it began with --force."""
         if self.path.exists() and not self._replaces:
-            raise OutputError(
-                "the file was not there when the job began, and would be replaced",
-                where=str(self.path),
-                remedy="move it away, and go on with --resume",
-            )
-
-    def rewind(self, row: int) -> None:
-        """Do nothing: the file was cut off where the journal says, which is the end of a chunk."""
+            what = "the file was not there when the job began, and would be replaced"
+            raise OutputError(what, where=str(self.path), remedy="move it away, and go on with --resume")
 
     def write(self, data: bytes, mark: Mark) -> None:
         """Append a chunk, and write down now and then how far the job is."""
@@ -271,7 +242,7 @@ class FileSink:
             "mark": asdict(done.mark),
         }
         write_text(self.journal, json_text({**content, "digest": digest_of(content)}))
-        self._rows_kept = done.mark.rows
+        self.rows_kept = done.mark.rows
         self._saved_at = time.monotonic()
         self._dirty = False
 
@@ -291,17 +262,13 @@ class FileSink:
             if type(known["bytes"]) is not int or known["bytes"] < 0:
                 raise ValueError("invalid byte count")
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ResumeError(
-                f"the journal cannot be used: {one_line(error)}", where=str(self.journal), remedy="start anew: --force"
-            ) from error
+            what = f"the journal cannot be used: {one_line(error)}"
+            raise ResumeError(what, where=str(self.journal), remedy=_ANEW) from error
         now = json.loads(json.dumps(dict(self.settings)))
         other = sorted(key for key in {*now, *settings} if now.get(key) != settings.get(key))
         if other:
-            raise ResumeError(
-                f"the unfinished job had other settings: {', '.join(other)}",
-                where=str(self.journal),
-                remedy="use the same model and flags, or start anew: --force",
-            )
+            what, remedy = f"the unfinished job had other settings: {', '.join(other)}", "use the same model and flags"
+            raise ResumeError(what, where=str(self.journal), remedy=f"{remedy}, or {_ANEW}")
         return known
 
 
@@ -315,7 +282,10 @@ def _is_journal(path: Path) -> bool:
 
 
 def _lock(stream: BinaryIO, path: Path) -> None:
-    """Keep other processes off, where the system can: the lock ends with this process."""
+    """Keep other processes off, where the system can.
+
+    The lock is on the file itself and ends with this process: a lock file of its own would be left after a kill.
+    """
     try:
         import fcntl
     except ImportError:
@@ -328,9 +298,8 @@ def _lock(stream: BinaryIO, path: Path) -> None:
     # The file may have been finished, and moved to its place, before it was locked here.
     if not locked or not path.exists() or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
         stream.close()
-        raise RunLockedError(
-            "another process writes to this file", where=str(path), remedy="wait for it, or name another file"
-        )
+        remedy = "wait for it, or name another file"
+        raise RunLockedError("another process writes to this file", where=str(path), remedy=remedy)
 
 
 _LINE_BLOCK = 1 << 16
@@ -339,12 +308,11 @@ _HEAD, _NEXT = b'{"row": ', (b', "id": ', b', "text": ', b', "flagged": ')
 
 
 @dataclass
-class StreamSink:
+class StreamSink(Sink):
     """Standard output, or any stream.
 
-    Where an earlier job's JSON Lines are to be gone on with, the stream must be a file that was opened for
-    appending, as the shell's ``>>`` does. Its last line says how far that job came. Nothing is cut off
-    unless every line there is one that such a job writes.
+    A job is gone on with where the stream is a file of JSON Lines that was opened for appending (``>>``): its last
+    line says how far the job came. Nothing is cut off unless every line there is one that such a job writes.
     """
 
     stream: BinaryIO  # takes bytes
@@ -357,7 +325,7 @@ class StreamSink:
         """Return how far the lines in the file go.
 
         Raises:
-            ResumeError: the stream is no file, or what it holds was not written by such a job.
+            ResumeError: the stream is no file, or no such job wrote what it holds.
             OutputError: the stream is a file that is read.
         """
         if self.inputs:
@@ -373,11 +341,8 @@ class StreamSink:
         if not self.resume:
             return
         with self._reading() as reader:
-            end = 0
-            for start, line in whole_lines_backwards(reader):
-                if self._row(line) < row:
-                    end = start + len(line)
-                    break
+            kept = (at + len(line) for at, line in whole_lines_backwards(reader) if self._row(line) < row)
+            end = next(kept, 0)
             torn = reader.seek(0, os.SEEK_END) > end
         if torn:
             self.stream.truncate(end)
@@ -387,12 +352,6 @@ class StreamSink:
         """Write a chunk."""
         self.stream.write(data)
         self.stream.flush()
-
-    def finish(self) -> None:
-        """Do nothing: what was written is whole."""
-
-    def close(self) -> None:
-        """Leave the stream open."""
 
     def _last_row(self, reader: BinaryIO) -> int:
         """Return the row of the last whole line. All lines must be ours, and a torn one after them, too."""
@@ -423,19 +382,14 @@ class StreamSink:
                 reader.seek(0)
                 yield reader
         except OSError as error:
-            raise ResumeError(
-                f"an earlier job's lines cannot be read: {error}",
-                where="standard output",
-                remedy="append to the file with >>, or name it with --output",
-            ) from error
+            what, remedy = f"an earlier job's lines cannot be read: {error}", "append to the file with >>"
+            raise ResumeError(what, where="standard output", remedy=f"{remedy}, or name it with --output") from error
 
 
 def _foreign() -> ResumeError:
-    return ResumeError(
-        "what is there was not written by 'gkiller predict --format jsonl' with this model",
-        where="standard output",
-        remedy="write to another file: nothing was changed in this one",
-    )
+    what = "what is there was not written by 'gkiller predict --format jsonl' with this model"
+    remedy = "write to another file: nothing was changed in this one"
+    return ResumeError(what, where="standard output", remedy=remedy)
 
 
 def _torn_row(line: bytes, fallback: int) -> int:
@@ -463,11 +417,9 @@ def whole_lines_backwards(reader: BinaryIO) -> Iterator[tuple[int, bytes]]:
         tail = reader.read(size) + tail
         end = len(tail)
         while (cut := tail.rfind(b"\n", 0, end - 1 if not torn else end)) >= 0:
-            if torn:
-                torn = False
-            else:
+            if not torn:
                 yield position + cut + 1, tail[cut + 1 : end]
-            end = cut + 1
+            torn, end = False, cut + 1
         tail = tail[:end]
     if tail and not torn:
         yield 0, tail
