@@ -4,6 +4,7 @@ Each leaf has its own exit code (the process status of the command line) and car
 
     GkillerError                     1   anything below, or a fault of gkiller itself
     ├── SettingsError                2   unknown key, misspelt flag, value out of range
+    ├── LightPackageError            3   gkiller-lite is installed, and this needs the full package
     ├── DataError
     │   ├── SourceNotFoundError     10   no such file, folder or split
     │   ├── EmptyDataError          11   no rows, or none left after cleaning
@@ -106,6 +107,12 @@ class SettingsError(GkillerError):
     """An unknown key, a misspelt flag or a value out of its range."""
 
     exit_code = 2
+
+
+class LightPackageError(GkillerError):
+    """gkiller-lite is installed, and this needs the full package."""
+
+    exit_code = 3
 
 
 class DataError(GkillerError):

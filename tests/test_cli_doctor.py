@@ -45,7 +45,7 @@ def statuses(found: list[Check]) -> list[str]:
 
 def test_versions_name_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"typer": "0.29.2", "no-such-package-here": None, "perforatedai": None}
-    monkeypatch.setattr(checks, "package_versions", lambda: versions)
+    monkeypatch.setattr(checks, "package_versions", lambda names: versions)
     found = {check.name: check for check in checks.check_versions()}
     assert found["typer"].status == "ok"
     assert found["no-such-package-here"].status == "failed"

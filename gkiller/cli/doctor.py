@@ -23,7 +23,7 @@ from gkiller.cli.console import emit_json, progress, results_table, show
 from gkiller.cli.options import JsonFlag
 from gkiller.errors import ExportError, GkillerError
 from gkiller.model.layout import PERFORATEDAI, SUPPORTED
-from gkiller.storage.environment import CPU_FLAGS, package_versions, read_cpu
+from gkiller.storage.environment import CPU_FLAGS, LIGHT_PACKAGES, LITE, PACKAGES, installed, package_versions, read_cpu
 from gkiller.wording import counted
 
 if TYPE_CHECKING:
@@ -49,8 +49,12 @@ class Check:
 def check_versions() -> list[Check]:
     """Return the versions of Python, gkiller and what it stands on."""
     found = [Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
-    remedy = "install gkiller again: pip install ."
-    for name, number in package_versions().items():
+    remedy, light = "install gkiller again: pip install .", installed() == [LITE]
+    if len(installed()) > 1:
+        detail = f"gkiller and {LITE} are both installed, and own the same files"
+        again = f"pip uninstall gkiller {LITE}, then install one of them"
+        found.append(Check("packages", "warning", detail, again))
+    for name, number in package_versions(LIGHT_PACKAGES if light else PACKAGES).items():
         if name == "perforatedai":
             continue  # not needed everywhere: it has a check of its own
         if number is None:
@@ -201,6 +205,19 @@ def check_round_trip() -> list[Check]:
     return [Check("round trip", "ok", detail)]
 
 
+def check_scoring() -> list[Check]:
+    """Return whether the default model scores: all that the light package does."""
+    from gkiller.inference import load
+
+    try:
+        prediction = load().predict("you are an idiot")
+    except GkillerError as error:
+        return [Check("scoring", "failed", f"{error.where}: {error.what}".lstrip(": "), error.remedy)]
+    status: Status = "ok" if prediction.flagged else "failed"
+    training = Check("training", "skipped", f"{LITE} scores and does not train", "pip install gkiller trains")
+    return [Check("scoring", status, f"an insult scores {max(prediction.scores.values()):.3f}"), training]
+
+
 def check_model(path: str) -> list[Check]:
     """Return whether a model is whole, and whether its graphs score here as where they were made."""
     from gkiller.deployment.probes import recheck
@@ -286,14 +303,15 @@ def _examine(*, online: bool, model: str | None) -> list[Check]:
     examinations: list[Callable[[], list[Check]]] = [
         checks.check_versions,
         checks.check_cpu,
-        checks.check_device,
-        checks.check_perforatedai,
         partial(checks.check_hub, online=online),
         checks.check_settings,
-        partial(checks.check_runs, Path.cwd()),
         checks.check_assets,
-        checks.check_round_trip,
     ]
+    if installed() == [LITE]:
+        examinations.append(checks.check_scoring)
+    else:
+        examinations += [checks.check_device, checks.check_perforatedai]
+        examinations += [partial(checks.check_runs, Path.cwd()), checks.check_round_trip]
     if model is not None:
         examinations.append(partial(check_model, model))
     found: list[Check] = []
