@@ -40,8 +40,7 @@ Each leaf has its own exit code (the process status of the command line) and car
     │   └── DataChangedError        53   a run's own data are not those that it was trained with
     ├── DeploymentError
     │   ├── ParityError             60   the exported model does not score as the trained one does
-    │   ├── ExportError             61   no graph can be built of this network, or nothing was exported
-    │   └── WheelContentError       62   the inference code needs a package that a wheel must not need
+    │   └── ExportError             61   no graph can be built of this network, or nothing was exported
     └── BenchmarkError
         ├── CriteriaError           70   fewer criteria passed than 'gkiller bench --fail-under' asks for
         └── BenchmarkFailedError    71   a process that times a system did not come to its end
@@ -317,12 +316,6 @@ class ExportError(DeploymentError):
     """No graph can be built of this network, or nothing was exported yet."""
 
     exit_code = 61
-
-
-class WheelContentError(DeploymentError):
-    """The inference code needs a package that a wheel must not need."""
-
-    exit_code = 62
 
 
 class BenchmarkError(GkillerError):

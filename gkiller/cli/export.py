@@ -16,6 +16,7 @@ from gkiller.cli.options import JsonFlag, out_place
 if TYPE_CHECKING:
     from gkiller.model.directory import LoadedModel
     from gkiller.model.layout import GraphPrecision
+    from gkiller.scoring.models import AnyModel
     from gkiller.settings import Resolved
 
 
@@ -50,7 +51,7 @@ PlainFlag = Annotated[bool, typer.Option("--plain", help="onnx: keep the graph o
 NameOption = Annotated[
     str | None,
     typer.Option(
-        "--package-name", metavar="NAME", help="wheel: the distribution's name, for pip; gkiller-model if not set."
+        "--package-name", metavar="NAME", help="wheel: its name, for pip and for `load`; gkiller-model if not set."
     ),
 ]
 VersionOption = Annotated[
@@ -80,12 +81,13 @@ def export(
     """Export a model: ONNX graph, plain weights, or a wheel to install.
 
     An ONNX graph must score validation comments as the model does (the deployment settings are the limits), or nothing
-    is written and the command ends with 60. The comments are those of the model's own run, or of --data. The wheel
-    holds the model and the code that scores with it, and needs numpy, onnxruntime and tokenizers alone.
+    is written and the command ends with 60. The comments are those of the model's own run, or of --data. A wheel holds
+    the model alone; once it is installed, its name stands for it wherever a model is named.
     """
     from gkiller.cli.deployment import refuse_unused
     from gkiller.model.directory import load_model
     from gkiller.model.layout import GRAPHS
+    from gkiller.scoring.models import load_any
 
     if format_ is not Format.ONNX:
         refuse_unused({"--plain": plain, "--split": split}, "it is for --format onnx")
@@ -93,12 +95,13 @@ def export(
         wheel = {"--package-name": package_name, "--package-version": package_version}
         refuse_unused(wheel, "it is for --format wheel")
         refuse_unused({"--precision": precision}, "it is for --format wheel; 'gkiller quantize' makes int8 and fp16")
+    if format_ is Format.WHEEL:
+        wanted = next((kind for kind in GRAPHS if kind == precision), None)
+        _wheel(load_any(model), out or Path("dist"), package_name, package_version, wanted, json)
+        return
     loaded = load_model(model)
     if format_ is Format.SAFETENSORS:
         _safetensors(loaded, out, json)
-    elif format_ is Format.WHEEL:
-        wanted = next((kind for kind in GRAPHS if kind == precision), None)
-        _wheel(loaded, out or Path("dist"), package_name, package_version, wanted, json)
     else:
         _onnx(resolved, asked, loaded, out, split, plain, json)
 
@@ -136,7 +139,7 @@ def _safetensors(loaded: LoadedModel, out: Path | None, json: bool) -> None:
 
 
 def _wheel(
-    loaded: LoadedModel, out: Path, name: str | None, version: str | None, precision: GraphPrecision | None, json: bool
+    loaded: AnyModel, out: Path, name: str | None, version: str | None, precision: GraphPrecision | None, json: bool
 ) -> None:
     from gkiller.deployment.wheel import build_wheel
 
@@ -148,8 +151,7 @@ def _wheel(
         "wheel": wheel.path,
         "MB": f"{wheel.size / 1e6:.2f}",
         "graph": wheel.graph,
-        "modules": len(wheel.modules),
-        "in Python": "from gkiller import load; load().predict('you are kind')",
+        "in Python": f"gkiller.load({wheel.name!r}).predict('you are kind')",
     }
     show(key_values("Exported", facts))
-    next_command(f"pip install {wheel.path}", "next, in an environment without gkiller")
+    next_command(f"pip install {wheel.path}", "next, next to gkiller or gkiller-lite")
