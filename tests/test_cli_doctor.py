@@ -168,7 +168,6 @@ def make_docs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(module, "_plain_terminal", lambda: None)
     monkeypatch.setattr(lazy, "COMMANDS", {name: lazy.COMMANDS[name] for name in ("config", "doctor")})
 
     def call(*arguments: Any) -> Any:

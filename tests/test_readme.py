@@ -88,7 +88,7 @@ def test_commands_and_flags_exist() -> None:
 
 
 def test_flags_in_prose_exist() -> None:
-    known = {"--debug", "--version", "--help", "--index-url", "--no-optional-locks", "--corpora"}  # of pip, git, a recipe
+    known = {"--debug", "--version", "--help", "--index-url", "--no-optional-locks", "--corpora"}
     for name in COMMANDS:
         command = load_command(name)
         for part in (command, *getattr(command, "commands", {}).values()):
@@ -101,7 +101,7 @@ def test_flags_in_prose_exist() -> None:
 def test_settings_and_variables_exist() -> None:
     sections = "|".join({entry.section for entry in settings_by_key().values()})
     mentioned = set(re.findall(rf"(?:`|--set )((?:{sections})\.[a-z_]+)(?==|`)", TEXT))
-    files = {"evaluation.json", "train.parquet", "model.safetensors", "sweep.json", "sweep.png"}  # their names look the same
+    files = {"evaluation.json", "train.parquet", "model.safetensors", "sweep.json", "sweep.png"}
     assert mentioned - files
     assert mentioned - files - set(settings_by_key()) == set()
     variables = {entry.env for entry in settings_by_key().values()}
