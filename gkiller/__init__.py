@@ -19,12 +19,13 @@ _LAZY = {"GkillerError": ("gkiller.errors", "GkillerError"), "load": ("gkiller.i
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: ``import gkiller`` itself costs nothing."""
     if name == "__version__":
+        from contextlib import suppress
         from importlib.metadata import PackageNotFoundError, version
 
-        try:
-            return version("gkiller")
-        except PackageNotFoundError:  # run from a source tree that was never installed
-            return "0+unknown"
+        for name in ("gkiller", "gkiller-lite"):
+            with suppress(PackageNotFoundError):
+                return version(name)
+        return "0+unknown"  # run from a source tree that was never installed
     if name in _LAZY:
         module, attribute = _LAZY[name]
         return getattr(import_module(module), attribute)

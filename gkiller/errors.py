@@ -4,6 +4,7 @@ Each leaf has its own exit code (the process status of the command line) and car
 
     GkillerError                     1   anything below, or a fault of gkiller itself
     ├── SettingsError                2   unknown key, misspelt flag, value out of range
+    ├── LightPackageError            3   gkiller-lite is installed, and this needs the full package
     ├── DataError
     │   ├── SourceNotFoundError     10   no such file, folder or split
     │   ├── EmptyDataError          11   no rows, or none left after cleaning
@@ -39,8 +40,7 @@ Each leaf has its own exit code (the process status of the command line) and car
     │   └── DataChangedError        53   a run's own data are not those that it was trained with
     ├── DeploymentError
     │   ├── ParityError             60   the exported model does not score as the trained one does
-    │   ├── ExportError             61   no graph can be built of this network, or nothing was exported
-    │   └── WheelContentError       62   the inference code needs a package that a wheel must not need
+    │   └── ExportError             61   no graph can be built of this network, or nothing was exported
     └── BenchmarkError
         ├── CriteriaError           70   fewer criteria passed than 'gkiller bench --fail-under' asks for
         └── BenchmarkFailedError    71   a process that times a system did not come to its end
@@ -98,6 +98,10 @@ class GkillerError(Exception):
 
 class SettingsError(GkillerError, code=2):
     """An unknown key, a misspelt flag or a value out of its range."""
+
+
+class LightPackageError(GkillerError, code=3):
+    """gkiller-lite is installed, and this needs the full package."""
 
 
 class DataError(GkillerError):
@@ -242,10 +246,6 @@ class ParityError(DeploymentError, code=60):
 
 class ExportError(DeploymentError, code=61):
     """No graph can be built of this network, or nothing was exported yet."""
-
-
-class WheelContentError(DeploymentError, code=62):
-    """The inference code needs a package that a wheel must not need."""
 
 
 class BenchmarkError(GkillerError):

@@ -45,7 +45,7 @@ def statuses(found: list[Check]) -> list[str]:
 
 def test_versions_name_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"typer": "0.29.2", "no-such-package-here": None, "perforatedai": None}
-    monkeypatch.setattr(checks, "package_versions", lambda: versions)
+    monkeypatch.setattr(checks, "package_versions", lambda names: versions)
     found = {check.name: check for check in checks.check_versions()}
     assert found["typer"].status == "ok"
     assert found["no-such-package-here"].status == "failed"
@@ -168,7 +168,6 @@ def make_docs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., 
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(module, "_plain_terminal", lambda: None)
     monkeypatch.setattr(lazy, "COMMANDS", {name: lazy.COMMANDS[name] for name in ("config", "doctor")})
 
     def call(*arguments: Any) -> Any:

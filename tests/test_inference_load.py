@@ -66,10 +66,15 @@ def test_no_model_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_bundled_and_named_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(assets, "asset_path", lambda *names: tmp_path.joinpath("assets", *names))
     monkeypatch.setattr(assets, "default_model_path", lambda: tmp_path / "assets/model")
     bundled = write_model(tmp_path / "assets/model")
-    named = write_model(tmp_path / "assets/models/small")
+    named = write_model(tmp_path / "site/small_model/model")
+    (tmp_path / "site/small_model/__init__.py").write_text("raise SystemExit('no code of a model is run')\n")
+    info = tmp_path / "site/small-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gkiller.models]\nsmall = small_model\nodd = os.path\nnone = not_there\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
     assert load().path == load("default").path == bundled
     assert load("small").path == named
     with pytest.raises(ModelNotFoundError, match="did you mean small"):

@@ -1,4 +1,4 @@
-"""What README.md promises exists: commands, flags, settings, exit codes, links, and its marked commands."""
+"""What README.md and docs promise exists: commands, flags, settings, exit codes, links, and marked commands."""
 
 import importlib.util
 import re
@@ -14,7 +14,10 @@ from gkiller.cli.lazy import COMMANDS, load_command
 from gkiller.settings import preset_names, settings_by_key
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+WRITTEN = ("cli.md", "settings.md")  # by tools/make_docs.py
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in WRITTEN)
+TEXT = "\n".join([README, *(path.read_text(encoding="utf-8") for path in PAGES)])
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.M | re.S)
 OPERATORS = {"&&", "||", "|", ";", ">", "<"}
 
@@ -85,7 +88,7 @@ def test_commands_and_flags_exist() -> None:
 
 
 def test_flags_in_prose_exist() -> None:
-    known = {"--debug", "--version", "--help", "--index-url"}
+    known = {"--debug", "--version", "--help", "--index-url", "--no-optional-locks", "--corpora"}
     for name in COMMANDS:
         command = load_command(name)
         for part in (command, *getattr(command, "commands", {}).values()):
@@ -98,7 +101,7 @@ def test_flags_in_prose_exist() -> None:
 def test_settings_and_variables_exist() -> None:
     sections = "|".join({entry.section for entry in settings_by_key().values()})
     mentioned = set(re.findall(rf"(?:`|--set )((?:{sections})\.[a-z_]+)(?==|`)", TEXT))
-    files = {"evaluation.json", "train.parquet", "model.safetensors"}  # their names look the same
+    files = {"evaluation.json", "train.parquet", "model.safetensors", "sweep.json", "sweep.png"}
     assert mentioned - files
     assert mentioned - files - set(settings_by_key()) == set()
     variables = {entry.env for entry in settings_by_key().values()}
@@ -121,7 +124,7 @@ def anchors(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "docs/dendrites.md", "docs/privacy.md"])
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in PAGES)])
 def test_links_lead_somewhere(name: str) -> None:
     source = ROOT / name
     for target in re.findall(r"\]\(([^)\s]+)\)", source.read_text(encoding="utf-8")):
@@ -138,7 +141,7 @@ def test_marked_commands_are_one_line_each() -> None:
     spec = importlib.util.spec_from_file_location("readme_command", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = module.commands(TEXT)
+    found = module.commands(README)
     assert set(found) == {"first-run", "test"}
     assert all(text.count("\n") == 1 and text.endswith("\n") for text in found.values())
     assert "gkiller train" in found["first-run"]

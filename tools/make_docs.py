@@ -7,10 +7,7 @@ stale, showing what changed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
-import io
-import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +18,7 @@ if TYPE_CHECKING:
 
     from gkiller.errors import GkillerError
 
-WIDTH = 100
 ROOT = Path(__file__).resolve().parent.parent
-COLOURS = ("GITHUB_ACTIONS", "FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE")
 NOTICE = "<!-- Written by tools/make_docs.py. Change the program, not this file. -->"
 DIFF_LINES = 40
 
@@ -52,7 +47,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write docs/cli.md and docs/settings.md.")
     parser.add_argument("--check", action="store_true", help="only compare; end with 1 when they are stale")
     arguments = parser.parse_args()
-    _plain_terminal()
     documents = {ROOT / "docs" / "cli.md": cli_document(), ROOT / "docs" / "settings.md": settings_document()}
     stale = [path for path, text in documents.items() if _read(path) != text]
     for path in stale:
@@ -65,44 +59,48 @@ def main() -> int:
 
 
 def cli_document() -> str:
-    """Return the reference of the command line: every command's own ``--help``, and the exit codes."""
-    parts = [NOTICE, "# Command line", ""]
-    for path, text in help_pages():
-        parts += [f"{'##' if path.count(' ') < 2 else '###'} `{path}`", "", "```text", text, "```", ""]
-    parts += ["## Exit codes", "", *exit_codes(), ""]
-    return "\n".join(parts)
-
-
-def help_pages() -> Iterator[tuple[str, str]]:
-    """Yield each command's path and its help, in the order of the table."""
+    """Return the reference of the command line: every command with its arguments and flags, and the exit codes."""
     import typer
 
     from gkiller.cli.lazy import COMMANDS, load_command
     from gkiller.cli.main import app
 
-    root = typer.main.get_command(app)
-    yield "gkiller", _help(root, "gkiller", None)
-    parent = root.make_context("gkiller", [], resilient_parsing=True)
+    parts = [NOTICE, "# Command line", ""]
+    parent = typer.main.get_command(app).make_context("gkiller", [], resilient_parsing=True)
+    parts += _page(parent.command, "gkiller", None)
     for name, lazy in COMMANDS.items():
         if find_spec(lazy.module) is not None:
-            yield from _pages(load_command(name), name, parent)
+            parts += _page(load_command(name), name, parent)
+    return "\n".join([*parts, "## Exit codes", "", *exit_codes(), ""])
 
 
-def _pages(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
-    yield f"{parent.command_path} {name}", _help(command, name, parent)
+def _page(command: Any, name: str, parent: Any) -> Iterator[str]:
+    """Yield a command's lines: how it is called, what it does, its arguments and flags, and those of its commands."""
     context = command.make_context(name, [], parent=parent, resilient_parsing=True)
-    for child in getattr(command, "commands", {}):
-        yield from _pages(command.get_command(context, child), child, context)
+    path = context.command_path
+    yield f"{'##' if path.count(' ') < 2 else '###'} `{path}`"
+    yield from ("", "```text", f"{path} {' '.join(command.collect_usage_pieces(context))}", "```", "")
+    yield from (_prose(command.help or ""), "")
+    panels: dict[str, list[str]] = {"Arguments": []}
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None:  # it is hidden otherwise
+            argument = parameter.param_type_name == "argument"
+            panel = parameter.rich_help_panel or ("Arguments" if argument else "Flags")
+            form = parameter.display_name_raw if argument else record[0]
+            panels.setdefault(panel, []).append(f"- `{form}`: {_prose(record[1])}")
+    children = getattr(command, "commands", {})
+    for panel, lines in panels.items():
+        yield from (f"**{panel}**", "", *lines, "") if lines else ()
+    if parent is not None:
+        for child in children:
+            yield from _page(command.get_command(context, child), child, context)
 
 
-def _help(command: Any, name: str, parent: Any) -> str:
-    """Return a command's help as plain text: some of it is returned by typer, some printed."""
-    context = command.make_context(name, [], parent=parent, resilient_parsing=True, terminal_width=WIDTH)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        returned = command.get_help(context)
-    lines = [line.rstrip() for line in (printed.getvalue() + returned).splitlines()]
-    return "\n".join(lines).strip("\n")
+def _prose(text: str) -> str:
+    """Return help text as Markdown: typer's escapes taken out, what Markdown would read as markup put in."""
+    paragraphs = [" ".join(part.split()) for part in text.replace("\\[", "[").split("\n\n")]
+    return "\n\n".join(paragraphs).replace("<", "&lt;").replace("*", "\\*")
 
 
 def exit_codes() -> Iterator[str]:
@@ -185,13 +183,6 @@ def _presets() -> Iterator[str]:
 
 def _code(text: str) -> str:
     return "`" + text.replace("|", "\\|") + "`" if text else ""
-
-
-def _plain_terminal() -> None:
-    """Make help pages the same everywhere: one width, no colours. Before typer is imported."""
-    for name in COLOURS:
-        os.environ.pop(name, None)
-    os.environ.update(COLUMNS=str(WIDTH), TERMINAL_WIDTH=str(WIDTH), NO_COLOR="1", _TYPER_FORCE_DISABLE_TERMINAL="1")
 
 
 def _read(path: Path) -> str:

@@ -35,7 +35,7 @@ ExportOutOption = Annotated[
     place(f"onnx: {_COPY}; safetensors: the new model directory; wheel: the folder for the wheel [default: dist]."),
 ]
 PlainFlag = Annotated[bool, typer.Option("--plain", help="onnx: keep the graph of torch's exporter, not the lean one.")]
-_NAME = "wheel: the distribution's name, for pip; gkiller-model if not set."
+_NAME = "wheel: its name, for pip and for `load`; gkiller-model if not set."
 NameOption = Annotated[str | None, typer.Option("--package-name", metavar="NAME", help=_NAME)]
 _VERSION = "wheel: its version; gkiller's own if not set."
 VersionOption = Annotated[str | None, typer.Option("--package-version", metavar="VERSION", help=_VERSION)]
@@ -67,12 +67,13 @@ def export(
     """Export a model: ONNX graph, plain weights, or a wheel to install.
 
     An ONNX graph must score validation comments as the model does (the deployment settings are the limits), or nothing
-    is written and the command ends with 60. The comments are those of the model's own run, or of --data. The wheel
-    holds the model and the code that scores with it, and needs numpy, onnxruntime and tokenizers alone.
+    is written and the command ends with 60. The comments are those of the model's own run, or of --data. A wheel holds
+    the model alone; once it is installed, its name stands for it wherever a model is named.
     """
     from gkiller.deployment.deploy import copy_plain, export_onnx
     from gkiller.deployment.wheel import build_wheel
     from gkiller.model.directory import load_model
+    from gkiller.scoring.models import load_any
 
     if format_ != "onnx":
         _refuse_unused({"--plain": plain, "--split": split}, "it is for --format onnx")
@@ -80,6 +81,15 @@ def export(
         wheel_flags = {"--package-name": package_name, "--package-version": package_version}
         _refuse_unused(wheel_flags, "it is for --format wheel")
         _refuse_unused({"--precision": precision}, "it is for --format wheel; 'gkiller quantize' makes int8 and fp16")
+    if format_ == "wheel":
+        wheel = build_wheel(
+            load_any(model), out or Path("dist"), name=package_name, version=package_version, precision=precision
+        )
+        facts: dict[str, object] = {"wheel": wheel.path, "MB": f"{wheel.size / 1e6:.2f}", "graph": wheel.graph}
+        facts["in Python"] = f"gkiller.load({wheel.name!r}).predict('you are kind')"
+        why = "next, next to gkiller or gkiller-lite"
+        _tell_made(wheel, facts, f"pip install {wheel.path}", why, as_json=json)
+        return
     loaded = load_model(model)
     if format_ == "onnx":
         rows = _gate_rows(resolved, asked, loaded, split)
@@ -87,19 +97,6 @@ def export(
         with _comparing(json) as advance:
             exported = export_onnx(loaded, rows, limits, out=out, plain=plain, progress=advance)
         _tell(exported, rows, f"gkiller quantize {exported.directory}", as_json=json)
-    elif format_ == "wheel":
-        wheel = build_wheel(
-            loaded, out or Path("dist"), name=package_name, version=package_version, precision=precision
-        )
-        facts: dict[str, object] = {
-            "wheel": wheel.path,
-            "MB": f"{wheel.size / 1e6:.2f}",
-            "graph": wheel.graph,
-            "modules": len(wheel.modules),
-            "in Python": "from gkiller import load; load().predict('you are kind')",
-        }
-        why = "next, in an environment without gkiller"
-        _tell_made(wheel, facts, f"pip install {wheel.path}", why, as_json=json)
     else:
         if out is None:
             raise SettingsError("it needs a place", where="--format safetensors", remedy="name one with --out DIR")

@@ -20,7 +20,7 @@ from gkiller.cli.console import emit_json, progress, results_table, show
 from gkiller.cli.options import JsonFlag
 from gkiller.errors import ExportError, GkillerError
 from gkiller.model.layout import PERFORATEDAI, SUPPORTED
-from gkiller.storage.environment import CPU_FLAGS, package_versions, read_cpu
+from gkiller.storage.environment import CPU_FLAGS, LIGHT_PACKAGES, LITE, PACKAGES, installed, package_versions, read_cpu
 from gkiller.wording import counted
 
 if TYPE_CHECKING:
@@ -52,10 +52,14 @@ def _refused(name: str, error: GkillerError) -> Check:
 def check_versions() -> list[Check]:
     """Return the versions of Python, gkiller and what it stands on."""
     found = [Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
-    remedy = "install gkiller again: pip install ."
+    remedy, names = "install gkiller again: pip install .", LIGHT_PACKAGES if installed() == [LITE] else PACKAGES
+    if len(installed()) > 1:
+        detail = f"gkiller and {LITE} are both installed, and own the same files"
+        again = f"pip uninstall gkiller {LITE}, then install one of them"
+        found.append(Check("packages", "warning", detail, again))
     return found + [
         Check(name, "failed", "not installed", remedy) if number is None else Check(name, "ok", number)
-        for name, number in package_versions().items()
+        for name, number in package_versions(names).items()
         if name != "perforatedai"  # not needed everywhere: it has a check of its own
     ]
 
@@ -189,6 +193,19 @@ def check_round_trip() -> list[Check]:
     return [Check("round trip", "ok", detail)]
 
 
+def check_scoring() -> list[Check]:
+    """Return whether the default model scores: all that the light package does."""
+    from gkiller.inference import load
+
+    try:
+        prediction = load().predict("you are an idiot")
+    except GkillerError as error:
+        return [Check("scoring", "failed", f"{error.where}: {error.what}".lstrip(": "), error.remedy)]
+    status: Status = "ok" if prediction.flagged else "failed"
+    training = Check("training", "skipped", f"{LITE} scores and does not train", "pip install gkiller trains")
+    return [Check("scoring", status, f"an insult scores {max(prediction.scores.values()):.3f}"), training]
+
+
 def check_model(path: str) -> list[Check]:
     """Return whether a model is whole, and whether its graphs score here as where they were made."""
     from gkiller.deployment.probes import recheck
@@ -259,15 +276,16 @@ def doctor(
     examinations: list[Callable[[], list[Check]]] = [
         check_versions,
         check_cpu,
-        check_device,
-        check_perforatedai,
         lambda: check_hub(online=online),
         check_settings,
-        lambda: check_runs(Path.cwd()),
         check_assets,
-        check_round_trip,
-        *([] if model is None else [lambda: check_model(model)]),
     ]
+    if installed() == [LITE]:
+        examinations.append(check_scoring)
+    else:
+        examinations += [check_device, check_perforatedai, lambda: check_runs(Path.cwd()), check_round_trip]
+    if model is not None:
+        examinations.append(lambda: check_model(model))
     found: list[Check] = []
     with progress("checking") as advance:
         for done, examination in enumerate(examinations):

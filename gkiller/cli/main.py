@@ -22,6 +22,7 @@ from gkiller.cli.lazy import INTERRUPTED, LazyGroup, UsageError, advise_dashes, 
 from gkiller.errors import (
     GkillerError,
     InterruptedRunError,
+    LightPackageError,
     OutputError,
     SettingsError,
     SourceNotFoundError,
@@ -110,7 +111,24 @@ def _run(arguments: list[str], *, as_json: bool, debug: bool) -> int:
         if isinstance(known, OutputError):
             _silence(sys.stdout)
         return _refuse(known, arguments, as_json)
+    except ModuleNotFoundError as error:
+        known = None if debug else _full_package(error)
+        if known is None:
+            raise
+        return _refuse(known, arguments, as_json)
     return status if isinstance(status, int) else 0
+
+
+def _full_package(error: ModuleNotFoundError) -> GkillerError | None:
+    """Return that the light package lacks a library, or None where that is not the reason."""
+    from gkiller.storage.environment import LITE, installed
+
+    if installed() != [LITE]:
+        return None
+    return LightPackageError(
+        f"this needs the full package: {LITE} has no {error.name}",
+        remedy=f"pip uninstall {LITE}, then pip install gkiller",
+    )
 
 
 def _known(error: OSError, *, debug: bool) -> GkillerError | None:

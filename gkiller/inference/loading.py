@@ -23,7 +23,6 @@ from gkiller.model.layout import (
     consistent,
     default_model,
     find_model,
-    installed_models,
     read_flag_labels,
     read_labels,
     read_max_length,
@@ -151,13 +150,7 @@ def _probe(pieces: int, max_length: int) -> tuple[Ids, Ids]:
 
 def _locate(model: str | os.PathLike[str] | None) -> Path:
     """Return the model directory."""
-    if model is None:
-        return default_model()
-    name = os.fspath(model)
-    installed = installed_models()
-    if name in installed and not Path(name).exists():
-        return installed[name]
-    return find_model(name)
+    return default_model() if model is None else find_model(os.fspath(model))
 
 
 def _thread_count(threads: int | None) -> int:

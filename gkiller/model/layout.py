@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -52,6 +54,8 @@ LIMITS: Final[dict[str, int]] = {
     **dict.fromkeys(GRAPHS.values(), 2**30),
 }
 """The most bytes that are read of each file."""
+ENTRY_POINTS: Final = "gkiller.models"
+"""The group of entry points that announces models which were installed as wheels."""
 DEFAULT: Final = "default"
 """The name of the default model, wherever a model or an encoder is named."""
 REMEDY_DAMAGED: Final = "copy the model again from where it came, or train it again"
@@ -80,8 +84,15 @@ def default_model() -> Path:
 
 
 def installed_models() -> dict[str, Path]:
-    """Return the directories of the models that came with the package, by the name to load them by."""
-    found = {path.name: path for path in sorted(assets.asset_path("models").glob("*"))}
+    """Return the directories of the models that were installed as wheels, and of the default one, by name.
+
+    No code of theirs is run: their folders are found by the entry points alone.
+    """
+    found = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        package = find_spec(entry.value) if entry.value.isidentifier() else None
+        if package is not None and package.submodule_search_locations:
+            found[entry.name] = Path(package.submodule_search_locations[0]) / "model"
     found[DEFAULT] = assets.default_model_path()
     return {name: path for name, path in found.items() if (path / META).is_file()}
 
@@ -119,7 +130,7 @@ def settled(settings: ModelSettings) -> ModelSettings:
 
 
 def find_model(path: str | Path) -> Path:
-    """Return the model directory at ``path``, at ``path/model`` of a run, or the default model's.
+    """Return the model directory at ``path``, at ``path/model`` of a run, or that of an installed model's name.
 
     Raises:
         ModelNotFoundError: there is none.
@@ -130,6 +141,10 @@ def find_model(path: str | Path) -> Path:
     remedy = "name a run or its model directory, such as runs/NAME/model; 'gkiller train' makes one"
     try:
         directory = Path(path).expanduser()
+        if not directory.exists() and directory == Path(directory.name):
+            installed = installed_models().get(str(path))
+            if installed is not None:
+                return installed
         for candidate in (directory, directory / "model"):
             if (candidate / META).is_file():
                 return candidate

@@ -6,25 +6,38 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LITE = "gkiller-lite"
 PACKAGES = (
     *("gkiller", "torch", "transformers", "tokenizers", "safetensors", "onnx", "onnxscript", "onnxruntime", "datasets"),
     *("perforatedai", "numpy", "pyarrow", "scikit-learn", "matplotlib", "typer", "rich", "pydantic"),
     *("pydantic-settings", "tomlkit", "optuna"),
 )
+_LIGHT = {"gkiller", "numpy", "onnxruntime", "tokenizers", "typer", "rich", "pydantic", "pydantic-settings", "tomlkit"}
+LIGHT_PACKAGES = tuple(name for name in PACKAGES if name in _LIGHT)
+"""Of those, what gkiller-lite stands on."""
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
 
 
-def package_versions() -> dict[str, str | None]:
+def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str | None]:
     """Return the installed version of each package gkiller stands on, None where it is not installed."""
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
+    return {name: _version(name) or (_version(LITE) if name == "gkiller" else None) for name in names}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def installed() -> list[str]:
+    """Return which of gkiller's two distributions are installed: the full one, the light one, both or neither."""
+    return [name for name in ("gkiller", LITE) if _version(name) is not None]
 
 
 def read_cpu(path: Path = Path("/proc/cpuinfo")) -> tuple[str, frozenset[str]]:
