@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from toy import tiny_settings, vocabulary
 
-from gkiller.model.dendrites.growth import chosen_linears
+from gkiller.model.dendrites.growth import capture, chosen_linears
 from gkiller.model.dendrites.perforated import PerforatedGrowth
 from gkiller.model.network import ACTIVATIONS, build_classifier
-from gkiller.training.losses import capture, correlation, correlation_loss, newest_activation, task_loss
+from gkiller.training.losses import correlation, correlation_loss, newest_activation, task_loss
 
 finite = st.floats(-100, 100, width=32)
 

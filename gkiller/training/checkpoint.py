@@ -108,7 +108,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         optimizer = read_tensors(sealed.kept[_OPTIMIZER])
         progress, rng = Position.from_dict(sealed.content["progress"]), sealed.content["rng"]
         if not isinstance(rng, list):
-            raise ValueError("the random generators' states are no list")
+            raise ValueError("the random generators' states are not a list")
         return Checkpoint(progress, read_tensors(sealed.kept[_WEIGHTS]), optimizer, rng)
 
 

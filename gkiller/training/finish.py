@@ -88,10 +88,10 @@ def finish(
     thresholds = tune_thresholds(dataset.labels, valid.labels, scores, valid.weights, **own.tuning())
     cuts = {label: threshold.value for label, threshold in thresholds.items()}
     evaluation = evaluate(dataset.labels, valid.labels, scores, valid.weights, cuts, own)
-    beside = _taught(*teachers, dataset, loaded, (scores, cuts), own) if teachers else ()
+    teaching = _taught(*teachers, dataset, loaded, (scores, cuts), own) if teachers else ()
     pause()
     report = _dendrite_report(loaded, valid, own)
-    finished = Finished(count, parameter_count(plain), difference, evaluation, thresholds, report, beside)
+    finished = Finished(count, parameter_count(plain), difference, evaluation, thresholds, report, teaching)
     pause()
     _close_manifest(manifest, progress, finished)
     if trainer.ranks.first:
@@ -214,11 +214,11 @@ def _taught(
     sides = [(teacher.name, each) for teacher, each in zip(teachers, lesson.each, strict=True)]
     if len(teachers) > 1:
         sides.append((f"the mean of {counted(len(teachers), 'teacher')}", lesson.logits))
-    each = (_beside(name, said, dataset, (logits, *found), settings) for name, said in sides)
+    each = (_side(name, said, dataset, (logits, *found), settings) for name, said in sides)
     return tuple(one for one in each if one is not None)
 
 
-def _beside(
+def _side(
     name: str,
     said: Logits,
     dataset: Dataset,

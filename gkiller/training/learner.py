@@ -16,16 +16,9 @@ from torch import Tensor
 from gkiller.data.augment import augment
 from gkiller.errors import DivergedError, SettingsError, SingleClassError
 from gkiller.evaluation.metrics import macro_score
+from gkiller.model.dendrites.growth import capture
 from gkiller.tokens.batches import Tokens, scoring_batches, tokenize
-from gkiller.training.losses import (
-    capture,
-    class_weights,
-    correlation_loss,
-    logit_loss,
-    loss_mass,
-    similarity_loss,
-    task_loss,
-)
+from gkiller.training.losses import class_weights, correlation_loss, logit_loss, loss_mass, similarity_loss, task_loss
 from gkiller.training.runtime import Ranks, mixed_precision
 from gkiller.wording import did_you_mean
 

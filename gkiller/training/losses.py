@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gkiller.errors import SingleClassError
+from gkiller.model.dendrites.growth import Captured, Growth
 from gkiller.model.network import ACTIVATIONS
 
 if TYPE_CHECKING:
-    from gkiller.model.dendrites.growth import Growth
     from gkiller.settings.definition import TrainSettings
     from gkiller.training.phases import Phase
 
@@ -148,30 +145,6 @@ def loss_mass(targets: Tensor, weights: Tensor) -> float:
     if targets.shape[1] > 1:
         return float(known.sum())
     return float(torch.where(targets > 0.5, weights[0, 1], weights[0, 0])[known].sum())
-
-
-@dataclass
-class Captured:
-    """What the wrapped Linears saw and gave in one forward pass, by module name."""
-
-    inputs: dict[str, Tensor] = field(default_factory=dict)
-    outputs: dict[str, Tensor] = field(default_factory=dict)
-
-    def record(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Take what a forward hook is given."""
-        self.inputs[name], self.outputs[name] = inputs[0].detach(), output
-
-
-@contextmanager
-def capture(modules: Mapping[str, nn.Module]) -> Iterator[Captured]:
-    """Record the input and output of each module while the context lasts."""
-    seen = Captured()
-    handles = [module.register_forward_hook(partial(seen.record, name)) for name, module in modules.items()]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def correlation(fired: Tensor, error: Tensor) -> Tensor:

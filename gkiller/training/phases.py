@@ -18,11 +18,10 @@ from gkiller.data.dataset import FloatArray
 from gkiller.evaluation.metrics import HALF, plan, rank, ratio, resample
 from gkiller.evaluation.results import number
 from gkiller.evaluation.significance import paired_difference
-from gkiller.model.dendrites.growth import dendritic_modules
+from gkiller.model.dendrites.growth import capture, dendritic_modules
 from gkiller.model.directory import LoadedModel
 from gkiller.scoring.network import score_texts
 from gkiller.tokens.batches import scoring_batches, tokenize
-from gkiller.training.losses import capture
 from gkiller.wording import counted
 
 if TYPE_CHECKING:

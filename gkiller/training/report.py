@@ -54,7 +54,7 @@ class CardFacts:
     thresholds: Mapping[str, Mapping[str, Any]]  # by label, with at least "value" and "target"
     evaluation: str
     confidence: float  # coverage of their intervals
-    teachers: str = ""  # the teachers beside the model, as a section; empty without one
+    teachers: str = ""  # the teachers next to the model, as a section; empty without one
 
 
 def model_card(facts: CardFacts) -> str:

@@ -190,8 +190,8 @@ def coverage(name: str, logits: Logits, where: str) -> str:
     """Return in words how many of n training comments a score file has, by its logits (n, L); else a RowError."""
     known = int((~np.isnan(logits)).any(1).sum())
     if not known:
-        remedy = "score those: texts, or ids where there are none, have to be the data's"
-        raise RowError("it has the scores of none of the training comments", where=where, remedy=remedy)
+        remedy = "score those: their texts, or without texts their ids, must be the data's"
+        raise RowError("it has scores for none of the training comments", where=where, remedy=remedy)
     return f"teacher {name}: has {known:,} of {counted(len(logits), 'training comment')}"
 
 
@@ -403,7 +403,7 @@ def transfer_texts(settings: Settings, dataset: Dataset) -> dict[int, str]:
             seen.add(folded)
             found[row.number] = text
     if not found:
-        what = "no comment there that the data do not have"
+        what = "the file has no comments that are new to the data"
         raise EmptyDataError(what, where=own.transfer, remedy="name other comments, or leave --transfer out")
     if own.transfer_rows is None or own.transfer_rows >= len(found):
         return found

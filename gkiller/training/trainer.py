@@ -136,7 +136,7 @@ class Trainer:
             try:
                 restore_rng(states[self.ranks.rank], self.learner.device)
             except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                raise ResumeError(f"the random generators' states are none: {error}") from error
+                raise ResumeError(f"invalid states of the random generators: {error}") from error
             return
         self._note(f"begun with {len(states)} processes, now {self.ranks.size}: random numbers start anew")
         self._seed()

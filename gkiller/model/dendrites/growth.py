@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -135,3 +139,27 @@ def check_fold(growth: Growth, plain: ToxicityClassifier) -> float:
 def dendritic_modules(model: nn.Module) -> dict[str, DendriticLinear]:
     """Return a plain model's modules with dendrites, by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, DendriticLinear)}
+
+
+@dataclass
+class Captured:
+    """What the wrapped Linears saw and gave in one forward pass, by module name."""
+
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def record(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Take what a forward hook is given."""
+        self.inputs[name], self.outputs[name] = inputs[0].detach(), output
+
+
+@contextmanager
+def capture(modules: Mapping[str, nn.Module]) -> Iterator[Captured]:
+    """Record the input and output of each module while the context lasts."""
+    seen = Captured()
+    handles = [module.register_forward_hook(partial(seen.record, name)) for name, module in modules.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
