@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ from gkiller.settings import DataSettings
 hypothesis.settings.register_profile("gkiller", deadline=None)  # other processes share the cores
 hypothesis.settings.load_profile("gkiller")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which `nohup` and a shell's & leave ignored
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have most slow tests, so that no core ends with one of them alone."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

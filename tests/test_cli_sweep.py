@@ -28,6 +28,7 @@ def flags(prepared: Path, tokenizer_file: Path) -> Any:
 SPACE = ("--space", "train.lr=log:1e-3..1e-1", "--space", "model.pooling=mean,cls")
 
 
+@pytest.mark.slow
 def test_two_at_a_time_and_the_best_again(call: Callable[..., Any], flags: list[str], tmp_path: Path) -> None:
     space = (*SPACE, "--space", "model.heads=2,3")  # 3 heads do not divide the hidden size
     code, out, err = call("sweep", *flags, *space, "--trials", 6, "--jobs", 2, "--json", "--sampler-seed", 1)
@@ -54,6 +55,7 @@ def test_two_at_a_time_and_the_best_again(call: Callable[..., Any], flags: list[
     assert json.loads(out)["best"]["0"]["score"] == found["best_score"]
 
 
+@pytest.mark.slow
 def test_a_table_and_refusals(call: Callable[..., Any], flags: list[str]) -> None:
     code, out, err = call("sweep", *flags, *SPACE, "--trials", 1, "--name", "x")
     assert code == 0, err
@@ -113,6 +115,7 @@ def free(run: Path, deadline: float) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_and_gone_on_with(flags: list[str], tmp_path: Path, number: Any) -> None:

@@ -307,6 +307,7 @@ def test_thresholds_are_tuned_on_a_copy(
     assert load_any(tmp_path / "mine").metadata["thresholds"]["toxicity"]["target"] == "max f1"
 
 
+@pytest.mark.slow
 def test_bench_times_its_graph(call: Callable[..., Any], shipped: Path, trained: Path, prepared: Path) -> None:
     code, out, _ = call(
         *("bench", "default", "--data", prepared, "--against", trained, "--speed-only", "--json"),

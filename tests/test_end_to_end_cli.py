@@ -63,6 +63,7 @@ def weights(run: Path) -> bytes:
     return (run / "model" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_was_printed(place: Path) -> None:
     out = (place / "printed.json").read_text()
     found = json.loads(out)
@@ -124,6 +125,7 @@ def test_its_settings_repeat_it_in_another_process(place: Path, here: Callable[.
     assert untimed(rows[0]) == untimed(rows[1])
 
 
+@pytest.mark.slow
 def test_a_run_stopped_here_goes_on_in_another_process(
     place: Path, monkeypatch: pytest.MonkeyPatch, no_plots: None
 ) -> None:
@@ -145,6 +147,7 @@ def test_a_run_stopped_here_goes_on_in_another_process(
     assert untimed(rows[0]) == untimed(rows[1])
 
 
+@pytest.mark.slow
 def test_evaluate_threshold_evaluate(place: Path, here: Callable[..., Any]) -> None:
     out, err = gkiller(place, "evaluate", "runs/first", "--json", "--resamples", "10")
     found = json.loads(out)

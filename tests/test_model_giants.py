@@ -99,6 +99,7 @@ def test_the_manifest_and_the_card_say_what_it_is(kind: str, trained: TrainResul
     assert f"{kind}, 3 layers, hidden size 16" in (trained.run.model / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["fp32", "int8"])
 def test_its_graph_scores_as_it_does_without_torch(
     kind: str, copied: Path, prepared: Path, form: str, call: Callable[..., Any]

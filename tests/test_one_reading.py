@@ -60,6 +60,7 @@ def default_rows(tmp_path: Path) -> Path:
 # -- the figures that a user gets ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluate_prints_the_default_models_figures_as_predict_and_scikit_learn_give_them(
     script: ModuleType, default_rows: Path
 ) -> None:
@@ -68,6 +69,7 @@ def test_evaluate_prints_the_default_models_figures_as_predict_and_scikit_learn_
     assert ways[0]["recall"] > 0.5  # though what is toxic stands at the end, beyond the first window
 
 
+@pytest.mark.slow
 def test_evaluate_prints_a_trained_models_figures_as_predict_and_scikit_learn_give_them(
     script: ModuleType, place: Path, call: Callable[..., Any]
 ) -> None:

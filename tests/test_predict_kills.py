@@ -42,6 +42,7 @@ class Scorings:
         return process.exitcode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.jsonl"])
 def test_killed_before_any_file_operation_it_ends_in_the_same_bytes(
     name: str, onnx_model: Path, tmp_path: Path

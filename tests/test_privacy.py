@@ -145,6 +145,7 @@ def test_scoring_asks_no_network_and_leaves_nothing_at_home(traces: Callable[...
     assert traces(place, code) == NOTHING
 
 
+@pytest.mark.slow
 def test_no_command_asks_a_network_or_leaves_anything_at_home(
     traces: Callable[..., Any], place: Path, tokenizer_file: Path
 ) -> None:

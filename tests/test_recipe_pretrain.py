@@ -75,6 +75,7 @@ def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: Any) ->
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["masked", "contextual"])
 def test_a_killed_pretraining_goes_on_to_the_same_bytes(
     pretrain: ModuleType, corpus: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -128,6 +129,7 @@ def test_word_vectors_are_the_teachers_turned_and_scaled(pretrain: ModuleType, t
     assert np.array(apart) / apart[0] == pytest.approx(np.array(truth) / truth[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_it(
     pretrain: ModuleType,
     teacher: Path,
@@ -193,6 +195,7 @@ def test_a_words_vector_is_the_mean_of_its_tokens(pretrain: ModuleType) -> None:
     assert torch.allclose(found[there], expected)
 
 
+@pytest.mark.slow
 def test_words_in_context_are_learnt_from_the_teacher(pretrain: ModuleType, teacher: Path, corpus: Path) -> None:
     from contextual import Contextual, in_words
 
@@ -221,6 +224,7 @@ def test_words_in_context_are_learnt_from_the_teacher(pretrain: ModuleType, teac
     assert all(torch.equal(*pair) for pair in zip(before, large.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_its_shape_may_be_another(
     pretrain: ModuleType,
     teacher: Path,

@@ -93,6 +93,7 @@ def quick(no_plots: None, clean_environment: None, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(f"GKILLER_{name}", value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_models_are_made_compared_and_described(
     recipe: Callable[..., Any],
@@ -144,6 +145,7 @@ def test_models_are_made_compared_and_described(
     assert all(f"\n| {group} | " in text for group in GROUPS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_model_is_refined_by_the_mean_of_trainings(
     recipe: Callable[..., Any], corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

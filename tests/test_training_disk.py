@@ -109,6 +109,7 @@ def assert_refused(folder: Path, *arguments: Any) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_read_only_directory(prepared: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o555)
@@ -118,6 +119,7 @@ def test_a_read_only_directory(prepared: Path, tokenizer_file: Path, tmp_path: P
     assert list(out.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", ["no lock", "what a killed process left"])
 def test_a_run_that_has_become_read_only(tiny: Callable[..., Any], tmp_path: Path, hidden: str) -> None:
     run = train(tiny(*SMALL), out=tmp_path, name="x").run

@@ -453,6 +453,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
 @pytest.mark.parametrize("case", list(CASES))
 def test_killed_at_any_moment_a_taught_run_ends_in_the_same_bytes(

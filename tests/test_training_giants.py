@@ -40,6 +40,7 @@ def network(encoder: Path, pooling: str = "mean") -> tuple[ToxicityClassifier, T
     return model.eval(), tokenize(tokenizer, TEXTS)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="forks processes")
 @pytest.mark.parametrize(("kind", "layers"), [("mpnet", 0), ("roberta", 2)])
 def test_killed_at_any_moment_a_giant_ends_in_the_same_bytes(

@@ -27,6 +27,7 @@ CASES = {
 OPERATIONS, STEPS, TIMES = 8, 4, 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(CASES))
 def test_killed_at_any_moment_it_ends_in_the_same_bytes(case: str, tiny: Callable[..., Any], tmp_path: Path) -> None:
     overrides = ("data.sample_size=48", "train.checkpoint_steps=1", "dendrites.min_gain=-1", *CASES[case])

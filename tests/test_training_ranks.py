@@ -55,6 +55,7 @@ def test_two_processes_train_as_one(case: str, tiny: Callable[..., Any], tmp_pat
     assert [path.name for path in tmp_path.glob("*/model")] == ["model"] * 2
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_others_and_the_run_goes_on(tiny: Callable[..., Any], tmp_path: Path) -> None:
     settings = tiny(*CALM[2:], *CASES["gradient"])  # with dropout: every rank draws its own
     assert together(settings, tmp_path / "whole", tmp_path, size=2) == [0, 0]
@@ -86,6 +87,7 @@ def test_another_number_of_processes_is_told(tiny: Callable[..., Any], tmp_path:
     assert (manifest["processes"], len(manifest["resumed"])) == (1, 1)
 
 
+@pytest.mark.slow
 def test_torchrun(prepared: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     """The real launcher and the command line: one table, one run, exit code 0."""
     overrides = [*TINY, f"model.tokenizer={tokenizer_file}", *CALM, "data.sample_size=48"]
@@ -126,6 +128,7 @@ assert not any("gloo" in name for name in names), names
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_no_thread_of_the_group_is_left_when_python_shuts_down(tmp_path: Path) -> None:
     """One that is can abort the process there: pytorch/pytorch#179291."""

@@ -83,6 +83,7 @@ def script(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     monkeypatch.setattr(Trainer, "validate", lambda self: Validation(0.5, scores[self.progress.epoch], 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(CASES))
 def test_wherever_it_was_killed(
     case: str, tiny: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

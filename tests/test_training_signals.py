@@ -191,6 +191,7 @@ def started(process: Any, run: Path) -> None:
     pytest.fail("the training did not start")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 def test_on_the_command_line(prepared: Path, tokenizer_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "x"
