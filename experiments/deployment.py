@@ -40,7 +40,7 @@ from gkiller.evaluation.evaluate import evaluate
 from gkiller.evaluation.results import Figure
 from gkiller.model.directory import LoadedModel, load_model
 from gkiller.model.layout import BESIDE
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.settings import EvaluationSettings
 from gkiller.tokens.batches import scoring_batches, tokenize
 

@@ -37,7 +37,7 @@ from gkiller.data.augment.operators import swappable, swapped
 from gkiller.data.load import load_dataset
 from gkiller.deployment.deploy import with_pieces
 from gkiller.model.directory import LoadedModel, load_model
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.tokens.wordpiece import parse_tokenizer
 from gkiller.training.run import run_settings
 

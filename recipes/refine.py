@@ -42,7 +42,7 @@ from gkiller.evaluation.thresholds import stored_entries, tune_thresholds
 from gkiller.model.directory import LoadedModel, load_model, save_model, stored_files
 from gkiller.model.layout import TOKENIZER
 from gkiller.model.network import parameter_count
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.training.report import CardFacts, model_card
 from gkiller.training.run import run_settings
 

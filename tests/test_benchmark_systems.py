@@ -45,7 +45,7 @@ from gkiller.inference.classifier import Classifier
 from gkiller.model.directory import LoadedModel, add_files, load_model
 from gkiller.model.network import ToxicityClassifier
 from gkiller.model.sequence import label_columns, name_of
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.settings import resolve
 from gkiller.tokens.batches import tokenize
 

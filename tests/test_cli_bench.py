@@ -130,7 +130,7 @@ def test_json_is_one_object_with_everything(call: Callable[..., Any], place: Pat
 def test_thresholds_are_tuned_on_validation_rows_whatever_is_stored(call: Callable[..., Any], place: Path) -> None:
     from gkiller.data.load import read_prepared
     from gkiller.evaluation.thresholds import tune_thresholds
-    from gkiller.scoring.network import score_texts
+    from gkiller.scoring.models import score_texts
 
     own = resolve(config=place / "runs/tiny/settings.toml", environ={}).settings
     valid = read_prepared(own.data.source).split("valid")  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from transformers import BertForSequenceClassification, BertModel
 
 from gkiller.data.augment.operators import identity_groups
 from gkiller.model.directory import load_model
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.scoring.scorers import open_scorer
 from gkiller.settings import resolve
 

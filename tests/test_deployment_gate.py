@@ -17,7 +17,7 @@ from gkiller.errors import ExportError, ModelFormatError, OutputError, ParityErr
 from gkiller.inference import load
 from gkiller.model.directory import LoadedModel, add_files, load_model, rewrite_model
 from gkiller.model.layout import PROBES
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.settings import DeploymentSettings
 from gkiller.storage.files import sha256_file
 from gkiller.tokens.batches import window_starts

@@ -14,7 +14,7 @@ from gkiller.deployment.deploy import quantize_trimmed, save_trimmed, with_piece
 from gkiller.deployment.parity import parity_rows
 from gkiller.errors import ExportError, ParityError
 from gkiller.model.directory import load_model
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.settings import DeploymentSettings
 from gkiller.tokens.wordpiece import parse_tokenizer
 

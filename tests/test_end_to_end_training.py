@@ -32,7 +32,7 @@ from gkiller.model.dendrites import perforated
 from gkiller.model.dendrites.growth import dendritic_modules
 from gkiller.model.directory import load_model
 from gkiller.model.pretrained import loading
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.settings import resolve
 from gkiller.settings.definition import DataSettings, Settings
 from gkiller.training.run import RunDirectory

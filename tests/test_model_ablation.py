@@ -10,7 +10,7 @@ from toy import tiny_settings, toy_tokenizer, vocabulary
 from gkiller.model.dendrites.growth import chosen_linears, dendritic_modules
 from gkiller.model.directory import LoadedModel
 from gkiller.model.network import add_dendrites, build_classifier
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.tokens.wordpiece import parse_tokenizer
 from gkiller.training.phases import ablated_scores, top_weight_mean, with_mean_dendrites, without_dendrites
 

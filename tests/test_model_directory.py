@@ -18,7 +18,7 @@ from gkiller.model import directory as room
 from gkiller.model.dendrites.growth import dendritic_modules
 from gkiller.model.directory import load_model, rewrite_model
 from gkiller.model.layout import find_model
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.storage.files import atomic_directory, sha256_file
 from gkiller.storage.sealed import digest_of, seal
 

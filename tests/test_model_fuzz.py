@@ -16,7 +16,7 @@ from saved_models import save, save_giant
 
 from gkiller.errors import GkillerError, ModelFormatError, ModelTamperedError
 from gkiller.model.directory import load_model
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 
 TEXTS = ["good work on the map", "you idiot [SEP] 中文 🙂", "", "x" * 300]
 CHUNKS, EACH = 12, 100  # twice: 2,400 mutations

@@ -21,7 +21,7 @@ from gkiller.errors import ExportError, ModelFormatError, ModelNotFoundError, Se
 from gkiller.model.directory import load_model
 from gkiller.model.network import build_classifier
 from gkiller.model.pretrained import load_tokenizer
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.tokens.batches import tokenize
 from gkiller.training.train import TrainResult, train
 
@@ -79,7 +79,7 @@ def test_it_computes_what_transformers_computes(kind: str, encoder: Path) -> Non
 def test_what_is_loaded_in_a_new_process_is_what_was_trained(trained: TrainResult) -> None:
     code = (
         "import sys, numpy as np; from gkiller.model.directory import load_model\n"
-        "from gkiller.scoring.network import score_texts\n"
+        "from gkiller.scoring.models import score_texts\n"
         f"np.save(sys.argv[2], score_texts(load_model(sys.argv[1]), {TEXTS!r}))"
     )
     out = trained.run.path / "scores.npy"

@@ -18,7 +18,7 @@ from toy import toy_tokenizer
 
 from gkiller.errors import ScoreRangeError
 from gkiller.model.directory import load_model
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.storage import tensors
 
 QUERY = "bert.encoder.layer.0.attention.self.query"

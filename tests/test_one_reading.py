@@ -19,7 +19,7 @@ from toy import FRIENDLY, RUDE, toy_tokenizer
 from gkiller import load
 from gkiller.model.directory import load_model, rewrite_model
 from gkiller.model.layout import default_model
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.tokens.batches import Reader, window_starts
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "user_figures.py"

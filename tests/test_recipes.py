@@ -26,7 +26,7 @@ from toy_corpora import write_corpora
 from gkiller.assets import tokenizer_path
 from gkiller.data.augment.operators import HOMOGLYPHS, homoglyph
 from gkiller.model.directory import load_model
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.tokens.encoding import Encoder
 
 RECIPES = Path(__file__).parents[1] / "recipes"

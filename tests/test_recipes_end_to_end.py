@@ -21,8 +21,7 @@ from gkiller.cli.main import main
 from gkiller.data.augment.operators import swappable, swapped
 from gkiller.data.load import load_dataset
 from gkiller.model.directory import load_model
-from gkiller.scoring.models import load_any
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import load_any, score_texts
 from gkiller.training.run import run_settings
 
 RECIPES, BENCHMARKS = (Path(__file__).parents[1] / name for name in ("recipes", "experiments"))

@@ -37,7 +37,7 @@ from gkiller.errors import (
 from gkiller.evaluation.significance import agreement
 from gkiller.inference.classifier import Classifier
 from gkiller.model.directory import load_model
-from gkiller.scoring.network import logit_texts, score_texts
+from gkiller.scoring.models import logit_texts, score_texts
 from gkiller.training import teachers as teaching
 from gkiller.training.losses import logit_loss, loss_mass, similarity_loss, task_loss
 from gkiller.training.runtime import Ranks

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gkiller.data.sources import public_source
 from gkiller.errors import ParityError
 from gkiller.evaluation.metrics import label_figures
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.tokens.batches import Read, Reader, Tokens
 from gkiller.wording import Progress
 

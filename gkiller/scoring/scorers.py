@@ -12,11 +12,8 @@ from gkiller.data.scorefiles import join, read_scores
 from gkiller.wording import Progress, nearest
 
 if TYPE_CHECKING:
-    import torch
-
     from gkiller.data.load import Labelled
     from gkiller.settings.definition import Settings
-    from gkiller.tokens.batches import Reader, TokenArray
 
 STORED = "stored in the model"
 BY_FLAGS = "where the file's flags part its scores"
@@ -117,6 +114,7 @@ def _of_transformers(reference: str, folder: Path, labels: Sequence[str], settin
 
     from gkiller.model.pretrained import loading
     from gkiller.model.sequence import load_classifier, read_tokenizer
+    from gkiller.scoring.models import by_torch
     from gkiller.tokens.batches import Reader
 
     network, found = load_classifier(str(folder), labels)
@@ -126,24 +124,9 @@ def _of_transformers(reference: str, folder: Path, labels: Sequence[str], settin
     reader = Reader(Tokenizer.from_str(text), length, long_text, pad)
 
     def score(texts: Sequence[str], progress: Progress | None) -> FloatArray:
-        return _scores(network, reader, texts, settings.evaluation.batch_size, len(found), progress)
+        size = settings.evaluation.batch_size
+        return by_torch(
+            reader, lambda ids, mask: network(ids, mask).double().sigmoid(), texts, len(found), size, progress
+        )
 
     return Scorer(reference, found, score, reading={"long_text": long_text, "max_length": length})
-
-
-def _scores(
-    network: torch.nn.Module,
-    reader: Reader,
-    texts: Sequence[str],
-    batch_size: int,
-    labels: int,
-    progress: Progress | None,
-) -> FloatArray:
-    import torch
-
-    def scores(ids: TokenArray, mask: TokenArray) -> FloatArray:
-        found: FloatArray = network(torch.from_numpy(ids), torch.from_numpy(mask)).double().sigmoid().numpy()
-        return found
-
-    with torch.inference_mode():
-        return reader.scores(texts, scores, labels, batch_size, progress)

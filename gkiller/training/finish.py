@@ -25,7 +25,7 @@ from gkiller.evaluation.thresholds import Threshold, tune_thresholds
 from gkiller.model.dendrites.growth import check_fold, dendrite_counts, folded
 from gkiller.model.directory import LoadedModel, save_model
 from gkiller.model.network import parameter_count
-from gkiller.scoring.network import logit_texts, score_texts
+from gkiller.scoring.models import logit_texts, score_texts
 from gkiller.storage.files import json_text
 from gkiller.tokens.wordpiece import parse_tokenizer
 from gkiller.training.phases import ablated_scores, kept_dendrites, top_weight_mean

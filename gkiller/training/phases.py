@@ -20,7 +20,7 @@ from gkiller.evaluation.results import number
 from gkiller.evaluation.significance import paired_difference
 from gkiller.model.dendrites.growth import capture, dendritic_modules
 from gkiller.model.directory import LoadedModel
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.tokens.batches import scoring_batches, tokenize
 from gkiller.wording import counted
 

@@ -23,7 +23,7 @@ from gkiller.model.dendrites.perforated import PerforatedGrowth, require_availab
 from gkiller.model.directory import load_model
 from gkiller.model.layout import settled
 from gkiller.model.pretrained import load_tokenizer
-from gkiller.scoring.network import score_texts
+from gkiller.scoring.models import score_texts
 from gkiller.settings import resolve, settings_by_key
 from gkiller.tokens.batches import tokenize
 from gkiller.tokens.wordpiece import special_ids
