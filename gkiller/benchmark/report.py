@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gkiller.benchmark.plot import write_bench_plot
 from gkiller.drawing import shown
 from gkiller.storage.files import json_text, write_text, writing
+from gkiller.storage.strict_json import plain
 from gkiller.tokens.batches import reading_text
 from gkiller.wording import markdown, visible
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gkiller.benchmark.bench import BenchResult, System
     from gkiller.benchmark.plan import Rate
     from gkiller.benchmark.quality import SetQuality
-    from gkiller.evaluation.results import Figure
     from gkiller.evaluation.significance import Difference
 
 
@@ -29,7 +28,7 @@ def write_bench(directory: Path, result: BenchResult) -> list[str]:
     """Write bench.json, bench.md and, where quality was measured, bench.png; return their paths."""
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-    files = {"json": json_text(plain(result)), "md": bench_markdown(result)}
+    files = {"json": json_text(plain(result.as_dict())), "md": bench_markdown(result)}
     written = []
     for suffix, text in files.items():
         path = directory / f"{STEM}.{suffix}"
@@ -38,21 +37,6 @@ def write_bench(directory: Path, result: BenchResult) -> list[str]:
     if result.quality is not None:
         written.append(str(write_bench_plot(result, directory / f"{STEM}.png")))
     return written
-
-
-def plain(result: BenchResult) -> dict[str, object]:
-    """Return plain values for JSON, None for what is not a number."""
-    return {key: _finite(value) for key, value in result.as_dict().items()}
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def bench_markdown(result: BenchResult) -> str:
@@ -177,7 +161,7 @@ def _set(one: SetQuality, label: str) -> Iterator[str]:
         for found in evaluation.labels:
             figures = (found.stored.f1, found.ap, found.roc_auc)
             cut = "-" if found.stored.threshold is None else f"{found.stored.threshold:.3f}"
-            rows.append([key, found.label, f"{found.positives:,}", cut, *map(figure_text, figures)])
+            rows.append([key, found.label, f"{found.positives:,}", cut, *(figure.text() for figure in figures)])
     yield from _table(["system", "label", "positives", "threshold", "F1", "AP", "ROC-AUC"], rows)
     yield ""
     duels = sorted(one.duels, key=lambda duel: labels.index(duel.label))
@@ -200,15 +184,6 @@ def _set(one: SetQuality, label: str) -> Iterator[str]:
     for duel in duels:
         yield f"- F1 of {duel.label}, {duel.model} against {duel.rival}: {duel.verdict.text}."
     yield ""
-
-
-def figure_text(figure: Figure) -> str:
-    """Return a figure with its interval."""
-    if figure.value is None:
-        return "-"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} ({figure.low:.3f}-{figure.high:.3f})"
 
 
 def _difference(one: Difference) -> str:

@@ -120,7 +120,6 @@ def bench(
     from gkiller.benchmark.bench import Request, run_bench
     from gkiller.benchmark.plot import write_bench_plot
     from gkiller.benchmark.report import bench_markdown, write_bench
-    from gkiller.benchmark.report import plain as plain_result
     from gkiller.benchmark.scorecard import checked_demand, require
     from gkiller.storage.files import file_place, refuse_inputs, write_text
 
@@ -159,7 +158,7 @@ def bench(
         written.append(str(write_bench_plot(result, plot)))
     warn(*result.warnings)
     note(*(f"written: {path}" for path in written))
-    facts = {**plain_result(result), "files": written} if json else None
+    facts = {**result.as_dict(), "files": written} if json else None
     if facts is None:
         _show(result)
     require(result.criteria, fail_under or (), facts)
@@ -226,7 +225,7 @@ def _duels(one: SetQuality) -> Table:
 
 def _show(result: BenchResult) -> None:
     """Draw the main columns; ``--markdown`` and ``--json`` have all."""
-    from gkiller.benchmark.report import figure_text, rate_text
+    from gkiller.benchmark.report import rate_text
     from gkiller.tokens.batches import reading_text
 
     speed = [
@@ -258,7 +257,7 @@ def _show(result: BenchResult) -> None:
         show(results_table("Throughput", ("system", "against", "times as fast"), times))
     for one in result.quality.sets if result.quality is not None else ():
         rows = [
-            (key, found.label, *map(figure_text, (found.stored.f1, found.ap, found.roc_auc)))
+            (key, found.label, *(figure.text() for figure in (found.stored.f1, found.ap, found.roc_auc)))
             for key, evaluation in one.systems.items()
             for found in evaluation.labels
         ]

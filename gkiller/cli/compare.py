@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from gkiller.cli.console import plain, progress, results_table
+from gkiller.cli.console import progress, results_table
 from gkiller.cli.options import DATA_HELP, NOT_TUNED, JsonFlag, SplitOption, labelled_numbers, place, with_settings
 from gkiller.cli.tables import NO_ROOM, excerpt, fitting, read_how, report_text, signed, synthetic_warning, tell
 from gkiller.errors import SettingsError
 from gkiller.evaluation.significance import MARGIN
+from gkiller.storage.strict_json import plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

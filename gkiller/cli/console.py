@@ -6,22 +6,18 @@ them; never where NO_COLOR is set (no-color.org), or TERM is "dumb". Control cha
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import io
 import json
-import math
 import os
 import sys
 from contextlib import contextmanager
-from datetime import date
-from enum import Enum
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from rich.console import Console
 from rich.text import Text
 
+from gkiller.storage.strict_json import plain
 from gkiller.wording import Progress, silent, visible, visible_json
 
 if TYPE_CHECKING:
@@ -167,34 +163,6 @@ def emit_json(value: object) -> None:
     # Not through console.print: it would wrap long lines.
     console.file.write(text + "\n")
     console.file.flush()
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: NaN and infinities as null, numpy values, paths, dates as plain ones."""
-    match value:
-        case Enum():
-            return plain(value.value)
-        case None | bool() | str() | int():
-            return value
-        case float():
-            return float(value) if math.isfinite(value) else None
-        case PurePath():
-            return str(value)
-        case date():
-            return value.isoformat()
-        case set() | frozenset():
-            return sorted(map(plain, value), key=str)
-        case list() | tuple():
-            return [plain(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if hasattr(value, "model_dump"):
-        return plain(value.model_dump())
-    if hasattr(value, "items"):
-        return {str(key): plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # numpy arrays and scalars
-        return plain(value.tolist())
-    raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
 @contextmanager

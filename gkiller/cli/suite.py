@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gkiller.cli.compare import chosen_data
-from gkiller.cli.console import plain, progress, results_table
+from gkiller.cli.console import progress, results_table
 from gkiller.cli.options import DATA_HELP, NOT_TUNED, JsonFlag, SplitOption, labelled_numbers, place, with_settings
 from gkiller.cli.tables import (
     NO_ROOM,
@@ -27,6 +27,7 @@ from gkiller.cli.tables import (
 )
 from gkiller.errors import SettingsError
 from gkiller.evaluation.identity import LEAST
+from gkiller.storage.strict_json import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

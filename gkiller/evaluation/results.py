@@ -52,6 +52,13 @@ class Figure:
     defined: int = 0
     note: str = ""  # why something is None, or what else to know; else empty
 
+    def text(self) -> str:
+        """Return the value and its interval, such as "0.812 (0.790-0.834)", or "-"."""
+        if self.value is None:
+            return "-"
+        interval = "" if self.low is None or self.high is None else f" ({self.low:.3f}-{self.high:.3f})"
+        return f"{self.value:.3f}{interval}"
+
 
 @dataclass(frozen=True)
 class Confusion:

@@ -1,9 +1,13 @@
-"""JSON from files that anybody may have written: one reading, bounded, or an error."""
+"""JSON from files that anybody may have written: one reading, bounded, or an error. And values as JSON can hold them."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from datetime import date
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 MAX_DEPTH = 32  # objects and lists inside each other; gkiller's own files have 4
@@ -68,3 +72,31 @@ def _check_depth(value: dict[str, Any]) -> None:
         if not level:
             return
     raise ValueError(f"nested deeper than {MAX_DEPTH}")
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: NaN and infinities as null, numpy values, paths, dates as plain ones."""
+    match value:
+        case Enum():
+            return plain(value.value)
+        case None | bool() | str() | int():
+            return value
+        case float():
+            return float(value) if math.isfinite(value) else None
+        case PurePath():
+            return str(value)
+        case date():
+            return value.isoformat()
+        case set() | frozenset():
+            return sorted(map(plain, value), key=str)
+        case list() | tuple():
+            return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump())
+    if hasattr(value, "items"):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy arrays and scalars
+        return plain(value.tolist())
+    raise TypeError(f"no JSON form for {type(value).__name__}")
