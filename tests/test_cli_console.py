@@ -18,7 +18,7 @@ from rich.console import Console
 from gkiller.cli import console
 from gkiller.cli.train import TrainingDisplay, event_line
 from gkiller.settings import resolve
-from gkiller.storage.strict_json import plain
+from gkiller.storage import strict_json
 from gkiller.training.phases import TrainingEvent
 
 
@@ -51,15 +51,15 @@ class Point:
     ],
 )
 def test_values_become_plain(value: Any, plain: Any) -> None:
-    found = plain(value)
+    found = strict_json.plain(value)
     assert found == plain
     json.dumps(found, allow_nan=False)
 
 
 def test_settings_become_plain_and_the_unknown_is_refused() -> None:
-    assert plain(resolve(environ={}).settings)["train"]["batch_size"] >= 1
+    assert strict_json.plain(resolve(environ={}).settings)["train"]["batch_size"] >= 1
     with pytest.raises(TypeError, match="object"):
-        plain({"a": object()})
+        strict_json.plain({"a": object()})
 
 
 @given(st.recursive(st.one_of(st.none(), st.booleans(), st.floats(), st.text()), st.lists))
@@ -71,7 +71,7 @@ def test_json_is_one_line_when_piped(value: Any) -> None:
     text = stream.getvalue()
     assert text.endswith("}\n")
     assert len(text.split("\n")) == 2
-    assert json.loads(text)["value"] == plain(value)
+    assert json.loads(text)["value"] == strict_json.plain(value)
 
 
 def test_results_go_to_stdout_and_the_rest_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

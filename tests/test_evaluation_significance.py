@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gkiller.errors import GkillerError, LabelMismatchError, LabelValueError, ScoreRangeError
 from gkiller.evaluation.metrics import label_figures
 from gkiller.evaluation.significance import FIGURES, Difference, Side, compare_sides, holm, mcnemar_p, verdict
+from gkiller.storage.strict_json import plain
 
 QUICK = settings(max_examples=60)
 
@@ -219,7 +220,7 @@ def test_pairing_narrows_the_interval() -> None:
 def test_the_seed_alone_decides() -> None:
     truth, a, b = population(120)
     once, again, other = (
-        compare_sides(truth, Side(a, 0.5), Side(b, 0.5), resamples=60, seed=seed).as_dict() for seed in (3, 3, 4)
+        plain(compare_sides(truth, Side(a, 0.5), Side(b, 0.5), resamples=60, seed=seed)) for seed in (3, 3, 4)
     )
     assert once == again
     assert once["differences"]["ap"]["low"] != other["differences"]["ap"]["low"]
@@ -229,7 +230,7 @@ def test_scores_may_be_of_any_kind_of_number() -> None:
     truth, a, b = population(80)
     wide = compare_sides(truth, Side(a.astype(np.float32).astype(float), 0.5), Side(b, 0.5), resamples=30)
     narrow = compare_sides(list(truth), Side(a.astype(np.float32), 0.5), Side(list(b), 0.5), resamples=30)  # type: ignore[arg-type]
-    assert wide.as_dict() == narrow.as_dict()
+    assert plain(wide) == plain(narrow)
 
 
 def test_one_class_leaves_what_it_must_undefined() -> None:
@@ -237,7 +238,7 @@ def test_one_class_leaves_what_it_must_undefined() -> None:
     found = compare_sides(np.zeros(3), Side(scores, 0.5), Side(scores / 2, 0.5), resamples=20)
     assert all(np.isnan(found.differences[name].delta) for name in FIGURES)
     assert found.mcnemar.only_b_right == 2
-    assert found.as_dict()["differences"]["f1"]["p"] is None
+    assert plain(found)["differences"]["f1"]["p"] is None
     judged = verdict(found.differences["f1"], n=3)
     assert (judged.kind, judged.needed_n, judged.absolute) == ("not shown", None, "not shown")
     assert "undefined" in judged.text

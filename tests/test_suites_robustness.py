@@ -19,6 +19,7 @@ from gkiller.evaluation.robustness import MEAN, EqualFpr, Robustness, measure_ro
 from gkiller.evaluation.suites import Contestant
 from gkiller.scoring.scorers import Scorer
 from gkiller.settings.definition import AugmentSettings, EvaluationSettings
+from gkiller.storage.strict_json import plain
 
 QUICK = EvaluationSettings(resamples=50)
 RUDE = "you are an utter idiot today"
@@ -107,7 +108,7 @@ def test_what_a_model_does_not_see_costs_nothing() -> None:
     assert result.models[1].lost["casing"].value > 0
     share = result.differences[0].lost["casing"]
     assert np.isnan([share.relative, share.relative_low, share.relative_high]).all()
-    assert share.as_dict()["relative"] is None
+    assert plain(share)["relative"] is None
     json.dumps(result.as_dict(), allow_nan=False)
 
 

@@ -23,7 +23,7 @@ from gkiller.inference.loading import available_threads
 from gkiller.model.sequence import is_gkiller, name_of
 from gkiller.scoring.models import AnyModel, DeployedModel, load_any
 from gkiller.settings import DataSettings
-from gkiller.storage.strict_json import parse_json
+from gkiller.storage.strict_json import parse_json, plain
 from gkiller.wording import Progress, silent
 
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ def _plain_quality(quality: Quality | None) -> dict[str, Any] | None:
                     "label": duel.label,
                     "model": duel.model,
                     "rival": duel.rival,
-                    **duel.paired.as_dict(),
+                    **plain(duel.paired),
                     "verdict": asdict(duel.verdict),
                 }
                 for duel in one.duels

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from gkiller.data.scorefiles import join, read_column
 from gkiller.errors import ColumnError, LabelMismatchError, ScoreRangeError, SettingsError
-from gkiller.evaluation.results import few_rows, number
+from gkiller.evaluation.results import few_rows
 from gkiller.evaluation.significance import FIGURES, MARGIN, Paired, Side, Verdict, compare_sides, holm, verdict
 from gkiller.scoring.scorers import STORED, UNKNOWN, scorer_of_file
+from gkiller.storage.strict_json import plain
 from gkiller.wording import did_you_mean
 
 if TYPE_CHECKING:
@@ -272,14 +273,10 @@ class LabelComparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {
-            "label": self.label,
-            "threshold_a": self.threshold_a,
-            "threshold_b": self.threshold_b,
-            **self.paired.as_dict(),
-            "verdicts": {name: asdict(one) for name, one in self.verdicts.items()},
-            "p_holm": {name: number(p) for name, p in self.p_holm.items()},
-        }
+        found: dict[str, Any] = plain(self)
+        paired = found.pop("paired")
+        last = {name: found.pop(name) for name in ("verdicts", "p_holm")}
+        return {**found, **paired, **last}
 
 
 @dataclass(frozen=True)
@@ -295,7 +292,7 @@ class SliceComparison:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         names = {"column": self.column, "value": self.value, "label": self.label}
-        return {**names, **self.paired.as_dict(), "p_holm": self.p_holm}
+        return {**names, **plain(self.paired), "p_holm": self.p_holm}
 
 
 @dataclass(frozen=True)
@@ -334,12 +331,12 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values: no NaN, so strict JSON takes them; labels by name."""
-        plain = {**vars(self)}
-        plain["labels"] = {row.pop("label"): row for row in (one.as_dict() for one in self.labels)}
-        plain["missing_labels"] = list(plain.pop("missing"))
-        plain["slices"] = [one.as_dict() for one in self.slices]
-        plain["examples"] = [asdict(one) for one in self.examples]
-        return plain
+        found = {**vars(self)}
+        found["labels"] = {row.pop("label"): row for row in (one.as_dict() for one in self.labels)}
+        found["missing_labels"] = list(found.pop("missing"))
+        found["slices"] = [one.as_dict() for one in self.slices]
+        found["examples"] = plain(self.examples)
+        return found
 
 
 def compare(

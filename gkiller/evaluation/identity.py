@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,6 +26,7 @@ from gkiller.data.dataset import FloatArray, IntArray
 from gkiller.errors import ColumnError, EmptyDataError, SettingsError, SingleClassError
 from gkiller.evaluation.metrics import draws, ratio, running
 from gkiller.evaluation.suites import differences_from_first, figures_of, one_class, truth_of, used_rows
+from gkiller.storage.strict_json import plain
 from gkiller.wording import Progress, counted
 
 if TYPE_CHECKING:
@@ -164,13 +165,7 @@ class ModelIdentity:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {
-            **self.model.described(),
-            "headline": {name: asdict(one) for name, one in self.headline.items()},
-            "terms": {
-                term: {name: asdict(one) for name, one in figures.items()} for term, figures in self.terms.items()
-            },
-        }
+        return {**self.model.described(), "headline": plain(self.headline), "terms": plain(self.terms)}
 
 
 @dataclass(frozen=True)
@@ -180,16 +175,6 @@ class IdentityDifference:
     name: str
     headline: Mapping[str, Difference]
     terms: Mapping[str, Mapping[str, Difference]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, None where undefined."""
-        return {
-            "name": self.name,
-            "headline": {name: one.as_dict() for name, one in self.headline.items()},
-            "terms": {
-                term: {name: one.as_dict() for name, one in figures.items()} for term, figures in self.terms.items()
-            },
-        }
 
 
 @dataclass(frozen=True)
@@ -211,13 +196,11 @@ class IdentityBias:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        plain = {**vars(self), "power": POWER}
-        groups = {one.term: {"n": len(one.rows), "positives": one.positives} for one in plain.pop("groups")}
-        plain["terms"] = groups
-        plain["left_out"] = dict(self.left_out)
-        plain["models"] = [one.as_dict() for one in self.models]
-        plain["differences"] = [one.as_dict() for one in self.differences]
-        return plain
+        found = {**vars(self), "power": POWER, "models": [one.as_dict() for one in self.models]}
+        groups = found.pop("groups")
+        found["terms"] = {one.term: {"n": len(one.rows), "positives": one.positives} for one in groups}
+        found["differences"] = plain(self.differences)
+        return found
 
 
 def measure_identity(

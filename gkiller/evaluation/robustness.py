@@ -8,7 +8,7 @@ its false alarms show it, and so does its recall at a threshold at which these a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from gkiller.data.augment import augment, resolve_kinds
 from gkiller.evaluation.metrics import draws, ratio
 from gkiller.evaluation.significance import EQUAL
 from gkiller.evaluation.suites import differences_from_first, figures_of, one_class, truth_of, used_rows
+from gkiller.storage.strict_json import plain
 from gkiller.wording import Progress, staged
 
 if TYPE_CHECKING:
@@ -100,23 +101,17 @@ class ModelRobustness:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {
-            **self.model.described(),
-            "f1": asdict(self.f1),
-            "recall": asdict(self.recall),
-            "fpr": asdict(self.fpr),
-            "kinds": {
-                kind: {
-                    "recall": asdict(self.hidden[kind]),
-                    "lost": asdict(self.lost[kind]),
-                    "fpr": asdict(self.alarms[kind]),
-                    "added": asdict(self.added[kind]),
-                    "recall_at_equal_fpr": asdict(self.matched[kind]),
-                    "lost_at_equal_fpr": asdict(self.price[kind]),
-                }
-                for kind in self.hidden
-            },
+        by_kind = {
+            "recall": self.hidden,
+            "lost": self.lost,
+            "fpr": self.alarms,
+            "added": self.added,
+            "recall_at_equal_fpr": self.matched,
+            "lost_at_equal_fpr": self.price,
         }
+        kinds = {kind: {name: plain(found[kind]) for name, found in by_kind.items()} for kind in self.hidden}
+        own = {"f1": plain(self.f1), "recall": plain(self.recall), "fpr": plain(self.fpr)}
+        return {**self.model.described(), **own, "kinds": kinds}
 
 
 @dataclass(frozen=True)
@@ -136,15 +131,9 @@ class RobustnessDifference:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, None where undefined."""
-        return {
-            "name": self.name,
-            "f1": self.f1.as_dict(),
-            "recall": self.recall.as_dict(),
-            "lost": {kind: one.as_dict() for kind, one in self.lost.items()},
-            "fpr": self.fpr.as_dict(),
-            "added": {kind: one.as_dict() for kind, one in self.added.items()},
-            "lost_at_equal_fpr": {kind: one.as_dict() for kind, one in self.price.items()},
-        }
+        found: dict[str, Any] = plain(self)
+        found["lost_at_equal_fpr"] = found.pop("price")
+        return found
 
 
 @dataclass(frozen=True)
@@ -172,10 +161,8 @@ class Robustness:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        plain = {**vars(self), "changed": dict(self.changed)}
-        plain["models"] = [one.as_dict() for one in self.models]
-        plain["differences"] = [one.as_dict() for one in self.differences]
-        return plain
+        models, apart = ([one.as_dict() for one in each] for each in (self.models, self.differences))
+        return {**vars(self), "changed": dict(self.changed), "models": models, "differences": apart}
 
 
 def measure_robustness(
@@ -204,8 +191,8 @@ def measure_robustness(
     negative = _drawn(np.flatnonzero(truth[used] == 0), len(positive), augmenting.seed)
     texts = [found.rows.texts[row] for row in used.tolist()]
     rows = [*positive.tolist(), *negative.tolist()]
-    plain = [texts[row] for row in rows]
-    disguised = _disguised(plain, kinds, augmenting, progress)
+    unchanged = [texts[row] for row in rows]
+    disguised = _disguised(unchanged, kinds, augmenting, progress)
     others, weights = np.flatnonzero(truth[used] == 0), found.rows.weights[used]
     tables = [
         _Table(model.threshold, *scores, positive, negative, others, weights)
@@ -224,7 +211,7 @@ def measure_robustness(
         positives=len(positive),
         negatives=len(negative),
         changed={
-            kind: sum(new != old for new, old in zip(made[: len(positive)], plain, strict=False))
+            kind: sum(new != old for new, old in zip(made[: len(positive)], unchanged, strict=False))
             for kind, made in disguised.items()
         },
         rate=augmenting.rate,

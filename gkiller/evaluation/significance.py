@@ -60,10 +60,6 @@ class Difference:
     relative_high: float
     p: float  # two-sided bootstrap p-value of delta = 0; never below 2 / (resamples + 1)
 
-    def as_dict(self) -> dict[str, float | None]:
-        """Return plain values for JSON, None where undefined."""
-        return {name: number(value) for name, value in asdict(self).items()}
-
 
 @dataclass(frozen=True)
 class McNemar:
@@ -86,16 +82,6 @@ class Paired:
     # int64 of shape (2, 2): rows by the decisions of the first side (down: negative, positive) and of the second
     # (across); unweighted
     agreement: NDArray[np.int64]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, None where undefined."""
-        return {
-            "n": self.n,
-            "positives": self.positives,
-            "differences": {name: one.as_dict() for name, one in self.differences.items()},
-            "mcnemar": asdict(self.mcnemar),
-            "agreement": self.agreement.tolist(),
-        }
 
 
 def compare_sides(

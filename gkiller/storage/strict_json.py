@@ -1,4 +1,4 @@
-"""JSON from files that anybody may have written: one reading, bounded, or an error. And values as JSON can hold them."""
+"""JSON from files that anybody may have written: one reading, bounded, or an error; and values as JSON holds them."""
 
 from __future__ import annotations
 
